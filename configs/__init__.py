@@ -1,0 +1,1 @@
+"""Presets that ship with commplan: models, hardware, calibrations, deployments."""

@@ -1,0 +1,74 @@
+"""Formulas for collectives where no table stands: by algorithm and topology.
+
+N ranks, M bytes of the whole buffer, B the bandwidth a rank gets inside its group. A ring and a direct exchange move
+the same bytes; they differ in the number of steps, and a library takes what is cheaper.
+
+  all_gather, reduce_scatter, all_to_all   (N-1)/N * M / B      1 step (direct) or N-1 (ring)
+  all_reduce, two-shot or ring             2 (N-1)/N * M / B    2 steps or 2 (N-1)
+  all_reduce, one-shot                     (N-1) * M / B        1 step
+
+B is the device's bandwidth on a switch. A full mesh splits it over its links, so that a group of g out of n devices
+has (g-1)/(n-1) of it: a pair on an 8-way mesh has one link. Across nodes a collective is done level by level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..layout import Parallelism
+from ..spec.hardware import Hardware, Link
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the ranks of a group sit: `per_node` of them in each of `num_nodes` nodes."""
+
+    per_node: int
+    num_nodes: int
+
+    @property
+    def size(self) -> int:
+        """Ranks of the group."""
+        return self.per_node * self.num_nodes
+
+
+def placement(group: str, p: Parallelism, hardware: Hardware) -> Placement:
+    """Ranks are numbered node by node, and a DP group is a run of attn_tp neighbours; the dp axis strides over it."""
+    size, stride = p.group_size(group), p.attn_tp if group == "attn_dp" else 1
+    per_node = max(1, min(size, hardware.devices_per_node // stride))
+    return Placement(per_node, -(-size // per_node))
+
+
+def bandwidth_bytes_per_us(link: Link, group_size: int, devices: int) -> float:
+    """What a rank receives per microsecond inside a group of this size, at the efficiency collectives reach."""
+    share = (group_size - 1) / (devices - 1) if link.topology == "full_mesh" and devices > 1 else 1.0
+    return link.bandwidth_gb_per_s.value * link.efficiency.value * share * 1e3
+
+
+def one_level_us(op: str, size: int, message_bytes: float, link: Link, devices: int) -> tuple[float, float]:
+    """(time that grows with the size, fixed cost) of a collective over `size` ranks on one level."""
+    if size == 1:
+        return 0.0, 0.0
+    rate = bandwidth_bytes_per_us(link, size, devices)
+    hop, call = link.latency_us.value, link.collective_overhead_us.value
+    if op == "all_reduce":
+        one_shot = (size - 1) * message_bytes / rate, call + hop
+        two_shot = 2 * (size - 1) / size * message_bytes / rate, call + 2 * hop
+        return min(one_shot, two_shot, key=sum)
+    return (size - 1) / size * message_bytes / rate, call + hop
+
+
+def hierarchical_us(
+    op: str, where: Placement, message_bytes: float, hardware: Hardware, intra: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """(time that grows with the size, fixed cost) across nodes: inside the nodes first, between them with the shard.
+
+    `intra` replaces the formula inside a node where a table is known.
+    """
+    links, nodes, inside = hardware.links, where.num_nodes, where.per_node
+    inner = intra or one_level_us(op, inside, message_bytes, links.intra_node, hardware.devices_per_node)
+    if nodes == 1:
+        return inner
+    assert links.inter_node is not None
+    outer = one_level_us(op, nodes, message_bytes / inside, links.inter_node, hardware.num_nodes)
+    return inner[0] + outer[0], inner[1] + outer[1]

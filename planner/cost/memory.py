@@ -1,0 +1,69 @@
+"""Activation bytes per rank while an op runs: both streams, its result, its workspace, and what the layer holds inside.
+
+The peak of a plan is the largest of these, so a limit removes ops one by one.
+"""
+
+from __future__ import annotations
+
+from ..layout import REPLICATED, LayerShape, State, group_of, sum_group
+from ..ops import Op
+from ..spec.deployment import DTYPE_BYTES
+from ..spec.loader import Setup
+
+
+class MemoryCosts:
+    """Peak activation bytes per rank."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup, self._p = setup, setup.parallelism
+        self._element = DTYPE_BYTES[setup.deployment.dtypes.activations]
+
+    def peak_bytes(
+        self, boundary: str, op: Op, before: State | None, after: State, shape: LayerShape, tokens: int
+    ) -> int:
+        """Bytes that a rank holds at most while `op` runs at `boundary`, and in the block that follows an `_in`."""
+        p, hidden_size = self._p, self._setup.model.hidden_size
+
+        def stream(layout: str) -> float:
+            return p.rows(tokens, layout) * hidden_size * self._element  # type: ignore[arg-type]
+
+        residual = stream(before.residual) if before else 0.0
+        if boundary in ("attn_in", "mlp_in", "head_in"):
+            assert before is not None
+            moving = stream(before.hidden) + (stream(after.hidden) if op.kind.is_collective else 0.0)
+            return int(residual + max(moving, stream(after.hidden) + self._inside(boundary, shape, tokens)))
+        produced = after.hidden
+        if sum_group(boundary, shape, p) is not None:
+            produced = REPLICATED if boundary == "mlp_out" else p.attention_layout
+        partial = stream(produced)
+        return int(residual + partial + stream(after.hidden) + self._workspace(boundary, op, before, shape, partial))
+
+    def _inside(self, boundary: str, shape: LayerShape, tokens: int) -> float:
+        """The widest intermediate of the block that follows."""
+        m, p = self._setup.model, self._p
+        if boundary == "head_in":
+            return 0.0
+        if boundary == "attn_in":
+            rows, heads = p.rows(tokens, p.attention_layout), m.num_attention_heads // p.attn_tp
+            kv = max(1, m.num_key_value_heads // p.attn_tp)
+            width = m.latent_width + heads * m.head_dim + 2 * kv * m.head_dim
+            return rows * width * self._element
+        rows = p.rows(tokens, shape.mlp_layout())
+        if not m.is_moe or m.num_experts_per_tok is None or m.moe_intermediate_size is None:
+            return rows * 2 * ((m.intermediate_size or 0) // p.tp) * self._element
+        # Routed rows with their up-projections; an all-to-all brings each rank its share of all routed rows.
+        width = m.hidden_size + 2 * m.moe_intermediate_size // (1 if shape.all_to_all else p.tp // p.ep)
+        return rows * m.num_experts_per_tok * width * self._element / (1 if shape.all_to_all else p.ep)
+
+    def _workspace(self, boundary: str, op: Op, before: State | None, shape: LayerShape, partial: float) -> float:
+        if op.name == "none":
+            return 0.0
+        size = self._p.group_size(group_of(boundary, op, before, shape, self._p))
+        elements = partial / self._element
+        if op.algorithm == "gather":
+            return elements * (1 + size + 4 * size)  # own values, all values, all dequantised to fp32
+        if op.algorithm == "two_shot":
+            return elements * (1 + 1 + 4 + 1)
+        if op.name == "reduce_scatter_all_gather":
+            return partial / size
+        return 0.0

@@ -1,0 +1,272 @@
+"""What an op costs at a boundary: collectives, and the layout-dependent compute that its layouts bring with them.
+
+An op's cost is a bag of Terms that do not depend on the token count; a Term is priced once per token count however many
+ops share it. That keeps a search over many token counts cheap.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..executors import Kernel, Kernels, Traffic
+from ..layout import (
+    DP_LOCAL,
+    REPLICATED,
+    TOKEN_SHARDED,
+    LayerShape,
+    Layout,
+    State,
+    group_of,
+    is_finer,
+)
+from ..ops import Op
+from ..spec.loader import Setup
+from .collectives import CollectiveCosts
+from .estimate import Estimate
+from .kernels import NOTHING, DeviceCosts
+from .workload import Work, work_of
+
+SCALE_BYTES = 4  # one fp32 scale per row
+
+_FOLD = (Kernel(name="fold_residual", read=Traffic(message=4), write=Traffic(message=2)),)
+_COPY = (Kernel(name="copy", read=Traffic(message=2), write=Traffic(message=2)),)
+_ZERO_FILL = (Kernel(name="zero_fill", write=Traffic(message=2)),)
+
+
+class Term(NamedTuple):
+    """One priced part of an op.
+
+    kind      collective | peer_to_peer | kernels | gemm
+    category  wire | quantize | norm | residual | latent_gemm | padding
+    rows      which rows it works on: all | padded | dp_local | shard | logits | unaligned (all, if tp does not divide T)
+    width     elements per row
+    args      what the kind needs besides
+    """
+
+    kind: str
+    category: str
+    label: str
+    rows: str
+    width: int
+    args: tuple[object, ...]
+
+
+class OpCosts:
+    """Prices of ops in one forward mode of a setup."""
+
+    def __init__(self, setup: Setup, mode: str) -> None:
+        self._setup, self._mode = setup, mode
+        dtypes = setup.deployment.dtypes
+        self.device = DeviceCosts(setup.hardware, dtypes.weights, dtypes.activations)
+        self.collectives = CollectiveCosts(setup)
+        self._p = setup.parallelism
+        self._dtype = dtypes.activations
+        self._backend = setup.hardware.backend
+        self._mode_spec = setup.deployment.modes[mode]
+
+    def work(self, tokens: int) -> Work:
+        """The shape of the work of this many tokens."""
+        return work_of(self._mode, self._mode_spec, tokens)
+
+    # ---- terms of an op ---------------------------------------------------------------------------------------------
+
+    def terms(self, boundary: str, op: Op, before: State | None, after: State, shape: LayerShape) -> tuple[Term, ...]:
+        """All parts of what `op` costs at `boundary`, between the states before and after it."""
+        impl = op.impl or self._backend
+        if boundary in ("attn_in", "mlp_in", "head_in"):
+            assert before is not None
+            return (*self._gather(boundary, op, impl, before, after, shape), *self._latent(boundary, op, shape))
+        return (
+            *self._sum(boundary, op, impl, before, shape),
+            *self._add_and_norm(op, impl, before, after),
+        )
+
+    def _sum(self, boundary: str, op: Op, impl: str, before: State | None, shape: LayerShape) -> list[Term]:
+        if op.name == "none":
+            return []
+        group = group_of(boundary, op, before, shape, self._p)
+        everywhere = boundary == "mlp_out" or self._p.attn_dp == 1 or group == "tp"
+        rows = "all" if everywhere else "dp_local"
+        padded = "padded" if everywhere else "dp_local"
+        if op.name == "int8_all_reduce":
+            return self._int8(op, impl, group, rows, padded)
+        if op.name == "all_reduce":
+            zero = [self._kernels("padding", _ZERO_FILL, "all"), self._kernels("padding", _COPY, "dp_local")]
+            widened = boundary == "attn_out" and group == "tp" and self._p.attn_dp > 1
+            return [self._wire("all_reduce", impl, group, rows), *(zero if widened else [])]
+        if op.kind.spans_two:
+            return self._fused(op, impl)
+        terms = [self._pad_copy()] if everywhere and self._p.attn_dp == 1 else []
+        if self.collectives.is_peer_to_peer(impl):
+            return [*terms, Term("peer_to_peer", "wire", op.name, "padded", self._hidden, (op.name,))]
+        terms.append(self._wire("reduce_scatter", impl, group, padded))
+        if op.name == "reduce_scatter_all_gather":
+            back = self._p.canonical_group("attn_tp")
+            terms.append(self._wire("all_gather", impl, back, "padded" if self._p.attn_dp == 1 else "dp_local"))
+        return terms
+
+    def _fused(self, op: Op, impl: str) -> list[Term]:
+        if self.collectives.is_peer_to_peer(impl):
+            pattern = "gather_sum" if op.name == "all_reduce_all_gather" else "scatter_sum"
+            return [Term("peer_to_peer", "wire", op.name, "padded", self._hidden, (pattern,))]
+        if op.name == "all_reduce_all_gather":
+            return [self._wire("all_reduce", impl, "attn_tp", "dp_local"), self._wire("all_gather", impl, "attn_dp", "padded")]
+        return [
+            self._wire("reduce_scatter", impl, "attn_dp", "padded"),
+            self._wire("all_reduce", impl, "attn_tp", "dp_local"),
+        ]
+
+    def _int8(self, op: Op, impl: str, group: str, rows: str, padded: str) -> list[Term]:
+        size = self._p.group_size(group)
+        kernels = self._setup.executor.kernels_of
+        if op.algorithm == "gather":
+            return [
+                self._kernels("quantize", kernels("quantize", impl), rows),
+                self._wire("all_gather", impl, group, rows, "int8", times=size),
+                self._wire("all_gather", impl, group, rows, "scale", times=size),
+                self._kernels("quantize", kernels("dequantize_sum", impl), rows, size),
+            ]
+        return [
+            *([self._pad_copy()] if padded == "padded" else []),
+            self._kernels("quantize", kernels("quantize", impl), padded),
+            self._wire("all_to_all", impl, group, padded, "int8"),
+            self._wire("all_to_all", impl, group, padded, "scale"),
+            self._kernels("quantize", kernels("reduce_shard", impl), padded, size),
+            self._wire("all_gather", impl, group, padded, "int8"),
+            self._wire("all_gather", impl, group, padded, "scale"),
+            self._kernels("quantize", kernels("dequantize", impl), padded),
+        ]
+
+    def _add_and_norm(self, op: Op, impl: str, before: State | None, after: State) -> list[Term]:
+        kernels = self._setup.executor.kernels_of
+        rows = _rows_of(after.hidden)
+        if before is None:
+            return [self._kernels("norm", kernels("norm", self._backend), rows)]
+        terms = []
+        if op.residual == "fold":
+            terms.append(self._kernels("residual", _FOLD, _rows_of(before.residual)))
+            return [*terms, self._kernels("norm", kernels("norm", self._backend), rows)]
+        if op.residual == "gather":
+            group, gathered = self._residual_gather(before.residual, after.hidden)
+            library = impl if not self.collectives.is_peer_to_peer(impl) else self._backend
+            terms.append(self._wire("all_gather", library, group, gathered)._replace(category="residual"))
+        return [*terms, self._kernels("norm", kernels("add_norm", self._backend), rows)]
+
+    def _residual_gather(self, source: Layout, destination: Layout) -> tuple[str, str]:
+        assert is_finer(source, destination)
+        if source == DP_LOCAL:
+            return "attn_dp", "padded"
+        if destination == DP_LOCAL:
+            return "attn_tp", "dp_local"
+        return "tp", "padded"
+
+    def _gather(
+        self, boundary: str, op: Op, impl: str, before: State, after: State, shape: LayerShape
+    ) -> list[Term]:
+        if not op.kind.is_collective:
+            return []
+        group = group_of(boundary, op, before, shape, self._p)
+        if boundary == "head_in" and self._setup.executor.gathers_only_logit_rows:
+            rows = "logits"
+        else:
+            rows = "dp_local" if after.hidden == DP_LOCAL else "padded"
+        if op.name == "latent_all_gather":
+            width = self._setup.model.latent_width
+            return [
+                self._kernels("latent_gemm", _COPY, "shard", width=width),  # the latents side by side, to travel at once
+                self._wire("all_gather", impl, group, rows, width=width),
+            ]
+        if self.collectives.is_peer_to_peer(impl):
+            return [Term("peer_to_peer", "wire", "all_gather", "padded", self._hidden, ("all_gather",))]
+        return [self._wire("all_gather", impl, group, rows)]
+
+    def _latent(self, boundary: str, op: Op, shape: LayerShape) -> list[Term]:
+        if boundary != "attn_in" or not shape.has_latent:
+            return []
+        model = self._setup.model
+        assert model.q_lora_rank is not None and model.kv_lora_rank is not None
+        consumed = _rows_of(self._p.attention_layout)
+        rows = "shard" if op.name == "latent_all_gather" else consumed
+        normed = model.q_lora_rank + model.kv_lora_rank + (model.index_head_dim or 0)
+        norm = self._setup.executor.kernels_of("norm", self._backend)
+        return [
+            Term("gemm", "latent_gemm", "q_a and kv_a", rows, self._hidden, (model.latent_width,)),
+            self._kernels("norm", norm * 2, consumed, width=normed // 2),  # two norms, of q and of kv
+        ]
+
+    # ---- building blocks --------------------------------------------------------------------------------------------
+
+    @property
+    def _hidden(self) -> int:
+        return self._setup.model.hidden_size
+
+    def _wire(
+        self, op: str, impl: str, group: str, rows: str, what: str = "activation", width: int | None = None, times: int = 1
+    ) -> Term:
+        """A library collective whose whole buffer is rows x width, `times` over (gathering whole messages)."""
+        width = 1 if what == "scale" else (width or self._hidden)
+        dtype = {"activation": self._dtype, "int8": "int8", "scale": "fp32"}[what]
+        bytes_per_element = {"activation": self.device.activation_bytes, "int8": 1, "scale": SCALE_BYTES}[what]
+        label = op if what == "activation" else f"{op} of {'scales' if what == 'scale' else 'int8 values'}"
+        return Term("collective", "wire", label, rows, width, (op, impl, dtype, group, bytes_per_element * times))
+
+    def _kernels(
+        self, category: str, kernels: Kernels, rows: str, group_size: int = 1, width: int | None = None
+    ) -> Term:
+        label = "+".join(dict.fromkeys(kernel.name for kernel in kernels))
+        return Term("kernels", category, label, rows, width or self._hidden, (kernels, group_size))
+
+    def _pad_copy(self) -> Term:
+        return self._kernels("padding", _COPY, "unaligned")._replace(label="pad")
+
+    # ---- prices -----------------------------------------------------------------------------------------------------
+
+    def estimate(self, term: Term, tokens: int) -> Estimate:
+        """Price of a term at a token count."""
+        rows = self.rows(term.rows, tokens)
+        if rows == 0:
+            return NOTHING
+        elements = rows * term.width
+        if term.kind == "collective":
+            op, impl, dtype, group, bytes_per_element = term.args
+            return self.collectives.collective(op, impl, dtype, group, elements * bytes_per_element)  # type: ignore[arg-type, operator]
+        if term.kind == "kernels":
+            kernels, size = term.args
+            return self.device.passes(kernels, elements, size)  # type: ignore[arg-type]
+        if term.kind == "gemm":
+            return self.device.gemm(rows, term.width, term.args[0])  # type: ignore[arg-type]
+        mine = self.rows("dp_local", tokens) * term.width * self.device.activation_bytes
+        return self.collectives.peer_to_peer(term.args[0], elements * self.device.activation_bytes, mine)  # type: ignore[arg-type]
+
+    def rows(self, rule: str, tokens: int) -> int:
+        """Rows that a rule names, at a token count."""
+        p = self._p
+        if rule == "all":
+            return tokens
+        shard = -(-tokens // p.tp)
+        if rule == "padded":
+            return shard * p.tp
+        if rule == "shard":
+            return shard
+        if rule == "dp_local":
+            return shard * p.attn_tp
+        if rule == "logits":
+            return -(-self.work(tokens).logits // p.tp) * p.tp
+        return tokens if tokens % p.tp else 0  # unaligned
+
+    def kinks(self, term: Term) -> set[int]:
+        """Token counts at which the price of a term changes its slope: knots of its table, seen from the tokens."""
+        if term.kind != "collective":
+            return set()
+        op, impl, dtype, group, bytes_per_element = term.args
+        sizes = self.collectives.table_sizes(op, impl, dtype, group)  # type: ignore[arg-type]
+        per_row = term.width * bytes_per_element  # type: ignore[operator]
+        scale = self._p.attn_dp if term.rows == "dp_local" else 1
+        return set() if term.rows == "logits" else {round(size / per_row * scale) for size in sizes}  # type: ignore[operator]
+
+
+_ROWS = {REPLICATED: "all", DP_LOCAL: "dp_local", TOKEN_SHARDED: "shard"}
+
+
+def _rows_of(layout: Layout) -> str:
+    return _ROWS[layout]

@@ -1,0 +1,101 @@
+"""Errors meant for the user.
+
+CommplanError
+├── InputError        a file, field or value that cannot be accepted          (exit code 2)
+└── NoLegalPlanError  the input is fine, but its constraints leave no plan     (exit code 3)
+
+Everything else that escapes is a bug in commplan.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CommplanError(Exception):
+    """Base of every error that is shown to the user: names file, field, value and the way out."""
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        file: str | None = None,
+        field: str | None = None,
+        value: object = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.kind = kind
+        self.file = file
+        self.field = field
+        self.value = value
+
+    def __str__(self) -> str:
+        where = ": ".join(part for part in (self.file, self.field) if part)
+        shown = f" (got {_shorten(self.value)})" if self.value is not None else ""
+        return f"{where}: {self.message}{shown}" if where else f"{self.message}{shown}"
+
+    def as_json(self) -> dict[str, object]:
+        """The object that `--json` prints under the key `error`."""
+        value = self.value
+        if value is not None and not isinstance(value, str | int | float | bool):
+            value = _shorten(value)
+        return {
+            "kind": self.kind,
+            "file": self.file,
+            "field": self.field,
+            "value": value,
+            "message": self.message,
+        }
+
+
+class InputError(CommplanError):
+    """The input cannot be accepted as it is."""
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str = "bad_input",
+        file: str | None = None,
+        field: str | None = None,
+        value: object = None,
+    ) -> None:
+        super().__init__(message, kind=kind, file=file, field=field, value=value)
+
+    def in_file(self, file: str) -> InputError:
+        """The same error with its file named, unless it already names one."""
+        if self.file is None:
+            self.file = file
+        return self
+
+
+class NoLegalPlanError(CommplanError):
+    """No sequence of ops satisfies the constraints; the message says which constraint does it."""
+
+    exit_code = 3
+
+    def __init__(
+        self, message: str, *, file: str | None = None, field: str | None = None, value: object = None
+    ) -> None:
+        super().__init__(message, kind="no_legal_plan", file=file, field=field, value=value)
+
+
+def did_you_mean(word: object, accepted: Iterable[str]) -> str:
+    """`"; did you mean 'tp'?"` where a close name exists, else the accepted names."""
+    names = sorted(accepted)
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "accepted: " + ", ".join(names)
+
+
+def _shorten(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

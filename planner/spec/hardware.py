@@ -1,0 +1,89 @@
+"""A machine: its devices, its links, and the tables that were measured on it or on one like it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from .base import Figure, PositiveInt, Spec, Text
+
+HARDWARE_SCHEMA = "commplan/hardware/v1"
+
+
+class Compute(Spec):
+    """What one device computes. Rates are dense; a missing rate means the device lacks the data type."""
+
+    bf16_tflops: Figure
+    fp8_tflops: Figure | None = None
+    int8_tops: Figure | None = None
+    fp32_tflops: Figure | None = None
+    gemm_efficiency: Figure  # fraction of the rate that a large GEMM reaches
+    attention_efficiency: Figure  # the same for the attention core in prefill
+    gemm_tile_rows: Figure  # a GEMM of fewer rows costs as much arithmetic as one of these many
+
+
+class Memory(Spec):
+    """Device memory, and the fixed cost of a kernel that passes over it."""
+
+    capacity_gb: Figure
+    bandwidth_gb_per_s: Figure
+    bandwidth_efficiency: Figure  # fraction that an elementwise or reduction kernel reaches
+    kernel_overhead_us: Figure  # launch and ramp of one kernel, whatever its size
+
+
+class Link(Spec):
+    """How the devices of one level (a node, or the nodes of a cluster) are joined.
+
+    switch     every device reaches every other at its full bandwidth
+    full_mesh  the bandwidth is split evenly over direct links to each of the other devices
+    pcie       one shared tree: the bandwidth is what a device sees while all send
+    loopback   processes of one host
+    """
+
+    topology: Literal["switch", "full_mesh", "pcie", "loopback"]
+    bandwidth_gb_per_s: Figure  # per device, one direction, all its links together
+    efficiency: Figure  # fraction that collectives reach
+    latency_us: Figure  # one step from a device to a peer
+    collective_overhead_us: Figure  # fixed cost of one library call
+
+
+class Links(Spec):
+    """The levels of the machine."""
+
+    intra_node: Link
+    inter_node: Link | None = None
+
+
+class CalibrationUse(Spec):
+    """A calibration this machine uses; `transferred_because` when another device's table stands in."""
+
+    file: Text
+    transferred_because: Text | None = None
+
+
+class Hardware(Spec):
+    """One kind of machine, as a deployment names it."""
+
+    schema_: Literal["commplan/hardware/v1"] = Field(alias="schema")
+    name: Text
+    description: Text
+    vendor: Literal["nvidia", "ascend", "cpu"]
+    devices_per_node: PositiveInt
+    num_nodes: PositiveInt = 1
+    backend: Literal["nccl", "hccl", "gloo"]
+    compute: Compute
+    memory: Memory
+    links: Links
+    calibrations: tuple[CalibrationUse, ...] = ()
+
+    @model_validator(mode="after")
+    def _nodes_are_joined(self) -> Hardware:
+        if self.num_nodes > 1 and self.links.inter_node is None:
+            raise ValueError("num_nodes is above 1, so links.inter_node must say how the nodes are joined")
+        return self
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of the whole machine."""
+        return self.devices_per_node * self.num_nodes

@@ -1,0 +1,42 @@
+"""A Hugging Face config.json as the fields of a commplan model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, did_you_mean
+from .architectures import known
+from .model import MODEL_SCHEMA
+
+
+def model_fields(config: dict[str, Any], file: str) -> dict[str, Any]:
+    """The fields of a Model; raises InputError for an architecture without an adapter or a field that is missing."""
+    names = config.get("architectures")
+    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+        raise InputError(
+            "a Hugging Face config.json names one architecture; this file has neither that nor a commplan schema",
+            file=file,
+            field="architectures",
+            value=names,
+        )
+    architecture = known().get(names[0])
+    if architecture is None:
+        raise InputError(
+            f"this architecture is not supported; {did_you_mean(names[0], known())}",
+            file=file,
+            field="architectures",
+            value=names[0],
+            kind="unsupported_architecture",
+        )
+    try:
+        fields = architecture.read(config)
+    except KeyError as error:
+        raise InputError(
+            f"is missing; a {names[0]} needs it", file=file, field=str(error.args[0]), kind="missing_key"
+        ) from None
+    except (TypeError, ZeroDivisionError, AttributeError, ValueError) as error:
+        raise InputError(f"a field has a value that cannot be used: {error}", file=file, field="architectures") from None
+    path = Path(file)
+    name = path.parent.name if path.name == "config.json" and path.parent.name else path.stem
+    return {"schema": MODEL_SCHEMA, "name": name, "architecture": names[0], **fields}

@@ -1,0 +1,219 @@
+"""From names and paths to one checked Setup: deployment, model, hardware, its calibrations, executor."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, did_you_mean
+from ..executors import Executor, load_executor
+from ..layout import Parallelism
+from ..yaml_file import parse_yaml, read_mapping
+from .base import Spec, build
+from .calibration import Calibration
+from .deployment import Deployment
+from .hardware import Hardware
+from .huggingface import model_fields
+from .model import Model
+
+PRESET_FOLDERS = ("models", "hardware", "calibrations", "deployments")
+
+
+@dataclass(frozen=True)
+class UsedCalibration:
+    """A calibration as one machine uses it."""
+
+    calibration: Calibration
+    transferred_because: str | None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that planning needs, read and checked against each other."""
+
+    deployment: Deployment
+    model: Model
+    hardware: Hardware
+    calibrations: tuple[UsedCalibration, ...]
+    executor: Executor
+    file: str
+    sensitivity: dict[str, tuple[float, ...]] | None = None  # weight by boundary and layer
+
+    @cached_property
+    def parallelism(self) -> Parallelism:
+        """The same numbers as the deployment's, in the words of the layout algebra."""
+        p = self.deployment.parallelism
+        return Parallelism(p.tp, p.attn_dp, p.ep, p.moe_backend)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of the content of each description, by which a strategy file knows what it was made for."""
+        tables = [c.calibration.model_dump(mode="json", by_alias=True) for c in self.calibrations]
+        return {
+            "model": fingerprint(self.model),
+            "hardware": fingerprint(self.hardware, tables),
+            "deployment": fingerprint(self.deployment),
+        }
+
+
+def fingerprint(spec: Spec, *more: Any) -> str:
+    """First 16 hex digits of the SHA-256 of a description's canonical JSON."""
+    data = [spec.model_dump(mode="json", by_alias=True, exclude={"source", "description"}), *more]
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def preset_names(folder: str) -> tuple[str, ...]:
+    """Names of the presets in `models`, `hardware`, `calibrations` or `deployments`."""
+    root = files("commplan.configs") / folder
+    return tuple(sorted(p.name.removesuffix(".yaml") for p in root.iterdir() if p.name.endswith(".yaml")))
+
+
+def find(name: str, folder: str, beside: str | None, field: str) -> Path:
+    """The file of a preset or path; relative paths are looked up beside the file that names them, then here."""
+    if name in (names := preset_names(folder)):
+        return Path(str(files("commplan.configs") / folder / f"{name}.yaml"))
+    looks_like_path = "/" in name or name.endswith((".yaml", ".yml", ".json"))
+    for base in ([Path(beside).parent] if beside else []) + [Path()]:
+        if (candidate := base / name).is_file():
+            return candidate
+    if looks_like_path:
+        raise InputError("no such file", file=beside, field=field, value=name)
+    raise InputError(
+        f"no preset of that name; {did_you_mean(name, names)} (or give the path of a file)",
+        file=beside,
+        field=field,
+        value=name,
+    )
+
+
+def load_setup(deployment: str, overrides: tuple[str, ...] = ()) -> Setup:
+    """Read a deployment (preset or path) and all it names; `overrides` are `field=value` texts, applied first."""
+    path = find(deployment, "deployments", None, "deployment")
+    parts = _Parts(str(path), read_mapping(path))
+    for text in overrides:
+        parts.override(text)
+    return parts.build()
+
+
+class _Parts:
+    """Raw mappings of a deployment and the files it names, before validation, so that overrides can reach them."""
+
+    def __init__(self, file: str, deployment: dict[str, Any]) -> None:
+        self.file = file
+        self.deployment = copy.deepcopy(deployment)
+        self.deeper: dict[str, list[tuple[list[str], Any]]] = {"model": [], "hardware": []}
+
+    def override(self, text: str) -> None:
+        """Apply `field=value`; `hardware.x.y` and `model.x` reach into the files that the deployment names."""
+        field, separator, value_text = text.partition("=")
+        field = field.strip()
+        if not separator or not field or any(not part for part in field.split(".")):
+            raise InputError("an override is written FIELD=VALUE, as in parallelism.tp=4", field="--set", value=text)
+        try:
+            value = parse_yaml(value_text)
+        except InputError as error:
+            raise InputError(error.message, file="--set", field=field, value=value_text) from None
+        keys = field.split(".")
+        if keys[0] in self.deeper and len(keys) > 1:
+            self.deeper[keys[0]].append((keys[1:], value))
+        else:
+            _put(self.deployment, keys, value, field)
+
+    def build(self) -> Setup:
+        """Validate every part, then the parts against each other."""
+        deployment = build(Deployment, self.deployment, self.file)
+        model = self._model(deployment.model)
+        hardware = self._hardware(deployment.hardware)
+        try:
+            executor = load_executor(deployment.executor)
+            setup = Setup(
+                deployment,
+                model,
+                hardware,
+                tuple(self._calibrations(hardware)),
+                executor,
+                self.file,
+                self._sensitivity(deployment, model),
+            )
+            from .checks import check
+
+            check(setup)
+        except InputError as error:
+            raise error.in_file(self.file) from None
+        return setup
+
+    def _model(self, name: str) -> Model:
+        path = find(name, "models", self.file, "model")
+        data = read_model_mapping(path)
+        for keys, value in self.deeper["model"]:
+            _put(data, keys, value, "model." + ".".join(keys))
+        return build(Model, data, str(path))
+
+    def _hardware(self, name: str) -> Hardware:
+        path = find(name, "hardware", self.file, "hardware")
+        data = read_mapping(path)
+        for keys, value in self.deeper["hardware"]:
+            field = "hardware." + ".".join(keys)
+            if keys[0] == "links" and data.get("calibrations"):
+                # A table knows nothing of another link, so an overridden link is costed by its formula.
+                data["calibrations"] = []
+            old = _get(data, keys)
+            if isinstance(old, dict) and "provenance" in old and not isinstance(value, dict):
+                value = {"value": value, "provenance": "assumed", "source": f"override {field}"}
+            _put(data, keys, value, field)
+        self._hardware_file = str(path)
+        return build(Hardware, data, str(path))
+
+    def _calibrations(self, hardware: Hardware) -> list[UsedCalibration]:
+        used = []
+        for index, use in enumerate(hardware.calibrations):
+            path = find(use.file, "calibrations", self._hardware_file, f"calibrations[{index}].file")
+            calibration = build(Calibration, read_mapping(path), str(path))
+            used.append(UsedCalibration(calibration, use.transferred_because))
+        return used
+
+    def _sensitivity(self, deployment: Deployment, model: Model) -> dict[str, tuple[float, ...]] | None:
+        name = deployment.numerics.sensitivity
+        if name is None:
+            return None
+        from .sensitivity import read_sensitivity
+
+        path = Path(self.file).parent / name
+        return read_sensitivity(path if path.is_file() else Path(name), model.num_hidden_layers)
+
+
+def load_model(name: str, beside: str | None = None) -> Model:
+    """A model by preset name or path (a commplan YAML, or a Hugging Face config.json)."""
+    path = find(name, "models", beside, "model")
+    return build(Model, read_model_mapping(path), str(path))
+
+
+def read_model_mapping(path: Path) -> dict[str, Any]:
+    """The fields of a model, from a commplan model file or a Hugging Face config.json."""
+    data = read_mapping(path)
+    if "schema" in data:
+        return data
+    return model_fields(data, str(path))
+
+
+def _put(data: dict[str, Any], keys: list[str], value: Any, field: str) -> None:
+    for key in keys[:-1]:
+        child = data.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise InputError(f"'{key}' holds a plain value, so nothing lies below it", file="--set", field=field)
+        data = child
+    data[keys[-1]] = value
+
+
+def _get(data: Any, keys: list[str]) -> Any:
+    for key in keys:
+        if not isinstance(data, dict) or key not in data:
+            return None
+        data = data[key]
+    return data

@@ -1,0 +1,58 @@
+"""One file per strategy: the ops it would put at each boundary. A new strategy is a new file; they do not know each other.
+
+A strategy offers more than it will use: the layout algebra and the executor decide what is legal where it is offered,
+the search decides what is cheapest. The optimum searches what all strategies offer together; a uniform strategy is the
+cheapest legal plan made of its own offers alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from ..layout import Parallelism
+from ..ops import Op
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An op that a strategy would use; `peer_to_peer` asks for a fused kernel rather than a library collective."""
+
+    op: Op
+    peer_to_peer: bool = False
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A named set of offers by boundary.
+
+    `needs(parallelism)` returns why the strategy has no place in a deployment, or None.
+    """
+
+    name: str
+    summary: str
+    offers: Mapping[str, tuple[Offer, ...]]
+
+    def needs(self, parallelism: Parallelism) -> str | None:
+        """Why the strategy has no place under this parallelism, or None."""
+        return None if parallelism.tp > 1 else "tp is 1: nothing travels between devices"
+
+
+def offers(**by_boundary: tuple[Op | Offer, ...]) -> dict[str, tuple[Offer, ...]]:
+    """Offers by boundary, with bare ops allowed."""
+    return {
+        boundary: tuple(o if isinstance(o, Offer) else Offer(o) for o in given)
+        for boundary, given in by_boundary.items()
+    }
+
+
+@cache
+def strategies() -> dict[str, Strategy]:
+    """All strategies of this folder by name, plain all-reduce first."""
+    found = [
+        importlib.import_module(f".{module.name}", __name__).STRATEGY for module in pkgutil.iter_modules(__path__)
+    ]
+    return {s.name: s for s in sorted(found, key=lambda s: (s.name != "all_reduce", s.name))}

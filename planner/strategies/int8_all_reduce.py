@@ -1,0 +1,30 @@
+"""INT8-compressed all-reduce, per token symmetric.
+
+gather    all-gather of values and scales, local sum: (N-1)*M bytes in, one quantisation
+two_shot  all-to-all, sum of the shard a rank owns, requantise, all-gather: 2*(N-1)/N*M bytes in, two quantisations
+"""
+
+from ..ops import ALGORITHMS, NONE, SLICE, Op
+from . import Strategy, offers
+
+_SUMS = (
+    NONE,
+    *(
+        Op("int8_all_reduce", algorithm=algorithm, residual=residual)
+        for algorithm in ALGORITHMS
+        for residual in (None, "gather")
+    ),
+)
+
+STRATEGY = Strategy(
+    name="int8_all_reduce",
+    summary="INT8-compressed all-reduce",
+    offers=offers(
+        embed_out=(NONE, Op("all_reduce")),
+        attn_in=(NONE, SLICE, Op("all_gather")),
+        attn_out=_SUMS,
+        mlp_in=(NONE, SLICE, Op("all_gather")),
+        mlp_out=_SUMS,
+        head_in=(NONE, Op("all_gather")),
+    ),
+)

@@ -1,0 +1,121 @@
+"""Writing a strategy file: canonical order, one line per run of equal layers, so that a diff shows a decision."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ..layout import LAYER_BOUNDARIES
+from ..ops import Op, spell
+from ..yaml_file import flow_text, scalar_text, write_text_atomically
+from .document import STRATEGY_SCHEMA, LayerOps, Predicted, RangePlan, StrategyFile
+
+
+def save(strategy: StrategyFile, path: str | Path) -> None:
+    """Write the canonical text, whole or not at all."""
+    write_text_atomically(path, dump(strategy))
+
+
+def plan_hash(strategy: StrategyFile) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical text without predictions: equal if what would run is equal."""
+    bare = {mode: tuple(replace(r, predicted=None) for r in ranges) for mode, ranges in strategy.modes.items()}
+    return hashlib.sha256(dump(replace(strategy, modes=bare)).encode()).hexdigest()[:16]
+
+
+def dump(strategy: StrategyFile) -> str:
+    """The canonical text: the same strategy gives the same bytes."""
+    return "\n".join(_lines(strategy)) + "\n"
+
+
+def _lines(strategy: StrategyFile) -> Iterator[str]:
+    model, p = strategy.model, strategy.parallelism
+    stamp: dict[str, object] = {
+        "name": model.name,
+        "role": model.role,
+        "architecture": model.architecture,
+        "num_hidden_layers": model.num_hidden_layers,
+        "hidden_size": model.hidden_size,
+        "latent_width": model.latent_width,
+    }
+    if model.moe_layers:
+        stamp["moe_layers"] = _layers_text(sorted(model.moe_layers))
+    stamp["fingerprint"] = model.fingerprint
+    hardware, deployment = strategy.hardware, strategy.deployment
+    yield f"schema: {STRATEGY_SCHEMA}"
+    yield f"model: {flow_text(stamp)}"
+    yield "hardware: " + flow_text(
+        {"name": hardware.name, "backend": hardware.backend, "fingerprint": hardware.fingerprint}
+    )
+    yield "deployment: " + flow_text(
+        {"name": deployment.name, "activations": deployment.activations, "fingerprint": deployment.fingerprint}
+    )
+    yield f"executor: {scalar_text(strategy.executor)}"
+    yield "parallelism: " + flow_text({"tp": p.tp, "attn_dp": p.attn_dp, "ep": p.ep, "moe_backend": p.moe_backend})
+    yield f"numerics: {strategy.numerics}"
+    yield "modes:"
+    for mode, ranges in strategy.modes.items():
+        yield f"  {mode}:"
+        for plan in ranges:
+            yield from _range_lines(plan)
+    yield "end: true"
+
+
+def _range_lines(plan: RangePlan) -> Iterator[str]:
+    yield f"  - tokens: [{plan.first}, {plan.last}]"
+    if plan.embed_out.name != "none":
+        yield f"    embed_out: {flow_text(spell(plan.embed_out))}"
+    yield "    layers:"
+    for layers, ops in _runs(plan.layers):
+        run: dict[str, object] = {"layers": layers}
+        run |= {b: spell(ops.at(b)) for b in LAYER_BOUNDARIES if ops.at(b).name != "none"}
+        yield f"    - {flow_text(run)}"
+    if plan.head_in.name != "none":
+        yield f"    head_in: {flow_text(spell(plan.head_in))}"
+    if plan.predicted is not None:
+        yield f"    predicted: {flow_text(_predicted(plan.predicted))}"
+
+
+def _runs(layers: tuple[LayerOps, ...]) -> Iterator[tuple[str | int, LayerOps]]:
+    """Runs of equal layers. A producer is relative (`previous.mlp_out`), so that equal layers look equal."""
+    spelled = [_relative(layer, ops) for layer, ops in enumerate(layers)]
+    start = 0
+    for layer in range(1, len(spelled) + 1):
+        if layer == len(spelled) or spelled[layer] != spelled[start]:
+            yield (start if layer - 1 == start else f"{start}-{layer - 1}"), spelled[start]
+            start = layer
+
+
+def _relative(layer: int, ops: LayerOps) -> LayerOps:
+    return replace(ops, attn_in=with_producer(layer, ops.attn_in))
+
+
+def with_producer(layer: int, op: Op) -> Op:
+    """A latent gather with its `from` spelled; any other op as it is."""
+    if op.name != "latent_all_gather":
+        return op
+    return replace(op, producer="embed_out" if layer == 0 else "previous.mlp_out")
+
+
+def _layers_text(layers: list[int]) -> str | int:
+    parts: list[str] = []
+    start = previous = layers[0]
+    for layer in [*layers[1:], None]:
+        if layer is None or layer != previous + 1:
+            parts.append(str(start) if start == previous else f"{start}-{previous}")
+            start = layer if layer is not None else 0
+        previous = layer if layer is not None else 0
+    return int(parts[0]) if len(parts) == 1 and "-" not in parts[0] else ",".join(parts)
+
+
+def _predicted(predicted: Predicted) -> dict[str, object]:
+    best = predicted.best_uniform
+    return {
+        "tokens": predicted.tokens,
+        "step_us": round(predicted.step_us, 1),
+        "all_reduce_us": round(predicted.all_reduce_us, 1),
+        "best_uniform": None if best is None else {"strategy": best[0], "step_us": round(best[1], 1)},
+        "worst_loss": round(predicted.worst_loss, 5),
+        "source": predicted.source,
+    }

@@ -1,0 +1,228 @@
+"""Strict reading of YAML and JSON, canonical writing of YAML, atomic writing of files.
+
+The reader takes a safe subset of YAML: mappings with unique string keys, sequences, scalars. No aliases (they can
+explode), no tags (they can construct objects), no second document, no `yes`/`on`/`1:30` surprises: plain scalars
+follow the YAML 1.2 core schema. The file is parsed as a stream of events by libyaml where it is present.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from .errors import InputError
+
+MAX_FILE_BYTES = 8 * 1024 * 1024
+MAX_DEPTH = 40
+
+_INT = re.compile(r"[-+]?[0-9]+\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
+_CONSTANTS = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True,
+    "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """Read a YAML or JSON file whose top level is a mapping; raises InputError naming file and field."""
+    text = read_text(path)
+    try:
+        value = parse_json(text) if str(path).endswith(".json") else parse_yaml(text)
+    except InputError as error:
+        raise error.in_file(str(path)) from None
+    if not isinstance(value, dict):
+        kind = "empty file" if value is None else type(value).__name__
+        raise InputError(f"the top level must be a mapping, found: {kind}", file=str(path))
+    return value
+
+
+def read_text(path: str | Path) -> str:
+    """The file as text; refuses what is missing, no file, too large or not UTF-8."""
+    try:
+        if not Path(path).is_file():
+            reason = "is a directory" if Path(path).is_dir() else "no such file"
+            raise InputError(reason, file=str(path))
+        size = os.path.getsize(path)
+        if size > MAX_FILE_BYTES:
+            raise InputError(
+                f"the file has {size} bytes; at most {MAX_FILE_BYTES} are read", file=str(path), kind="too_large"
+            )
+        return Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", file=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}", file=str(path)) from None
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of one YAML document in the safe subset described above."""
+    try:
+        events = yaml.parse(text, Loader=_LOADER)
+        next(events)  # stream start
+        if isinstance(next(events), yaml.StreamEndEvent):
+            return None
+        value = _node(next(events), events, "", 0)
+        next(events)  # document end
+        if not isinstance(next(events), yaml.StreamEndEvent):
+            raise InputError("more than one YAML document in the file")
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"not valid YAML{where}: {problem}", kind="syntax") from None
+    return value
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON document; duplicate keys, NaN and Infinity are refused."""
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in items:
+            if key in result:
+                raise InputError("duplicate key", field=key, kind="duplicate_key")
+            result[key] = value
+        return result
+
+    def constant(name: str) -> float:
+        raise InputError(f"{name} is not a number that can be used", value=name)
+
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}", kind="syntax"
+        ) from None
+    except RecursionError:
+        raise InputError("nested too deeply", kind="syntax") from None
+
+
+def _node(event: Any, events: Iterator[Any], path: str, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise InputError(f"nested deeper than {MAX_DEPTH} levels", field=path or None, kind="syntax")
+    line = event.start_mark.line + 1
+    if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+        raise InputError(f"anchors and aliases are not accepted (line {line})", field=path or None, kind="alias")
+    if event.tag is not None and event.tag != "!":
+        raise InputError(
+            f"tags are not accepted (line {line})", field=path or None, value=str(event.tag), kind="tag"
+        )
+    if isinstance(event, yaml.ScalarEvent):
+        return _scalar(event.value) if event.implicit[0] else event.value
+    if isinstance(event, yaml.SequenceStartEvent):
+        items: list[Any] = []
+        while not isinstance(child := next(events), yaml.SequenceEndEvent):
+            items.append(_node(child, events, f"{path}[{len(items)}]", depth + 1))
+        return items
+    return _mapping(events, path, depth)
+
+
+def _mapping(events: Iterator[Any], path: str, depth: int) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    while not isinstance(child := next(events), yaml.MappingEndEvent):
+        line = child.start_mark.line + 1
+        if not isinstance(child, yaml.ScalarEvent) or child.tag is not None or child.anchor is not None:
+            raise InputError(f"keys must be plain names (line {line})", field=path or None)
+        key = child.value
+        field = f"{path}.{key}" if path else key
+        if key in result:
+            raise InputError(f"duplicate key (line {line})", field=field, kind="duplicate_key")
+        if key == "<<":
+            raise InputError(f"merge keys are not accepted (line {line})", field=path or None)
+        result[key] = _node(next(events), events, field, depth + 1)
+    return result
+
+
+def _scalar(text: str) -> Any:
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    first = text[0]
+    if first.isdigit() or first in "+-.":
+        if _INT.match(text):
+            return int(text) if len(text) <= 40 else float(text)
+        if _FLOAT.match(text):
+            return float(text)
+        if _SPECIAL_FLOAT.match(text):
+            return math.nan if "n" in text.lower().lstrip("+-.")[:1] else math.copysign(math.inf, -(first == "-") or 1)
+    return text
+
+
+def write_text_atomically(path: str | Path, text: str) -> None:
+    """Write to a temporary file beside `path`, then rename: an existing file is replaced whole or left as it was."""
+    target = Path(path)
+    temporary: str | None = None
+    try:
+        if target.is_dir():
+            raise InputError("is a directory", file=str(path), kind="unwritable")
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+        if target.exists() and not os.access(target, os.W_OK):
+            raise InputError("is not writable", file=str(path), kind="unwritable")
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, target)
+        temporary = None
+    except OSError as error:
+        raise InputError(
+            f"cannot be written: {error.strerror or error}", file=str(path), kind="unwritable"
+        ) from None
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+Style = Literal["block", "flow"]
+_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./+-]*( [A-Za-z0-9_./+()=-]+)*\Z")
+
+
+def scalar_text(value: object) -> str:
+    """A scalar as canonical YAML: plain where that reads back as the same value, double-quoted otherwise."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return float_text(value)
+    text = str(value)
+    if _PLAIN.match(text) and _scalar(text) == text:
+        return text
+    return json.dumps(text, ensure_ascii=True)
+
+
+def float_text(value: float) -> str:
+    """A float that reads back as a float of the same value, without exponent tricks."""
+    text = repr(float(value))
+    if "e" in text and "." not in text:
+        text = text.replace("e", ".0e")
+    return text
+
+
+def flow_text(value: object) -> str:
+    """A value on one line: `{a: 1, b: [x, y]}`."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{scalar_text(k)}: {flow_text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(flow_text(v) for v in value) + "]"
+    return scalar_text(value)
