@@ -1,22 +1,24 @@
 """From the best plan at a token count to the fewest token ranges that lose almost nothing.
 
-Costs are piecewise smooth in the token count. Their kinks are known: the knots of the tables, and the multiples of tp
-at which a padded shard grows. The search runs at the kinks and on a geometric grid between them, on both sides of a
-multiple of tp, then bisects wherever two neighbouring counts want different plans. Ranges are then grown greedily, each
-with the plan that keeps within the tolerance of the per-count optimum the longest; the edge between two ranges moves
-back to where the second plan becomes the cheaper one. The greatest loss seen is recorded with each range.
+Costs are piecewise smooth in the token count, with known kinks: the knots of the tables, and the multiples of tp at
+which a padded shard grows. Between two multiples of tp the padded ops cost the same and the others grow, so the counts
+that share a shard size form a *cell*, and its two ends show the extremes. Up to two full shards a cell is one count.
+
+The search runs at the ends of the cells that hold a kink or a point of a geometric grid, and bisects wherever two
+neighbouring cells want different plans. Ranges are then grown greedily, each with the plan that keeps the longest
+within the tolerance of the per-count optimum. Where one cell wants two plans, no range can please it: there the
+tolerance is what the best single plan of that cell loses. The edge between two ranges finally moves back to the first
+cell in which the second plan is the cheaper one. The greatest loss seen is recorded with each range.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from .graph import ForwardGraph
 from .search import Plan, Pricer
 
-_DENSE = 32  # up to this many tokens every count is looked at
 _GRID_RATIO = 1.5
 _MAX_CANDIDATES = 64
 
@@ -29,6 +31,19 @@ class PlannedRange:
     last: int
     plan: Plan
     worst_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Token counts [first, last] of one shard size."""
+
+    first: int
+    last: int
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The counts at which a cell is looked at."""
+        return (self.first,) if self.first == self.last else (self.first, self.last)
 
 
 class RangeSearch:
@@ -45,38 +60,58 @@ class RangeSearch:
         fixed_ps: Callable[[int], int],
         tolerance: float,
     ) -> None:
-        self._graph, self._pricer, self._search, self._fixed = graph, pricer, best_plan, fixed_ps
+        self._tp = graph.setup.parallelism.tp
+        self._pricer, self._search, self._fixed = pricer, best_plan, fixed_ps
         self._tolerance = tolerance
         self._best: dict[int, Plan] = {}
         self._known: dict[tuple[int, ...], Plan] = {}
+        self._span = (1, 1)
 
     def ranges(self, first: int, last: int, kinks: set[int]) -> list[PlannedRange]:
         """The ranges of [first, last], in order, without gap."""
-        counts = self._sample(first, last, kinks)
-        for a, b in zip(counts, counts[1:], strict=False):
-            self._bisect(a, b)
-        counts = sorted(self._best)
-        chosen = self._grow(counts)
-        return self._place_edges(chosen, counts, last)
+        self._span = (first, last)
+        cells = {self._cell(count) for count in self._interesting(first, last, kinks)}
+        ordered = sorted(cells, key=lambda cell: cell.first)
+        for a, b in zip(ordered, ordered[1:], strict=False):
+            cells |= self._bisected(a, b)
+        ordered = sorted(cells, key=lambda cell: cell.first)
+        chosen = self._grow(ordered)
+        return self._place_edges(chosen, ordered)
 
-    def _sample(self, first: int, last: int, kinks: set[int]) -> list[int]:
-        tp = self._graph.setup.parallelism.tp
-        counts = {first, last, *range(first, min(last, first + _DENSE - 1) + 1)}
-        grid = float(max(first, 1))
+    # ---- where to look ----------------------------------------------------------------------------------------------
+
+    def _interesting(self, first: int, last: int, kinks: set[int]) -> set[int]:
+        counts = {first, last, *range(first, min(last, 2 * self._tp) + 1)}
+        grid = float(first)
         while grid < last:
-            counts |= self._around(round(grid), tp)
+            counts.add(round(grid))
             grid *= _GRID_RATIO
-        for kink in kinks:
-            counts |= self._around(kink, tp)
-        inside = sorted(count for count in counts if first <= count <= last)
-        for count in inside:
-            self._plan_at(count)
-        return inside
+        counts |= {kink + side for kink in kinks for side in (0, 1)}
+        return {count for count in counts if first <= count <= last}
 
-    @staticmethod
-    def _around(count: int, tp: int) -> set[int]:
-        aligned = count // tp * tp
-        return {aligned, aligned + 1}
+    def _cell(self, count: int) -> Cell:
+        """The cell of a count, clipped to the span."""
+        if count <= 2 * self._tp:
+            return Cell(count, count)
+        shards = -(-count // self._tp)
+        first, last = self._span
+        return Cell(max(first, (shards - 1) * self._tp + 1), min(last, shards * self._tp))
+
+    def _bisected(self, a: Cell, b: Cell) -> set[Cell]:
+        """Cells between two looked-at ones, down to where the best plan changes (or to 0.1 % of the count)."""
+        if b.first - a.last <= max(1, a.last // 1000) or self._alike(a, b):
+            return set()
+        middle = self._cell((a.last + b.first) // 2)
+        if middle in (a, b):
+            return set()
+        return {middle} | self._bisected(a, middle) | self._bisected(middle, b)
+
+    def _alike(self, a: Cell, b: Cell) -> bool:
+        """True if what is best in one cell would do in the other: no edge need lie between them."""
+        near = self._tolerance / 4
+        return self._loss(self._plan_at(a.last), b.last) <= near and self._loss(self._plan_at(b.last), a.last) <= near
+
+    # ---- losses -----------------------------------------------------------------------------------------------------
 
     def _plan_at(self, tokens: int) -> Plan:
         plan = self._best.get(tokens)
@@ -86,96 +121,94 @@ class RangeSearch:
             plan = self._best[tokens] = self._known.setdefault(key, plan)
         return plan
 
-    def _bisect(self, a: int, b: int) -> None:
-        """Find where the best plan changes between two looked-at counts, to within one count or 0.1 %."""
-        while b - a > max(1, a // 1000):
-            plan_a, plan_b = self._best[a], self._best[b]
-            if plan_a is plan_b or self._alike(plan_a, plan_b, a, b):
-                return
-            middle = (a + b) // 2
-            plan = self._plan_at(middle)
-            if plan is plan_a:
-                a = middle
-            elif plan is plan_b:
-                b = middle
-            else:
-                self._bisect(a, middle)
-                a = middle
-
-    def _alike(self, plan_a: Plan, plan_b: Plan, a: int, b: int) -> bool:
-        """True if either plan would do at both counts: no edge need lie between them."""
-        return self._loss(plan_a, b) <= self._tolerance / 4 and self._loss(plan_b, a) <= self._tolerance / 4
-
     def _loss(self, plan: Plan, tokens: int) -> float:
-        best = self._best[tokens]
+        best = self._plan_at(tokens)
         if plan is best:
             return 0.0
-        if not all(self._pricer.fits(edge, tokens) for edge, _ in plan.counted):
+        if not self._fits(plan, tokens):
             return float("inf")
         optimum = self._pricer.plan_ps(best, tokens)
         return (self._pricer.plan_ps(plan, tokens) - optimum) / max(1, optimum + self._fixed(tokens))
 
-    def _grow(self, counts: list[int]) -> list[tuple[int, int, Plan]]:
-        """Greedy cover of the counts: (index of first, index of last, plan)."""
+    def _fits(self, plan: Plan, tokens: int) -> bool:
+        return all(self._pricer.fits(edge, tokens) for edge, _ in plan.counted)
+
+    def _cell_loss(self, plan: Plan, cell: Cell) -> float:
+        return max(self._loss(plan, count) for count in cell.ends)
+
+    def _allowed(self, cell: Cell) -> float:
+        """The tolerance, or what the best single plan of the cell loses."""
+        if len(cell.ends) == 1:
+            return self._tolerance
+        return max(self._tolerance, min(self._cell_loss(self._plan_at(count), cell) for count in cell.ends))
+
+    # ---- ranges -----------------------------------------------------------------------------------------------------
+
+    def _grow(self, cells: list[Cell]) -> list[tuple[int, int, Plan]]:
+        """Greedy cover of the cells: (index of first, index of last, plan)."""
+        allowed = [self._allowed(cell) for cell in cells]
         chosen = []
         start = 0
-        while start < len(counts):
-            best_end, best_total, best_plan = -1, 0.0, self._best[counts[start]]
-            for plan in self._candidates(counts, start):
-                end, total = self._reach(plan, counts, start)
+        while start < len(cells):
+            best_end, best_total, best_plan = -1, 0.0, self._plan_at(cells[start].last)
+            for plan in self._candidates(cells, start):
+                end, total = self._reach(plan, cells, allowed, start)
                 if end > best_end or (end == best_end and total < best_total):
                     best_end, best_total, best_plan = end, total, plan
             chosen.append((start, best_end, best_plan))
             start = best_end + 1
         return chosen
 
-    def _candidates(self, counts: list[int], start: int) -> list[Plan]:
+    def _candidates(self, cells: list[Cell], start: int) -> list[Plan]:
         found: dict[int, Plan] = {}
-        for count in counts[start:]:
-            plan = self._best[count]
-            found.setdefault(id(plan), plan)
+        for cell in cells[start:]:
+            for count in cell.ends:
+                plan = self._plan_at(count)
+                found.setdefault(id(plan), plan)
             if len(found) >= _MAX_CANDIDATES:
                 break
         return list(found.values())
 
-    def _reach(self, plan: Plan, counts: list[int], start: int) -> tuple[int, float]:
-        """Index of the last count up to which the plan keeps within the tolerance, and the loss summed on the way."""
+    def _reach(self, plan: Plan, cells: list[Cell], allowed: list[float], start: int) -> tuple[int, float]:
+        """Index of the last cell up to which the plan loses no more than allowed, and the loss summed on the way."""
         total, end = 0.0, start - 1
-        for index in range(start, len(counts)):
-            loss = self._loss(plan, counts[index])
-            if loss > self._tolerance:
+        for index in range(start, len(cells)):
+            loss = self._cell_loss(plan, cells[index])
+            if loss > allowed[index]:
                 break
             total += loss
             end = index
         return end, total
 
-    def _place_edges(self, chosen: list[tuple[int, int, Plan]], counts: list[int], last: int) -> list[PlannedRange]:
-        starts = [counts[chosen[0][0]]]
+    def _place_edges(self, chosen: list[tuple[int, int, Plan]], cells: list[Cell]) -> list[PlannedRange]:
+        starts = [cells[0].first]
         for (start, end, plan), (_, _, following) in zip(chosen, chosen[1:], strict=False):
-            starts.append(self._edge(plan, following, counts, start, end))
-        ends = [*(s - 1 for s in starts[1:]), last]
+            starts.append(self._edge(plan, following, cells, start, end))
+        ends = [*(s - 1 for s in starts[1:]), cells[-1].last]
         result = []
-        for (_, _, plan), first, final in zip(chosen, starts, ends, strict=True):
-            inside = counts[bisect_right(counts, first - 1) : bisect_right(counts, final)]
-            worst = max((self._loss(plan, count) for count in inside), default=0.0)
-            result.append(PlannedRange(first, final, plan, worst))
+        for (_, _, plan), first, last in zip(chosen, starts, ends, strict=True):
+            looked_at = [*cells, self._cell(first), self._cell(last)]
+            inside = {first, last, *(count for cell in looked_at for count in cell.ends if first <= count <= last)}
+            worst = max(self._loss(plan, count) for count in inside)
+            result.append(PlannedRange(first, last, plan, worst))
         return result
 
-    def _edge(self, plan: Plan, following: Plan, counts: list[int], start: int, end: int) -> int:
-        """First token count of the following range: where its plan becomes the cheaper one for good."""
+    def _edge(self, plan: Plan, following: Plan, cells: list[Cell], start: int, end: int) -> int:
+        """First token count of the following range: the first cell from which on its plan is the cheaper one."""
 
-        def prefers_following(tokens: int) -> bool:
-            fits = all(self._pricer.fits(edge, tokens) for edge, _ in following.counted)
-            return fits and self._pricer.plan_ps(following, tokens) < self._pricer.plan_ps(plan, tokens)
+        def prefers_following(cell: Cell) -> bool:
+            if not all(self._fits(following, count) for count in cell.ends):
+                return False
+            return sum(self._pricer.plan_ps(following, c) - self._pricer.plan_ps(plan, c) for c in cell.ends) < 0
 
         index = end
-        while index > start and prefers_following(counts[index]):
+        while index > start and prefers_following(cells[index]):
             index -= 1
-        low, high = counts[index], counts[index + 1]
-        while high - low > 1:
-            middle = (low + high) // 2
+        low, high = cells[index], cells[index + 1]
+        while high.first - low.last > 1:
+            middle = self._cell((low.last + high.first) // 2)
             if prefers_following(middle):
                 high = middle
             else:
                 low = middle
-        return high
+        return high.first
