@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -191,8 +191,9 @@ def _umask() -> int:
     return mask
 
 
-Style = Literal["block", "flow"]
-_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./+-]*( [A-Za-z0-9_./+()=-]+)*\Z")
+# Other YAML readers take these plain scalars for something else (`1e5`, `0x1f`, `yes`, `1_000`): quoted when written.
+_YAML_1_1 = re.compile(r"[-+]?[0-9][0-9_.:]*([eE][-+]?[0-9]+)?\Z|0[xob]|(y|n|yes|no|on|off)\Z", re.IGNORECASE)
+_PLAIN = re.compile(r"[A-Za-z_/0-9][A-Za-z0-9_./+-]*( [A-Za-z0-9_./+()=-]+)*\Z")
 
 
 def scalar_text(value: object) -> str:
@@ -206,7 +207,7 @@ def scalar_text(value: object) -> str:
     if isinstance(value, float):
         return float_text(value)
     text = str(value)
-    if _PLAIN.match(text) and _scalar(text) == text:
+    if _PLAIN.match(text) and _scalar(text) == text and not _YAML_1_1.match(text):
         return text
     return json.dumps(text, ensure_ascii=True)
 

@@ -1,0 +1,68 @@
+"""The `commplan` command. One file per subcommand; each imports what it needs when it runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from ..errors import CommplanError
+
+# Subcommand -> module; the order is the order of --help.
+_COMMANDS = {
+    "plan": "plan",
+    "explain": "explain",
+    "validate": "validate",
+    "diff": "diff",
+    "presets": "presets",
+    "import-model": "import_model",
+}
+
+
+class _Commands(click.Group):
+    """Imports a subcommand's file when it is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f".{_COMMANDS[cmd_name]}", __name__).command
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="commplan")
+def commplan() -> None:
+    """Plan how partial sums travel between tensor-parallel devices: per layer, forward mode and token range."""
+
+
+def main() -> None:
+    """Entry point: user errors become one line (or one JSON object) and an exit code."""
+    as_json = "--json" in sys.argv[1:]
+    try:
+        commplan(standalone_mode=False)
+    except CommplanError as error:
+        _fail(str(error), error.as_json(), error.exit_code, as_json)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        if not as_json:
+            error.show()
+            sys.exit(error.exit_code)
+        detail = {"kind": "usage", "file": None, "field": None, "value": None, "message": error.format_message()}
+        _fail(error.format_message(), detail, 2, as_json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(message: str, detail: dict[str, object], exit_code: int, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"error": detail}, allow_nan=False))
+    else:
+        click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+    sys.exit(exit_code)

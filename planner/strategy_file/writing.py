@@ -40,7 +40,8 @@ def _lines(strategy: StrategyFile) -> Iterator[str]:
         "latent_width": model.latent_width,
     }
     if model.moe_layers:
-        stamp["moe_layers"] = _layers_text(sorted(model.moe_layers))
+        text = runs_text(sorted(model.moe_layers))
+        stamp["moe_layers"] = int(text) if text.isdigit() else text
     stamp["fingerprint"] = model.fingerprint
     hardware, deployment = strategy.hardware, strategy.deployment
     yield f"schema: {STRATEGY_SCHEMA}"
@@ -98,15 +99,16 @@ def with_producer(layer: int, op: Op) -> Op:
     return replace(op, producer="embed_out" if layer == 0 else "previous.mlp_out")
 
 
-def _layers_text(layers: list[int]) -> str | int:
+def runs_text(numbers: list[int]) -> str:
+    """`0-3,7` from sorted numbers."""
     parts: list[str] = []
-    start = previous = layers[0]
-    for layer in [*layers[1:], None]:
-        if layer is None or layer != previous + 1:
+    start = previous = numbers[0]
+    for number in [*numbers[1:], -1]:
+        if number != previous + 1:
             parts.append(str(start) if start == previous else f"{start}-{previous}")
-            start = layer if layer is not None else 0
-        previous = layer if layer is not None else 0
-    return int(parts[0]) if len(parts) == 1 and "-" not in parts[0] else ",".join(parts)
+            start = number
+        previous = number
+    return ",".join(parts)
 
 
 def _predicted(predicted: Predicted) -> dict[str, object]:

@@ -1,0 +1,181 @@
+"""`commplan explain`: why this op here, and what would the others cost?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..explain import Explanation, Option
+    from ..ops import Op
+    from ..planning import ModePlanner
+    from ..search import Plan
+    from ..spec.loader import Setup
+
+
+@click.command("explain", short_help="Say why an op was chosen at a boundary, and what every other one would cost.")
+@click.argument("deployment")
+@click.option("--mode", help="Forward mode (default: the first of the deployment).")
+@click.option("--tokens", type=int, help="Token count (default: the largest of the mode).")
+@click.option("--layer", type=int, help="Layer number (default: the middle layer; none for embed_out and head_in).")
+@click.option("--boundary", default="attn_out", show_default=True, help="attn_in, attn_out, mlp_in, mlp_out, embed_out or head_in.")
+@click.option("--op", "only_op", help="Show this op alone beside the chosen one, as in int8_all_reduce.")
+@click.option("--strategy", "strategy_file", help="Explain the choices of this strategy file instead of a new plan's.")
+@options.overrides
+@options.as_json
+def command(
+    deployment: str,
+    mode: str | None,
+    tokens: int | None,
+    layer: int | None,
+    boundary: str,
+    only_op: str | None,
+    strategy_file: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Say why an op was chosen in DEPLOYMENT (a preset or a path), and what every other one would cost.
+
+    An alternative is judged by the best whole forward that uses it at this one place.
+    """
+    from ..explain import Explainer
+    from ..layout import FORWARD_BOUNDARIES
+    from ..planning import ModePlanner
+    from ..spec.loader import load_setup
+
+    setup = load_setup(deployment, overrides)
+    mode = _mode(setup, mode)
+    tokens = _tokens(setup, mode, tokens)
+    if layer is None and boundary not in FORWARD_BOUNDARIES:
+        layer = setup.model.num_hidden_layers // 2
+    planner = ModePlanner(setup, mode)
+    plan, (first, last) = _chosen(planner, tokens, strategy_file)
+    explanation = Explainer(planner, tokens, plan).explain(boundary, layer)
+    if only_op is not None:
+        explanation = _narrowed(explanation, only_op)
+    if as_json:
+        _print_json(explanation)
+    else:
+        _print(setup, explanation, first, last)
+
+
+def _mode(setup: Setup, mode: str | None) -> str:
+    from ..errors import InputError, did_you_mean
+
+    modes = setup.deployment.modes
+    if mode is None:
+        return next(iter(modes))
+    if mode not in modes:
+        raise InputError(f"the deployment has no such mode; {did_you_mean(mode, modes)}", field="--mode", value=mode)
+    return mode
+
+
+def _tokens(setup: Setup, mode: str, tokens: int | None) -> int:
+    from ..errors import InputError
+
+    first, last = setup.deployment.modes[mode].tokens
+    if tokens is None:
+        return last
+    if not first <= tokens <= last:
+        raise InputError(f"{mode} is planned for {first} to {last} tokens", field="--tokens", value=tokens)
+    return tokens
+
+
+def _chosen(planner: ModePlanner, tokens: int, strategy_file: str | None) -> tuple[Plan, tuple[int, int]]:
+    """The plan of the range that holds the token count, and that range."""
+    if strategy_file is None:
+        found = next(r for r in planner.ranges() if r.first <= tokens <= r.last)
+        return found.plan, (found.first, found.last)
+    from ..from_file import plan_of
+    from ..strategy_file import load
+
+    strategy = load(strategy_file)
+    return plan_of(planner, strategy, tokens, strategy_file)
+
+
+def _narrowed(explanation: Explanation, name: str) -> Explanation:
+    from dataclasses import replace
+
+    from ..errors import InputError, did_you_mean
+    from ..ops import OP_NAMES
+
+    if name not in OP_NAMES:
+        raise InputError(f"no such op; {did_you_mean(name, OP_NAMES)}", field="--op", value=name)
+    return replace(explanation, alternatives=[o for o in explanation.alternatives if o.op.name == name])
+
+
+# ---- output -----------------------------------------------------------------------------------------------------------
+
+
+def _option_json(option: Option, boundary: str) -> dict[str, object]:
+    from ..ops import spell
+
+    return {
+        "ops": {boundary: spell(option.op)},
+        "impl": option.impl,
+        "numerics": option.numerics,
+        "legal": option.legal,
+        "reason": option.reason,
+        "time_us": option.time_us,
+        "breakdown": option.breakdown,
+        "source": option.source,
+        "step_us": option.step_us,
+        "slower_by_us": option.slower_by_us,
+        "layer_ops": option.neighbours,
+    }
+
+
+def _print_json(explanation: Explanation) -> None:
+    from .output import print_json
+
+    print_json(
+        {
+            "mode": explanation.mode,
+            "tokens": explanation.tokens,
+            "layer": explanation.layer,
+            "boundary": explanation.boundary,
+            "chosen": _option_json(explanation.chosen, explanation.boundary),
+            "alternatives": [_option_json(o, explanation.boundary) for o in explanation.alternatives],
+        }
+    )
+
+
+def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> None:
+    from .output import duration, heading, span, table
+
+    where = explanation.boundary if explanation.layer is None else f"layer {explanation.layer} {explanation.boundary}"
+    heading(f"{setup.deployment.name}: {explanation.mode}, {explanation.tokens} tokens, {where}")
+    chosen = explanation.chosen
+    click.echo(f"Chosen for {span(first, last)} tokens: {click.style(_label(chosen.op), fg='green', bold=True)}")
+    if chosen.neighbours:
+        others = ", ".join(f"{b} {op}" for b, op in chosen.neighbours.items() if op != "none" and b != explanation.boundary)
+        click.echo(f"With it in this layer: {others or 'no other op'}")
+    if chosen.step_us is not None:
+        click.echo(f"Whole step: {duration(chosen.step_us)}")
+    click.echo(f"Wire time from {chosen.source}" if chosen.source else "No wire time")
+    click.echo()
+    rows = [_row(o) for o in [chosen, *explanation.alternatives] if o.time_us is not None]
+    heading("Time at this boundary, us (the last column is about the whole step)")
+    columns = ["op", "impl", "numerics", "wire", "quantise", "norm", "residual", "latent GEMM", "padding", "launches", "total", ""]
+    table(columns, rows, "lllrrrrrrrrl")
+    refused = [o for o in explanation.alternatives if o.time_us is None]
+    if refused:
+        click.echo()
+        heading("Not possible here")
+        table(["op", "because"], [[_label(o.op), o.reason] for o in refused])
+
+
+def _label(op: Op) -> str:
+    return str(op)
+
+
+def _row(option: Option) -> list[str]:
+    numbers = [f"{option.breakdown[f'{name}_us']:.1f}" for name in _COLUMNS]
+    mark = option.reason if option.legal else click.style("not allowed: ", fg="yellow") + option.reason
+    return [_label(option.op), option.impl or "-", option.numerics, *numbers, f"{option.time_us:.1f}", mark]
+
+
+_COLUMNS = ("wire", "quantize", "norm", "residual", "latent_gemm", "padding", "launches")

@@ -1,0 +1,92 @@
+"""`commplan plan`: a deployment in, a strategy file out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..strategy_file import RangePlan, StrategyFile
+
+
+@click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
+@click.argument("deployment")
+@click.option("-o", "--output", type=click.Path(), help="Where to write the strategy file; without it only the summary is printed.")
+@options.overrides
+@options.as_json
+def command(deployment: str, output: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Find the cheapest legal plan of DEPLOYMENT (a preset or a path) and write its strategy file."""
+    from ..assemble import plan_setup
+    from ..spec.loader import load_setup
+    from ..strategy_file import save
+
+    setup = load_setup(deployment, overrides)
+    strategy = plan_setup(setup)
+    if output is not None:
+        save(strategy, output)
+    if as_json:
+        _print_json(strategy, output)
+    else:
+        _print(strategy, output)
+
+
+def _print_json(strategy: StrategyFile, output: str | None) -> None:
+    from ..strategy_file import plan_hash
+    from .output import print_json
+
+    print_json(
+        {
+            "strategy_file": output,
+            "numerics": strategy.numerics,
+            "hash": plan_hash(strategy),
+            "modes": {mode: [_range_json(r) for r in ranges] for mode, ranges in strategy.modes.items()},
+        }
+    )
+
+
+def _range_json(plan: RangePlan) -> dict[str, object]:
+    predicted = plan.predicted
+    assert predicted is not None
+    best = predicted.best_uniform
+    return {
+        "tokens": [plan.first, plan.last],
+        "step_us": predicted.step_us,
+        "all_reduce_us": predicted.all_reduce_us,
+        "best_uniform": None if best is None else {"strategy": best[0], "step_us": best[1]},
+        "worst_loss": predicted.worst_loss,
+        "source": predicted.source,
+    }
+
+
+def _print(strategy: StrategyFile, output: str | None) -> None:
+    from .describe import layer_summary
+    from .output import duration, heading, span, table
+
+    p = strategy.parallelism
+    attention = f", attention DP {p.attn_dp} x TP {p.attn_tp}" if p.attn_dp > 1 else ""
+    heading(f"{strategy.model.name} on {strategy.hardware.name}, TP {p.tp}{attention}, executor {strategy.executor}")
+    for mode, ranges in strategy.modes.items():
+        click.echo()
+        heading(mode)
+        rows = []
+        for plan in ranges:
+            predicted = plan.predicted
+            assert predicted is not None
+            best = predicted.best_uniform
+            rows.append(
+                [
+                    span(plan.first, plan.last),
+                    duration(predicted.step_us),
+                    f"{predicted.all_reduce_us / predicted.step_us:.3f}x",
+                    "-" if best is None else f"{best[0]} {best[1] / predicted.step_us:.3f}x",
+                    predicted.source,
+                    layer_summary(plan),
+                ]
+            )
+        table(["tokens", "step", "vs all_reduce", "vs best uniform", "wire times from", "per layer"], rows, "rrrlll")
+    click.echo()
+    click.echo("Times and ratios are at the last token count of each range; no overlap of communication is assumed.")
+    click.echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")

@@ -1,0 +1,212 @@
+"""Why this op here? Every op that any strategy offers at a boundary, with its cost or with the reason it may not stand.
+
+An alternative is judged by the best plan that uses it at this one place, everything else free: its step time says what
+the choice really costs, because an op changes the layouts that its neighbours see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .assemble import collective_provenance
+from .cost.estimate import CATEGORIES, Estimate
+from .errors import InputError, NoLegalPlanError, did_you_mean
+from .graph import Edge, ForwardGraph, LayerGraph, Restriction
+from .layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES
+from .ops import Op
+from .planning import ModePlanner
+from .search import Plan, cheapest_plan
+
+
+@dataclass(frozen=True)
+class Option:
+    """One op at the place asked about.
+
+    `time_us` and `breakdown` are of this boundary; `step_us` is of the best whole forward that uses the op here.
+    """
+
+    op: Op
+    impl: str | None
+    numerics: str
+    legal: bool
+    reason: str
+    time_us: float | None
+    breakdown: dict[str, float]
+    source: str
+    step_us: float | None
+    slower_by_us: float | None
+    neighbours: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The chosen op and every other one, at one boundary of one forward."""
+
+    mode: str
+    tokens: int
+    layer: int | None
+    boundary: str
+    chosen: Option
+    alternatives: list[Option]
+
+
+_FREE = Restriction(policy=False)
+
+
+class Explainer:
+    """Explains the choices of one forward mode at one token count. `plan` is what was chosen there."""
+
+    def __init__(self, planner: ModePlanner, tokens: int, plan: Plan) -> None:
+        self._planner, self._tokens, self._plan = planner, tokens, plan
+        self._step_us = planner.step_us(plan, tokens)
+
+    def explain(self, boundary: str, layer: int | None) -> Explanation:
+        """The explanation of one boundary; raises InputError for a place that does not exist."""
+        check_place(boundary, layer, len(self._plan.layers))
+        edge = edge_at(self._plan, boundary, layer)
+        chosen = self._option(edge, self._plan, boundary, layer, "chosen")
+        seen = {edge.op}
+        alternatives = []
+        for candidate, plan, why in self._alternatives(boundary, layer):
+            if candidate.op not in seen:
+                seen.add(candidate.op)
+                alternatives.append(self._option(candidate, plan, boundary, layer, why))
+        for rejection in self._planner.builder.rejections(boundary, layer, edge.before):
+            op = rejection.op
+            if op not in seen and not any(_same(op, other) for other in seen):
+                seen.add(op)
+                alternatives.append(Option(op, op.impl, op.kind.numerics, False, rejection.reason, None, {}, "", None, None, {}))
+        alternatives.sort(key=lambda o: (not o.legal, o.step_us is None, o.step_us or 0.0, str(o.op)))
+        return Explanation(self._planner.mode, self._tokens, layer, boundary, chosen, alternatives)
+
+    def _alternatives(self, boundary: str, layer: int | None) -> list[tuple[Edge, Plan, str]]:
+        """Each op that some plan can use here, with the best such plan; policy refusals last, with their reason."""
+        found: list[tuple[Edge, Plan, str]] = []
+        seen: set[Op] = set()
+        for restriction in (Restriction(), _FREE):
+            try:
+                graph = self._planner.graph(restriction)
+            except NoLegalPlanError:
+                continue
+            for op in dict.fromkeys(e.op for e in edges_at(graph, boundary, layer)):
+                if op in seen:
+                    continue
+                plan = self._forced(graph, boundary, layer, op, restriction.policy)
+                if isinstance(plan, Plan):
+                    seen.add(op)
+                    found.append((edge_at(plan, boundary, layer), plan, "" if restriction.policy else self._why(op, boundary, layer)))
+        return found
+
+    def _why(self, op: Op, boundary: str, layer: int | None) -> str:
+        """Why the policy refuses an op that the algebra and the executor would allow."""
+        states = {e.before for e in edges_at(self._planner.graph(_FREE), boundary, layer) if e.op == op}
+        for state in states:
+            for rejection in self._planner.builder.rejections(boundary, layer, state):
+                if _same(rejection.op, op):
+                    return rejection.reason
+        graph = self._planner.graph()
+        if any(e.op == op for e in edges_at(graph, boundary, layer)):
+            return self._forced(graph, boundary, layer, op, True)  # type: ignore[return-value]
+        return "the policy leaves no plan around it"
+
+    def _forced(self, graph: ForwardGraph, boundary: str, layer: int | None, op: Op, policy: bool) -> Plan | str:
+        """The best plan that uses `op` at the place, or why there is none."""
+        budget = self._planner.budget if policy else None
+        try:
+            return cheapest_plan(_only(graph, boundary, layer, op), self._planner.pricer, self._tokens, budget)
+        except NoLegalPlanError as error:
+            return error.message
+
+    def _option(self, edge: Edge, plan: Plan, boundary: str, layer: int | None, why: str) -> Option:
+        breakdown, source = self._breakdown(edge)
+        step = self._planner.step_us(plan, self._tokens)
+        slower = step - self._step_us
+        legal = why in ("", "chosen")
+        if legal:
+            reason = why or describe_difference(slower, self._step_us)
+        else:
+            reason = f"{why} ({describe_difference(slower, self._step_us)})"
+        around = {} if layer is None else {e.boundary: str(e.op) for e in plan.layers[layer]}
+        return Option(
+            op=edge.op,
+            impl=(edge.op.impl or self._planner.setup.hardware.backend) if edge.op.kind.is_collective else None,
+            numerics=edge.numerics,
+            legal=legal,
+            reason=reason,
+            time_us=sum(breakdown.values()),
+            breakdown=breakdown,
+            source=source or collective_provenance(self._planner, plan, self._tokens),
+            step_us=step,
+            slower_by_us=slower,
+            neighbours=around,
+        )
+
+    def _breakdown(self, edge: Edge) -> tuple[dict[str, float], str]:
+        """us by category, launches apart, and where the wire time comes from."""
+        parts = dict.fromkeys((*CATEGORIES, "launches"), 0.0)
+        source = ""
+        for term in edge.terms:
+            estimate: Estimate = self._planner.costs.estimate(term, self._tokens)
+            parts[term.category] += estimate.time_us
+            parts["launches"] += estimate.launch_us
+            if estimate.wire_bytes and not source:
+                source = f"{estimate.provenance}: {estimate.source}"
+        return {f"{name}_us": value for name, value in parts.items()}, source
+
+
+def describe_difference(slower_us: float, step_us: float) -> str:
+    """`slower by 12.3 us a step (0.4 %)`, or faster, or as fast."""
+    if abs(slower_us) < 0.05:
+        return "as fast"
+    word = "slower" if slower_us > 0 else "faster"
+    return f"{word} by {abs(slower_us):,.1f} us a step ({abs(slower_us) / step_us:.2%})"
+
+
+def check_place(boundary: str, layer: int | None, num_layers: int) -> None:
+    """Raise InputError for a boundary or layer that does not exist."""
+    if boundary not in BOUNDARIES:
+        raise InputError(f"no such boundary; {did_you_mean(boundary, BOUNDARIES)}", field="boundary", value=boundary)
+    if boundary in FORWARD_BOUNDARIES:
+        if layer is not None:
+            raise InputError(f"{boundary} belongs to no layer: leave the layer out", field="layer", value=layer)
+        return
+    if layer is None:
+        raise InputError(f"{boundary} belongs to a layer: name one", field="layer")
+    if not 0 <= layer < num_layers:
+        raise InputError(f"the model's layers are 0-{num_layers - 1}", field="layer", value=layer)
+
+
+def edge_at(plan: Plan, boundary: str, layer: int | None) -> Edge:
+    """The edge of a plan at a place."""
+    if layer is None:
+        return plan.embed_out if boundary == "embed_out" else plan.head_in
+    return plan.layers[layer][LAYER_BOUNDARIES.index(boundary)]
+
+
+def edges_at(graph: ForwardGraph, boundary: str, layer: int | None) -> list[Edge]:
+    """Every edge of a graph at a place."""
+    if layer is None:
+        by_state = graph.embed_out if boundary == "embed_out" else graph.head_in
+    else:
+        by_state = graph.layers[layer].boundaries[boundary]
+    return [edge for edges in by_state.values() for edge in edges]
+
+
+def _only(graph: ForwardGraph, boundary: str, layer: int | None, op: Op) -> ForwardGraph:
+    """The graph with one op alone at a place."""
+
+    def keep(by_state: dict) -> dict:  # type: ignore[type-arg]
+        kept = {state: tuple(e for e in edges if e.op == op) for state, edges in by_state.items()}
+        return {state: edges for state, edges in kept.items() if edges}
+
+    if layer is None:
+        return replace(graph, **{boundary: keep(getattr(graph, boundary))})
+    old = graph.layers[layer]
+    boundaries = {**old.boundaries, boundary: keep(old.boundaries[boundary])}
+    changed = LayerGraph((*old.key, boundary, op), boundaries, old.attention_kind, old.mlp_kind, old.shape)
+    return replace(graph, layers=(*graph.layers[:layer], changed, *graph.layers[layer + 1 :]))
+
+
+def _same(a: Op, b: Op) -> bool:
+    """Equal but for a group that one of them leaves to the layouts."""
+    return a == b or (None in (a.group, b.group) and replace(a, group=None) == replace(b, group=None))

@@ -1,0 +1,60 @@
+"""A strategy file's ops as a priced plan of a setup, so that files can be explained and compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .errors import InputError
+from .graph import Edge, ForwardGraph, Restriction
+from .layout import LAYER_BOUNDARIES, State
+from .ops import Op
+from .planning import ModePlanner
+from .search import Plan
+from .strategy_file import StrategyFile
+from .strategy_file.legality import places
+
+
+def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str) -> tuple[Plan, tuple[int, int]]:
+    """The plan that a file holds for a token count, and its range; InputError if it was made for something else."""
+    setup = planner.setup
+    if strategy.model.fingerprint != setup.fingerprints["model"] or strategy.parallelism != setup.parallelism:
+        raise InputError(
+            f"made for {strategy.model.name} with {strategy.parallelism}, not for this deployment",
+            file=file,
+            field="model.fingerprint",
+            value=strategy.model.fingerprint,
+        )
+    try:
+        chosen = strategy.range_of(planner.mode, tokens)
+    except LookupError as error:
+        raise InputError(str(error), file=file, field=f"modes.{planner.mode}") from None
+    graph = planner.graph(Restriction(policy=False))
+    state: State | None = None
+    edges: list[Edge] = []
+    for layer, boundary, op in places(chosen):
+        edge = _edge(graph, layer, boundary, replace(op, producer=None), state)
+        if edge is None:
+            raise InputError(
+                f"executor {setup.executor.name} on {setup.hardware.name} cannot run this op",
+                file=file,
+                field=boundary if layer is None else f"layers.{layer}.{boundary}",
+                value=str(op),
+            )
+        edges.append(edge)
+        state = edge.after
+    step = len(LAYER_BOUNDARIES)
+    layers = tuple(tuple(edges[i : i + step]) for i in range(1, len(edges) - 1, step))
+    return Plan(edges[0], layers, edges[-1]), (chosen.first, chosen.last)
+
+
+def _edge(graph: ForwardGraph, layer: int | None, boundary: str, op: Op, state: State | None) -> Edge | None:
+    if layer is None:
+        by_state = graph.embed_out if boundary == "embed_out" else graph.head_in
+    else:
+        by_state = graph.layers[layer].boundaries[boundary]
+    backend = graph.setup.hardware.backend
+    wanted = replace(op, impl=None if op.impl == backend else op.impl)
+    for edge in by_state.get(state, ()):
+        if edge.op == wanted or replace(edge.op, group=None) == wanted:
+            return edge
+    return None

@@ -1,0 +1,57 @@
+"""Is a strategy file legal for its model, parallelism, modes and executor? No hardware needed, no cost model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from .errors import InputError
+from .executors import Executor, load_executor
+from .layout import IllegalOpError
+from .ops import Op
+from .strategy_file import Problem, StrategyFile, problems, read
+from .strategy_file.legality import walk
+
+
+def validate(path: str | Path) -> list[Problem]:
+    """Everything wrong with a file; empty if it is legal."""
+    try:
+        strategy = read(path)
+        found = list(problems(strategy))
+        executor = load_executor(strategy.executor)
+    except InputError as error:
+        value = "" if error.value is None else str(error.value)
+        return [Problem(error.field or "", value, error.message)]
+    return found + _executor_problems(strategy, executor)
+
+
+def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Problem]:
+    found = []
+    if executor.architectures is not None and strategy.model.architecture not in executor.architectures:
+        found.append(
+            Problem(
+                "executor",
+                executor.name,
+                f"has no adapter for {strategy.model.architecture}; it has {', '.join(executor.architectures)}",
+            )
+        )
+    if strategy.hardware.backend not in executor.impls:
+        found.append(Problem("hardware.backend", strategy.hardware.backend, f"{executor.name} has no such impl"))
+    for mode, ranges in strategy.modes.items():
+        for index, plan in enumerate(ranges):
+            refused: dict[str, Problem] = {}
+            try:
+                for layer, boundary, op, _, _ in walk(strategy, plan):
+                    mlp = "moe" if layer in strategy.model.moe_layers else "dense"
+                    why = executor.refusal(boundary, _with_impl(op, strategy), mode, mlp, strategy.parallelism)
+                    if why is not None and why not in refused:
+                        place = boundary if layer is None else f"layers.{layer}.{boundary}"
+                        refused[why] = Problem(f"modes.{mode}[{index}].{place}", str(op), why)
+            except IllegalOpError:
+                pass  # reported by `problems`
+            found += refused.values()
+    return found
+
+
+def _with_impl(op: Op, strategy: StrategyFile) -> Op:
+    return replace(op, impl=op.impl or strategy.hardware.backend) if op.kind.is_collective else op
