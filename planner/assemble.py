@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .cost.estimate import weakest
+from .cost.op_costs import PeerKernel, Wire
 from .graph import Edge
 from .planning import ModePlanner
 from .ranges import PlannedRange
@@ -80,7 +81,7 @@ def collective_provenance(planner: ModePlanner, plan: Plan, tokens: int) -> str:
     found = set()
     for edge, _ in plan.counted:
         for term in edge.terms:
-            if term.kind in ("collective", "peer_to_peer"):
+            if isinstance(term.work, Wire | PeerKernel):
                 estimate = planner.costs.estimate(term, tokens)
                 if estimate.wire_bytes:
                     found.add(estimate.provenance)

@@ -79,7 +79,9 @@ class ForwardGraph:
     embed_out: Boundary
     layers: tuple[LayerGraph, ...]
     head_in: Boundary
-    weights: tuple[tuple[float, float], ...] | None  # of attn_out and mlp_out per layer, where a sensitivity file is given
+    weights: (
+        tuple[tuple[float, float], ...] | None
+    )  # of attn_out and mlp_out per layer, where a sensitivity file is given
 
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
@@ -388,7 +390,11 @@ def _what_restricts(graph: ForwardGraph, restriction: Restriction) -> str:
         reasons.append(f"strategies {', '.join(restriction.strategies)}")
     if restriction.policy:
         reasons.append(f"numerics.loosest {numerics.loosest}")
-        reasons += [f"{len(rules)} rule(s) in numerics.{kind}" for kind, rules in (("pin", numerics.pin), ("forbid", numerics.forbid)) if rules]
+        reasons += [
+            f"{len(rules)} rule(s) in numerics.{kind}"
+            for kind, rules in (("pin", numerics.pin), ("forbid", numerics.forbid))
+            if rules
+        ]
     if restriction.only:
         reasons.append("the named ops")
     return "restricted by " + ", ".join(reasons)

@@ -156,9 +156,7 @@ def _check_fused_pairing(boundary: str, op: Op, state: State | None) -> None:
     if op.name == "fused" and not spans:
         raise IllegalOpError("`fused` stands only at the second boundary of an op that spans two")
     if spans and op.name != "fused":
-        raise IllegalOpError(
-            f"the op before spans this boundary too, so {boundary} must say `fused`, not {op.name}"
-        )
+        raise IllegalOpError(f"the op before spans this boundary too, so {boundary} must say `fused`, not {op.name}")
 
 
 def _apply_in(boundary: str, op: Op, state: State, shape: LayerShape, p: Parallelism) -> State:
@@ -231,7 +229,9 @@ def _sum_destination(boundary: str, op: Op, group: str, shape: LayerShape, p: Pa
 
 def _fused_destination(boundary: str, op: Op, shape: LayerShape, p: Parallelism) -> Layout:
     if p.attn_dp == 1:
-        raise IllegalOpError(f"{op.name} fuses attention TP x DP collectives; attn_dp is 1, so there is no pair to fuse")
+        raise IllegalOpError(
+            f"{op.name} fuses attention TP x DP collectives; attn_dp is 1, so there is no pair to fuse"
+        )
     if boundary == "attn_out" and shape.all_to_all:
         raise IllegalOpError(f"{op.name} leaves all rows on every rank, but this MoE takes token shards")
     return REPLICATED if boundary == "attn_out" else DP_LOCAL

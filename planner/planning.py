@@ -72,9 +72,7 @@ class ModePlanner:
         kinks: set[int] = set()
         for term in dict.fromkeys(term for edge in graph.edges for term in edge.terms):
             kinks |= self.costs.kinks(term)
-        search = RangeSearch(
-            graph, self.pricer, self.best, self.fixed_ps, self.setup.deployment.search.range_tolerance
-        )
+        search = RangeSearch(graph, self.pricer, self.best, self.fixed_ps, self.setup.deployment.search.range_tolerance)
         first, last = self.setup.deployment.modes[self.mode].tokens
         return search.ranges(first, last, kinks)
 

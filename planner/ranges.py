@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .graph import ForwardGraph
 from .search import Plan, Pricer
@@ -72,7 +73,7 @@ class RangeSearch:
         self._span = (first, last)
         cells = {self._cell(count) for count in self._interesting(first, last, kinks)}
         ordered = sorted(cells, key=lambda cell: cell.first)
-        for a, b in zip(ordered, ordered[1:], strict=False):
+        for a, b in pairwise(ordered):
             cells |= self._bisected(a, b)
         ordered = sorted(cells, key=lambda cell: cell.first)
         chosen = self._grow(ordered)
@@ -182,7 +183,7 @@ class RangeSearch:
 
     def _place_edges(self, chosen: list[tuple[int, int, Plan]], cells: list[Cell]) -> list[PlannedRange]:
         starts = [cells[0].first]
-        for (start, end, plan), (_, _, following) in zip(chosen, chosen[1:], strict=False):
+        for (start, end, plan), (_, _, following) in pairwise(chosen):
             starts.append(self._edge(plan, following, cells, start, end))
         ends = [*(s - 1 for s in starts[1:]), cells[-1].last]
         result = []

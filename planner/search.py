@@ -9,7 +9,7 @@ so they are priced once per token count.
 
 Times are integer picoseconds: sums are exact, ties are real, and the result depends on no order of evaluation. One
 integer holds the lexicographic weight. Without a budget `_cheapest` is a shortest path over the stages. With one it is a
-resource-constrained shortest path (Handler and Zang 1980): `_budgeted` finds the multiplier that closes the Lagrangian
+resource-constrained shortest path (Handler and Zang 1980): `_budgeted` finds the multiplier that narrows the Lagrangian
 gap, then settles what is left of the gap by label-setting, where a label is dropped if another is no worse in both
 weight and error, or if its Lagrangian bound cannot beat the best plan known. Both are exact.
 """
@@ -40,7 +40,8 @@ class Step(NamedTuple):
     edges: tuple[Edge, ...]
 
 
-Steps = dict[State | None, dict[State, list[Step]]]  # entering state -> leaving state -> non-dominated steps
+Entry = State | None  # None: before embed_out
+Steps = dict[Entry, dict[Entry, list[Step]]]  # entering state -> leaving state -> non-dominated steps
 
 
 @dataclass(frozen=True)
@@ -162,12 +163,10 @@ def _one_boundary(boundary: Boundary, pricer: Pricer, tokens: int) -> Steps:
     return steps
 
 
-def _layer_steps(
-    layer: LayerGraph, pricer: Pricer, tokens: int, weights: tuple[int, int], keep_pareto: bool
-) -> Steps:
+def _layer_steps(layer: LayerGraph, pricer: Pricer, tokens: int, weights: tuple[int, int], keep_pareto: bool) -> Steps:
     """All non-dominated ways through a layer, by entering and leaving state."""
     error_weight = {"attn_out": weights[0], "mlp_out": weights[1]}
-    priced: list[dict[State | None, list[tuple[Edge, int, int]]]] = []
+    priced: list[dict[Entry, list[tuple[Edge, int, int]]]] = []
     for name in LAYER_BOUNDARIES:
         factor = error_weight.get(name, 0)
         by_state = {
@@ -181,21 +180,21 @@ def _layer_steps(
         priced.append(by_state)
     result: Steps = {}
     for start in layer.boundaries["attn_in"]:
-        front: dict[State | None, list[Step]] = {start: [Step(0, 0, ())]}
+        front: dict[Entry, list[Step]] = {start: [Step(0, 0, ())]}
         for by_state in priced:
-            after: dict[State, list[Step]] = {}
+            after: dict[Entry, list[Step]] = {}
             for state, labels in front.items():
                 for edge, weight, error in by_state.get(state, ()):
                     for label in labels:
                         step = Step(label.weight + weight, label.error + error, (*label.edges, edge))
                         _add(after, edge.after, step, keep_pareto)
-            front = dict(after)
+            front = after
         if front:
-            result[start] = front  # type: ignore[assignment]
+            result[start] = front
     return result
 
 
-def _add(steps: dict[State, list[Step]], state: State, new: Step, keep_pareto: bool) -> None:
+def _add(steps: dict[Entry, list[Step]], state: Entry, new: Step, keep_pareto: bool) -> None:
     """Keep `new` unless it is dominated; drop what it dominates. The first of two equals stays."""
     known = steps.setdefault(state, [])
     if not keep_pareto:
@@ -215,9 +214,9 @@ def _add(steps: dict[State, list[Step]], state: State, new: Step, keep_pareto: b
 
 def _cheapest(stages: list[Steps], weight: Callable[[Step], int]) -> list[Step] | None:
     """The path of least summed weight through the stages, or None."""
-    best: dict[State | None, int] = {None: 0}
-    trail: list[dict[State, tuple[State | None, Step]]] = []
-    reduced: dict[int, dict[State | None, list[tuple[State, int, Step]]]] = {}
+    best: dict[Entry, int] = {None: 0}
+    trail: list[dict[Entry, tuple[Entry, Step]]] = []
+    reduced: dict[int, dict[Entry, list[tuple[Entry, int, Step]]]] = {}
     for steps in stages:
         least = reduced.get(id(steps))
         if least is None:
@@ -228,22 +227,21 @@ def _cheapest(stages: list[Steps], weight: Callable[[Step], int]) -> list[Step] 
                 ]
                 for before, by_after in steps.items()
             }
-        reached: dict[State, int] = {}
-        came: dict[State, tuple[State | None, Step]] = {}
+        reached: dict[Entry, int] = {}
+        came: dict[Entry, tuple[Entry, Step]] = {}
         for before, so_far in best.items():
             for after, cost, step in least.get(before, ()):
                 total = so_far + cost
                 if after not in reached or total < reached[after]:
                     reached[after] = total
                     came[after] = (before, step)
-        best = dict(reached)
+        best = reached
         trail.append(came)
     if not best:
         return None
-    state: State | None = min(best, key=lambda s: best[s])
+    state: Entry = min(best, key=lambda s: best[s])
     path = []
     for came in reversed(trail):
-        assert state is not None
         state, step = came[state]
         path.append(step)
     return path[::-1]
@@ -277,7 +275,7 @@ def _budgeted(stages: list[Steps], cheapest: list[Step], budget: int, graph: For
     best = safest
     while True:  # walk the lower hull of (error, weight) towards the budget
         p, q = _line_through(best, over)
-        found = _cheapest(stages, lambda s: s.weight * q + s.error * p)  # noqa: B023
+        found = _cheapest(stages, lambda s, p=p, q=q: s.weight * q + s.error * p)  # type: ignore[misc]
         assert found is not None
         weight, error = _total(found)
         line_weight, line_error = _total(over)
@@ -296,58 +294,61 @@ def _line_through(feasible: list[Step], infeasible: list[Step]) -> tuple[int, in
     return w0 - w1, e1 - e0
 
 
+class _Label(NamedTuple):
+    """A partial path: its sums, and the label and step it came from."""
+
+    weight: int
+    error: int
+    came: tuple[_Label, Step] | None
+
+
 def _close_gap(stages: list[Steps], best: list[Step], p: int, q: int, budget: int) -> list[Step]:
     """Label-setting between the Lagrangian bound and the best path known."""
     bounds = _completion_bounds(stages, p, q)
     best_weight, _ = _total(best)
-    Label = tuple[int, int, tuple | None]  # weight, error, (label before, step)
-    fronts: dict[State | None, list[Label]] = {None: [(0, 0, None)]}  # type: ignore[valid-type]
+    fronts: dict[Entry, list[_Label]] = {None: [_Label(0, 0, None)]}
     for index, steps in enumerate(stages):
         bound = bounds[index + 1]
-        after_fronts: dict[State, list[Label]] = {}  # type: ignore[valid-type]
+        after_fronts: dict[Entry, list[_Label]] = {}
         for before, labels in fronts.items():
             for after, options in steps.get(before, {}).items():
                 if after not in bound:
                     continue
                 combined, least_error = bound[after]
                 target = after_fronts.setdefault(after, [])
-                for weight, error, trail in labels:
+                for label in labels:
                     for step in options:
-                        w, e = weight + step.weight, error + step.error
+                        w, e = label.weight + step.weight, label.error + step.error
                         if e + least_error > budget:
                             continue
                         if w * q + e * p + combined - budget * p >= best_weight * q:
                             continue
-                        target.append((w, e, ((weight, error, trail), step)))
+                        target.append(_Label(w, e, (label, step)))
         fronts = {state: _pareto(labels) for state, labels in after_fronts.items()}
     ends = [label for labels in fronts.values() for label in labels]
     if not ends:
         return best
-    label = min(ends, key=lambda end: (end[0], end[1]))
     path: list[Step] = []
-    trail = label[2]
-    while trail is not None:
-        previous, step = trail
+    last = min(ends, key=lambda end: (end.weight, end.error))
+    while last.came is not None:
+        last, step = last.came
         path.append(step)
-        trail = previous[2]
     return path[::-1]
 
 
-def _pareto(labels: list[tuple[int, int, tuple | None]]) -> list[tuple[int, int, tuple | None]]:  # type: ignore[type-arg]
-    kept = []
-    least = None
-    for label in sorted(labels, key=lambda item: (item[0], item[1])):
-        if least is None or label[1] < least:
+def _pareto(labels: list[_Label]) -> list[_Label]:
+    kept: list[_Label] = []
+    for label in sorted(labels, key=lambda item: (item.weight, item.error)):
+        if not kept or label.error < kept[-1].error:
             kept.append(label)
-            least = label[1]
     return kept
 
 
-def _completion_bounds(stages: list[Steps], p: int, q: int) -> list[dict[State | None, tuple[int, int]]]:
+def _completion_bounds(stages: list[Steps], p: int, q: int) -> list[dict[Entry, tuple[int, int]]]:
     """Per stage and entering state: least of weight*q + error*p to the end, and least error to the end."""
-    last = {after: (0, 0) for by_after in stages[-1].values() for after in by_after}
-    bounds: list[dict[State | None, tuple[int, int]]] = [dict(last)]
-    reduced: dict[int, dict[State | None, list[tuple[State, int, int]]]] = {}
+    last: dict[Entry, tuple[int, int]] = {after: (0, 0) for by_after in stages[-1].values() for after in by_after}
+    bounds: list[dict[Entry, tuple[int, int]]] = [last]
+    reduced: dict[int, dict[Entry, list[tuple[Entry, int, int]]]] = {}
     for steps in reversed(stages):
         least = reduced.get(id(steps))
         if least is None:
@@ -359,7 +360,7 @@ def _completion_bounds(stages: list[Steps], p: int, q: int) -> list[dict[State |
                 for before, by_after in steps.items()
             }
         following = bounds[-1]
-        current: dict[State | None, tuple[int, int]] = {}
+        current: dict[Entry, tuple[int, int]] = {}
         for before, options in least.items():
             ways = [(c + following[a][0], e + following[a][1]) for a, c, e in options if a in following]
             if ways:

@@ -33,22 +33,48 @@ _COPY = (Kernel(name="copy", read=Traffic(message=2), write=Traffic(message=2)),
 _ZERO_FILL = (Kernel(name="zero_fill", write=Traffic(message=2)),)
 
 
+class Wire(NamedTuple):
+    """A library collective; the whole buffer is rows x width x bytes_per_element."""
+
+    op: str
+    impl: str
+    dtype: str
+    group: str
+    bytes_per_element: float
+
+
+class PeerKernel(NamedTuple):
+    """A fused kernel over all tp ranks, by the pattern of bytes that `CollectiveCosts.peer_to_peer` knows."""
+
+    pattern: str
+
+
+class Passes(NamedTuple):
+    """Kernels that pass over memory; `group_size` is the N of gathered and shard."""
+
+    kernels: Kernels
+    group_size: int
+
+
+class Gemm(NamedTuple):
+    """[rows, width] x [width, columns]."""
+
+    columns: int
+
+
 class Term(NamedTuple):
     """One priced part of an op.
 
-    kind      collective | peer_to_peer | kernels | gemm
     category  wire | quantize | norm | residual | latent_gemm | padding
     rows      which rows it works on: all | padded | dp_local | shard | logits | unaligned (all, if tp does not divide T)
     width     elements per row
-    args      what the kind needs besides
     """
 
-    kind: str
     category: str
     label: str
     rows: str
     width: int
-    args: tuple[object, ...]
+    work: Wire | PeerKernel | Passes | Gemm
 
 
 class OpCosts:
@@ -98,7 +124,7 @@ class OpCosts:
             return self._fused(op, impl)
         terms = [self._pad_copy()] if everywhere and self._p.attn_dp == 1 else []
         if self.collectives.is_peer_to_peer(impl):
-            return [*terms, Term("peer_to_peer", "wire", op.name, "padded", self._hidden, (op.name,))]
+            return [*terms, Term("wire", op.name, "padded", self._hidden, PeerKernel(op.name))]
         terms.append(self._wire("reduce_scatter", impl, group, padded))
         if op.name == "reduce_scatter_all_gather":
             back = self._p.canonical_group("attn_tp")
@@ -108,9 +134,12 @@ class OpCosts:
     def _fused(self, op: Op, impl: str) -> list[Term]:
         if self.collectives.is_peer_to_peer(impl):
             pattern = "gather_sum" if op.name == "all_reduce_all_gather" else "scatter_sum"
-            return [Term("peer_to_peer", "wire", op.name, "padded", self._hidden, (pattern,))]
+            return [Term("wire", op.name, "padded", self._hidden, PeerKernel(pattern))]
         if op.name == "all_reduce_all_gather":
-            return [self._wire("all_reduce", impl, "attn_tp", "dp_local"), self._wire("all_gather", impl, "attn_dp", "padded")]
+            return [
+                self._wire("all_reduce", impl, "attn_tp", "dp_local"),
+                self._wire("all_gather", impl, "attn_dp", "padded"),
+            ]
         return [
             self._wire("reduce_scatter", impl, "attn_dp", "padded"),
             self._wire("all_reduce", impl, "attn_tp", "dp_local"),
@@ -160,9 +189,7 @@ class OpCosts:
             return "attn_tp", "dp_local"
         return "tp", "padded"
 
-    def _gather(
-        self, boundary: str, op: Op, impl: str, before: State, after: State, shape: LayerShape
-    ) -> list[Term]:
+    def _gather(self, boundary: str, op: Op, impl: str, before: State, after: State, shape: LayerShape) -> list[Term]:
         if not op.kind.is_collective:
             return []
         group = group_of(boundary, op, before, shape, self._p)
@@ -173,11 +200,13 @@ class OpCosts:
         if op.name == "latent_all_gather":
             width = self._setup.model.latent_width
             return [
-                self._kernels("latent_gemm", _COPY, "shard", width=width),  # the latents side by side, to travel at once
+                self._kernels(
+                    "latent_gemm", _COPY, "shard", width=width
+                ),  # the latents side by side, to travel at once
                 self._wire("all_gather", impl, group, rows, width=width),
             ]
         if self.collectives.is_peer_to_peer(impl):
-            return [Term("peer_to_peer", "wire", "all_gather", "padded", self._hidden, ("all_gather",))]
+            return [Term("wire", "all_gather", "padded", self._hidden, PeerKernel("all_gather"))]
         return [self._wire("all_gather", impl, group, rows)]
 
     def _latent(self, boundary: str, op: Op, shape: LayerShape) -> list[Term]:
@@ -190,7 +219,7 @@ class OpCosts:
         normed = model.q_lora_rank + model.kv_lora_rank + (model.index_head_dim or 0)
         norm = self._setup.executor.kernels_of("norm", self._backend)
         return [
-            Term("gemm", "latent_gemm", "q_a and kv_a", rows, self._hidden, (model.latent_width,)),
+            Term("latent_gemm", "q_a and kv_a", rows, self._hidden, Gemm(model.latent_width)),
             self._kernels("norm", norm * 2, consumed, width=normed // 2),  # two norms, of q and of kv
         ]
 
@@ -201,20 +230,27 @@ class OpCosts:
         return self._setup.model.hidden_size
 
     def _wire(
-        self, op: str, impl: str, group: str, rows: str, what: str = "activation", width: int | None = None, times: int = 1
+        self,
+        op: str,
+        impl: str,
+        group: str,
+        rows: str,
+        what: str = "activation",
+        width: int | None = None,
+        times: int = 1,
     ) -> Term:
         """A library collective whose whole buffer is rows x width, `times` over (gathering whole messages)."""
         width = 1 if what == "scale" else (width or self._hidden)
         dtype = {"activation": self._dtype, "int8": "int8", "scale": "fp32"}[what]
         bytes_per_element = {"activation": self.device.activation_bytes, "int8": 1, "scale": SCALE_BYTES}[what]
         label = op if what == "activation" else f"{op} of {'scales' if what == 'scale' else 'int8 values'}"
-        return Term("collective", "wire", label, rows, width, (op, impl, dtype, group, bytes_per_element * times))
+        return Term("wire", label, rows, width, Wire(op, impl, dtype, group, bytes_per_element * times))
 
     def _kernels(
         self, category: str, kernels: Kernels, rows: str, group_size: int = 1, width: int | None = None
     ) -> Term:
         label = "+".join(dict.fromkeys(kernel.name for kernel in kernels))
-        return Term("kernels", category, label, rows, width or self._hidden, (kernels, group_size))
+        return Term(category, label, rows, width or self._hidden, Passes(kernels, group_size))
 
     def _pad_copy(self) -> Term:
         return self._kernels("padding", _COPY, "unaligned")._replace(label="pad")
@@ -226,17 +262,16 @@ class OpCosts:
         rows = self.rows(term.rows, tokens)
         if rows == 0:
             return NOTHING
-        elements = rows * term.width
-        if term.kind == "collective":
-            op, impl, dtype, group, bytes_per_element = term.args
-            return self.collectives.collective(op, impl, dtype, group, elements * bytes_per_element)  # type: ignore[arg-type, operator]
-        if term.kind == "kernels":
-            kernels, size = term.args
-            return self.device.passes(kernels, elements, size)  # type: ignore[arg-type]
-        if term.kind == "gemm":
-            return self.device.gemm(rows, term.width, term.args[0])  # type: ignore[arg-type]
+        elements, work = rows * term.width, term.work
+        if isinstance(work, Wire):
+            message_bytes = elements * work.bytes_per_element
+            return self.collectives.collective(work.op, work.impl, work.dtype, work.group, message_bytes)
+        if isinstance(work, Passes):
+            return self.device.passes(work.kernels, elements, work.group_size)
+        if isinstance(work, Gemm):
+            return self.device.gemm(rows, term.width, work.columns)
         mine = self.rows("dp_local", tokens) * term.width * self.device.activation_bytes
-        return self.collectives.peer_to_peer(term.args[0], elements * self.device.activation_bytes, mine)  # type: ignore[arg-type]
+        return self.collectives.peer_to_peer(work.pattern, elements * self.device.activation_bytes, mine)
 
     def rows(self, rule: str, tokens: int) -> int:
         """Rows that a rule names, at a token count."""
@@ -256,13 +291,13 @@ class OpCosts:
 
     def kinks(self, term: Term) -> set[int]:
         """Token counts at which the price of a term changes its slope: knots of its table, seen from the tokens."""
-        if term.kind != "collective":
+        work = term.work
+        if not isinstance(work, Wire) or term.rows == "logits":
             return set()
-        op, impl, dtype, group, bytes_per_element = term.args
-        sizes = self.collectives.table_sizes(op, impl, dtype, group)  # type: ignore[arg-type]
-        per_row = term.width * bytes_per_element  # type: ignore[operator]
+        per_row = term.width * work.bytes_per_element
         scale = self._p.attn_dp if term.rows == "dp_local" else 1
-        return set() if term.rows == "logits" else {round(size / per_row * scale) for size in sizes}  # type: ignore[operator]
+        sizes = self.collectives.table_sizes(work.op, work.impl, work.dtype, work.group)
+        return {round(size / per_row * scale) for size in sizes}
 
 
 _ROWS = {REPLICATED: "all", DP_LOCAL: "dp_local", TOKEN_SHARDED: "shard"}

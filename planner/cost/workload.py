@@ -33,9 +33,7 @@ def work_of(mode: str, spec: ModeSpec, tokens: int) -> Work:
     if mode == "mixed":
         decoding = round(tokens * (spec.decode_fraction or 0.0))
         a, b = _prefill(spec, tokens - decoding), _decode(spec, decoding, 1)
-        return Work(
-            tokens, a.attended + b.attended, a.cached + b.cached, a.requests + b.requests, a.logits + b.logits
-        )
+        return Work(tokens, a.attended + b.attended, a.cached + b.cached, a.requests + b.requests, a.logits + b.logits)
     if mode == "prefill":
         return _prefill(spec, tokens)
     return _decode(spec, tokens, spec.draft_tokens or 1)

@@ -145,9 +145,7 @@ def executor_names() -> tuple[str, ...]:
 def load_executor(name: str) -> Executor:
     """The executor of that name; raises InputError with the accepted ones."""
     if name not in executor_names():
-        raise InputError(
-            f"no such executor; {did_you_mean(name, executor_names())}", field="executor", value=name
-        )
+        raise InputError(f"no such executor; {did_you_mean(name, executor_names())}", field="executor", value=name)
     path = Path(__file__).parent / f"{name}.yaml"
     return build(Executor, read_mapping(path), str(path))
 

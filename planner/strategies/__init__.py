@@ -52,7 +52,5 @@ def offers(**by_boundary: tuple[Op | Offer, ...]) -> dict[str, tuple[Offer, ...]
 @cache
 def strategies() -> dict[str, Strategy]:
     """All strategies of this folder by name, plain all-reduce first."""
-    found = [
-        importlib.import_module(f".{module.name}", __name__).STRATEGY for module in pkgutil.iter_modules(__path__)
-    ]
+    found = [importlib.import_module(f".{module.name}", __name__).STRATEGY for module in pkgutil.iter_modules(__path__)]
     return {s.name: s for s in sorted(found, key=lambda s: (s.name != "all_reduce", s.name))}
