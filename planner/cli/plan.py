@@ -9,15 +9,19 @@ import click
 from . import options
 
 if TYPE_CHECKING:
+    from ..spec.loader import Setup
     from ..strategy_file import RangePlan, StrategyFile
 
 
 @click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
 @click.argument("deployment")
 @click.option("-o", "--output", type=click.Path(), help="Where to write the strategy file; without it only the summary is printed.")
+@click.option("--cross-check", is_flag=True, help="Have networkx search the ends of every range too, and compare.")
 @options.overrides
 @options.as_json
-def command(deployment: str, output: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def command(
+    deployment: str, output: str | None, cross_check: bool, overrides: tuple[str, ...], as_json: bool
+) -> None:
     """Find the cheapest legal plan of DEPLOYMENT (a preset or a path) and write its strategy file."""
     from ..assemble import plan_setup
     from ..spec.loader import load_setup
@@ -25,12 +29,29 @@ def command(deployment: str, output: str | None, overrides: tuple[str, ...], as_
 
     setup = load_setup(deployment, overrides)
     strategy = plan_setup(setup)
+    if cross_check:
+        _cross_check(setup, strategy)
     if output is not None:
         save(strategy, output)
     if as_json:
         _print_json(strategy, output)
     else:
         _print(strategy, output)
+
+
+def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
+    from ..cross_check import cross_check
+    from ..planning import ModePlanner
+
+    checked = 0
+    for mode, ranges in strategy.modes.items():
+        planner = ModePlanner(setup, mode)
+        for tokens in sorted({count for plan in ranges for count in (plan.first, plan.last)}):
+            ours, theirs = cross_check(planner, tokens)
+            if ours != theirs:
+                raise RuntimeError(f"the search is wrong at {tokens} tokens of {mode}: {ours} against {theirs}")
+            checked += 1
+    click.echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
 
 
 def _print_json(strategy: StrategyFile, output: str | None) -> None:

@@ -1,0 +1,197 @@
+"""Small setups for tests: a model of a few layers on an invented machine, written to YAML and read like anyone's files."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from commplan.planner.spec.loader import Setup, load_setup
+
+Mapping = dict[str, Any]
+
+HIDDEN_SIZE = 256
+_numbers = itertools.count()
+
+
+def figure(value: float, provenance: str = "assumed") -> Mapping:
+    return {"value": value, "provenance": provenance, "source": "invented for a test"}
+
+
+def dense_model(layers: int = 2) -> Mapping:
+    return {
+        "schema": "commplan/model/v1",
+        "name": "tiny-dense",
+        "architecture": "Qwen3ForCausalLM",
+        "hidden_size": HIDDEN_SIZE,
+        "num_hidden_layers": layers,
+        "vocab_size": 1024,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 32,
+        "intermediate_size": 768,
+    }
+
+
+def latent_model(layers: int = 2, **fields: Any) -> Mapping:
+    """MLA with q_lora_rank, dense MLPs in the first layer and experts in the others."""
+    return dense_model(layers) | {
+        "name": "tiny-latent",
+        "architecture": "DeepseekV3ForCausalLM",
+        "num_key_value_heads": 16,
+        "head_dim": 48,
+        "q_lora_rank": 96,
+        "kv_lora_rank": 32,
+        "qk_nope_head_dim": 32,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 32,
+        "num_experts": 16,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 128,
+        "dense_layers": [0],
+        **fields,
+    }
+
+
+def table(op: str, group_size: int, points: dict[int, float], dtype: str = "bf16", impl: str = "nccl") -> Mapping:
+    """A table of latencies in us by message bytes."""
+    return {
+        "op": op,
+        "impl": impl,
+        "dtype": dtype,
+        "group_size": group_size,
+        "message_bytes": list(points),
+        "latency_us": list(points.values()),
+    }
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The figures of an invented machine; `tables` are measured on it."""
+
+    devices_per_node: int = 8
+    num_nodes: int = 1
+    vendor: str = "nvidia"
+    topology: str = "switch"
+    link_gb_per_s: float = 100.0
+    link_efficiency: float = 1.0
+    hop_us: float = 1.0
+    call_us: float = 5.0
+    inter_node_gb_per_s: float = 25.0
+    bf16_tflops: float = 100.0
+    memory_gb_per_s: float = 1000.0
+    kernel_us: float = 2.0
+    tile_rows: int = 16
+    tables: tuple[Mapping, ...] = ()
+    provenance: str = "measured"
+    transferred_because: str | None = None
+
+    def mapping(self, calibration: Path | None) -> Mapping:
+        """The hardware description, with the calibration it names."""
+        uses = []
+        if calibration is not None:
+            uses.append({"file": str(calibration), "transferred_because": self.transferred_because})
+        links = {"intra_node": self._link(self.link_gb_per_s)}
+        if self.num_nodes > 1:
+            links["inter_node"] = self._link(self.inter_node_gb_per_s) | {"topology": "switch"}
+        return {
+            "schema": "commplan/hardware/v1",
+            "name": "invented",
+            "description": "an invented machine",
+            "vendor": self.vendor,
+            "devices_per_node": self.devices_per_node,
+            "num_nodes": self.num_nodes,
+            "backend": {"nvidia": "nccl", "ascend": "hccl", "cpu": "gloo"}[self.vendor],
+            "compute": {
+                "bf16_tflops": figure(self.bf16_tflops),
+                "gemm_efficiency": figure(0.5),
+                "attention_efficiency": figure(0.5),
+                "gemm_tile_rows": figure(self.tile_rows),
+            },
+            "memory": {
+                "capacity_gb": figure(80),
+                "bandwidth_gb_per_s": figure(self.memory_gb_per_s),
+                "bandwidth_efficiency": figure(0.8),
+                "kernel_overhead_us": figure(self.kernel_us),
+            },
+            "links": links,
+            "calibrations": uses,
+        }
+
+    def _link(self, bandwidth: float) -> Mapping:
+        return {
+            "topology": self.topology,
+            "bandwidth_gb_per_s": figure(bandwidth),
+            "efficiency": figure(self.link_efficiency),
+            "latency_us": figure(self.hop_us),
+            "collective_overhead_us": figure(self.call_us),
+        }
+
+    def calibration(self) -> Mapping:
+        """The description of its tables."""
+        return {
+            "schema": "commplan/calibration/v1",
+            "name": "invented",
+            "machine": "an invented machine",
+            "library": "invented",
+            "provenance": self.provenance,
+            "source": "invented for a test",
+            "ops": sorted({t["op"] for t in self.tables}),
+            "tables": list(self.tables),
+        }
+
+
+@dataclass
+class SetupFolder:
+    """Writes descriptions into a folder and reads them back as a Setup."""
+
+    folder: Path
+    executor: str = "transformers"
+    modes: Mapping = field(
+        default_factory=lambda: {
+            "prefill": {"tokens": [1, 4096], "sequence_tokens": 64},
+            "decode": {"tokens": [1, 256], "context_tokens": 128},
+        }
+    )
+
+    def setup(
+        self,
+        model: Mapping,
+        machine: Machine | None = None,
+        *,
+        tp: int = 4,
+        attn_dp: int = 1,
+        ep: int = 1,
+        moe_backend: str = "tensor_parallel",
+        loosest: str = "quantized",
+        sensitivity: Mapping | None = None,
+        numerics: Mapping | None = None,
+        **deployment: Any,
+    ) -> Setup:
+        """A checked Setup; further keywords are keys of the deployment."""
+        machine = machine or Machine()
+        calibration = self._write("calibration", machine.calibration()) if machine.tables else None
+        rules: Mapping = {"loosest": loosest, **(numerics or {})}
+        if sensitivity is not None:
+            given = self._write("sensitivity", {"schema": "commplan/sensitivity/v1", **sensitivity})
+            rules["sensitivity"] = str(given)
+        description = {
+            "schema": "commplan/deployment/v1",
+            "name": "tiny",
+            "model": str(self._write("model", model)),
+            "hardware": str(self._write("hardware", machine.mapping(calibration))),
+            "executor": self.executor,
+            "parallelism": {"tp": tp, "attn_dp": attn_dp, "ep": ep, "moe_backend": moe_backend},
+            "modes": self.modes,
+            "numerics": rules,
+            **deployment,
+        }
+        return load_setup(str(self._write("deployment", description)))
+
+    def _write(self, kind: str, data: Mapping) -> Path:
+        path = self.folder / f"{kind}-{next(_numbers)}.yaml"
+        path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+        return path
