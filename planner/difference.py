@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .strategy_file import RangePlan, StrategyFile
 from .strategy_file.legality import places
@@ -33,7 +34,10 @@ def headers(a: StrategyFile, b: StrategyFile) -> list[tuple[str, str, str]]:
         ("deployment", a.deployment.name, b.deployment.name),
         ("deployment.fingerprint", a.deployment.fingerprint, b.deployment.fingerprint),
         ("executor", a.executor, b.executor),
-        ("parallelism", str(a.parallelism), str(b.parallelism)),
+        *(
+            (f"parallelism.{name}", str(getattr(a.parallelism, name)), str(getattr(b.parallelism, name)))
+            for name in ("tp", "attn_dp", "ep", "moe_backend")
+        ),
         ("numerics", a.numerics, b.numerics),
     ]
     return [(name, x, y) for name, x, y in pairs if x != y]
@@ -46,14 +50,22 @@ def changes(a: StrategyFile, b: StrategyFile) -> Iterator[Change]:
             before, after = _find(a.modes.get(mode, ()), first), _find(b.modes.get(mode, ()), first)
             if before is None or after is None:
                 missing, there = "not planned", "planned"
-                yield Change(mode, first, last, None, "", missing if before is None else there, missing if after is None else there)
+                yield Change(
+                    mode,
+                    first,
+                    last,
+                    None,
+                    "",
+                    missing if before is None else there,
+                    missing if after is None else there,
+                )
             elif before is not after:
                 yield from _compare(mode, first, last, before, after)
 
 
 def _segments(a: tuple[RangePlan, ...], b: tuple[RangePlan, ...]) -> list[tuple[int, int]]:
     cuts = sorted({r.first for r in (*a, *b)} | {r.last + 1 for r in (*a, *b)})
-    return [(x, y - 1) for x, y in zip(cuts, cuts[1:], strict=False)]
+    return [(x, y - 1) for x, y in pairwise(cuts)]
 
 
 def _find(ranges: tuple[RangePlan, ...], tokens: int) -> RangePlan | None:

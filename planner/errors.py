@@ -10,7 +10,11 @@ Everything else that escapes is a bug in commplan.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from typing import Self
+
+_LONGEST = 1000  # characters of a value that are worth repeating
 
 
 class CommplanError(Exception):
@@ -37,12 +41,22 @@ class CommplanError(Exception):
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.file, self.field) if part)
         shown = f" (got {_shorten(self.value)})" if self.value is not None else ""
-        return f"{where}: {self.message}{shown}" if where else f"{self.message}{shown}"
+        return one_line(f"{where}: {self.message}{shown}" if where else f"{self.message}{shown}")
+
+    def in_file(self, file: str) -> Self:
+        """The same error with its file named, unless it already names one."""
+        if self.file is None:
+            self.file = file
+        return self
 
     def as_json(self) -> dict[str, object]:
         """The object that `--json` prints under the key `error`."""
         value = self.value
-        if value is not None and not isinstance(value, str | int | float | bool):
+        if isinstance(value, str):
+            value = value if len(value) <= _LONGEST else value[:_LONGEST] + "..."
+        elif isinstance(value, float) and not math.isfinite(value):
+            value = str(value)  # JSON has no word for it
+        elif value is not None and not isinstance(value, int | float):
             value = _shorten(value)
         return {
             "kind": self.kind,
@@ -69,12 +83,6 @@ class InputError(CommplanError):
     ) -> None:
         super().__init__(message, kind=kind, file=file, field=field, value=value)
 
-    def in_file(self, file: str) -> InputError:
-        """The same error with its file named, unless it already names one."""
-        if self.file is None:
-            self.file = file
-        return self
-
 
 class NoLegalPlanError(CommplanError):
     """No sequence of ops satisfies the constraints; the message says which constraint does it."""
@@ -90,12 +98,21 @@ class NoLegalPlanError(CommplanError):
 def did_you_mean(word: object, accepted: Iterable[str]) -> str:
     """`"; did you mean 'tp'?"` where a close name exists, else the accepted names."""
     names = sorted(accepted)
-    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    begun = [name for name in names if word and name.startswith(str(word))]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
     return "accepted: " + ", ".join(names)
 
 
 def _shorten(value: object, limit: int = 80) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def one_line(text: str) -> str:
+    """Line breaks and control characters escaped: names come from files that a stranger may have written."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -6,13 +6,14 @@ the choice really costs, because an op changes the layouts that its neighbours s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from .assemble import collective_provenance
 from .cost.estimate import CATEGORIES, Estimate
 from .errors import InputError, NoLegalPlanError, did_you_mean
-from .graph import Edge, ForwardGraph, LayerGraph, Restriction
-from .layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES
+from .graph import Boundary, Edge, ForwardGraph, LayerGraph, Restriction
+from .layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
 from .ops import Op
 from .planning import ModePlanner
 from .search import Plan, cheapest_plan
@@ -64,20 +65,30 @@ class Explainer:
         """The explanation of one boundary; raises InputError for a place that does not exist."""
         check_place(boundary, layer, len(self._plan.layers))
         edge = edge_at(self._plan, boundary, layer)
-        chosen = self._option(edge, self._plan, boundary, layer, "chosen")
+        chosen = self._option(edge, self._plan, layer, "chosen")
         seen = {edge.op}
         alternatives = []
         for candidate, plan, why in self._alternatives(boundary, layer):
             if candidate.op not in seen:
                 seen.add(candidate.op)
-                alternatives.append(self._option(candidate, plan, boundary, layer, why))
-        for rejection in self._planner.builder.rejections(boundary, layer, edge.before):
-            op = rejection.op
-            if op not in seen and not any(_same(op, other) for other in seen):
+                alternatives.append(self._option(candidate, plan, layer, why))
+        for op, reason in self._refusals(boundary, layer, edge.before):
+            if not any(_same(op, other) for other in seen):
                 seen.add(op)
-                alternatives.append(Option(op, op.impl, op.kind.numerics, False, rejection.reason, None, {}, "", None, None, {}))
+                alternatives.append(Option(op, op.impl, op.kind.numerics, False, reason, None, {}, "", None, None, {}))
         alternatives.sort(key=lambda o: (not o.legal, o.step_us is None, o.step_us or 0.0, str(o.op)))
         return Explanation(self._planner.mode, self._tokens, layer, boundary, chosen, alternatives)
+
+    def _refusals(self, boundary: str, layer: int | None, before: State | None) -> Iterator[tuple[Op, str]]:
+        """Offered ops that no plan can use here, with the reason."""
+        for rejection in self._planner.builder.rejections(boundary, layer, before):
+            yield rejection.op, rejection.reason
+        limit = self._planner.setup.deployment.limits.activation_memory_gb
+        why = "no legal plan goes on from the layouts it leaves"
+        if limit is not None:
+            why = f"{why}, or none within {limit} GB of activation memory"
+        for edge in edges_at(self._planner.graph(_FREE), boundary, layer):
+            yield edge.op, why
 
     def _alternatives(self, boundary: str, layer: int | None) -> list[tuple[Edge, Plan, str]]:
         """Each op that some plan can use here, with the best such plan; policy refusals last, with their reason."""
@@ -94,7 +105,13 @@ class Explainer:
                 plan = self._forced(graph, boundary, layer, op, restriction.policy)
                 if isinstance(plan, Plan):
                     seen.add(op)
-                    found.append((edge_at(plan, boundary, layer), plan, "" if restriction.policy else self._why(op, boundary, layer)))
+                    found.append(
+                        (
+                            edge_at(plan, boundary, layer),
+                            plan,
+                            "" if restriction.policy else self._why(op, boundary, layer),
+                        )
+                    )
         return found
 
     def _why(self, op: Op, boundary: str, layer: int | None) -> str:
@@ -117,7 +134,7 @@ class Explainer:
         except NoLegalPlanError as error:
             return error.message
 
-    def _option(self, edge: Edge, plan: Plan, boundary: str, layer: int | None, why: str) -> Option:
+    def _option(self, edge: Edge, plan: Plan, layer: int | None, why: str) -> Option:
         breakdown, source = self._breakdown(edge)
         step = self._planner.step_us(plan, self._tokens)
         slower = step - self._step_us
@@ -195,12 +212,14 @@ def edges_at(graph: ForwardGraph, boundary: str, layer: int | None) -> list[Edge
 def _only(graph: ForwardGraph, boundary: str, layer: int | None, op: Op) -> ForwardGraph:
     """The graph with one op alone at a place."""
 
-    def keep(by_state: dict) -> dict:  # type: ignore[type-arg]
+    def keep(by_state: Boundary) -> Boundary:
         kept = {state: tuple(e for e in edges if e.op == op) for state, edges in by_state.items()}
         return {state: edges for state, edges in kept.items() if edges}
 
+    if layer is None and boundary == "embed_out":
+        return replace(graph, embed_out=keep(graph.embed_out))
     if layer is None:
-        return replace(graph, **{boundary: keep(getattr(graph, boundary))})
+        return replace(graph, head_in=keep(graph.head_in))
     old = graph.layers[layer]
     boundaries = {**old.boundaries, boundary: keep(old.boundaries[boundary])}
     changed = LayerGraph((*old.key, boundary, op), boundaries, old.attention_kind, old.mlp_kind, old.shape)

@@ -17,13 +17,17 @@ from .strategy_file.legality import places
 def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str) -> tuple[Plan, tuple[int, int]]:
     """The plan that a file holds for a token count, and its range; InputError if it was made for something else."""
     setup = planner.setup
-    if strategy.model.fingerprint != setup.fingerprints["model"] or strategy.parallelism != setup.parallelism:
+    if strategy.model.fingerprint != setup.fingerprints["model"]:
         raise InputError(
-            f"made for {strategy.model.name} with {strategy.parallelism}, not for this deployment",
+            f"made for {strategy.model.name}, not for this deployment's {setup.model.name}",
             file=file,
             field="model.fingerprint",
             value=strategy.model.fingerprint,
         )
+    for name in ("tp", "attn_dp", "ep", "moe_backend"):
+        planned, wanted = getattr(strategy.parallelism, name), getattr(setup.parallelism, name)
+        if planned != wanted:
+            raise InputError(f"the deployment has {wanted}", file=file, field=f"parallelism.{name}", value=planned)
     try:
         chosen = strategy.range_of(planner.mode, tokens)
     except LookupError as error:

@@ -152,7 +152,8 @@ def apply(boundary: str, op: Op, state: State | None, shape: LayerShape, p: Para
 
 
 def _check_fused_pairing(boundary: str, op: Op, state: State | None) -> None:
-    spans = state is not None and state.fused
+    # Before the head no attn_in follows that a fused op could have done; its rows are gathered like any others.
+    spans = state is not None and state.fused and boundary != "head_in"
     if op.name == "fused" and not spans:
         raise IllegalOpError("`fused` stands only at the second boundary of an op that spans two")
     if spans and op.name != "fused":

@@ -17,12 +17,18 @@ def validate(path: str | Path) -> list[Problem]:
     """Everything wrong with a file; empty if it is legal."""
     try:
         strategy = read(path)
-        found = list(problems(strategy))
-        executor = load_executor(strategy.executor)
     except InputError as error:
-        value = "" if error.value is None else str(error.value)
-        return [Problem(error.field or "", value, error.message)]
-    return found + _executor_problems(strategy, executor)
+        return [_problem(error)]
+    found = list(problems(strategy))
+    try:
+        return found + _executor_problems(strategy, load_executor(strategy.executor))
+    except InputError as error:
+        return [*found, _problem(error)]
+
+
+def _problem(error: InputError) -> Problem:
+    value = error.as_json()["value"]
+    return Problem(error.field or "", "" if value is None else str(value), error.message)
 
 
 def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Problem]:

@@ -22,6 +22,7 @@ from .errors import InputError
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 40
+_LONGEST_INT = 40
 
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
@@ -51,8 +52,7 @@ def read_text(path: str | Path) -> str:
     """The file as text; refuses what is missing, no file, too large or not UTF-8."""
     try:
         if not Path(path).is_file():
-            reason = "is a directory" if Path(path).is_dir() else "no such file"
-            raise InputError(reason, file=str(path))
+            raise InputError(why_no_file(path), file=str(path))
         size = os.path.getsize(path)
         if size > MAX_FILE_BYTES:
             raise InputError(
@@ -63,6 +63,13 @@ def read_text(path: str | Path) -> str:
         raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", file=str(path)) from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read: {error}", file=str(path)) from None
+
+
+def why_no_file(path: str | Path) -> str:
+    """What a path is that is no regular file."""
+    if Path(path).is_dir():
+        return "is a directory"
+    return "is not a regular file" if Path(path).exists() else "no such file"
 
 
 def parse_yaml(text: str) -> Any:
@@ -99,13 +106,29 @@ def parse_json(text: str) -> Any:
         raise InputError(f"{name} is not a number that can be used", value=name)
 
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_int=_whole)
+        _check_depth(value)
     except json.JSONDecodeError as error:
         raise InputError(
             f"not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}", kind="syntax"
         ) from None
     except RecursionError:
-        raise InputError("nested too deeply", kind="syntax") from None
+        raise InputError(f"nested deeper than {MAX_DEPTH} levels", kind="syntax") from None
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise InputError(f"nested deeper than {MAX_DEPTH} levels", kind="syntax")
+        containers = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        level, depth = [child for container in containers for child in container], depth + 1
+
+
+def _whole(digits: str) -> int | float:
+    """Python refuses to read integers of thousands of digits; far below that they are floats here."""
+    return int(digits) if len(digits) <= _LONGEST_INT else float(digits)
 
 
 def _node(event: Any, events: Iterator[Any], path: str, depth: int) -> Any:
@@ -115,9 +138,7 @@ def _node(event: Any, events: Iterator[Any], path: str, depth: int) -> Any:
     if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
         raise InputError(f"anchors and aliases are not accepted (line {line})", field=path or None, kind="alias")
     if event.tag is not None and event.tag != "!":
-        raise InputError(
-            f"tags are not accepted (line {line})", field=path or None, value=str(event.tag), kind="tag"
-        )
+        raise InputError(f"tags are not accepted (line {line})", field=path or None, value=str(event.tag), kind="tag")
     if isinstance(event, yaml.ScalarEvent):
         return _scalar(event.value) if event.implicit[0] else event.value
     if isinstance(event, yaml.SequenceStartEvent):
@@ -150,7 +171,7 @@ def _scalar(text: str) -> Any:
     first = text[0]
     if first.isdigit() or first in "+-.":
         if _INT.match(text):
-            return int(text) if len(text) <= 40 else float(text)
+            return _whole(text)
         if _FLOAT.match(text):
             return float(text)
         if _SPECIAL_FLOAT.match(text):
@@ -160,15 +181,15 @@ def _scalar(text: str) -> Any:
 
 def write_text_atomically(path: str | Path, text: str) -> None:
     """Write to a temporary file beside `path`, then rename: an existing file is replaced whole or left as it was."""
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link keeps pointing to what it points to
     temporary: str | None = None
     try:
-        if target.is_dir():
-            raise InputError("is a directory", file=str(path), kind="unwritable")
+        if Path(path).exists() and not target.is_file():
+            raise InputError(why_no_file(path), file=str(path), kind="unwritable")
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
         if target.exists() and not os.access(target, os.W_OK):
             raise InputError("is not writable", file=str(path), kind="unwritable")
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        handle, temporary = tempfile.mkstemp(prefix=".commplan.", dir=target.parent)
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
             stream.flush()
@@ -176,10 +197,9 @@ def write_text_atomically(path: str | Path, text: str) -> None:
         os.chmod(temporary, mode)
         os.replace(temporary, target)
         temporary = None
-    except OSError as error:
-        raise InputError(
-            f"cannot be written: {error.strerror or error}", file=str(path), kind="unwritable"
-        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot be written: {reason}", file=str(path), kind="unwritable") from None
     finally:
         if temporary is not None:
             os.unlink(temporary)
@@ -192,7 +212,10 @@ def _umask() -> int:
 
 
 # Other YAML readers take these plain scalars for something else (`1e5`, `0x1f`, `yes`, `1_000`): quoted when written.
-_YAML_1_1 = re.compile(r"[-+]?[0-9][0-9_.:]*([eE][-+]?[0-9]+)?\Z|0[xob]|(y|n|yes|no|on|off)\Z", re.IGNORECASE)
+_YAML_1_1 = re.compile(
+    r"[-+]?[0-9][0-9_.:]*([eE][-+]?[0-9]+)?\Z|0[xob]|(y|n|yes|no|on|off)\Z|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}",
+    re.IGNORECASE,
+)
 _PLAIN = re.compile(r"[A-Za-z_/0-9][A-Za-z0-9_./+-]*( [A-Za-z0-9_./+()=-]+)*\Z")
 
 
@@ -209,7 +232,16 @@ def scalar_text(value: object) -> str:
     text = str(value)
     if _PLAIN.match(text) and _scalar(text) == text and not _YAML_1_1.match(text):
         return text
-    return json.dumps(text, ensure_ascii=True)
+    return '"' + "".join(_escaped(c) for c in text) + '"'
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if character in '"\\':
+        return "\\" + character
+    if 0x20 <= code < 0x7F:
+        return character
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def float_text(value: float) -> str:

@@ -11,27 +11,29 @@ import click
 
 from ..errors import CommplanError
 
-# Subcommand -> module; the order is the order of --help.
+# Subcommand -> module; the order is the order of --help. The runtime's are known here by name alone.
 _COMMANDS = {
-    "plan": "plan",
-    "explain": "explain",
-    "validate": "validate",
-    "diff": "diff",
-    "presets": "presets",
-    "import-model": "import_model",
+    "plan": "commplan.planner.cli.plan",
+    "explain": "commplan.planner.cli.explain",
+    "validate": "commplan.planner.cli.validate",
+    "diff": "commplan.planner.cli.diff",
+    "check": "commplan.runtime.cli.check",
+    "run": "commplan.runtime.cli.run",
+    "presets": "commplan.planner.cli.presets",
+    "import-model": "commplan.planner.cli.import_model",
 }
 
 
 class _Commands(click.Group):
     """Imports a subcommand's file when it is named."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = import_module(f".{_COMMANDS[cmd_name]}", __name__).command
+        command: click.Command = import_module(_COMMANDS[cmd_name]).command
         return command
 
 
@@ -54,10 +56,15 @@ def main() -> None:
         if not as_json:
             error.show()
             sys.exit(error.exit_code)
-        detail = {"kind": "usage", "file": None, "field": None, "value": None, "message": error.format_message()}
-        _fail(error.format_message(), detail, 2, as_json)
+        _fail(error.format_message(), _usage(error), 2, as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _usage(error: click.ClickException) -> dict[str, object]:
+    parameter = getattr(error, "param", None)
+    field = parameter.opts[0] if parameter is not None else getattr(error, "option_name", None)
+    return {"kind": "usage", "file": None, "field": field, "value": None, "message": error.format_message()}
 
 
 def _fail(message: str, detail: dict[str, object], exit_code: int, as_json: bool) -> None:

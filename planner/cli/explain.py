@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 @click.option("--mode", help="Forward mode (default: the first of the deployment).")
 @click.option("--tokens", type=int, help="Token count (default: the largest of the mode).")
 @click.option("--layer", type=int, help="Layer number (default: the middle layer; none for embed_out and head_in).")
-@click.option("--boundary", default="attn_out", show_default=True, help="attn_in, attn_out, mlp_in, mlp_out, embed_out or head_in.")
+@click.option(
+    "--boundary",
+    default="attn_out",
+    show_default=True,
+    help="attn_in, attn_out, mlp_in, mlp_out, embed_out or head_in.",
+)
 @click.option("--op", "only_op", help="Show this op alone beside the chosen one, as in int8_all_reduce.")
 @click.option("--strategy", "strategy_file", help="Explain the choices of this strategy file instead of a new plan's.")
 @options.overrides
@@ -41,6 +46,7 @@ def command(
 
     An alternative is judged by the best whole forward that uses it at this one place.
     """
+    from ..errors import NoLegalPlanError
     from ..explain import Explainer
     from ..layout import FORWARD_BOUNDARIES
     from ..planning import ModePlanner
@@ -52,7 +58,10 @@ def command(
     if layer is None and boundary not in FORWARD_BOUNDARIES:
         layer = setup.model.num_hidden_layers // 2
     planner = ModePlanner(setup, mode)
-    plan, (first, last) = _chosen(planner, tokens, strategy_file)
+    try:
+        plan, (first, last) = _chosen(planner, tokens, strategy_file)
+    except NoLegalPlanError as error:
+        raise error.in_file(setup.file) from None
     explanation = Explainer(planner, tokens, plan).explain(boundary, layer)
     if only_op is not None:
         explanation = _narrowed(explanation, only_op)
@@ -107,7 +116,7 @@ def _narrowed(explanation: Explanation, name: str) -> Explanation:
     return replace(explanation, alternatives=[o for o in explanation.alternatives if o.op.name == name])
 
 
-# ---- output -----------------------------------------------------------------------------------------------------------
+# ---- output ----------------------------------------------------------------------------------------------------------
 
 
 def _option_json(option: Option, boundary: str) -> dict[str, object]:
@@ -151,7 +160,9 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
     chosen = explanation.chosen
     click.echo(f"Chosen for {span(first, last)} tokens: {click.style(_label(chosen.op), fg='green', bold=True)}")
     if chosen.neighbours:
-        others = ", ".join(f"{b} {op}" for b, op in chosen.neighbours.items() if op != "none" and b != explanation.boundary)
+        others = ", ".join(
+            f"{b} {op}" for b, op in chosen.neighbours.items() if op != "none" and b != explanation.boundary
+        )
         click.echo(f"With it in this layer: {others or 'no other op'}")
     if chosen.step_us is not None:
         click.echo(f"Whole step: {duration(chosen.step_us)}")
@@ -159,7 +170,20 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
     click.echo()
     rows = [_row(o) for o in [chosen, *explanation.alternatives] if o.time_us is not None]
     heading("Time at this boundary, us (the last column is about the whole step)")
-    columns = ["op", "impl", "numerics", "wire", "quantise", "norm", "residual", "latent GEMM", "padding", "launches", "total", ""]
+    columns = [
+        "op",
+        "impl",
+        "numerics",
+        "wire",
+        "quantise",
+        "norm",
+        "residual",
+        "latent GEMM",
+        "padding",
+        "launches",
+        "total",
+        "",
+    ]
     table(columns, rows, "lllrrrrrrrrl")
     refused = [o for o in explanation.alternatives if o.time_us is None]
     if refused:

@@ -15,20 +15,27 @@ if TYPE_CHECKING:
 
 @click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
 @click.argument("deployment")
-@click.option("-o", "--output", type=click.Path(), help="Where to write the strategy file; without it only the summary is printed.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(readable=False),
+    help="Where to write the strategy file; without it only the summary is printed.",
+)
 @click.option("--cross-check", is_flag=True, help="Have networkx search the ends of every range too, and compare.")
 @options.overrides
 @options.as_json
-def command(
-    deployment: str, output: str | None, cross_check: bool, overrides: tuple[str, ...], as_json: bool
-) -> None:
+def command(deployment: str, output: str | None, cross_check: bool, overrides: tuple[str, ...], as_json: bool) -> None:
     """Find the cheapest legal plan of DEPLOYMENT (a preset or a path) and write its strategy file."""
     from ..assemble import plan_setup
+    from ..errors import NoLegalPlanError
     from ..spec.loader import load_setup
     from ..strategy_file import save
 
     setup = load_setup(deployment, overrides)
-    strategy = plan_setup(setup)
+    try:
+        strategy = plan_setup(setup)
+    except NoLegalPlanError as error:
+        raise error.in_file(setup.file) from None
     if cross_check:
         _cross_check(setup, strategy)
     if output is not None:

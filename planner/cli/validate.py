@@ -14,6 +14,7 @@ from . import options
 @options.as_json
 def command(files: tuple[str, ...], as_json: bool) -> None:
     """Prove that strategy FILES are legal for their model, parallelism, modes and executor."""
+    from ..errors import one_line
     from ..validate import validate
     from .output import print_json
 
@@ -33,9 +34,12 @@ def command(files: tuple[str, ...], as_json: bool) -> None:
         )
     else:
         for file, problems in found.items():
-            click.echo(f"{file}: " + (click.style("illegal", fg="red") if problems else click.style("legal", fg="green")))
+            click.echo(
+                f"{one_line(file)}: "
+                + (click.style("illegal", fg="red") if problems else click.style("legal", fg="green"))
+            )
             for problem in problems:
                 value = f" (got {problem.value})" if problem.value else ""
-                click.echo(f"  {problem.field + ': ' if problem.field else ''}{problem.reason}{value}")
+                click.echo(one_line(f"  {problem.field + ': ' if problem.field else ''}{problem.reason}{value}"))
     if any(found.values()):
         sys.exit(2)

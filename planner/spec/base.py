@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import InputError, did_you_mean
+from .bounds import LARGEST, LARGEST_INT, SMALLEST
 
 Provenance = Literal["measured", "table", "table (transferred)", "datasheet", "formula", "assumed"]
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-PositiveInt = Annotated[int, Field(gt=0, strict=True)]
-Count = Annotated[int, Field(ge=0, strict=True)]
-Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
+Positive = Annotated[float, Field(ge=SMALLEST, le=LARGEST, allow_inf_nan=False, strict=True)]
+PositiveInt = Annotated[int, Field(gt=0, le=LARGEST_INT, strict=True)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_INT, strict=True)]
+Fraction = Annotated[float, Field(ge=SMALLEST, le=1, allow_inf_nan=False, strict=True)]
 Text = Annotated[str, Field(min_length=1, strict=True)]
 
 
@@ -33,6 +34,20 @@ class Figure(Spec):
     source: Text
 
 
+class FractionFigure(Figure):
+    """A figure that is a part of a whole."""
+
+    value: Fraction
+
+
+class FieldError(ValueError):
+    """What a validator of a whole description raises when it can name the field within."""
+
+    def __init__(self, field: str, message: str, value: object = None, kind: str = "bad_input") -> None:
+        super().__init__(message)
+        self.field, self.value, self.kind = field, value, kind
+
+
 S = TypeVar("S", bound=Spec)
 
 
@@ -48,23 +63,49 @@ def _translated(spec: type[Spec], error: ValidationError, file: str) -> InputErr
     details = error.errors(include_url=False, include_context=True)
     # An unknown key explains a missing one (a typing error makes both), so it is reported first.
     detail = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
-    field = _path(detail["loc"])
+    location, context = detail["loc"], detail.get("ctx", {})
+    field = _path(location)
     if detail["type"] == "extra_forbidden":
-        accepted = _accepted_keys(spec, detail["loc"][:-1])
+        accepted = _accepted_keys(spec, location[:-1])
         return InputError(
-            f"unknown key; {did_you_mean(detail['loc'][-1], accepted)}", file=file, field=field, kind="unknown_key"
+            f"unknown key; {did_you_mean(location[-1], accepted)}", file=file, field=field, kind="unknown_key"
         )
     if detail["type"] == "missing":
         return InputError("is missing and has no default", file=file, field=field, kind="missing_key")
-    message = detail["msg"]
-    message = message.removeprefix("Value error, ")
-    if detail["type"] in ("float_type", "int_type") and isinstance(detail["input"], str):
-        message = "a plain number is expected; the unit is part of the field's name"
-    else:
-        message = message[0].lower() + message[1:].replace("Input should", "should").replace("input should", "should")
-        message = message.replace("input should", "should")
+    cause = context.get("error")
+    if isinstance(cause, FieldError):
+        within = _path((*location, *cause.field.split(".")))
+        return InputError(str(cause), file=file, field=within, value=cause.value, kind=cause.kind)
     value = detail["input"] if not isinstance(detail["input"], dict) else None
-    return InputError(message, file=file, field=field or None, value=value)
+    return InputError(_message(detail["type"], detail["msg"], value), file=file, field=field or None, value=value)
+
+
+# pydantic's words, where they are about Python rather than about the file.
+_EXPECTED = {
+    "int_type": "a whole number is expected",
+    "int_from_float": "a whole number is expected",
+    "int_parsing_size": "a whole number is expected",
+    "float_type": "a number is expected",
+    "finite_number": "a finite number is expected",
+    "string_type": "a text is expected",
+    "string_unicode": "a text is expected",
+    "string_too_short": "a text is expected, not an empty one",
+    "bool_type": "true or false is expected",
+    "tuple_type": "a list is expected",
+    "model_type": "a mapping is expected",
+    "dict_type": "a mapping is expected",
+}
+
+
+def _message(kind: str, text: str, value: object) -> str:
+    if kind in ("float_type", "int_type") and isinstance(value, str):
+        return "a plain number is expected; the unit is part of the field's name"
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
+    if kind == "greater_than_equal" and f"{SMALLEST:.12f}" in text:
+        return f"should be greater than 0, and not below {SMALLEST:g}"
+    text = text.removeprefix("Value error, ")
+    return (text[0].lower() + text[1:]).replace("input should", "should")
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -1,10 +1,10 @@
 """Measured tables of collectives: one file per machine or per published source.
 
 `message_bytes` is the whole buffer: the gathered tensor of an all-gather, the input of a reduce-scatter or all-to-all.
-One rule smooths what was measured: repeats of a size give their median; a point becomes the median of itself and its two
-neighbours, which changes nothing but lone outliers; then neighbours in reversed order (a larger message that took less
-time) are pooled to their geometric mean until the latency never falls with the size. Refused are only NaN, zero and
-negative numbers, and a missing op.
+One rule smooths what was measured: repeats of a size give their median; a point becomes the median of itself and its
+two neighbours, which changes nothing but lone outliers; then neighbours in reversed order (a larger message that took
+less time) are pooled to their geometric mean until the latency never falls with the size. Refused are only NaN, zero
+and negative numbers, and a missing op.
 """
 
 from __future__ import annotations
@@ -13,28 +13,33 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Positive, PositiveInt, Provenance, Spec, Text
+from .base import FieldError, Positive, Provenance, Spec, Text
 
 CALIBRATION_SCHEMA = "commplan/calibration/v1"
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+MessageBytes = Annotated[int, Field(gt=0, le=2**50, strict=True)]
+Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
+COLLECTIVES: tuple[Collective, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 
 
 class Table(Spec):
     """Latency by message size, of one op by one impl on one group."""
 
-    op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
+    op: Collective
     impl: Text
     dtype: Literal["bf16", "int8", "fp32"]
     group_size: Annotated[int, Field(ge=2, strict=True)]
-    message_bytes: Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
+    message_bytes: Annotated[tuple[MessageBytes, ...], Field(min_length=2)]
     latency_us: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    relative_spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # between repeats, as measured
+    relative_spread: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = (
+        None  # between repeats, as measured
+    )
 
     @model_validator(mode="after")
     def _pairs(self) -> Table:
         if len(self.message_bytes) != len(self.latency_us):
-            raise ValueError(
-                f"{self.op} over {self.group_size}: {len(self.message_bytes)} sizes but {len(self.latency_us)} latencies"
+            raise FieldError(
+                "latency_us",
+                f"{self.op} over {self.group_size}: {len(self.message_bytes)} sizes, {len(self.latency_us)} latencies",
             )
         return self
 
@@ -52,7 +57,7 @@ class Calibration(Spec):
     provenance: Provenance
     source: Text
     notes: Text | None = None
-    ops: tuple[Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"], ...] = COLLECTIVES
+    ops: tuple[Collective, ...] = COLLECTIVES
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -60,11 +65,11 @@ class Calibration(Spec):
         present = {table.op for table in self.tables}
         for op in self.ops:
             if op not in present:
-                raise ValueError(f"no table for {op}, though `ops` says that the source covers it")
+                raise FieldError("tables", f"no table for {op}, though `ops` says that the source covers it")
         seen = set()
         for table in self.tables:
             key = (table.op, table.impl, table.dtype, table.group_size)
             if key in seen:
-                raise ValueError(f"two tables for {' '.join(map(str, key))}")
+                raise FieldError("tables", f"two tables for {' '.join(map(str, key))}")
             seen.add(key)
         return self

@@ -33,7 +33,7 @@ def _check_parallelism(setup: Setup) -> None:
     if model.num_attention_heads % attn_tp:
         raise InputError(
             f"attn_tp {attn_tp} (tp {p.tp} / attn_dp {p.attn_dp}) does not divide num_attention_heads "
-            f"{model.num_attention_heads}; accepted: {_divisors(model.num_attention_heads, hardware.num_devices)} ranks",
+            f"{model.num_attention_heads}; accepted: {_divisors(model.num_attention_heads, hardware.num_devices)}",
             field="parallelism.tp",
             value=p.tp,
         )
@@ -121,9 +121,7 @@ def _check_rules(setup: Setup) -> None:
         for index, rule in enumerate(getattr(numerics, kind)):
             field = f"numerics.{kind}[{index}]"
             if rule.layers is not None and max(parse_layers(rule.layers)) >= layers:
-                raise InputError(
-                    f"the model's layers are 0-{layers - 1}", field=f"{field}.layers", value=rule.layers
-                )
+                raise InputError(f"the model's layers are 0-{layers - 1}", field=f"{field}.layers", value=rule.layers)
             for mode in rule.modes or ():
                 if mode not in setup.deployment.modes:
                     raise InputError(

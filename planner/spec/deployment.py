@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from ..errors import did_you_mean
 from ..layout import FORWARD_MODES, LAYER_BOUNDARIES
 from ..ops import OP_NAMES
-from .base import Count, Positive, PositiveInt, Spec, Text
+from .base import Count, FieldError, Positive, PositiveInt, Spec, Text
 
 DEPLOYMENT_SCHEMA = "commplan/deployment/v1"
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "int4": 0.5}
@@ -33,7 +34,7 @@ class ParallelismSpec(Spec):
         for name in ("attn_dp", "ep"):
             value = getattr(self, name)
             if self.tp % value:
-                raise ValueError(f"{name} {value} does not divide tp {self.tp}")
+                raise FieldError(name, f"does not divide tp {self.tp}", value)
         return self
 
 
@@ -49,27 +50,34 @@ class ModeSpec(Spec):
     """The work of one forward mode: its token counts, and what each token attends to.
 
     tokens           [min, max] rows of the hidden state in one forward over the whole tp group
-    sequence_tokens  new tokens per request (prefill, mixed, draft_extend); the last may be shorter
+    sequence_tokens  new tokens per request (prefill, mixed); the last may be shorter
     prefix_tokens    tokens of each request that are cached already
-    context_tokens   cached tokens of a decoding request (decode, mixed, target_verify)
+    context_tokens   cached tokens of a decoding request (decode, mixed, target_verify, draft_extend)
     draft_tokens     rows per request in target_verify and draft_extend
     decode_fraction  share of the rows of a mixed forward that are decode steps
     """
 
-    tokens: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
+    tokens: tuple[PositiveInt, PositiveInt]
     sequence_tokens: PositiveInt | None = None
     prefix_tokens: Count = 0
     context_tokens: PositiveInt | None = None
     draft_tokens: PositiveInt | None = None
-    decode_fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    decode_fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = None
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError("[min, max] is expected: two positive whole numbers")
+        return value
 
     @model_validator(mode="after")
     def _span(self) -> ModeSpec:
         low, high = self.tokens
         if low > high:
-            raise ValueError(f"tokens must be [min, max]; {low} is above {high}")
+            raise FieldError("tokens", "[min, max] is expected; min is above max", [low, high])
         if high > MAX_TOKENS:
-            raise ValueError(f"tokens up to {MAX_TOKENS} can be planned; {high} is above")
+            raise FieldError("tokens", f"token counts up to {MAX_TOKENS} can be planned", [low, high])
         return self
 
 
@@ -94,19 +102,22 @@ class OpRule(Spec):
     boundary: Literal["embed_out", "attn_in", "attn_out", "mlp_in", "mlp_out", "head_in"] | None = None
     modes: tuple[str, ...] | None = None
 
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _layers(cls, value: Any) -> Any:
+        if value is not None:
+            parse_layers(value)
+        return value
+
     @model_validator(mode="after")
     def _known(self) -> OpRule:
         if self.op not in OP_NAMES:
-            from ..errors import did_you_mean
-
-            raise ValueError(f"no op named '{self.op}'; {did_you_mean(self.op, OP_NAMES)}")
+            raise FieldError("op", f"no such op; {did_you_mean(self.op, OP_NAMES)}", self.op)
         for mode in self.modes or ():
             if mode not in FORWARD_MODES:
-                raise ValueError(f"no forward mode named '{mode}'; accepted: {', '.join(FORWARD_MODES)}")
-        if self.layers is not None:
-            parse_layers(self.layers)
-            if self.boundary is not None and self.boundary not in LAYER_BOUNDARIES:
-                raise ValueError(f"{self.boundary} belongs to no layer: leave `layers` out")
+                raise FieldError("modes", f"no such forward mode; {did_you_mean(mode, FORWARD_MODES)}", mode)
+        if self.layers is not None and self.boundary is not None and self.boundary not in LAYER_BOUNDARIES:
+            raise FieldError("layers", f"{self.boundary} belongs to no layer: leave `layers` out", self.layers)
         return self
 
     def covers(self, mode: str, boundary: str, layer: int | None) -> bool:
@@ -143,7 +154,7 @@ class Limits(Spec):
 class Search(Spec):
     """How token ranges are merged."""
 
-    range_tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.005
+    range_tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)] = 0.005
 
 
 class Deployment(Spec):
@@ -166,19 +177,21 @@ class Deployment(Spec):
     @model_validator(mode="after")
     def _modes_are_complete(self) -> Deployment:
         if not self.modes:
-            raise ValueError(f"modes is empty; name at least one of {', '.join(FORWARD_MODES)}")
+            raise FieldError("modes", f"is empty; name at least one of {', '.join(FORWARD_MODES)}")
         for mode, work in self.modes.items():
             if mode not in FORWARD_MODES:
-                raise ValueError(f"modes.{mode}: no such forward mode; accepted: {', '.join(FORWARD_MODES)}")
+                raise FieldError(f"modes.{mode}", f"no such forward mode; {did_you_mean(mode, FORWARD_MODES)}")
             for name in REQUIRED_BY_MODE[mode]:
                 if getattr(work, name) is None:
-                    raise ValueError(f"modes.{mode}.{name} is missing: without it a step time means nothing")
-            for name in work.model_fields_set - _ALLOWED_BY_MODE[mode]:
-                raise ValueError(f"modes.{mode}.{name} has no meaning in {mode}; leave it out")
+                    why = "is missing: without it a step time means nothing"
+                    raise FieldError(f"modes.{mode}.{name}", why, kind="missing_key")
+            for name in sorted(work.model_fields_set - _ALLOWED_BY_MODE[mode]):
+                value = getattr(work, name)
+                raise FieldError(f"modes.{mode}.{name}", f"has no meaning in {mode}; leave it out", value)
         return self
 
 
-_LAYERS = re.compile(r"\d+(-\d+)?(, ?\d+(-\d+)?)*\Z")
+_LAYERS = re.compile(r"[0-9]{1,6}(-[0-9]{1,6})?(, ?[0-9]{1,6}(-[0-9]{1,6})?)*\Z")
 _MAX_LAYER = 100_000
 
 
@@ -187,12 +200,16 @@ def parse_layers(value: Any) -> frozenset[int]:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_LAYER:
         return frozenset({value})
     if not isinstance(value, str) or not _LAYERS.match(value):
-        raise ValueError(f"layers are written 7, 0-60 or 0-2,5; got {value!r}")
+        raise ValueError("layers are written 7, 0-60 or 0-2,5")
     layers: set[int] = set()
+    count = 0
     for part in value.replace(" ", "").split(","):
         first, _, last = part.partition("-")
         low, high = int(first), int(last or first)
         if low > high or high > _MAX_LAYER:
             raise ValueError(f"layers {part}: the first must not be above the last, nor the last above {_MAX_LAYER}")
+        count += high - low + 1
+        if count > _MAX_LAYER + 1:
+            raise ValueError(f"layers {part}: layers are named twice")
         layers.update(range(low, high + 1))
     return frozenset(layers)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .base import Figure, PositiveInt, Spec, Text
+from .base import FieldError, Figure, FractionFigure, PositiveInt, Spec, Text
 
 HARDWARE_SCHEMA = "commplan/hardware/v1"
 
@@ -18,8 +18,8 @@ class Compute(Spec):
     fp8_tflops: Figure | None = None
     int8_tops: Figure | None = None
     fp32_tflops: Figure | None = None
-    gemm_efficiency: Figure  # fraction of the rate that a large GEMM reaches
-    attention_efficiency: Figure  # the same for the attention core in prefill
+    gemm_efficiency: FractionFigure  # fraction of the rate that a large GEMM reaches
+    attention_efficiency: FractionFigure  # the same for the attention core in prefill
     gemm_tile_rows: Figure  # a GEMM of fewer rows costs as much arithmetic as one of these many
 
 
@@ -28,7 +28,7 @@ class Memory(Spec):
 
     capacity_gb: Figure
     bandwidth_gb_per_s: Figure
-    bandwidth_efficiency: Figure  # fraction that an elementwise or reduction kernel reaches
+    bandwidth_efficiency: FractionFigure  # fraction that an elementwise or reduction kernel reaches
     kernel_overhead_us: Figure  # launch and ramp of one kernel, whatever its size
 
 
@@ -43,7 +43,7 @@ class Link(Spec):
 
     topology: Literal["switch", "full_mesh", "pcie", "loopback"]
     bandwidth_gb_per_s: Figure  # per device, one direction, all its links together
-    efficiency: Figure  # fraction that collectives reach
+    efficiency: FractionFigure  # fraction that collectives reach
     latency_us: Figure  # one step from a device to a peer
     collective_overhead_us: Figure  # fixed cost of one library call
 
@@ -80,7 +80,11 @@ class Hardware(Spec):
     @model_validator(mode="after")
     def _nodes_are_joined(self) -> Hardware:
         if self.num_nodes > 1 and self.links.inter_node is None:
-            raise ValueError("num_nodes is above 1, so links.inter_node must say how the nodes are joined")
+            raise FieldError(
+                "links.inter_node",
+                f"is missing; num_nodes is {self.num_nodes}, so it must say how the nodes are joined",
+                kind="missing_key",
+            )
         return self
 
     @property

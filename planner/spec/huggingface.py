@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import InputError, did_you_mean
 from .architectures import known
+from .config_json import ConfigJson
 from .model import MODEL_SCHEMA
 
 
@@ -29,14 +30,7 @@ def model_fields(config: dict[str, Any], file: str) -> dict[str, Any]:
             value=names[0],
             kind="unsupported_architecture",
         )
-    try:
-        fields = architecture.read(config)
-    except KeyError as error:
-        raise InputError(
-            f"is missing; a {names[0]} needs it", file=file, field=str(error.args[0]), kind="missing_key"
-        ) from None
-    except (TypeError, ZeroDivisionError, AttributeError, ValueError) as error:
-        raise InputError(f"a field has a value that cannot be used: {error}", file=file, field="architectures") from None
+    fields = architecture.read(ConfigJson(config, file))
     path = Path(file)
     name = path.parent.name if path.name == "config.json" and path.parent.name else path.stem
     return {"schema": MODEL_SCHEMA, "name": name, "architecture": names[0], **fields}

@@ -14,7 +14,8 @@ from typing import Any
 from ..errors import InputError, did_you_mean
 from ..executors import Executor, load_executor
 from ..layout import Parallelism
-from ..yaml_file import parse_yaml, read_mapping
+from ..strategy_file.fingerprint import fields_fingerprint
+from ..yaml_file import parse_yaml, read_mapping, why_no_file
 from .base import Spec, build
 from .calibration import Calibration
 from .deployment import Deployment
@@ -56,7 +57,7 @@ class Setup:
         """A hash of the content of each description, by which a strategy file knows what it was made for."""
         tables = [c.calibration.model_dump(mode="json", by_alias=True) for c in self.calibrations]
         return {
-            "model": fingerprint(self.model),
+            "model": fields_fingerprint(self.model.model_dump(mode="json")),
             "hardware": fingerprint(self.hardware, tables),
             "deployment": fingerprint(self.deployment),
         }
@@ -78,12 +79,17 @@ def find(name: str, folder: str, beside: str | None, field: str) -> Path:
     """The file of a preset or path; relative paths are looked up beside the file that names them, then here."""
     if name in (names := preset_names(folder)):
         return Path(str(files("commplan.configs") / folder / f"{name}.yaml"))
-    looks_like_path = "/" in name or name.endswith((".yaml", ".yml", ".json"))
-    for base in ([Path(beside).parent] if beside else []) + [Path()]:
-        if (candidate := base / name).is_file():
-            return candidate
-    if looks_like_path:
-        raise InputError("no such file", file=beside, field=field, value=name)
+    candidates = [base / name for base in ([Path(beside).parent] if beside else []) + [Path()]] if name else []
+    try:
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate
+        there = any(candidate.exists() for candidate in candidates)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=beside, field=field, value=name) from None
+    if there or "/" in name or name.endswith((".yaml", ".yml", ".json")):
+        reason = next((why_no_file(c) for c in candidates if c.exists()), "no such file")
+        raise InputError(reason, file=beside or name, field=field, value=name)
     raise InputError(
         f"no preset of that name; {did_you_mean(name, names)} (or give the path of a file)",
         file=beside,
@@ -158,14 +164,15 @@ class _Parts:
     def _hardware(self, name: str) -> Hardware:
         path = find(name, "hardware", self.file, "hardware")
         data = read_mapping(path)
-        for keys, value in self.deeper["hardware"]:
+        for keys, given in self.deeper["hardware"]:
             field = "hardware." + ".".join(keys)
             if keys[0] == "links" and data.get("calibrations"):
                 # A table knows nothing of another link, so an overridden link is costed by its formula.
                 data["calibrations"] = []
             old = _get(data, keys)
-            if isinstance(old, dict) and "provenance" in old and not isinstance(value, dict):
-                value = {"value": value, "provenance": "assumed", "source": f"override {field}"}
+            value = given
+            if isinstance(old, dict) and "provenance" in old and not isinstance(given, dict):
+                value = {"value": given, "provenance": "assumed", "source": f"override {field}"}
             _put(data, keys, value, field)
         self._hardware_file = str(path)
         return build(Hardware, data, str(path))

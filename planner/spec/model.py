@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictBool, model_validator
 
 from ..layout import ALL_TO_ALL, LayerShape, Parallelism
-from .base import Count, PositiveInt, Spec, Text
+from .base import Count, FieldError, PositiveInt, Spec, Text
+from .bounds import MAX_LAYERS
 
 MODEL_SCHEMA = "commplan/model/v1"
 
@@ -27,12 +28,12 @@ class Model(Spec):
     source: Text | None = None
 
     hidden_size: PositiveInt
-    num_hidden_layers: Annotated[int, Field(gt=0, le=10_000, strict=True)]
+    num_hidden_layers: Annotated[int, Field(gt=0, le=MAX_LAYERS, strict=True)]
     vocab_size: PositiveInt
     num_attention_heads: PositiveInt
     num_key_value_heads: PositiveInt
     head_dim: PositiveInt
-    tie_word_embeddings: bool = False
+    tie_word_embeddings: StrictBool = False
 
     # dense MLP (of the layers that have one)
     intermediate_size: PositiveInt | None = None
@@ -75,23 +76,23 @@ class Model(Spec):
         if self.index_head_dim is not None:
             self._need("index_n_heads", "index_topk", "q_lora_rank")
         if self.linear_attention_layers:
-            self._need(
-                "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim"
-            )
+            self._need("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
         if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"num_key_value_heads {self.num_key_value_heads} does not divide num_attention_heads "
-                f"{self.num_attention_heads}"
+            raise FieldError(
+                "num_key_value_heads",
+                f"does not divide num_attention_heads {self.num_attention_heads}",
+                self.num_key_value_heads,
             )
         for field in ("dense_layers", "linear_attention_layers"):
-            if any(layer >= self.num_hidden_layers for layer in getattr(self, field)):
-                raise ValueError(f"{field} names a layer beyond num_hidden_layers {self.num_hidden_layers}")
+            for layer in getattr(self, field):
+                if layer >= self.num_hidden_layers:
+                    raise FieldError(field, f"the model's layers are 0-{self.num_hidden_layers - 1}", layer)
         return self
 
     def _need(self, *names: str) -> None:
         for name in names:
             if getattr(self, name) is None:
-                raise ValueError(f"{name} is missing for a {self.architecture}")
+                raise FieldError(name, f"is missing for a {self.architecture}", kind="missing_key")
 
     @property
     def is_mla(self) -> bool:
@@ -105,7 +106,7 @@ class Model(Spec):
 
     @property
     def latent_width(self) -> int:
-        """Columns that q_a/kv_a (and the V3.2 indexer's wk, weights_proj) make of a hidden row; 0 without q_lora_rank."""
+        """Columns that q_a/kv_a (and V3.2's indexer wk, weights_proj) make of a hidden row; 0 without q_lora_rank."""
         if self.q_lora_rank is None or self.kv_lora_rank is None or self.qk_rope_head_dim is None:
             return 0
         width = self.q_lora_rank + self.kv_lora_rank + self.qk_rope_head_dim

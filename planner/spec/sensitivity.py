@@ -1,8 +1,8 @@
 """Sensitivity file: how much an error at each boundary of each layer matters (w_b of the error budget).
 
-    schema: commplan/sensitivity/v1
-    attn_out: [1.0, 1.0, 0.5]     # one weight per layer
-    mlp_out: [2.0, 1.0, 0.5]
+schema: commplan/sensitivity/v1
+attn_out: [1.0, 1.0, 0.5]     # one weight per layer
+mlp_out: [2.0, 1.0, 0.5]
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..layout import LAYER_BOUNDARIES, IllegalOpError, State, apply, numerics_class
 from ..ops import Op, numerics_rank
@@ -28,7 +29,7 @@ def problems(strategy: StrategyFile) -> Iterator[Problem]:
 
 
 def _range_problems(mode: str, ranges: tuple[RangePlan, ...]) -> Iterator[Problem]:
-    for index, (before, after) in enumerate(zip(ranges, ranges[1:], strict=False), start=1):
+    for index, (before, after) in enumerate(pairwise(ranges), start=1):
         if after.first != before.last + 1:
             kind = "overlaps" if after.first <= before.last else "leaves a gap after"
             yield Problem(

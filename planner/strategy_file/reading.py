@@ -10,6 +10,7 @@ from ..errors import InputError, did_you_mean
 from ..layout import ALL_TO_ALL, FORWARD_MODES, LAYER_BOUNDARIES, TENSOR_PARALLEL, Parallelism
 from ..ops import NONE, NUMERICS_CLASSES, Op
 from ..ops import parse as parse_op
+from ..spec.bounds import LARGEST_INT, MAX_LAYERS
 from ..yaml_file import parse_yaml, read_text
 from .document import (
     STRATEGY_SCHEMA,
@@ -24,17 +25,15 @@ from .document import (
 from .legality import problems
 
 _KEYS = ("schema", "model", "hardware", "deployment", "executor", "parallelism", "numerics", "modes", "end")
-_MAX_LAYERS = 10_000
-_LAYERS = re.compile(r"(\d{1,6})(-(\d{1,6}))?\Z")
+_MAX_LAYERS_IN_ALL = 1_000_000  # over all ranges: far above any plan, far below what a short hostile file could ask for
+_LAYERS = re.compile(r"([0-9]{1,6})(-([0-9]{1,6}))?\Z")
 
 
 def load(path: str | Path) -> StrategyFile:
     """A strategy file that is well-formed and legal; raises InputError otherwise."""
     strategy = read(path)
     for problem in problems(strategy):
-        raise InputError(
-            problem.reason, kind="illegal_plan", file=str(path), field=problem.field, value=problem.value
-        )
+        raise InputError(problem.reason, kind="illegal_plan", file=str(path), field=problem.field, value=problem.value)
     return strategy
 
 
@@ -58,7 +57,9 @@ def parse(text: str) -> StrategyFile:
         hint = "it was written by another version of commplan" if newer else "not a commplan strategy file"
         raise InputError(f"{hint}; this version reads {STRATEGY_SCHEMA}", kind="schema", field="schema", value=schema)
     if data.get("end") is not True or list(data)[-1] != "end" or not text.endswith("\n"):
-        raise InputError("the file does not end with a line `end: true`: it is truncated", kind="truncated", field="end")
+        raise InputError(
+            "the file does not end with a line `end: true`: it is truncated", kind="truncated", field="end"
+        )
     _only(data, _KEYS, "")
     model = _model(_mapping(data, "model", ""))
     modes = _mapping(data, "modes", "")
@@ -66,7 +67,9 @@ def parse(text: str) -> StrategyFile:
         raise InputError("holds no forward mode", field="modes")
     return StrategyFile(
         model=model,
-        hardware=HardwareStamp(**_texts(_mapping(data, "hardware", ""), "hardware", ("name", "backend", "fingerprint"))),
+        hardware=HardwareStamp(
+            **_texts(_mapping(data, "hardware", ""), "hardware", ("name", "backend", "fingerprint"))
+        ),
         deployment=DeploymentStamp(
             **_texts(_mapping(data, "deployment", ""), "deployment", ("name", "activations", "fingerprint"))
         ),
@@ -77,14 +80,14 @@ def parse(text: str) -> StrategyFile:
     )
 
 
-# ---- sections ---------------------------------------------------------------------------------------------------------
+# ---- sections --------------------------------------------------------------------------------------------------------
 
 
 def _model(data: dict[str, Any]) -> ModelStamp:
     texts = ("name", "role", "architecture", "fingerprint")
     numbers = ("num_hidden_layers", "hidden_size", "latent_width")
     _only(data, (*texts, *numbers, "moe_layers"), "model")
-    layers = _number(data, "num_hidden_layers", "model", 1, _MAX_LAYERS)
+    layers = _number(data, "num_hidden_layers", "model", 1, MAX_LAYERS)
     moe: frozenset[int] = frozenset()
     if (given := data.get("moe_layers")) is not None:
         moe = frozenset(_layer_numbers(given, "model.moe_layers", layers))
@@ -115,6 +118,10 @@ def _ranges(mode: str, value: Any, num_layers: int) -> tuple[RangePlan, ...]:
         raise InputError(f"no such forward mode; {did_you_mean(mode, FORWARD_MODES)}", field=field)
     if not isinstance(value, list) or not value:
         raise InputError("a list of token ranges is expected", field=field, value=value)
+    if len(value) * num_layers > _MAX_LAYERS_IN_ALL:
+        raise InputError(
+            f"at most {_MAX_LAYERS_IN_ALL // num_layers} token ranges are read", field=field, value=len(value)
+        )
     return tuple(_range(f"{field}[{index}]", item, num_layers) for index, item in enumerate(value))
 
 
@@ -168,6 +175,8 @@ def _layer_numbers(value: Any, field: str, num_layers: int) -> list[int]:
         low, high = int(match[1]), int(match[3] or match[1])
         if low > high or high >= num_layers:
             raise InputError(f"the model's layers are 0-{num_layers - 1}", field=field, value=value)
+        if len(numbers) + high - low >= num_layers:
+            raise InputError("names a layer twice", field=field, value=value)
         numbers.extend(range(low, high + 1))
     if not parts:
         raise InputError("layers are written 7, 0-60 or 0-2,5", field=field, value=value)
@@ -197,7 +206,7 @@ def _predicted(data: Any, field: str) -> Predicted | None:
     )
 
 
-# ---- values -----------------------------------------------------------------------------------------------------------
+# ---- values ----------------------------------------------------------------------------------------------------------
 
 
 def _op(data: dict[str, Any], boundary: str, field: str) -> Op:
@@ -247,7 +256,7 @@ def _choice(data: dict[str, Any], key: str, field: str, accepted: tuple[str, ...
     return value
 
 
-def _number(data: dict[str, Any], key: str, field: str, least: int, most: int = 1 << 31) -> int:
+def _number(data: dict[str, Any], key: str, field: str, least: int, most: int = LARGEST_INT) -> int:
     value = _required(data, key, field)
     if type(value) is not int or not least <= value <= most:
         raise InputError(f"a whole number from {least} is expected", field=_join(field, key), value=value)

@@ -19,7 +19,7 @@ def save(strategy: StrategyFile, path: str | Path) -> None:
 
 
 def plan_hash(strategy: StrategyFile) -> str:
-    """First 16 hex digits of the SHA-256 of the canonical text without predictions: equal if what would run is equal."""
+    """First 16 hex digits of the SHA-256 of the canonical text without predictions: equal if the same would run."""
     bare = {mode: tuple(replace(r, predicted=None) for r in ranges) for mode, ranges in strategy.modes.items()}
     return hashlib.sha256(dump(replace(strategy, modes=bare)).encode()).hexdigest()[:16]
 

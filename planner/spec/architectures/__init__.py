@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-Config = dict[str, Any]
+from ..config_json import ConfigJson
+
+Fields = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Architecture:
     """A Hugging Face architecture name and the reading of its config.json.
 
-    `read(config)` returns the fields of a commplan model; it may raise KeyError for a field that is missing.
+    `read(config)` returns the fields of a commplan model.
     """
 
     name: str
-    read: Callable[[Config], Config]
+    read: Callable[[ConfigJson], Fields]
 
 
 @cache

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from . import Architecture, Config
+from ..bounds import MAX_LAYERS
+from ..config_json import ConfigJson
+from . import Architecture, Fields
 
 
-def _read(config: Config) -> Config:
-    layers = config["num_hidden_layers"]
-    first = config.get("first_k_dense_replace", 0)
-    step = config.get("moe_layer_freq", 1) or 1
-    dense = [layer for layer in range(layers) if layer < first or layer % step]
-    nope, rope = config["qk_nope_head_dim"], config["qk_rope_head_dim"]
-    optional = {
-        key: config[key]
-        for key in ("q_lora_rank", "index_head_dim", "index_n_heads", "index_topk")
-        if config.get(key) is not None
-    }
+def _read(config: ConfigJson) -> Fields:
+    layers = config.size("num_hidden_layers", MAX_LAYERS)
+    first = config.count("first_k_dense_replace", 0)
+    step = config.count("moe_layer_freq", 1) or 1
+    heads, expert = config.size("num_attention_heads"), config.size("moe_intermediate_size")
+    nope, rope = config.size("qk_nope_head_dim"), config.size("qk_rope_head_dim")
     return {
-        "hidden_size": config["hidden_size"],
+        "hidden_size": config.size("hidden_size"),
         "num_hidden_layers": layers,
-        "vocab_size": config["vocab_size"],
-        "num_attention_heads": config["num_attention_heads"],
-        "num_key_value_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
+        "vocab_size": config.size("vocab_size"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": config.count("num_key_value_heads", 0) or heads,
         "head_dim": nope + rope,
-        "tie_word_embeddings": config.get("tie_word_embeddings", False),
-        "intermediate_size": config["intermediate_size"],
-        "num_experts": config["n_routed_experts"],
-        "num_experts_per_tok": config["num_experts_per_tok"],
-        "moe_intermediate_size": config["moe_intermediate_size"],
-        "shared_expert_intermediate_size": (config.get("n_shared_experts") or 0) * config["moe_intermediate_size"],
-        "dense_layers": dense,
-        "kv_lora_rank": config["kv_lora_rank"],
+        "tie_word_embeddings": config.flag("tie_word_embeddings"),
+        "intermediate_size": config.size("intermediate_size"),
+        "num_experts": config.size_by("n_routed_experts", "num_local_experts"),
+        "num_experts_per_tok": config.size("num_experts_per_tok"),
+        "moe_intermediate_size": expert,
+        "shared_expert_intermediate_size": config.count("n_shared_experts", 0) * expert,
+        "dense_layers": [layer for layer in range(layers) if layer < first or layer % step],
+        "kv_lora_rank": config.size("kv_lora_rank"),
         "qk_nope_head_dim": nope,
         "qk_rope_head_dim": rope,
-        "v_head_dim": config["v_head_dim"],
-        **optional,
+        "v_head_dim": config.size("v_head_dim"),
+        **config.sizes("q_lora_rank", "index_head_dim", "index_n_heads", "index_topk"),
     }
 
 

@@ -2,57 +2,67 @@
 
 from __future__ import annotations
 
-from . import Architecture, Config
+from ..bounds import MAX_LAYERS
+from ..config_json import ConfigJson
+from . import Architecture, Fields
 
 
-def _attention(config: Config) -> Config:
-    heads = config["num_attention_heads"]
+def _attention(config: ConfigJson) -> Fields:
+    heads, hidden = config.size("num_attention_heads"), config.size("hidden_size")
     return {
-        "hidden_size": config["hidden_size"],
-        "num_hidden_layers": config["num_hidden_layers"],
-        "vocab_size": config["vocab_size"],
+        "hidden_size": hidden,
+        "num_hidden_layers": config.size("num_hidden_layers", MAX_LAYERS),
+        "vocab_size": config.size("vocab_size"),
         "num_attention_heads": heads,
-        "num_key_value_heads": config.get("num_key_value_heads") or heads,
-        "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
-        "tie_word_embeddings": config.get("tie_word_embeddings", False),
+        "num_key_value_heads": config.count("num_key_value_heads", 0) or heads,
+        "head_dim": config.count("head_dim", 0) or hidden // heads,
+        "tie_word_embeddings": config.flag("tie_word_embeddings"),
     }
 
 
-def _dense(config: Config) -> Config:
-    return _attention(config) | {"intermediate_size": config["intermediate_size"]}
+def _dense(config: ConfigJson) -> Fields:
+    return _attention(config) | {"intermediate_size": config.size("intermediate_size")}
 
 
-def _moe(config: Config) -> Config:
-    layers = config["num_hidden_layers"]
-    step = config.get("decoder_sparse_step", 1) or 1
-    by_hand = set(config.get("mlp_only_layers") or ())
-    dense = [layer for layer in range(layers) if layer in by_hand or (layer + 1) % step]
-    fields = _attention(config) | {
-        "num_experts": config["num_experts"],
-        "num_experts_per_tok": config["num_experts_per_tok"],
-        "moe_intermediate_size": config["moe_intermediate_size"],
-        "shared_expert_intermediate_size": config.get("shared_expert_intermediate_size") or 0,
-        "dense_layers": dense,
+def _moe(config: ConfigJson) -> Fields:
+    fields = _attention(config)
+    step = config.count("decoder_sparse_step", 1) or 1
+    by_hand = set(config.items("mlp_only_layers", int))
+    layers = range(fields["num_hidden_layers"])
+    return fields | {
+        "num_experts": config.size_by("num_experts", "num_local_experts"),  # the latter since transformers 5
+        "num_experts_per_tok": config.size("num_experts_per_tok"),
+        "moe_intermediate_size": config.size("moe_intermediate_size"),
+        "shared_expert_intermediate_size": config.count("shared_expert_intermediate_size", 0),
+        "dense_layers": [layer for layer in layers if layer in by_hand or (layer + 1) % step],
+        **config.sizes("intermediate_size"),
     }
-    if config.get("intermediate_size") is not None:
-        fields["intermediate_size"] = config["intermediate_size"]
-    return fields
 
 
-def _hybrid_moe(outer: Config) -> Config:
-    config = outer.get("text_config", outer)
-    kinds = config.get("layer_types")
-    if kinds is None:
-        interval = config["full_attention_interval"]
-        kinds = [
-            "full_attention" if (layer + 1) % interval == 0 else "linear_attention"
-            for layer in range(config["num_hidden_layers"])
-        ]
-    linear = {key: config[key] for key in config if key.startswith("linear_")}
-    return _moe({**config, "tie_word_embeddings": outer.get("tie_word_embeddings", False)}) | {
-        "linear_attention_layers": [i for i, kind in enumerate(kinds) if kind == "linear_attention"],
-        **linear,
+def _hybrid_moe(outer: ConfigJson) -> Fields:
+    config = outer.section("text_config")
+    fields = _moe(config)
+    return fields | {
+        "tie_word_embeddings": outer.flag("tie_word_embeddings"),
+        "linear_attention_layers": _linear_layers(config, fields["num_hidden_layers"]),
+        **config.sizes(
+            "linear_conv_kernel_dim",
+            "linear_key_head_dim",
+            "linear_num_key_heads",
+            "linear_num_value_heads",
+            "linear_value_head_dim",
+        ),
     }
+
+
+def _linear_layers(config: ConfigJson, num_layers: int) -> list[int]:
+    kinds = config.items("layer_types", str)
+    if not kinds:
+        interval = config.size("full_attention_interval")
+        return [layer for layer in range(num_layers) if (layer + 1) % interval]
+    if len(kinds) != num_layers or set(kinds) - {"full_attention", "linear_attention"}:
+        raise config.refused("layer_types", f"full_attention or linear_attention for each of {num_layers} layers")
+    return [layer for layer, kind in enumerate(kinds) if kind == "linear_attention"]
 
 
 ARCHITECTURES = (

@@ -1,0 +1,103 @@
+"""The small interface that every backend has, written with torch.distributed and torch ops.
+
+Shapes: a message is [rows, width]; N is the size of the group. Collectives want contiguous input and return new tensors,
+but for `all_reduce`, which may work in place.
+
+torch 2.13 renamed the single-tensor collectives; `_spelled` takes whichever name is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..groups import Group
+
+
+def _spelled(*names: str) -> Callable[..., Any]:
+    for name in names:
+        if hasattr(dist, name):
+            found: Callable[..., Any] = getattr(dist, name)
+            return found
+    raise ImportError(f"torch.distributed has none of {', '.join(names)}")
+
+
+_all_gather = _spelled("all_gather_single", "all_gather_into_tensor")
+_reduce_scatter = _spelled("reduce_scatter_single", "reduce_scatter_tensor")
+
+
+class Backend:
+    """Collectives and kernels of one library."""
+
+    name = "base"
+    device_type = "cpu"
+
+    def device(self, local_rank: int) -> torch.device:
+        """The device of a rank."""
+        return torch.device(self.device_type, local_rank) if self.device_type != "cpu" else torch.device("cpu")
+
+    # ---- collectives ------------------------------------------------------------------------------------------------
+
+    def all_reduce(self, x: Tensor, group: Group) -> Tensor:
+        """[rows, width] summed over the group, in place."""
+        dist.all_reduce(x, group=group.handle)
+        return x
+
+    def reduce_scatter(self, x: Tensor, group: Group) -> Tensor:
+        """[N * rows, width] to this rank's [rows, width] of the sum."""
+        out = x.new_empty(x.shape[0] // group.size, *x.shape[1:])
+        _reduce_scatter(out, x, group=group.handle)
+        return out
+
+    def all_gather(self, x: Tensor, group: Group) -> Tensor:
+        """[rows, width] of each rank to [N * rows, width]."""
+        out = x.new_empty(x.shape[0] * group.size, *x.shape[1:])
+        _all_gather(out, x, group=group.handle)
+        return out
+
+    def all_to_all(self, x: Tensor, group: Group) -> Tensor:
+        """[N * rows, width]: block i goes to rank i, and comes from rank i."""
+        out = torch.empty_like(x)
+        dist.all_to_all_single(out, x, group=group.handle)
+        return out
+
+    def all_to_all_uneven(self, x: Tensor, sent: list[int], received: list[int], group: Group) -> Tensor:
+        """As `all_to_all`, with `sent[i]` rows to rank i and `received[i]` rows from it."""
+        out = x.new_empty(sum(received), *x.shape[1:])
+        dist.all_to_all_single(out, x, output_split_sizes=received, input_split_sizes=sent, group=group.handle)
+        return out
+
+    # ---- kernels ----------------------------------------------------------------------------------------------------
+
+    def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[rows, width] to INT8 values and one fp32 scale per row [rows, 1]: scale = max|x| / 127, round to nearest.
+
+        A row with NaN or Inf gets a scale that is not finite, so that nothing finite comes out of it.
+        """
+        scale = torch.linalg.vector_norm(x, ord=float("inf"), dim=-1, keepdim=True, dtype=torch.float32) / 127.0
+        divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
+        return (x / divisor).round_().to(torch.int8), scale
+
+    def dequantize_sum(self, values: Tensor, scales: Tensor, copies: int, dtype: torch.dtype) -> Tensor:
+        """[copies * rows, width] INT8 values with scales to the sum of the copies [rows, width]; fp32 accumulation."""
+        rows, width = values.shape[0] // copies, values.shape[1]
+        products = values.view(copies, rows, width) * scales.view(copies, rows, 1)
+        return products.sum(0).to(dtype)
+
+    def dequantize(self, values: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+        """INT8 values with scales to `dtype`."""
+        return (values * scales).to(dtype)
+
+    def rms_norm(self, x: Tensor, norm: torch.nn.Module) -> Tensor:
+        """RMSNorm by the model's own module."""
+        out: Tensor = norm(x)
+        return out
+
+    def add_rms_norm(self, x: Tensor, residual: Tensor, norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
+        """(norm(x + residual), x + residual): the seam where a fused kernel goes."""
+        total = residual + x
+        return self.rms_norm(total, norm), total

@@ -1,0 +1,83 @@
+"""`commplan check`: prove on this machine that a plan computes the right numbers by the planned ops."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..verification import ModeResult
+
+
+@click.command("check", short_help="Run a plan on a checkpoint and compare logits and executed ops with what they should be.")
+@click.argument("strategy")
+@click.option("--model", "checkpoint", required=True, help="Checkpoint directory (Hugging Face).")
+@click.option("--nproc", type=int, help="Ranks to spawn (default: the plan's tp).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random prompts.")
+@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds after which the ranks are ended.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def command(strategy: str, checkpoint: str, nproc: int | None, seed: int, timeout: float, as_json: bool) -> None:
+    """Run the plan in STRATEGY on a checkpoint, sharded over spawned ranks, and compare it with one process.
+
+    Token counts hit both ends of every range. Exit code 4 if a mode is out of bounds or an op ran that was not planned.
+    """
+    from commplan.planner.strategy_file import load
+
+    from ..errors import RefusedError
+    from ..launch import run_ranks
+    from ..verification import check_rank
+
+    plan = load(strategy)
+    ranks = nproc or plan.parallelism.tp
+    if ranks != plan.parallelism.tp:
+        raise RefusedError(f"the plan is for {plan.parallelism.tp} ranks", field="--nproc", value=ranks)
+    click.echo(f"Loading {plan.model.name} on {ranks} ranks over {plan.hardware.backend} ...", err=True)
+    by_rank = run_ranks(check_rank, ranks, checkpoint, strategy, seed, timeout_s=timeout)
+    results = [_worst(list(of_mode)) for of_mode in zip(*by_rank, strict=True)]
+    if as_json:
+        click.echo(json.dumps({"modes": [_json(result) for result in results]}))
+    else:
+        _print(plan.model.name, ranks, results)
+    if not all(result.passed for result in results):
+        sys.exit(4)
+
+
+def _worst(of_ranks: list[ModeResult]) -> ModeResult:
+    """The rank with the largest error stands for all; miscounts of any rank count."""
+    from dataclasses import replace
+
+    worst = max(of_ranks, key=lambda result: result.max_error / max(result.bound, 1e-30))
+    wrong = [f"rank {rank}: {text}" for rank, result in enumerate(of_ranks) for text in result.miscounted]
+    return replace(worst, miscounted=wrong)
+
+
+def _json(result: ModeResult) -> dict[str, Any]:
+    return {
+        "mode": result.mode,
+        "forwards": result.forwards,
+        "token_counts": result.token_counts,
+        "max_error": result.max_error,
+        "largest_logit": result.largest,
+        "numerics": result.numerics,
+        "bound": result.bound,
+        "miscounted": result.miscounted,
+        "passed": result.passed,
+    }
+
+
+def _print(name: str, ranks: int, results: list[ModeResult]) -> None:
+    click.secho(f"{name} on {ranks} ranks against one process", bold=True)
+    for result in results:
+        mark = click.style("ok", fg="green") if result.passed else click.style("FAILED", fg="red")
+        counts = ", ".join(map(str, result.token_counts))
+        click.echo(
+            f"  {result.mode:14} {mark}  max logit error {result.max_error:.2e}, allowed {result.bound:.2e} "
+            f"({result.numerics}); {result.forwards} forwards at {counts} tokens"
+        )
+        planned = "every op ran as often as the file says" if not result.miscounted else "ops differ from the file:"
+        click.echo(f"  {'':14} {planned}")
+        for text in result.miscounted[:10]:
+            click.echo(f"    {text}")

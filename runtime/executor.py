@@ -1,0 +1,268 @@
+"""The executor: a sharded model, a strategy file, and the forward mode that the runner sets."""
+
+from __future__ import annotations
+
+import functools
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from commplan.planner.strategy_file import FORWARD_MODES, StrategyFile
+
+from .agreement import ForwardShape, agree_on_forward
+from .backends import Backend
+from .collectives.rows import pad_rows
+from .counters import Count, Counters, Place
+from .errors import BoundaryError, RefusedError
+from .groups import Groups
+from .latent import Latents
+from .layer import layer_forward
+from .program import Program, build_programs
+from .sizes import Sizes, sizes_of
+from .stream import Stream
+
+_UNPLANNED = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
+
+
+class Executor:
+    """Runs a model under a strategy file.
+
+    The runner says the forward mode: `with executor.forward("prefill"): executor.model(input_ids)`. Token counts are
+    read off the input and agreed between the ranks (`agree=False` trusts the caller; attention DP always agrees).
+    """
+
+    def __init__(self, strategy: StrategyFile, groups: Groups, backend: Backend, *, agree: bool = True) -> None:
+        self.strategy, self.groups, self.backend = strategy, groups, backend
+        self.counters = Counters()
+        self.hidden_size = strategy.model.hidden_size
+        self.model: Any = None
+        self.latents: dict[int, Latents] = {}
+        self.mlps: list[Callable[[Tensor], Tensor]] = []
+        self.program: Program
+        self.idle = False
+        self.forwards: list[tuple[str, int]] = []
+        self._agree = agree
+        self._modes: Callable[[], str] | None = None
+        self._programs: dict[str, tuple[Program, ...]] = {}
+        self._starts: dict[str, list[int]] = {}
+        self._sizes = Sizes(0, 0, 0, 0)
+        self._shapes: list[ForwardShape] = []
+        self._place: Place | None = None
+        self._head_rows: Tensor | None = None
+        self._complete_embeds = False
+        self._compiled: dict[tuple[str, int], Callable[..., Any]] | None = None
+        self._compile_options: dict[str, Any] = {}
+
+    # ---- set-up -----------------------------------------------------------------------------------------------------
+
+    def attach(self, model: nn.Module, element_bytes: int) -> None:
+        """Take over a sharded model: its layers' forwards, its final norm, its outer forward."""
+        self.model = model
+        self._programs = build_programs(self.strategy, self.groups, self.backend, self.counters, element_bytes)
+        self._starts = {mode: [p.first for p in programs] for mode, programs in self._programs.items()}
+        for index, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
+            layer._commplan, layer._commplan_index = self, index
+            layer.forward = functools.partial(layer_forward, layer)
+            self.mlps.append(_rows_of_mlp(layer.mlp))
+        inner = model.forward
+        model.forward = functools.wraps(inner)(functools.partial(self._outer_forward, inner))
+
+    # ---- what the runner calls ----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def forward(self, mode: str) -> Iterator[Executor]:
+        """Every forward of the model inside runs in this mode."""
+        self._check_mode(mode)
+        before, self._modes = self._modes, lambda: mode
+        try:
+            yield self
+        finally:
+            self._modes = before
+
+    def generate(self, input_ids: Tensor, **kwargs: Any) -> Tensor:
+        """transformers' generate(): the first forward is a prefill, all others decode."""
+        for name in _UNPLANNED:
+            if kwargs.get(name) is not None:
+                raise RefusedError("makes forwards whose mode this runner does not know", field=name)
+        for mode in ("prefill", "decode"):
+            self._check_mode(mode)
+        first = iter(("prefill",))
+        before, self._modes = self._modes, lambda: next(first, "decode")
+        if self.groups.parallelism.attn_dp > 1:
+            kwargs.setdefault("synced_gpus", True)  # groups whose requests end first keep taking part
+        try:
+            out: Tensor = self.model.generate(input_ids, **kwargs)
+            return out
+        finally:
+            self._modes = before
+
+    def compile(self, **options: Any) -> None:
+        """From now on run torch.compile'd graphs: one per (mode, range), made on first use."""
+        self._compiled, self._compile_options = {}, {"fullgraph": True, "dynamic": None, **options}
+
+    def _check_mode(self, mode: str) -> None:
+        if mode not in self._programs:
+            known = "is not a forward mode" if mode not in FORWARD_MODES else "has no section in the strategy file"
+            raise RefusedError(f"{known}; it has {', '.join(self._programs)}", field="mode", value=mode)
+
+    # ---- one forward --------------------------------------------------------------------------------------------------
+
+    def _outer_forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._modes is None:
+            raise RefusedError("set the forward mode first: with executor.forward('prefill'): ...", field="mode")
+        mode = self._modes()
+        given = args[0] if args else kwargs.get("input_ids")
+        embeds = kwargs.get("inputs_embeds")
+        self._complete_embeds = given is None
+        source = given if given is not None else embeds
+        if source is None:
+            raise RefusedError("a forward needs input_ids or inputs_embeds", field="input_ids")
+        batch, seq = source.shape[0], source.shape[1]
+        kept = self._kept(kwargs.get("logits_to_keep", 0), seq)
+        self._begin(mode, batch, seq, batch * kept)
+        try:
+            if self._sizes.total == 0:
+                return _empty(self.model, batch, kept, source.device)
+            if self._sizes.own == 0:
+                return self._idle_forward(batch, kept, source.device)
+            if self._compiled is not None:
+                return self._compiled_forward(inner, args, kwargs)
+            return inner(*args, **kwargs)
+        except RuntimeError as error:
+            raise BoundaryError(
+                f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}",
+                where=str(self._place or "embed_out"),
+            ) from error
+
+    def _kept(self, logits_to_keep: Any, seq: int) -> int:
+        if not isinstance(logits_to_keep, int):
+            raise RefusedError("a whole number is expected", field="logits_to_keep", value=str(logits_to_keep))
+        return min(logits_to_keep, seq) if logits_to_keep else seq
+
+    def _begin(self, mode: str, batch: int, seq: int, logit_rows: int) -> None:
+        """Agree on the size of the forward and pick its program."""
+        p = self.groups.parallelism
+        shape = ForwardShape(FORWARD_MODES.index(mode), batch, seq, logit_rows)
+        if self._agree or p.attn_dp > 1:
+            self._shapes = agree_on_forward(self.groups, shape)
+        else:
+            self._shapes = [shape] * p.tp
+        largest = max(s.batch * s.seq for s in self._shapes)
+        self._sizes = sizes_of(p, batch * seq, largest)
+        self._place = None
+        if self._sizes.total:
+            self.program = self._program(mode, self._sizes.total)
+            for index, latents in self.latents.items():
+                latents.set_gathered(self.program.layers[index].attn_in.latent)
+            self.forwards.append((mode, self._sizes.total))
+
+    def _program(self, mode: str, tokens: int) -> Program:
+        self._check_mode(mode)
+        programs = self._programs[mode]
+        program = programs[bisect_right(self._starts[mode], tokens) - 1]
+        if not program.first <= tokens <= program.last:
+            raise RefusedError(
+                f"planned for {programs[0].first} to {programs[-1].last} tokens", field=f"modes.{mode}", value=tokens
+            )
+        return program
+
+    def at(self, place: Place, count: Count, rows: int) -> None:
+        """Note that an op is about to run."""
+        if torch.compiler.is_compiling():
+            return
+        self._place = place
+        count.calls += 1
+        count.rows += rows
+
+    def enter(self, embedded_BSH: Tensor) -> Stream:  # noqa: N803
+        """embed_out: the partial embedding becomes a stream."""
+        batch, seq = embedded_BSH.shape[0], embedded_BSH.shape[1]
+        sizes = self._sizes
+        if torch.compiler.is_compiling():
+            sizes = sizes_of(self.groups.parallelism, batch * seq, batch * seq)
+        rows = embedded_BSH.reshape(batch * seq, embedded_BSH.shape[2])
+        if self._complete_embeds and self.groups.attn_tp.rank != 0:
+            rows = torch.zeros_like(rows)  # given whole on every rank, so one rank alone brings it to the sum
+        bound = self.program.embed_out
+        rows = pad_rows(rows, sizes.group)
+        self.at(bound.place, bound.count, rows.shape[0])
+        return Stream(bound.sum(rows, sizes), None, sizes, batch, seq)
+
+    # ---- the head -----------------------------------------------------------------------------------------------------
+
+    def leave(self, rows: Tensor, stream: Stream) -> Tensor:
+        """head_in: normed rows in their layout to [B, kept, H] of this rank's requests."""
+        from .head import gather_logit_rows
+
+        gathered, mine = gather_logit_rows(self, rows, stream, self._shapes)
+        self._head_rows = gathered
+        return mine
+
+    def head_rows(self, x: Tensor) -> Tensor:
+        """The rows whose logits the ranks compute together: with attention DP those of all groups."""
+        if self.groups.parallelism.attn_dp == 1:
+            return x.reshape(-1, x.shape[-1])
+        assert self._head_rows is not None
+        return self._head_rows
+
+    def own_logit_rows(self, total: int) -> tuple[int, int]:
+        """First and number of this rank's rows among those of `head_rows`."""
+        p = self.groups.parallelism
+        if p.attn_dp == 1:
+            return 0, total
+        group = self.groups.attn_dp.rank
+        counts = [shape.logit_rows for shape in self._shapes[:: p.attn_tp]]
+        return sum(counts[:group]), counts[group]
+
+    # ---- special forwards ---------------------------------------------------------------------------------------------
+
+    def _idle_forward(self, batch: int, kept: int, device: torch.device) -> Any:
+        """A DP group without work takes part in every op with zero rows of its own."""
+        self.idle = True
+        try:
+            base = self.model.model
+            weight = base.embed_tokens.weight
+            stream: Any = weight.new_zeros(batch, 0 if batch else 1, self.hidden_size)
+            for layer in base.layers:
+                stream = layer_forward(layer, stream)
+            self.model.lm_head(base.norm(stream))
+        finally:
+            self.idle = False
+        return _empty(self.model, batch, kept, device)
+
+    def _compiled_forward(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        assert self._compiled is not None
+        key = (self.program.mode, self.program.index)
+        if key not in self._compiled:
+            # A function of its own per program: each has its own graph and its own guards.
+            def run(*a: Any, **k: Any) -> Any:
+                return inner(*a, **k)
+
+            self._compiled[key] = torch.compile(run, **self._compile_options)
+        out = self._compiled[key](*args, **kwargs)
+        for count in self.program.counts:  # per replay: the graph itself counts nothing
+            count.calls += 1
+        return out
+
+
+def _rows_of_mlp(mlp: nn.Module) -> Callable[[Tensor], Tensor]:
+    """An MLP on rows [R, H]; some blocks insist on [1, R, H]."""
+
+    def run(rows: Tensor) -> Tensor:
+        out = mlp(rows.unsqueeze(0))
+        out = out[0] if isinstance(out, tuple) else out
+        return out.reshape(rows.shape[0], -1)
+
+    return run
+
+
+def _empty(model: Any, batch: int, kept: int, device: torch.device) -> Any:
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
+    weight = model.lm_head.weight
+    logits = torch.zeros(batch, kept, model.config.get_text_config().vocab_size, dtype=weight.dtype, device=device)
+    return CausalLMOutputWithPast(logits=logits)

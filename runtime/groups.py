@@ -1,0 +1,82 @@
+"""Process groups: tp over all ranks, attn_tp over a DP group, attn_dp over the dp axis, and a control group.
+
+Ranks are numbered so that a DP group is a run of attn_tp neighbours: rank = dp_rank * attn_tp + attn_tp_rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from commplan.planner.strategy_file import Parallelism
+
+from .errors import RefusedError
+
+
+@dataclass(frozen=True)
+class Group:
+    """One process group as a rank sees it. `handle` is None for a group of one."""
+
+    name: str
+    handle: Any
+    size: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class Groups:
+    """All groups of a rank. `control` is a gloo group for agreement, apart from the data path."""
+
+    parallelism: Parallelism
+    tp: Group
+    attn_tp: Group
+    attn_dp: Group
+    control: Group
+
+    def of(self, name: str) -> Group:
+        """The group of a name in the words of the strategy file."""
+        group: Group = getattr(self, name)
+        return group
+
+
+def make_groups(parallelism: Parallelism, timeout_s: float) -> Groups:
+    """Build the groups; every rank must call this. Raises RefusedError unless the world has tp ranks."""
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    if world != parallelism.tp:
+        raise RefusedError(
+            f"the plan is for {parallelism.tp} ranks; start it with torchrun --nproc-per-node {parallelism.tp}",
+            field="parallelism.tp",
+            value=world,
+        )
+    alone = Group("tp", None, 1, 0)
+    if world == 1:
+        return Groups(parallelism, alone, alone, alone, alone)
+    rank, attn_tp = dist.get_rank(), parallelism.attn_tp
+    timeout = timedelta(seconds=timeout_s)
+    control = Group("control", dist.new_group(backend="gloo", timeout=timeout), world, rank)
+    tp = Group("tp", dist.group.WORLD, world, rank)
+    if parallelism.attn_dp == 1:
+        return Groups(parallelism, tp, tp, alone, control)
+    rows = [list(range(g * attn_tp, (g + 1) * attn_tp)) for g in range(parallelism.attn_dp)]
+    columns = [[j + g * attn_tp for g in range(parallelism.attn_dp)] for j in range(attn_tp)]
+    return Groups(
+        parallelism,
+        tp,
+        _my_group("attn_tp", rows, rank, timeout),
+        _my_group("attn_dp", columns, rank, timeout),
+        control,
+    )
+
+
+def _my_group(name: str, members: list[list[int]], rank: int, timeout: timedelta) -> Group:
+    """Every rank creates every group, in the same order; each keeps its own."""
+    mine = None
+    for ranks in members:
+        handle = dist.new_group(ranks, timeout=timeout) if len(ranks) > 1 else None
+        if rank in ranks:
+            mine = Group(name, handle, len(ranks), ranks.index(rank))
+    assert mine is not None
+    return mine

@@ -1,0 +1,68 @@
+"""head_in: bring together the rows that need logits, and no others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .agreement import ForwardShape
+from .sizes import Sizes
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+
+def gather_logit_rows(
+    executor: Executor, rows: Tensor, stream: Stream, shapes: list[ForwardShape]
+) -> tuple[Tensor, Tensor]:
+    """(rows of all groups that need logits [N, H], those of this rank's requests [B, kept, H])."""
+    bound, sizes, p = executor.program.head_in, stream.sizes, executor.groups.parallelism
+    if torch.compiler.is_compiling() or (bound.place.op.name != "all_gather" and p.attn_dp == 1):
+        executor.at(bound.place, bound.count, rows.shape[0])
+        everything = bound.run(rows, sizes)
+        return everything, everything[: sizes.own].view(stream.batch, stream.seq, rows.shape[1])
+    needed = _needed_rows(shapes[:: p.attn_tp], sizes, rows.device)
+    if bound.place.op.name == "all_gather":
+        gathered = _gather_some(executor, rows, needed, sizes)
+    else:
+        executor.at(bound.place, bound.count, rows.shape[0])
+        gathered = bound.run(rows, sizes)[needed]
+    first, count = executor.own_logit_rows(gathered.shape[0])
+    mine = gathered[first : first + count]
+    kept = shapes[executor.groups.tp.rank].logit_rows // max(1, stream.batch)
+    return gathered, mine.view(stream.batch, kept, rows.shape[1])
+
+
+def _needed_rows(groups: list[ForwardShape], sizes: Sizes, device: torch.device) -> Tensor:
+    """Global row numbers, group by group, request by request: the last rows of each request."""
+    parts = []
+    for index, shape in enumerate(groups):
+        if shape.logit_rows == 0:
+            continue
+        kept = shape.logit_rows // shape.batch
+        request = torch.arange(shape.batch, device=device).unsqueeze(1) * shape.seq
+        position = torch.arange(shape.seq - kept, shape.seq, device=device).unsqueeze(0)
+        parts.append((request + position).reshape(-1) + index * sizes.group)
+    return torch.cat(parts)
+
+
+def _gather_some(executor: Executor, rows: Tensor, needed: Tensor, sizes: Sizes) -> Tensor:
+    """An all-gather of the needed rows alone. Every rank sends as many rows as the one that holds most of them."""
+    bound = executor.program.head_in
+    assert bound.place.before is not None
+    assert bound.group is not None
+    per_rank = sizes.of(bound.place.before.hidden)
+    owner = needed // per_rank
+    counts = torch.bincount(owner, minlength=bound.group.size)
+    most = int(counts.max())
+    mine = rows[needed[owner == bound.group.rank] - bound.group.rank * per_rank]
+    send = rows.new_zeros(most, rows.shape[1])
+    send[: mine.shape[0]] = mine
+    executor.at(bound.place, bound.count, send.shape[0])
+    received = executor.backend.all_gather(send, bound.group)
+    starts = torch.cumsum(counts, 0) - counts
+    within = torch.arange(needed.shape[0], device=needed.device) - starts[owner]
+    return received[owner * most + within]

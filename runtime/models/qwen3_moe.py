@@ -1,0 +1,5 @@
+"""Qwen3Moe: grouped-query attention."""
+
+from . import Adapter
+
+ADAPTER = Adapter("Qwen3MoeForCausalLM", column=("q_proj",), kv=("k_proj", "v_proj"))

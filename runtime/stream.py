@@ -1,0 +1,24 @@
+"""What travels between layers: the two streams, and the sizes of the forward."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .sizes import Sizes
+
+
+class Stream(NamedTuple):
+    """Between an `_out` boundary and the norm that follows.
+
+    hidden_RH    the summed rows, not normed yet
+    residual_RH  the residual in the same layout, not added yet; None where `hidden` carries it
+    batch, seq   of this rank's requests, so that attention can see [B, S, H]
+    """
+
+    hidden_RH: Tensor  # noqa: N815
+    residual_RH: Tensor | None  # noqa: N815
+    sizes: Sizes
+    batch: int
+    seq: int
