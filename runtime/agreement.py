@@ -44,7 +44,9 @@ def agree_on_forward(groups: Groups, mine: ForwardShape) -> list[ForwardShape]:
     try:
         dist.all_gather(list(table.unbind(0)), torch.tensor(mine, dtype=torch.int64), group=groups.control.handle)
     except RuntimeError as error:
-        raise BoundaryError(f"another rank is gone or stuck: {_first_line(error)}", where="start of the forward") from error
+        raise BoundaryError(
+            f"another rank is gone or stuck: {_first_line(error)}", where="start of the forward"
+        ) from error
     shapes = [ForwardShape(*row) for row in table.tolist()]
     attn_tp = groups.parallelism.attn_tp
     for rank, shape in enumerate(shapes):

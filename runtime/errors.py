@@ -15,7 +15,9 @@ class RefusedError(CommplanError):
 
     exit_code = 2
 
-    def __init__(self, message: str, *, field: str | None = None, value: object = None, file: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, field: str | None = None, value: object = None, file: str | None = None
+    ) -> None:
         super().__init__(message, kind="refused", file=file, field=field, value=value)
 
 

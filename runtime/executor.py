@@ -56,20 +56,38 @@ class Executor:
         self._complete_embeds = False
         self._compiled: dict[tuple[str, int], Callable[..., Any]] | None = None
         self._compile_options: dict[str, Any] = {}
+        self._element_bytes = 0
 
     # ---- set-up -----------------------------------------------------------------------------------------------------
 
     def attach(self, model: nn.Module, element_bytes: int) -> None:
         """Take over a sharded model: its layers' forwards, its final norm, its outer forward."""
         self.model = model
-        self._programs = build_programs(self.strategy, self.groups, self.backend, self.counters, element_bytes)
-        self._starts = {mode: [p.first for p in programs] for mode, programs in self._programs.items()}
+        self._element_bytes = element_bytes
+        self._build()
         for index, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
             layer._commplan, layer._commplan_index = self, index
             layer.forward = functools.partial(layer_forward, layer)
             self.mlps.append(_rows_of_mlp(layer.mlp))
         inner = model.forward
         model.forward = functools.wraps(inner)(functools.partial(self._outer_forward, inner))
+
+    def _build(self) -> None:
+        self._programs = build_programs(self.strategy, self.groups, self.backend, self.counters, self._element_bytes)
+        self._starts = {mode: [p.first for p in programs] for mode, programs in self._programs.items()}
+
+    def switch(self, strategy: StrategyFile) -> None:
+        """Execute another plan on the same sharded weights: same model, same parallelism. Counters start anew."""
+        for field in ("model", "parallelism"):
+            if getattr(strategy, field) != getattr(self.strategy, field):
+                raise RefusedError(
+                    "the weights are sharded for another", field=field, value=str(getattr(strategy, field))
+                )
+        self.strategy, self.counters = strategy, Counters()
+        self.forwards.clear()
+        if self._compiled is not None:
+            self._compiled = {}
+        self._build()
 
     # ---- what the runner calls ----------------------------------------------------------------------------------------
 
@@ -102,7 +120,9 @@ class Executor:
 
     def compile(self, **options: Any) -> None:
         """From now on run torch.compile'd graphs: one per (mode, range), made on first use."""
-        self._compiled, self._compile_options = {}, {"fullgraph": True, "dynamic": None, **options}
+        if self.groups.parallelism.attn_dp > 1:
+            raise RefusedError("graphs need row counts that the ranks agree on outside", field="parallelism.attn_dp")
+        self._compiled, self._compile_options = {}, {"fullgraph": True, "dynamic": True, **options}
 
     def _check_mode(self, mode: str) -> None:
         if mode not in self._programs:

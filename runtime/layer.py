@@ -25,7 +25,9 @@ def add_and_norm(executor: Executor, stream: Stream, norm: nn.Module) -> tuple[T
     return executor.backend.add_rms_norm(stream.hidden_RH, stream.residual_RH, norm)
 
 
-def cross_out(executor: Executor, bound: BoundOut, partial: Tensor, residual: Tensor | None, sizes: Sizes) -> tuple[Tensor, Tensor | None]:
+def cross_out(
+    executor: Executor, bound: BoundOut, partial: Tensor, residual: Tensor | None, sizes: Sizes
+) -> tuple[Tensor, Tensor | None]:
     """Sum the partial rows, and bring the residual to the same layout (None where the sum carries it)."""
     executor.at(bound.place, bound.count, partial.shape[0])
     if residual is None:

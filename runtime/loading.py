@@ -118,7 +118,9 @@ def _check_fit(file: StrategyFile, config: dict[str, Any]) -> None:
         raise RefusedError("quantised checkpoints are not supported yet", field="quantization_config")
     p = file.parallelism
     if p.ep not in (1, p.tp):
-        raise RefusedError(f"this runtime spreads experts over 1 or all {p.tp} ranks", field="parallelism.ep", value=p.ep)
+        raise RefusedError(
+            f"this runtime spreads experts over 1 or all {p.tp} ranks", field="parallelism.ep", value=p.ep
+        )
     for layer_range in (r for ranges in file.modes.values() for r in ranges):
         for op in (op for layer in layer_range.layers for op in (layer.attn_out, layer.mlp_out, layer.mlp_in)):
             if op.impl is not None and op.impl != file.hardware.backend:

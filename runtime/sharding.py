@@ -33,7 +33,9 @@ def register_styles(attention: DeviceMesh | None) -> None:
     class ShardOnly(TensorParallelLayer):  # type: ignore[misc]
         """Cuts a parameter along `dim`; `packed`: two halves side by side, each of them cut."""
 
-        def __init__(self, dim: int, *, packed: bool = False, mesh: DeviceMesh | None = None, bias: bool = True) -> None:
+        def __init__(
+            self, dim: int, *, packed: bool = False, mesh: DeviceMesh | None = None, bias: bool = True
+        ) -> None:
             self.dim, self.packed, self.mesh, self.bias = dim, packed, mesh, bias
 
         def install_forward(self, module: nn.Module, mesh: Any, **kwargs: Any) -> nn.Module:
@@ -110,7 +112,9 @@ def to_local(model: nn.Module) -> None:
                 parameter.requires_grad_(False)
 
 
-def cut_kv_heads(attention: nn.Module, names: tuple[str, ...], kv_heads: int, rank: int, ranks: int, heads: int) -> None:
+def cut_kv_heads(
+    attention: nn.Module, names: tuple[str, ...], kv_heads: int, rank: int, ranks: int, heads: int
+) -> None:
     """Fewer KV heads than ranks: each rank keeps the one head that its query heads read."""
     head_dim: int = attention.head_dim  # type: ignore[assignment]
     mine = rank * kv_heads // ranks

@@ -85,9 +85,7 @@ def check_rank(checkpoint: str, strategy_path: str, seed: int) -> list[ModeResul
         ]
         numerics = mode_numerics(strategy, mode)
         bound = _bound(numerics, dtype, largest)
-        results.append(
-            ModeResult(mode, len(executor.forwards), counts, worst, largest, numerics, bound, wrong)
-        )
+        results.append(ModeResult(mode, len(executor.forwards), counts, worst, largest, numerics, bound, wrong))
     return results
 
 

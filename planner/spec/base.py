@@ -104,7 +104,7 @@ def _message(kind: str, text: str, value: object) -> str:
         return _EXPECTED[kind]
     if kind == "greater_than_equal" and f"{SMALLEST:.12f}" in text:
         return f"should be greater than 0, and not below {SMALLEST:g}"
-    text = text.removeprefix("Value error, ")
+    text = text.removeprefix("Value error, ").replace("Tuple", "List").replace(" after validation", "")
     return (text[0].lower() + text[1:]).replace("input should", "should")
 
 

@@ -73,6 +73,8 @@ def _local_problems(strategy: StrategyFile, where: str, layer: int | None, bound
     numerics = numerics_class(boundary, op, strategy.parallelism)
     if numerics_rank(numerics) > numerics_rank(strategy.numerics):
         yield Problem(where, str(op), f"is {numerics}, looser than the {strategy.numerics} that the file allows")
+    if boundary == "embed_out" and op.residual is not None:
+        yield Problem(where, str(op), "there is no residual yet: leave `residual` out")
     if op.name != "latent_all_gather":
         return
     producer = "embed_out" if layer == 0 else f"{(layer or 0) - 1}.mlp_out"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from .base import Backend
 
 
 class NcclBackend(Backend):
-    """torch.distributed over NCCL."""
+    """torch.distributed over NCCL, with residual add and RMSNorm in one Triton kernel.
+
+    Inside torch.compile the plain expression stands instead: Inductor fuses it by itself.
+    """
 
     name = "nccl"
     device_type = "cuda"
@@ -16,11 +20,31 @@ class NcclBackend(Backend):
     def __init__(self) -> None:
         if not torch.cuda.is_available():
             raise ImportError("torch sees no CUDA device; plan for the hardware that is there (cpu-gloo on a CPU)")
+        from ..kernels import add_rms_norm
+
+        self._kernels = add_rms_norm
 
     def device(self, local_rank: int) -> torch.device:
         """GPU of the local rank, made current."""
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)
+
+    def rms_norm(self, x: Tensor, norm: torch.nn.Module) -> Tensor:
+        """RMSNorm in one kernel."""
+        if torch.compiler.is_compiling():
+            return super().rms_norm(x, norm)
+        return self._kernels.rms_norm(x.contiguous(), norm.weight, norm.variance_epsilon)  # type: ignore[arg-type]
+
+    def add_rms_norm(self, x: Tensor, residual: Tensor, norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
+        """Residual add and RMSNorm in one kernel."""
+        if torch.compiler.is_compiling():
+            return super().add_rms_norm(x, residual, norm)
+        return self._kernels.add_rms_norm(
+            x.contiguous(),
+            residual.contiguous(),
+            norm.weight,  # type: ignore[arg-type]
+            norm.variance_epsilon,  # type: ignore[arg-type]
+        )
 
 
 BACKEND = NcclBackend

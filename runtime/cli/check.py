@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from ..verification import ModeResult
 
 
-@click.command("check", short_help="Run a plan on a checkpoint and compare logits and executed ops with what they should be.")
+@click.command(
+    "check", short_help="Run a plan on a checkpoint and compare logits and executed ops with what they should be."
+)
 @click.argument("strategy")
 @click.option("--model", "checkpoint", required=True, help="Checkpoint directory (Hugging Face).")
 @click.option("--nproc", type=int, help="Ranks to spawn (default: the plan's tp).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random prompts.")
-@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds after which the ranks are ended.")
+@click.option(
+    "--timeout", type=float, default=600.0, show_default=True, help="Seconds after which the ranks are ended."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(strategy: str, checkpoint: str, nproc: int | None, seed: int, timeout: float, as_json: bool) -> None:
     """Run the plan in STRATEGY on a checkpoint, sharded over spawned ranks, and compare it with one process.

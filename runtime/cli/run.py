@@ -13,7 +13,9 @@ import click
 @click.option("--prompt", help="Text to go on from (needs a tokenizer in the checkpoint).")
 @click.option("--tokens", "token_ids", help="Token ids to go on from, as in 1,2,3.")
 @click.option("--max-new-tokens", type=int, default=16, show_default=True)
-@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds after which the ranks are ended.")
+@click.option(
+    "--timeout", type=float, default=600.0, show_default=True, help="Seconds after which the ranks are ended."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(
     strategy: str,

@@ -94,9 +94,7 @@ def bind_out(place: Place, groups: Groups, backend: Backend, count: Count) -> Bo
 def _sum(place: Place, groups: Groups, backend: Backend, partial: Layout, destination: Layout) -> Rows:
     op, p = place.op, groups.parallelism
     if op.name == "all_reduce_all_gather":
-        return lambda x, sizes: backend.all_gather(
-            backend.all_reduce(x.contiguous(), groups.attn_tp), groups.attn_dp
-        )
+        return lambda x, sizes: backend.all_gather(backend.all_reduce(x.contiguous(), groups.attn_tp), groups.attn_dp)
     if op.name == "reduce_scatter_all_reduce":
         return lambda x, sizes: backend.all_reduce(
             backend.reduce_scatter(x.contiguous(), groups.attn_dp), groups.attn_tp

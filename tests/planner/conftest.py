@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from .tiny_setups import SetupFolder
-
-settings.register_profile(
-    "planner",
-    deadline=None,
-    derandomize=True,
-    max_examples=25,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-settings.load_profile("planner")
 
 
 @pytest.fixture

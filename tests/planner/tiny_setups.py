@@ -1,13 +1,12 @@
-"""Small setups for tests: a model of a few layers on an invented machine, written to YAML and read like anyone's files."""
+"""Small setups for tests: models of a few layers on invented machines, written to YAML and read like anyone's files."""
 
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from commplan.planner.spec.loader import Setup, load_setup
 
@@ -193,5 +192,5 @@ class SetupFolder:
 
     def _write(self, kind: str, data: Mapping) -> Path:
         path = self.folder / f"{kind}-{next(_numbers)}.yaml"
-        path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+        path.write_text(json.dumps(data, indent=1), encoding="utf-8")  # JSON is YAML in flow style
         return path

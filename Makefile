@@ -1,0 +1,82 @@
+# Every target works from a fresh clone: it sets up .venv first, and skips that when nothing has changed.
+# Needs GNU make, and Python 3.11 or newer: `make PYTHON=python3.12 test` names another one than python3.
+
+PYTHON ?= python3
+ENVIRONMENT ?= cpu
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+CONSTRAINTS := constraints/$(ENVIRONMENT).txt
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS)
+# What is installed: the planner alone, or everything that checks, tests and benchmarks need.
+PLANNER := .venv/planner-$(ENVIRONMENT).stamp
+EVERYTHING := .venv/everything-$(ENVIRONMENT).stamp
+
+DEMO_CASES := qwen3-32b-a2-tp2 deepseek-r1-h20-tp8 deepseek-v3-a3-tp16 qwen3.5-397b-h200-dp4
+DEMO_FILES := $(DEMO_CASES:%=build/demo/%.yaml)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test check fmt bench clean FORCE
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(DEMO_FILES) ## plan four published cases, check the files, explain one choice
+	@echo
+	$(BIN)/commplan validate $(DEMO_FILES)
+	@printf '\nWhy is layer 12 of DeepSeek-R1 on H20 not INT8?\n'
+	$(BIN)/commplan explain deepseek-r1-h20-tp8 --strategy build/demo/deepseek-r1-h20-tp8.yaml --layer 12 --op int8_all_reduce
+
+build/demo/%.yaml: FORCE | $(PLANNER)
+	@mkdir -p $(@D) && echo
+	$(BIN)/commplan plan $* -o $@
+
+test: check ## run the checks, then all tests
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+check: $(EVERYTHING) ## lint, formatting, types, who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy planner
+	$(BIN)/lint-imports --no-logo
+
+fmt: $(EVERYTHING) ## format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(EVERYTHING) ## time the planner, measure the error of INT8 sums
+	$(BIN)/python benchmarks/planner/speed.py
+	$(BIN)/python benchmarks/planner/int8_error.py
+
+clean: ## remove .venv and everything else that make has made
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- set-up ----------------------------------------------------------------------------------------------------------
+
+OLD_PYTHON = import sys; sys.exit("commplan needs Python 3.11 or newer, but $(1) is %d.%d. Name another one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)
+
+# Makes .venv, unless a usable one is there.
+define MAKE_VENV
+	@if ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
+	  command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; name a Python, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }; \
+	  $(PYTHON) -c '$(call OLD_PYTHON,$(PYTHON))' || exit 1; \
+	  echo "Creating .venv with $$($(PYTHON) --version)"; \
+	  $(PYTHON) -m venv --clear .venv || { echo "$(PYTHON) cannot create a virtual environment; Debian and Ubuntu have it in the package python3-venv" >&2; exit 1; }; \
+	fi
+	@$(BIN)/python -c '$(call OLD_PYTHON,the one in .venv)'
+endef
+
+$(PLANNER): pyproject.toml $(CONSTRAINTS)
+	$(MAKE_VENV)
+	@echo "Installing commplan (seconds)"
+	@$(PIP) --quiet setuptools
+	@$(PIP) --quiet --no-build-isolation --editable .
+	@touch $@
+
+$(EVERYTHING): $(PLANNER)
+	@echo "Installing what tests need (a minute, most of it PyTorch)"
+	$(PIP) --no-build-isolation --editable '.[runtime,test]'
+	@touch $@

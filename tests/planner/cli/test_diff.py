@@ -1,0 +1,110 @@
+"""`diff` shows which decisions changed between two strategy files, over which tokens and layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .commandline import answer, refused, run
+
+R1 = "deepseek-r1-h20-tp8"
+
+
+def planned(folder: Path, deployment: str, *options: str) -> Path:
+    path = folder / f"{deployment}{len(list(folder.iterdir()))}.yaml"
+    answer("plan", deployment, "-o", path, *options)
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return planned(tmp_path, R1)
+
+
+def test_a_file_does_not_differ_from_itself(file: Path) -> None:
+    assert answer("diff", file, file) == {"made_for": [], "changes": []}
+    assert run("diff", file, file).out == "The decisions are the same.\n"
+
+
+def test_predictions_are_no_decisions(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    lines = [line for line in file.read_text().splitlines() if "predicted:" not in line]
+    other.write_text("\n".join(lines) + "\n")
+    assert answer("diff", file, other) == {"made_for": [], "changes": []}
+
+
+def test_a_changed_op_is_one_change_with_its_layers(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    old = "    - {layers: 0-60, attn_out: all_reduce, mlp_out: all_reduce}\n"
+    new = (
+        "    - {layers: 0-9, attn_out: all_reduce, mlp_out: all_reduce}\n"
+        "    - {layers: '10-19,30', attn_out: reduce_scatter_all_gather, mlp_out: all_reduce}\n"
+        "    - {layers: '20-29,31-60', attn_out: all_reduce, mlp_out: all_reduce}\n"
+    )
+    other.write_text(file.read_text().replace(old, new, 1))
+    (change,) = answer("diff", file, other)["changes"]
+    assert change == {
+        "mode": "prefill",
+        "first": 1,
+        "last": 112,
+        "layers": "10-19,30",
+        "boundary": "attn_out",
+        "before": "all_reduce",
+        "after": "reduce_scatter_all_gather",
+    }
+    assert "10-19,30" in run("diff", file, other).out
+
+
+def test_a_moved_edge_shows_only_the_tokens_between_the_two_edges(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    text = file.read_text().split("  decode:")
+    text[0] = text[0].replace("tokens: [1, 112]", "tokens: [1, 100]").replace("tokens: [113,", "tokens: [101,")
+    other.write_text("  decode:".join(text))
+    changes = answer("diff", file, other)["changes"]
+    assert {(c["first"], c["last"]) for c in changes} == {(101, 112)}
+    assert {c["boundary"] for c in changes} == {"embed_out", "attn_in", "attn_out", "mlp_out", "head_in"}
+
+
+def test_tokens_that_one_file_does_not_plan_are_shown(file: Path, tmp_path: Path) -> None:
+    shorter = planned(tmp_path, R1, "--set=modes.prefill.tokens=[1, 8192]", "--set=modes.decode.tokens=[1, 512]")
+    report = answer("diff", file, shorter)
+    assert report["made_for"][0]["field"] == "deployment.fingerprint"
+    (change,) = report["changes"]
+    assert (change["first"], change["last"]) == (8193, 16384)
+    assert (change["before"], change["after"]) == ("planned", "not planned")
+
+
+def test_a_mode_that_one_file_lacks_is_shown(file: Path, tmp_path: Path) -> None:
+    other = planned(tmp_path, R1, "--set=modes.target_verify={tokens: [1, 8], context_tokens: 8, draft_tokens: 2}")
+    changes = [c for c in answer("diff", file, other)["changes"] if c["mode"] == "target_verify"]
+    assert [(c["before"], c["after"]) for c in changes] == [("not planned", "planned")]
+
+
+def test_files_of_different_models_say_what_they_were_made_for(file: Path, tmp_path: Path) -> None:
+    other = planned(tmp_path, "qwen3-235b-h200-dp4")
+    report = answer("diff", file, other)
+    fields = {item["field"]: (item["before"], item["after"]) for item in report["made_for"]}
+    assert fields["model"] == ("DeepSeek-R1", "Qwen3-235B-A22B")
+    assert fields["hardware"] == ("h20-8", "h200-8")
+    assert fields["parallelism.attn_dp"] == ("1", "4")
+    assert "parallelism.tp" not in fields
+    assert any(c["before"] == "no such layer" for c in report["changes"])
+    out = run("diff", file, other).out
+    assert out.startswith("Made for something else\n")
+
+
+def test_diff_is_the_mirror_of_itself(file: Path, tmp_path: Path) -> None:
+    other = planned(tmp_path, "deepseek-r1-h200-tp2")
+    there, back = answer("diff", file, other)["changes"], answer("diff", other, file)["changes"]
+    mirrored = [c | {"before": c["after"], "after": c["before"]} for c in back]
+    assert sorted(map(str, there)) == sorted(map(str, mirrored))
+
+
+def test_a_file_that_cannot_be_loaded_is_named(file: Path, tmp_path: Path) -> None:
+    missing, illegal = tmp_path / "no.yaml", tmp_path / "illegal.yaml"
+    illegal.write_text(file.read_text().replace("mlp_out: all_reduce", "mlp_out: none", 1))
+    assert refused("diff", missing, file)["file"] == str(missing)
+    error = refused("diff", file, illegal)
+    assert (error["kind"], error["file"]) == ("illegal_plan", str(illegal))
+    assert error["field"] == "modes.prefill[0].layers.0.mlp_out"

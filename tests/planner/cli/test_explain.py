@@ -1,0 +1,199 @@
+"""`explain` says of every op that any strategy offers at a boundary what it would cost, or why it cannot stand there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commplan.planner.layout import BOUNDARIES, FORWARD_BOUNDARIES
+from commplan.planner.spec.loader import preset_names
+from commplan.planner.strategies import strategies
+
+from .commandline import answer, refused, run
+
+R1, PLAIN, ATTENTION_DP = "deepseek-r1-h20-tp8", "qwen3-32b-h200-tp2", "qwen3-235b-h200-dp4"
+
+
+def names(explanation: dict[str, Any], legal: bool | None = None) -> set[str]:
+    """Names of the ops explained, the chosen one included."""
+    boundary = explanation["boundary"]
+    options = [explanation["chosen"], *explanation["alternatives"]]
+    spelled = [o["ops"][boundary] for o in options if legal is None or o["legal"] == legal]
+    return {op if isinstance(op, str) else next(iter(op)) for op in spelled}
+
+
+def slower(option: dict[str, Any]) -> float:
+    return float(option["slower_by_us"])
+
+
+@pytest.mark.parametrize("deployment", [R1, PLAIN, ATTENTION_DP, "deepseek-v3-a3-tp16", "qwen3.5-397b-h200-dp8"])
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_every_offered_op_gets_a_time_or_a_reason(deployment: str, boundary: str) -> None:
+    explanation = answer("explain", deployment, "--boundary", boundary)
+    offered = {offer.op.name for s in strategies().values() for offer in s.offers.get(boundary, ())}
+    assert names(explanation) >= offered
+    for option in explanation["alternatives"]:
+        assert option["reason"]
+        assert option["legal"] is False or option["time_us"] is not None
+
+
+@pytest.mark.parametrize("deployment", preset_names("deployments"))
+def test_no_alternative_beats_the_plan_by_more_than_its_range_may_lose(deployment: str) -> None:
+    """At both ends of every range, where the search has looked; the loss is recorded with the range."""
+    for mode, ranges in answer("plan", deployment)["modes"].items():
+        for item in ranges:
+            for tokens in item["tokens"]:
+                where = ("--mode", mode, "--tokens", tokens)
+                explanation = answer("explain", deployment, *where)
+                gains = [-slower(o) for o in explanation["alternatives"] if o["legal"]]
+                allowed = max(0.005, item["worst_loss"]) * explanation["chosen"]["step_us"]
+                assert max(gains, default=0.0) <= allowed * 1.0001
+
+
+def test_without_a_range_tolerance_no_alternative_beats_the_plan() -> None:
+    explanation = answer("explain", R1, "--tokens", 4096, "--set=search.range_tolerance=0")
+    assert min(slower(o) for o in explanation["alternatives"] if o["legal"]) >= 0
+
+
+def test_why_is_layer_12_of_my_prefill_not_int8() -> None:
+    """Because the deployment allows no quantised sum: and it would not even be faster on this machine."""
+    explanation = answer("explain", R1, "--mode", "prefill", "--layer", 12, "--op", "int8_all_reduce")
+    assert explanation["alternatives"]
+    for option in explanation["alternatives"]:
+        assert option["legal"] is False
+        assert "numerics.loosest is reordered" in option["reason"]
+        assert "slower by" in option["reason"]
+    assert names(explanation) == {"all_reduce", "int8_all_reduce"}
+
+
+def test_where_quantised_sums_are_allowed_the_answer_is_a_price() -> None:
+    explanation = answer("explain", PLAIN, "--layer", 12, "--op", "int8_all_reduce")
+    prices = [o for o in explanation["alternatives"] if o["legal"]]
+    assert prices
+    assert all("a step" in o["reason"] for o in prices)
+
+
+def test_a_forbidden_op_is_answered_with_the_rule() -> None:
+    rule = "--set=numerics.forbid=[{op: latent_all_gather}, {op: reduce_scatter, boundary: attn_out}]"
+    explanation = answer("explain", R1, "--layer", 12, "--boundary", "attn_in", rule)
+    reasons = [o["reason"] for o in explanation["alternatives"] if "latent_all_gather" in o["ops"]["attn_in"]]
+    assert reasons and all("numerics.forbid[0]" in reason for reason in reasons)
+
+
+def test_an_op_beside_a_pin_is_answered_with_the_pin() -> None:
+    pin = "--set=numerics.pin=[{op: all_reduce, boundary: attn_out, layers: 12}]"
+    pinned = answer("explain", PLAIN, "--layer", 12, "--op", "reduce_scatter", pin)
+    assert {"numerics.pin[0] wants all_reduce" in o["reason"] for o in pinned["alternatives"]} == {True}
+    free = answer("explain", PLAIN, "--layer", 13, "--op", "reduce_scatter", pin)
+    assert any(o["legal"] for o in free["alternatives"])
+
+
+def test_an_op_that_the_executor_lacks_is_answered_with_the_executor() -> None:
+    explanation = answer("explain", "qwen2.5-72b-h100-tp4", "--op", "reduce_scatter")
+    assert explanation["alternatives"]
+    assert all("executor sglang" in o["reason"] for o in explanation["alternatives"])
+
+
+def test_an_op_without_room_is_answered_with_the_limit() -> None:
+    limit = "--set=limits.activation_memory_gb=0.9"
+    explanation = answer("explain", "qwen3-32b-l40s-tp4", "--op", "int8_all_reduce", limit)
+    assert any("0.9 GB" in o["reason"] for o in explanation["alternatives"])
+
+
+def test_mixed_comm_is_refused_for_want_of_attention_dp() -> None:
+    explanation = answer("explain", PLAIN, "--op", "all_reduce_all_gather")
+    assert all("attn_dp is 1" in o["reason"] for o in explanation["alternatives"])
+    assert explanation["alternatives"]
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("layer", [0, 93])
+def test_attention_dp_is_explained_at_every_boundary(boundary: str, layer: int) -> None:
+    place = () if boundary in FORWARD_BOUNDARIES else ("--layer", layer)
+    explanation = answer("explain", ATTENTION_DP, "--mode", "decode", "--boundary", boundary, *place)
+    assert explanation["chosen"]["legal"]
+    if boundary == "attn_out":
+        assert names(explanation, legal=True) >= {"all_reduce", "reduce_scatter", "all_reduce_all_gather"}
+
+
+def test_the_breakdown_adds_up_for_a_person_too() -> None:
+    out = run("explain", R1, "--layer", 12).out
+    assert "Chosen for" in out and "Whole step" in out and "Not possible here" in out
+    assert "all_reduce(residual=fold)" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "accepted"),
+    [
+        (("--layer", 61), "layer", "0-60"),
+        (("--layer", -1), "layer", "0-60"),
+        (("--boundary", "attn"), "boundary", "attn_in"),
+        (("--boundary", "head_in", "--layer", 3), "layer", "belongs to no layer"),
+        (("--mode", "prefil"), "--mode", "'prefill'"),
+        (("--mode", "mixed"), "--mode", "decode"),
+        (("--tokens", 0), "--tokens", "1 to 16384"),
+        (("--tokens", 16385), "--tokens", "1 to 16384"),
+        (("--op", "int8"), "--op", "'int8_all_reduce'"),
+        (("--strategy", "no.yaml"), None, "no such file"),
+    ],
+)
+def test_a_place_that_is_not_there_is_refused(options: tuple[object, ...], field: str | None, accepted: str) -> None:
+    error = refused("explain", R1, *options)
+    assert error["field"] == field
+    assert accepted in error["message"]
+
+
+# ---- the choices of a file -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.yaml"
+    answer("plan", R1, "-o", path)
+    return path
+
+
+def test_a_file_is_explained_like_the_plan_it_holds(file: Path) -> None:
+    for boundary in BOUNDARIES:
+        place = ("--boundary", boundary, "--tokens", 4096)
+        assert answer("explain", R1, *place, "--strategy", file) == answer("explain", R1, *place)
+
+
+def test_a_hand_edit_is_explained_as_it_stands_and_what_it_costs(file: Path) -> None:
+    """Layer 60 sums its MLP output with a plain all-reduce; the planner's own choice is then the faster alternative."""
+    text = file.read_text()
+    run_of_layers = next(line for line in text.splitlines() if "layers: 1-60" in line)
+    edited = (
+        run_of_layers.replace("1-60", "1-59")
+        + "\n"
+        + run_of_layers.replace("1-60", "60").replace("mlp_out: reduce_scatter", "mlp_out: all_reduce")
+    )
+    file.write_text(text.replace(run_of_layers, edited, 1).replace("    head_in: all_gather\n", "", 1))
+    place = ("--boundary", "mlp_out", "--layer", 60, "--tokens", 16384)
+    explanation = answer("explain", R1, *place, "--strategy", file)
+    assert explanation["chosen"]["ops"] == {"mlp_out": "all_reduce"}
+    best = min(explanation["alternatives"], key=lambda o: (not o["legal"], o["step_us"]))
+    assert best["ops"] == {"mlp_out": "reduce_scatter"}
+    assert best["slower_by_us"] < 0
+    assert best["step_us"] == answer("explain", R1, *place)["chosen"]["step_us"]
+
+
+def test_a_file_for_another_model_split_or_mode_is_refused(file: Path, tmp_path: Path) -> None:
+    expected = {
+        ("deepseek-r1-h200-tp2",): "parallelism.tp",
+        ("qwen3-32b-h200-tp2",): "model.fingerprint",
+        (R1, "--set=modes.mixed={tokens: [1, 8], sequence_tokens: 8, context_tokens: 8, decode_fraction: 0.5}",
+         "--mode", "mixed"): "modes.mixed",
+        (R1, "--set=modes.prefill.tokens=[1, 32768]"): "modes.prefill",
+    }  # fmt: skip
+    for arguments, field in expected.items():
+        error = refused("explain", *arguments, "--strategy", file)
+        assert (error["file"], error["field"]) == (str(file), field)
+
+
+def test_an_illegal_file_is_refused_before_anything_is_explained(file: Path) -> None:
+    file.write_text(file.read_text().replace("{residual: fold}", "{residual: gather}, mlp_in: all_gather", 1))
+    error = refused("explain", R1, "--strategy", file)
+    assert error["file"] == str(file)

@@ -1,0 +1,69 @@
+"""Good input whose constraints leave no plan: exit code 3, and the constraint that does it is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .commandline import answer, refused
+
+L40S, SGLANG = "qwen3-32b-l40s-tp4", "qwen2.5-72b-h100-tp4"
+INT8, SCATTER = "{op: int8_all_reduce, boundary: attn_out}", "{op: reduce_scatter, boundary: attn_out}"
+
+NO_PLAN: list[tuple[str, list[str], str, list[str]]] = [
+    (L40S, [f"numerics.pin=[{INT8}]", "numerics.forbid=[{op: int8_all_reduce}]"], "modes.prefill", ["numerics.pin", "numerics.forbid"]),
+    (L40S, [f"numerics.pin=[{INT8}]", "numerics.loosest=reordered"], "modes.prefill", ["numerics.pin", "loosest reordered"]),
+    (L40S, [f"numerics.pin=[{INT8}]", "numerics.error_budget=0.001"], "numerics.error_budget", ["0.07"]),
+    (L40S, [f"numerics.pin=[{SCATTER}]", "numerics.loosest=exact"], "modes.prefill", ["numerics.pin", "loosest exact"]),
+    (L40S, ["numerics.pin=[{op: none, boundary: attn_out}]"], "modes.prefill", ["attn_out", "numerics.pin"]),
+    (L40S, ["numerics.forbid=[{op: none, boundary: mlp_in}, {op: reduce_scatter}]"], "modes.prefill", ["mlp_in", "numerics.forbid"]),
+    (L40S, ["numerics.pin=[{op: latent_all_gather, boundary: attn_in}]"], "modes.prefill", ["attn_in", "numerics.pin"]),
+    (L40S, ["numerics.pin=[{op: none, boundary: mlp_out, layers: 7}]"], "modes.prefill", ["7.mlp_out"]),
+    (L40S, ["numerics.pin=[{op: none, boundary: mlp_out, modes: [decode]}]"], "modes.decode", ["mlp_out in decode"]),
+    (L40S, ["limits.activation_memory_gb=0.001"], "limits.activation_memory_gb", ["0.001 GB", "prefill"]),
+    (SGLANG, [f"numerics.pin=[{SCATTER}]"], "modes.prefill", ["executor sglang", "attn_out"]),
+    ("qwen3-235b-h200-dp4", ["executor=sglang"], "modes.prefill", ["executor sglang", "embed_out"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("deployment", "overrides", "field", "named"), NO_PLAN)
+def test_no_plan_is_left(deployment: str, overrides: list[str], field: str, named: list[str]) -> None:
+    error = refused("plan", deployment, *(f"--set={text}" for text in overrides), code=3)
+    assert error["kind"] == "no_legal_plan"
+    assert error["file"].endswith(f"{deployment}.yaml")
+    assert error["field"] == field
+    for name in named:
+        assert name in error["message"]
+
+
+def test_explain_answers_the_same_as_plan_where_no_plan_is_left() -> None:
+    overrides = ("--set=limits.activation_memory_gb=0.001",)
+    assert refused("explain", L40S, *overrides, code=3) == refused("plan", L40S, *overrides, code=3)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [f"numerics.pin=[{INT8}]"],
+        [f"numerics.pin=[{INT8}]", "numerics.error_budget=0.08"],
+        [f"numerics.pin=[{SCATTER}]"],
+        ["numerics.forbid=[{op: all_reduce}]"],
+        ["numerics.forbid=[{op: int8_all_reduce, layers: 0-31}]"],
+    ],
+)
+def test_the_same_constraints_loosened_leave_a_plan_that_keeps_them(overrides: list[str]) -> None:
+    options = [f"--set={text}" for text in overrides]
+    plan = answer("plan", L40S, *options)
+    assert plan["modes"]
+    chosen = _chosen_op(options)
+    for text in overrides:
+        if text.startswith("numerics.pin"):
+            assert chosen in text
+        elif text.startswith("numerics.forbid"):
+            assert f"op: {chosen}}}" not in text and f"op: {chosen}," not in text
+
+
+def _chosen_op(options: list[str]) -> str:
+    spelled: Any = answer("explain", L40S, "--layer", 12, *options)["chosen"]["ops"]["attn_out"]
+    return spelled if isinstance(spelled, str) else next(iter(spelled))

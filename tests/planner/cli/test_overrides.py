@@ -1,0 +1,99 @@
+"""`--set FIELD=VALUE` reaches any field of the deployment, the model and the hardware, and refuses everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .commandline import answer, refused
+
+SMALL = "qwen3-0.6b-cpu-tp2"
+
+
+@pytest.mark.parametrize("text", ["", "tp", "=4", "parallelism..tp=4", ".tp=4", "parallelism.=4", " =4"])
+def test_a_text_without_field_or_value_is_refused(text: str) -> None:
+    error = refused("plan", SMALL, f"--set={text}")
+    assert (error["field"], error["value"]) == ("--set", text)
+    assert "FIELD=VALUE" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "message"),
+    [
+        ("parallelism.tp.size=4", "parallelism.tp.size", "'tp' holds a plain value"),
+        ("name.short=x", "name.short", "'name' holds a plain value"),
+        ("model.hidden_size.x=1", "model.hidden_size.x", "'hidden_size' holds a plain value"),
+        ("hardware.name.x=1", "hardware.name.x", "'name' holds a plain value"),
+        ("parallelism.tp=[2", "parallelism.tp", "not valid YAML"),
+        ("parallelism.tp=&a 2", "parallelism.tp", "anchors"),
+        ("parallelism.tp=!!int 2", "parallelism.tp", "tags"),
+        ("parallelism={tp: 2, tp: 4}", "parallelism", "duplicate key"),
+    ],
+)
+def test_a_text_that_cannot_be_applied_is_refused(text: str, field: str, message: str) -> None:
+    error = refused("plan", SMALL, f"--set={text}")
+    assert (error["file"], error["field"]) == ("--set", field)
+    assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value", "message"),
+    [
+        ("parallelism.tp=", "parallelism.tp", None, "whole number"),
+        ("parallelism.tp=four", "parallelism.tp", "four", "a plain number"),
+        ("parallelism.tpp=4", "parallelism.tpp", None, "'tp'"),
+        ("paralelism.tp=4", "paralelism", None, "'parallelism'"),
+        ("modes.prefill.tokens=[8]", "modes.prefill.tokens", "[8]", "[min, max]"),
+        ("modes.prefill.tokens[0]=8", "modes.prefill.tokens[0]", None, "'tokens'"),
+        ("modes.prefil.tokens=[1, 8]", "modes.prefil", None, "'prefill'"),
+        ("hardware.links.intra_node.bandwith_gb_per_s=9", "links.intra_node.bandwith_gb_per_s", None, "bandwidth"),
+        ("hardware.links.intra_node.bandwidth_gb_per_s=fast", "links.intra_node.bandwidth_gb_per_s.value", "fast", "plain"),
+        ("hardware.links.intra_node.bandwidth_gb_per_s=-9", "links.intra_node.bandwidth_gb_per_s.value", -9, "than 0"),
+        ("hardware.links.intra_node.bandwidth_gb_per_s=1e-300", "links.intra_node.bandwidth_gb_per_s.value", 1e-300, "1e-12"),
+        ("hardware.links.intra_node.latency_us=1e300", "links.intra_node.latency_us.value", 1e300, "less than"),
+        ("hardware.links.intra_node.efficiency=1.5", "links.intra_node.efficiency.value", 1.5, "less than or equal to 1"),
+        ("hardware.links.intra_node.topology=ring", "links.intra_node.topology", "ring", "'full_mesh'"),
+        ("hardware.links.intra_node=3", "links.intra_node", 3, "a mapping"),
+        ("hardware.links=fast", "links", "fast", "a mapping"),
+        ("hardware.num_nodes=2", "links.inter_node", None, "num_nodes is 2"),
+        ("hardware.calibrations=[{file: no-such-table}]", "calibrations[0].file", "no-such-table", "accepted"),
+        ("model.num_hidden_layers=0", "num_hidden_layers", 0, "greater than 0"),
+        ("model.num_hidden_layers=10001", "num_hidden_layers", 10001, "10000"),
+        ("model.num_key_value_heads=3", "num_key_value_heads", 3, "num_attention_heads 16"),
+        ("model.dense_layers=[28]", "dense_layers", 28, "0-27"),
+        ("model.tie_word_embeddings=maybe", "tie_word_embeddings", "maybe", "true or false"),
+        ("model.kv_lora_rank=512", "qk_nope_head_dim", None, "missing"),
+    ],
+)  # fmt: skip
+def test_a_value_that_its_file_would_not_accept_is_refused(text: str, field: str, value: Any, message: str) -> None:
+    error = refused("plan", SMALL, f"--set={text}")
+    assert (error["field"], error["value"]) == (field, value)
+    assert message in error["message"]
+
+
+def test_a_later_override_wins() -> None:
+    once = answer("plan", SMALL, "--set=parallelism.tp=1")
+    assert answer("plan", SMALL, "--set=parallelism.tp=4", "--set=parallelism.tp=1") == once
+    assert answer("plan", SMALL, "--set= parallelism.tp = 1") == once
+
+
+def test_an_overridden_figure_is_assumed_and_says_so() -> None:
+    link = "hardware.links.intra_node.bandwidth_gb_per_s"
+    plan = answer("plan", SMALL, f"--set={link}=0.01")
+    assert {r["source"] for ranges in plan["modes"].values() for r in ranges} == {"assumed"}
+
+
+def test_a_slower_link_never_makes_a_step_faster() -> None:
+    steps = []
+    for bandwidth in (1000, 100, 10, 1):
+        link = f"--set=hardware.links.intra_node.bandwidth_gb_per_s={bandwidth}"
+        ranges = answer("plan", "qwen3-32b-h200-tp2", link)["modes"]["prefill"]
+        steps.append(ranges[-1]["step_us"])
+    assert steps == sorted(steps)
+
+
+def test_overrides_can_add_a_mode() -> None:
+    work = "{tokens: [1, 8], context_tokens: 64, draft_tokens: 4}"
+    plan = answer("plan", SMALL, f"--set=modes.target_verify={work}")
+    assert list(plan["modes"]) == ["prefill", "decode", "target_verify"]

@@ -1,0 +1,85 @@
+"""`validate` proves strategy files legal for their model, split, modes and executor, and lists what is wrong with others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from commplan.planner.spec.loader import preset_names
+
+from .commandline import answer, run
+
+R1 = "deepseek-r1-h20-tp8"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.yaml"
+    answer("plan", R1, "-o", path)
+    return path
+
+
+def errors(path: Path) -> list[dict[str, str]]:
+    result = run("validate", path, "--json")
+    found: list[dict[str, str]] = result.json["files"][0]["errors"]
+    assert result.code == (2 if found else 0)
+    assert result.json["files"][0]["legal"] is not found or not found
+    return found
+
+
+@pytest.mark.parametrize("deployment", preset_names("deployments"))
+def test_the_plan_of_every_preset_is_legal(deployment: str, tmp_path: Path) -> None:
+    answer("plan", deployment, "-o", tmp_path / "plan.yaml")
+    assert errors(tmp_path / "plan.yaml") == []
+    result = run("validate", tmp_path / "plan.yaml")
+    assert (result.code, result.out) == (0, f"{tmp_path / 'plan.yaml'}: legal\n")
+
+
+def test_one_illegal_file_among_legal_ones_fails_the_command_and_is_named(file: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(file.read_text().replace("head_in: all_gather", "head_in: none", 1))
+    result = run("validate", file, bad, file)
+    assert result.code == 2
+    assert result.out.splitlines()[:2] == [f"{file}: legal", f"{bad}: illegal"]
+    assert "head_in" in result.out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "reason"),
+    [
+        ("executor: transformers", "executor: sglang", "modes.prefill[1].embed_out", "executor sglang cannot run reduce_scatter"),
+        ("executor: transformers", "executor: vllm", "executor", "accepted: plan_only, sglang, transformers"),
+        ("DeepseekV3ForCausalLM", "LlamaForCausalLM", "executor", "no adapter for LlamaForCausalLM"),
+        ("backend: nccl", "backend: mpi", "hardware.backend", "no such impl"),
+        ("attn_out: all_reduce,", "attn_out: {all_reduce: {impl: flashinfer_mixed}},", "modes.prefill[0].layers.0.attn_out", "flashinfer_mixed"),
+        ("latent_width: 2112", "latent_width: 0", "modes.prefill[1].layers.0.attn_in", "q_lora_rank"),
+        ("numerics: reordered", "numerics: exact", "modes.prefill[1].embed_out", "looser than the exact"),
+        ("tp: 8, attn_dp: 1", "tp: 8, attn_dp: 2", "modes.prefill[0].layers.0.mlp_in", "all_gather"),
+        ("tp: 8, attn_dp: 1", "tp: 8, attn_dp: 3", "parallelism.attn_dp", "does not divide tp 8"),
+    ],
+)  # fmt: skip
+def test_what_a_file_is_made_for_is_part_of_its_legality(
+    old: str, new: str, field: str, reason: str, file: Path
+) -> None:
+    file.write_text(file.read_text().replace(old, new, 1))
+    found = errors(file)
+    assert any(field == e["field"] and reason in e["reason"] for e in found), found
+
+
+def test_an_unknown_executor_does_not_hide_an_illegal_op(file: Path) -> None:
+    text = file.read_text().replace("executor: transformers", "executor: vllm")
+    file.write_text(text.replace("mlp_out: all_reduce", "mlp_out: none", 1))
+    assert {"executor", "modes.prefill[0].layers.0.mlp_out"} <= {e["field"] for e in errors(file)}
+
+
+def test_every_range_is_looked_at(file: Path) -> None:
+    file.write_text(file.read_text().replace("embed_out: all_reduce\n", "embed_out: none\n"))
+    assert {e["field"] for e in errors(file)} == {"modes.prefill[0].embed_out", "modes.decode[0].embed_out"}
+
+
+def test_a_whole_deployment_is_no_strategy_file() -> None:
+    from importlib.resources import files
+
+    path = Path(str(files("commplan.configs"))) / "deployments" / f"{R1}.yaml"
+    assert "not a commplan strategy file" in errors(path)[0]["reason"]

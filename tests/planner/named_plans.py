@@ -1,0 +1,36 @@
+"""Plans named by their ops, whatever the policy says of them, and what their parts cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from commplan.planner.graph import Restriction
+from commplan.planner.ops import parse
+from commplan.planner.planning import ModePlanner
+from commplan.planner.search import Plan
+from commplan.planner.spec.loader import load_setup
+
+
+def planner_of(deployment: str, mode: str, *overrides: str) -> ModePlanner:
+    return ModePlanner(load_setup(deployment, overrides), mode)
+
+
+def named(planner: ModePlanner, tokens: int, strategies: tuple[str, ...] | None = None, **ops: object) -> Plan:
+    """The cheapest plan that has these ops (as a strategy file spells them) wherever they are legal."""
+    only = tuple((boundary, parse(op, boundary)) for boundary, op in ops.items())
+    return planner.best(tokens, Restriction(strategies=strategies, policy=False, only=only))
+
+
+def parts_us(planner: ModePlanner, plan: Plan, tokens: int, boundaries: tuple[str, ...] = ()) -> Counter[str]:
+    """Time by category (wire, norm, latent_gemm, ...) over the whole forward, or at some boundaries alone."""
+    found: Counter[str] = Counter()
+    for edge, count in plan.counted:
+        if not boundaries or edge.boundary in boundaries:
+            for term in edge.terms:
+                found[term.category] += count * planner.costs.estimate(term, tokens).total_us  # type: ignore[assignment]
+    return found
+
+
+def ops_at(plan: Plan, boundary: str) -> Counter[str]:
+    """How often each op stands at a boundary."""
+    return Counter(str(edge.op) for edge in plan.edges if edge.boundary == boundary)

@@ -1,0 +1,128 @@
+"""With an error budget the plan is the cheapest whose quantised sums keep it: all subsets of small models are tried."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commplan.planner.cost.numerics import relative_rms_error
+from commplan.planner.errors import NoLegalPlanError
+from commplan.planner.graph import Restriction
+from commplan.planner.ops import Op
+from commplan.planner.planning import ModePlanner
+from commplan.planner.search import Plan
+
+from .brute_force import QUANTIZED, Move, World, listed
+from .brute_force_costs import Prices
+from .random_machines import examples, sizes
+from .tiny_setups import Machine, dense_model, latent_model
+
+# Weights have three decimals, so that their squares are exact in the search's resolution of one millionth.
+weights = st.integers(1, 3000).map(lambda n: n / 1000)
+GATHER = relative_rms_error(Op("int8_all_reduce", algorithm="gather"), 2)
+SLOW_LINKS = Machine(link_gb_per_s=1, hop_us=0.1, call_us=0.1, kernel_us=0.1)
+
+
+def squared_errors(moves: tuple[Move, ...], sensitivity: dict[str, list[float]], group_size: int) -> Fraction:
+    total = Fraction(0)
+    for index, move in enumerate(moves):
+        if move.numerics == QUANTIZED:
+            error = relative_rms_error(Op(move.name, algorithm=move.algorithm), group_size)
+            weight = sensitivity[move.boundary][(index - 1) // 4]
+            total += Fraction(repr(error)) ** 2 * Fraction(repr(weight)) ** 2
+    return total
+
+
+def int8_places(plan: Plan) -> list[tuple[int, str]]:
+    return [(i, e.boundary) for i, layer in enumerate(plan.layers) for e in layer if e.op.name == "int8_all_reduce"]
+
+
+INT8_OR_PLAIN = frozenset({"reduce_scatter", "reduce_scatter_all_gather"})
+WORLDS = {
+    "every op, two layers": (World(2, 2), dense_model(2)),
+    "every op, two layers with latents": (World(2, 2, latent=True), latent_model(2)),
+    "INT8 or not, four layers": (World(2, 4, without=INT8_OR_PLAIN), dense_model(4)),
+}
+
+
+@pytest.mark.parametrize(("world", "model"), WORLDS.values(), ids=WORLDS)
+@given(data=st.data(), link=sizes(0.1, 20), kernel_us=sizes(0.05, 5), tokens=st.integers(64, 2048))
+@examples(12)
+def test_the_best_of_all_subsets_within_the_budget_is_found(world, model, folder, data, link, kernel_us, tokens):
+    machine = replace(SLOW_LINKS, link_gb_per_s=link, kernel_us=kernel_us)
+    one_per_layer = st.lists(weights, min_size=world.layers, max_size=world.layers)
+    sensitivity = {"attn_out": data.draw(one_per_layer), "mlp_out": data.draw(one_per_layer)}
+    every_sum = GATHER * math.hypot(*sensitivity["attn_out"], *sensitivity["mlp_out"])
+    budget = every_sum * data.draw(st.floats(0.05, 1.05))
+    rules = {"error_budget": budget, "forbid": [{"op": op} for op in sorted(world.without)]}
+    setup = folder.setup(model, machine, tp=2, numerics=rules, sensitivity=sensitivity)
+    prices = Prices(setup, "prefill", tokens)
+    plans = listed(world)
+    allowed = {
+        ops: prices.plan(moves)
+        for ops, moves in plans.items()
+        if squared_errors(moves, sensitivity, 2) <= Fraction(budget) ** 2
+    }
+    found = tuple(str(edge.op) for edge in ModePlanner(setup, "prefill").best(tokens).edges)
+    assert squared_errors(plans[found], sensitivity, 2) <= Fraction(budget) ** 2
+    assert prices.plan(plans[found]) == min(allowed.values())
+
+
+def test_a_budget_buys_as_many_equal_sums_as_fit(folder):
+    for count in (0, 1, 5, 10, 24):
+        rules = {"error_budget": GATHER * math.sqrt(count + 0.5), "forbid": [{"op": "reduce_scatter"}]}
+        planner = ModePlanner(folder.setup(dense_model(12), SLOW_LINKS, tp=2, numerics=rules), "prefill")
+        assert len(int8_places(planner.best(4096))) == count
+
+
+def test_a_budget_of_exactly_one_error_admits_one(folder):
+    setup = folder.setup(dense_model(2), SLOW_LINKS, tp=2, numerics={"error_budget": GATHER})
+    assert len(int8_places(ModePlanner(setup, "prefill").best(4096))) == 1
+
+
+def test_the_least_sensitive_sums_are_quantised_first(folder):
+    sensitivity = {"attn_out": [3.0, 0.1, 3.0, 0.2], "mlp_out": [0.3, 3.0, 3.0, 3.0]}
+    rules = {"error_budget": GATHER * 0.5, "forbid": [{"op": "reduce_scatter"}]}
+    setup = folder.setup(dense_model(4), SLOW_LINKS, tp=2, numerics=rules, sensitivity=sensitivity)
+    assert int8_places(ModePlanner(setup, "prefill").best(4096)) == [(0, "mlp_out"), (1, "attn_out"), (3, "attn_out")]
+
+
+def test_more_budget_never_makes_a_plan_slower(folder):
+    sensitivity = {"attn_out": [(3 + 7 * i % 11) / 10 for i in range(24)], "mlp_out": [(2 + i) / 10 for i in range(24)]}
+    times = []
+    for budget in [0.0001, *(0.004 * 1.3**step for step in range(16)), 10.0]:
+        setup = folder.setup(
+            dense_model(24), SLOW_LINKS, tp=2, numerics={"error_budget": budget}, sensitivity=sensitivity
+        )
+        planner = ModePlanner(setup, "prefill")
+        times.append(planner.pricer.plan_ps(planner.best(4096), 4096))
+    assert times == sorted(times, reverse=True)
+    assert len(set(times)) > 10
+    without_budget = ModePlanner(folder.setup(dense_model(24), SLOW_LINKS, tp=2), "prefill")
+    assert times[-1] == without_budget.pricer.plan_ps(without_budget.best(4096), 4096)
+    unquantised = ModePlanner(folder.setup(dense_model(24), SLOW_LINKS, tp=2, loosest="reordered"), "prefill")
+    assert times[0] == unquantised.pricer.plan_ps(unquantised.best(4096), 4096)
+
+
+def test_a_budget_that_no_plan_keeps_is_an_error_that_names_it(folder):
+    pins = [{"op": "int8_all_reduce", "boundary": "attn_out"}]
+    setup = folder.setup(dense_model(2), tp=2, numerics={"error_budget": GATHER / 2, "pin": pins})
+    with pytest.raises(NoLegalPlanError) as refused:
+        ModePlanner(setup, "prefill").best(64)
+    assert refused.value.field == "numerics.error_budget"
+    assert refused.value.value == GATHER / 2
+    least = math.sqrt(2) * GATHER  # one INT8 sum in each of two layers
+    assert f"{least:.4g}" in refused.value.message
+
+
+def test_the_budget_counts_only_where_the_policy_does(folder):
+    """The yardstick of plain all-reduce, and plans that are named by their ops, are not held to it."""
+    setup = folder.setup(dense_model(2), SLOW_LINKS, tp=2, numerics={"error_budget": 1e-6})
+    planner = ModePlanner(setup, "prefill")
+    assert not int8_places(planner.best(4096))
+    assert int8_places(planner.best(4096, Restriction(policy=False)))

@@ -1,0 +1,203 @@
+"""The search finds the cheapest legal plan: every plan of small models, listed and priced by hand, is the witness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commplan.planner.errors import NoLegalPlanError
+from commplan.planner.graph import ForwardGraph
+from commplan.planner.layout import LAYER_BOUNDARIES
+from commplan.planner.ops import NUMERICS_CLASSES
+from commplan.planner.planning import ModePlanner
+from commplan.planner.search import Plan
+
+from .brute_force import LAYER, Move, World, listed
+from .brute_force_costs import Cost, Prices
+from .random_machines import examples, machines, tied_machines
+from .tiny_setups import Machine, Mapping, SetupFolder, dense_model, latent_model, table
+
+A2A = {"tp": 4, "ep": 4, "moe_backend": "all_to_all"}
+ONE_SHOT = table("all_reduce", 2, {512: 3.0, 65536: 9.0, 1048576: 40.0}, impl="custom_one_shot")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tiny deployment, and the same in the words of the brute force."""
+
+    world: World
+    model: Mapping
+    split: Mapping = field(default_factory=dict)
+    vendor: str = "nvidia"
+    extra_tables: tuple[Mapping, ...] = ()
+
+    def planner(self, folder: SetupFolder, machine: Machine, mode: str = "prefill", **rules: object) -> ModePlanner:
+        backend = {"nvidia": "nccl", "ascend": "hccl", "cpu": "gloo"}[self.vendor]
+        tables = (*(table | {"impl": backend} for table in machine.tables), *self.extra_tables)
+        given = replace(machine, vendor=self.vendor, tables=tables)
+        writer = SetupFolder(folder.folder, self.world.executor, folder.modes)
+        return ModePlanner(writer.setup(self.model, given, **(self.split or {"tp": self.world.tp}), **rules), mode)
+
+
+CASES = {
+    "one device": Case(World(1, 2), dense_model()),
+    "tp 2": Case(World(2, 2), dense_model()),
+    "tp 4": Case(World(4, 2), dense_model()),
+    "tp 2 of Ascend": Case(World(2, 2), dense_model(), vendor="ascend"),
+    "tp 2 of CPUs in fp32": Case(World(2, 2), dense_model(), {"tp": 2, "dtypes": {"activations": "fp32"}}, "cpu"),
+    "tp 2 under sglang": Case(World(2, 2, executor="sglang", one_shot=True), dense_model(), extra_tables=(ONE_SHOT,)),
+    "tp 2, latent": Case(World(2, 2, latent=True), latent_model()),
+    "tp 4, all-to-all": Case(World(4, 2, latent=True, shard_layers=frozenset({1})), latent_model(), A2A),
+    "attention 2x2": Case(World(4, 2, dp=2), dense_model(), {"tp": 4, "attn_dp": 2}),
+    "attention 2x2, fused kernels": Case(
+        World(4, 2, dp=2, executor="plan_only"), dense_model(), {"tp": 4, "attn_dp": 2}
+    ),
+    "attention 2x2, latent": Case(World(4, 2, dp=2, latent=True), latent_model(), {"tp": 4, "attn_dp": 2}),
+    "attention 2x2, all-to-all": Case(
+        World(4, 2, dp=2, latent=True, shard_layers=frozenset({1})), latent_model(), {**A2A, "attn_dp": 2}
+    ),
+    "attn_tp 1": Case(World(4, 2, dp=4), dense_model(), {"tp": 4, "attn_dp": 4}),
+    "attn_tp 1, fused kernels": Case(World(4, 2, dp=4, executor="plan_only"), dense_model(), {"tp": 4, "attn_dp": 4}),
+}
+case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def ops_of(plan: Plan) -> tuple[str, ...]:
+    return tuple(str(edge.op) for edge in plan.edges)
+
+
+def cheapest(case: Case, planner: ModePlanner, tokens: int, keeps=lambda moves: True) -> tuple[Cost, dict]:
+    """The least cost over all listed plans that keep a rule, and the cost of each."""
+    prices = Prices(planner.setup, planner.mode, tokens)
+    costs = {ops: prices.plan(moves) for ops, moves in listed(case.world).items() if keeps(moves)}
+    return min(costs.values(), default=None), costs
+
+
+def check_against(case: Case, planner: ModePlanner, tokens: int, keeps=lambda moves: True) -> None:
+    best, costs = cheapest(case, planner, tokens, keeps)
+    if best is None:
+        with pytest.raises(NoLegalPlanError):
+            planner.best(tokens)
+        return
+    plan = planner.best(tokens)
+    assert ops_of(plan) in costs
+    assert costs[ops_of(plan)] == best
+    assert abs(planner.pricer.plan_ps(plan, tokens) - best.time_ps) <= 2 * len(plan.edges)
+
+
+@case
+def test_the_graph_holds_exactly_the_legal_plans(case, folder):
+    graph = case.planner(folder, Machine()).graph()
+    assert paths(graph) == set(listed(case.world))
+
+
+def paths(graph: ForwardGraph) -> set[tuple[str, ...]]:
+    steps = [graph.embed_out]
+    steps += [layer.boundaries[name] for layer in graph.layers for name in LAYER_BOUNDARIES]
+    fronts: dict[object, list[tuple[str, ...]]] = {None: [()]}
+    for boundary in [*steps, graph.head_in]:
+        after: dict[object, list[tuple[str, ...]]] = {}
+        for state, taken in fronts.items():
+            for edge in boundary.get(state, ()):
+                after.setdefault(edge.after, []).extend((*ops, str(edge.op)) for ops in taken)
+        fronts = after
+    found = [ops for taken in fronts.values() for ops in taken]
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+@case
+@given(machine=machines(), tokens=st.integers(1, 4096), decode=st.booleans())
+@examples(12)
+def test_no_listed_plan_is_cheaper_than_the_planners(case, folder, machine, tokens, decode):
+    mode, tokens = ("decode", min(tokens, 256)) if decode else ("prefill", tokens)
+    check_against(case, case.planner(folder, machine, mode), tokens)
+
+
+@case
+@given(machine=tied_machines(), tokens=st.integers(1, 64))
+@examples(6)
+def test_among_equally_fast_plans_the_better_numerics_then_the_fewer_ops_win(case, folder, machine, tokens):
+    check_against(case, case.planner(folder, machine), 4 * tokens)
+
+
+RULED = ("tp 2", "tp 2, latent", "tp 4, all-to-all", "attention 2x2")
+ruled = pytest.mark.parametrize("case", [CASES[name] for name in RULED], ids=RULED)
+SUMS = ["all_reduce", "int8_all_reduce", "reduce_scatter", "reduce_scatter_all_gather", "all_reduce_all_gather"]
+rules = st.fixed_dictionaries(
+    {"op": st.sampled_from([*SUMS, "all_gather", "latent_all_gather", "slice", "none"])},
+    optional={"layers": st.sampled_from([0, 1, "0-1"]), "modes": st.sampled_from([["prefill"], ["decode"]])},
+)
+boundaries = st.sampled_from(LAYER)
+
+
+@ruled
+@given(
+    machine=machines(),
+    tokens=st.integers(1, 2048),
+    forbid=st.lists(st.tuples(rules, st.none() | boundaries), max_size=3),
+    pin=st.lists(st.tuples(rules, boundaries), max_size=1),
+    loosest=st.sampled_from(NUMERICS_CLASSES),
+)
+@examples(20)
+def test_forbids_pins_and_the_loosest_class_hold(case, folder, machine, tokens, forbid, pin, loosest):
+    forbid, pin = ([rule | ({"boundary": at} if at else {}) for rule, at in given] for given in (forbid, pin))
+    numerics = {"forbid": forbid, "pin": pin}
+
+    def keeps(moves: tuple[Move, ...]) -> bool:
+        for index, move in enumerate(moves):
+            layer = (index - 1) // 4 if 0 < index < len(moves) - 1 else None
+            if NUMERICS_CLASSES[move.numerics] not in NUMERICS_CLASSES[: NUMERICS_CLASSES.index(loosest) + 1]:
+                return False
+            if any(speaks_of(rule, move, layer) and rule["op"] == move.name for rule in forbid):
+                return False
+            if any(speaks_of(rule, move, layer) and rule["op"] != move.name for rule in pin):
+                return False
+        return True
+
+    planner = case.planner(folder, machine, loosest=loosest, numerics=numerics)
+    check_against(case, planner, tokens, keeps)
+
+
+def speaks_of(rule: Mapping, move: Move, layer: int | None) -> bool:
+    layers = {None: (None, 0, 1), 0: (0,), 1: (1,), "0-1": (0, 1)}[rule.get("layers")]
+    here = rule.get("boundary", move.boundary) == move.boundary and layer in layers
+    return here and "prefill" in rule.get("modes", ["prefill"])
+
+
+NEUTRAL = {"none", "slice", "all_gather"}
+SCATTERS = {"latent_all_gather", "reduce_scatter", "reduce_scatter_all_gather"}
+
+
+def is_all_reduce(move: Move, case: Case) -> bool:
+    return move.name == "all_reduce"
+
+
+def is_int8(move: Move, case: Case) -> bool:
+    return move.name == ("all_reduce" if move.boundary == "embed_out" else "int8_all_reduce")
+
+
+def is_tp_sp(move: Move, case: Case) -> bool:
+    """Its late-gather form completes a sharded residual by an all-reduce at attn_out."""
+    late = move.name == "all_reduce" and move.boundary == "attn_out" and move.residual is not None
+    return move.name in SCATTERS or (late and move.group == ("tp" if case.world.dp == 1 else "attn_tp"))
+
+
+MEMBERS = {"all_reduce": is_all_reduce, "int8_all_reduce": is_int8, "tp_sp": is_tp_sp}
+
+
+@pytest.mark.parametrize("strategy", MEMBERS)
+@ruled
+@given(machine=machines(), tokens=st.integers(1, 2048))
+@examples(6)
+def test_a_uniform_strategy_is_its_cheapest_legal_member(case, folder, strategy, machine, tokens):
+    def is_uniform(moves: tuple[Move, ...]) -> bool:
+        return all(move.name in NEUTRAL or MEMBERS[strategy](move, case) for move in moves)
+
+    planner = case.planner(folder, machine)
+    best, _ = cheapest(case, planner, tokens, is_uniform)
+    found = planner.uniform(strategy, tokens)
+    assert abs(planner.pricer.plan_ps(found.plan, tokens) - best.time_ps) <= 2 * len(found.plan.edges)

@@ -1,0 +1,73 @@
+"""What an import really loads, in a fresh interpreter.
+
+The contracts in pyproject.toml read import statements; a re-export in a package's __init__.py or an import inside a
+function passes them and loads the module all the same.
+"""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"click", "networkx", "numpy", "pydantic", "torch", "transformers"}
+LIGHT_MODULES = ("errors", "layout", "ops", "strategy_file", "yaml_file")
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level names of the modules that a fresh interpreter has after running `code`, and commplan's in full."""
+    script = f"{code}\nimport sys; print('\\nloaded:', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    names = done.stdout.rpartition("loaded:")[2].split()
+    return {name if name.startswith("commplan.") else name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("module", LIGHT_MODULES)
+def test_what_the_runtime_takes_from_the_planner_loads_nothing_heavy(module: str) -> None:
+    assert not loaded_by(f"import commplan.planner.{module}") & HEAVY
+
+
+def test_reading_and_proving_a_strategy_file_loads_nothing_heavy(tmp_path: Path) -> None:
+    file = str(tmp_path / "strategy.yaml")
+    run_command(["plan", "deepseek-r1-h20-tp8", "-o", file])
+    assert not loaded_by(f"from commplan.planner.strategy_file import load; load({file!r})") & HEAVY
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plan", "--help"]])
+def test_help_is_quick_because_it_loads_neither_specs_nor_costs(arguments: list[str]) -> None:
+    loaded = run_command(arguments)
+    assert not loaded & {"networkx", "numpy", "pydantic", "torch", "yaml", "commplan.planner.spec.loader"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "deepseek-r1-h20-tp8"],
+        ["explain", "deepseek-r1-h20-tp8", "--layer", "12"],
+        ["presets"],
+    ],
+)
+def test_planning_loads_neither_torch_nor_networkx_nor_the_runtime(arguments: list[str]) -> None:
+    loaded = run_command(arguments)
+    assert not loaded & {"networkx", "numpy", "torch", "torch_npu", "transformers", "commplan.runtime"}
+
+
+def test_every_folder_with_code_is_a_listed_package() -> None:
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {
+        ".".join([package, *path.parent.relative_to(ROOT / folder).parts])
+        for package, folder in setup["package-dir"].items()
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert found == set(setup["packages"])
+
+
+def run_command(arguments: list[str]) -> set[str]:
+    """What the `commplan` command has loaded when it is done."""
+    return loaded_by(
+        f"import sys; sys.argv = ['commplan', *{arguments!r}]\n"
+        "from commplan.planner.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
+    )
