@@ -233,6 +233,10 @@ def _fused_destination(boundary: str, op: Op, shape: LayerShape, p: Parallelism)
         raise IllegalOpError(
             f"{op.name} fuses attention TP x DP collectives; attn_dp is 1, so there is no pair to fuse"
         )
+    if p.attn_tp == 1:
+        raise IllegalOpError(
+            f"with one rank per DP group the pair is a plain all_gather and reduce_scatter over tp: use those, not {op.name}"
+        )
     if boundary == "attn_out" and shape.all_to_all:
         raise IllegalOpError(f"{op.name} leaves all rows on every rank, but this MoE takes token shards")
     return REPLICATED if boundary == "attn_out" else DP_LOCAL

@@ -78,11 +78,12 @@ class Executor:
 
     def switch(self, strategy: StrategyFile) -> None:
         """Execute another plan on the same sharded weights: same model, same parallelism. Counters start anew."""
-        for field in ("model", "parallelism"):
-            if getattr(strategy, field) != getattr(self.strategy, field):
-                raise RefusedError(
-                    "the weights are sharded for another", field=field, value=str(getattr(strategy, field))
-                )
+        for field, mine, theirs in (
+            ("model.fingerprint", self.strategy.model.fingerprint, strategy.model.fingerprint),
+            ("parallelism", self.strategy.parallelism, strategy.parallelism),
+        ):
+            if mine != theirs:
+                raise RefusedError(f"the weights are sharded for {mine}", field=field, value=str(theirs))
         self.strategy, self.counters = strategy, Counters()
         self.forwards.clear()
         if self._compiled is not None:

@@ -24,27 +24,28 @@ def gather_logit_rows(
         executor.at(bound.place, bound.count, rows.shape[0])
         everything = bound.run(rows, sizes)
         return everything, everything[: sizes.own].view(stream.batch, stream.seq, rows.shape[1])
-    needed = _needed_rows(shapes[:: p.attn_tp], sizes, rows.device)
+    needed = _needed_rows(shapes[:: p.attn_tp], sizes)
     if bound.place.op.name == "all_gather":
         gathered = _gather_some(executor, rows, needed, sizes)
     else:
         executor.at(bound.place, bound.count, rows.shape[0])
-        gathered = bound.run(rows, sizes)[needed]
+        gathered = bound.run(rows, sizes)[needed.to(rows.device)]
     first, count = executor.own_logit_rows(gathered.shape[0])
     mine = gathered[first : first + count]
     kept = shapes[executor.groups.tp.rank].logit_rows // max(1, stream.batch)
     return gathered, mine.view(stream.batch, kept, rows.shape[1])
 
 
-def _needed_rows(groups: list[ForwardShape], sizes: Sizes, device: torch.device) -> Tensor:
-    """Global row numbers, group by group, request by request: the last rows of each request."""
+def _needed_rows(groups: list[ForwardShape], sizes: Sizes) -> Tensor:
+    """Global row numbers, group by group, request by request: the last rows of each request. On the host: all ranks
+    know them, and nobody should wait for a device."""
     parts = []
     for index, shape in enumerate(groups):
         if shape.logit_rows == 0:
             continue
         kept = shape.logit_rows // shape.batch
-        request = torch.arange(shape.batch, device=device).unsqueeze(1) * shape.seq
-        position = torch.arange(shape.seq - kept, shape.seq, device=device).unsqueeze(0)
+        request = torch.arange(shape.batch).unsqueeze(1) * shape.seq
+        position = torch.arange(shape.seq - kept, shape.seq).unsqueeze(0)
         parts.append((request + position).reshape(-1) + index * sizes.group)
     return torch.cat(parts)
 
@@ -58,11 +59,11 @@ def _gather_some(executor: Executor, rows: Tensor, needed: Tensor, sizes: Sizes)
     owner = needed // per_rank
     counts = torch.bincount(owner, minlength=bound.group.size)
     most = int(counts.max())
-    mine = rows[needed[owner == bound.group.rank] - bound.group.rank * per_rank]
+    mine = needed[owner == bound.group.rank] - bound.group.rank * per_rank
     send = rows.new_zeros(most, rows.shape[1])
-    send[: mine.shape[0]] = mine
-    executor.at(bound.place, bound.count, send.shape[0])
+    send[: mine.shape[0]] = rows[mine.to(rows.device)]
+    executor.at(bound.place, bound.count, most)
     received = executor.backend.all_gather(send, bound.group)
     starts = torch.cumsum(counts, 0) - counts
-    within = torch.arange(needed.shape[0], device=needed.device) - starts[owner]
-    return received[owner * most + within]
+    order = owner * most + torch.arange(needed.shape[0]) - starts[owner]
+    return received[order.to(rows.device)]

@@ -3,7 +3,8 @@
     python benchmarks/planner/speed.py [--runs 5] [--only SUBSTRING]
 
 The runs of all cases are interleaved, so that a busy moment of the machine falls on all of them. Shown are the median
-with the fastest and the slowest run, and the greatest peak memory (resident set) of any run.
+with the fastest and the slowest run, the median of the processor time (which other processes disturb less), and the
+greatest peak memory (resident set) of any run.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Case:
     arguments: list[str]
     target_s: float | None = None
     times_s: list[float] = field(default_factory=list)
+    processor_s: list[float] = field(default_factory=list)
     peak_mb: float = 0.0
     ranges: int | None = None  # in the plan, over all modes
 
@@ -50,6 +52,7 @@ class Case:
             process = subprocess.Popen([COMMPLAN, *self.arguments], stdin=subprocess.DEVNULL, stdout=output)
             _, status, usage = os.wait4(process.pid, 0)  # as Popen.wait, with the resources of this one process
             self.times_s.append(time.perf_counter() - start)
+            self.processor_s.append(usage.ru_utime + usage.ru_stime)
             if status:
                 raise SystemExit(f"{self.name}: {' '.join(process.args)[:500]} failed")  # type: ignore[arg-type]
             self.peak_mb = max(self.peak_mb, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6)
@@ -146,6 +149,7 @@ def main() -> None:
                 case.run()
                 if index == 0:
                     case.times_s.clear()
+                    case.processor_s.clear()
     print("\r" + " " * 50 + "\r", end="", file=sys.stderr)
     report(chosen, given.runs)
 
@@ -153,14 +157,17 @@ def main() -> None:
 def report(chosen: list[Case], runs: int) -> None:
     width = max(len(case.name) for case in chosen)
     print(f"Whole processes, {runs} runs each, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
-    print(f"{'':{width}}  {'median':>8}  {'fastest':>8}  {'slowest':>8}  {'target':>8}  {'peak':>7}  {'ranges':>6}")
+    print(
+        f"{'':{width}}  {'median':>8}  {'fastest':>8}  {'slowest':>8}  {'CPU':>8}  {'target':>8}  {'peak':>7}  {'ranges':>6}"
+    )
     for case in chosen:
         low, middle, high = min(case.times_s), statistics.median(case.times_s), max(case.times_s)
+        processor = statistics.median(case.processor_s)
         missed = (case.target_s is not None and middle > case.target_s) or case.peak_mb > TARGET_MB
         target = "" if case.target_s is None else f"{case.target_s:.2f} s"
         print(
-            f"{case.name:{width}}  {middle:6.2f} s  {low:6.2f} s  {high:6.2f} s  {target:>8}  {case.peak_mb:4.0f} MB"
-            f"  {case.ranges or '':>6}{'  MISSED' if missed else ''}"
+            f"{case.name:{width}}  {middle:6.2f} s  {low:6.2f} s  {high:6.2f} s  {processor:6.2f} s"
+            f"  {target:>8}  {case.peak_mb:4.0f} MB  {case.ranges or '':>6}{'  MISSED' if missed else ''}"
         )
     print(f"Memory target: {TARGET_MB} MB each.")
 

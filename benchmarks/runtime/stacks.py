@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 from dataclasses import replace
@@ -131,6 +132,7 @@ def rank_main(name, checkpoint, planned, rounds):
     """All variants of one stack on this rank: {variant: {tokens: (ms, peak GB)}}."""
     import torch
 
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     ids = torch.randint(0, 8000, (1, max(TOKENS)), device="cuda", generator=torch.Generator("cuda").manual_seed(1))
 
     def prompts(tokens):

@@ -47,7 +47,7 @@ def main() -> None:
     """Entry point: user errors become one line (or one JSON object) and an exit code."""
     as_json = "--json" in sys.argv[1:]
     try:
-        commplan(standalone_mode=False)
+        commplan(standalone_mode=False, prog_name="commplan")
     except CommplanError as error:
         _fail(str(error), error.as_json(), error.exit_code, as_json)
     except click.exceptions.Abort:

@@ -9,7 +9,9 @@ from . import options
 
 @click.command("import-model", short_help="Make a model file from a Hugging Face config.json.")
 @click.argument("config")
-@click.option("-o", "--output", type=click.Path(readable=False), help="Where to write the model file (default: standard output).")
+@click.option(
+    "-o", "--output", type=click.Path(readable=False), help="Where to write the model file (default: standard output)."
+)
 @click.option("--name", help="Name of the model (default: from the path).")
 @options.as_json
 def command(config: str, output: str | None, name: str | None, as_json: bool) -> None:

@@ -100,9 +100,8 @@ class World:
 
     def _in(self, boundary: str, before: Streams | None, moe: bool) -> Iterator[Move]:
         assert before is not None
-        if before.done:
-            if boundary != "head_in":
-                yield Move(boundary, "fused", before, before._replace(done=False), moe=moe)
+        if before.done and boundary != "head_in":  # the head is no attention: its rows are gathered like any others
+            yield Move(boundary, "fused", before, before._replace(done=False), moe=moe)
             return
         wanted = {"attn_in": self.attention_rows, "mlp_in": SHARD if moe else ALL, "head_in": ALL}[boundary]
         if self.tp == 1:

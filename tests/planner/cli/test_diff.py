@@ -9,6 +9,7 @@ import pytest
 from .commandline import answer, refused, run
 
 R1 = "deepseek-r1-h20-tp8"
+LATE_GATHER = Path(__file__).parents[1] / "strategy_file" / "plans" / "late_gather.yaml"
 
 
 def planned(folder: Path, deployment: str, *options: str) -> Path:
@@ -19,7 +20,9 @@ def planned(folder: Path, deployment: str, *options: str) -> Path:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return planned(tmp_path, R1)
+    path = tmp_path / "plan.yaml"
+    path.write_bytes(LATE_GATHER.read_bytes())
+    return path
 
 
 def test_a_file_does_not_differ_from_itself(file: Path) -> None:
@@ -67,18 +70,22 @@ def test_a_moved_edge_shows_only_the_tokens_between_the_two_edges(file: Path, tm
 
 
 def test_tokens_that_one_file_does_not_plan_are_shown(file: Path, tmp_path: Path) -> None:
-    shorter = planned(tmp_path, R1, "--set=modes.prefill.tokens=[1, 8192]", "--set=modes.decode.tokens=[1, 512]")
+    shorter = tmp_path / "shorter.yaml"
+    shorter.write_text(file.read_text().replace("16384]", "8192]").replace("fingerprint: c7df", "fingerprint: 0000"))
     report = answer("diff", file, shorter)
-    assert report["made_for"][0]["field"] == "deployment.fingerprint"
+    assert report["made_for"] == [
+        {"field": "deployment.fingerprint", "before": "c7df75911fa0f11d", "after": "000075911fa0f11d"}
+    ]
     (change,) = report["changes"]
     assert (change["first"], change["last"]) == (8193, 16384)
     assert (change["before"], change["after"]) == ("planned", "not planned")
 
 
 def test_a_mode_that_one_file_lacks_is_shown(file: Path, tmp_path: Path) -> None:
-    other = planned(tmp_path, R1, "--set=modes.target_verify={tokens: [1, 8], context_tokens: 8, draft_tokens: 2}")
-    changes = [c for c in answer("diff", file, other)["changes"] if c["mode"] == "target_verify"]
-    assert [(c["before"], c["after"]) for c in changes] == [("not planned", "planned")]
+    other = tmp_path / "other.yaml"
+    other.write_text(file.read_text().replace("  decode:", "  target_verify:"))
+    changes = {(c["mode"], c["before"], c["after"]) for c in answer("diff", file, other)["changes"]}
+    assert changes == {("decode", "planned", "not planned"), ("target_verify", "not planned", "planned")}
 
 
 def test_files_of_different_models_say_what_they_were_made_for(file: Path, tmp_path: Path) -> None:

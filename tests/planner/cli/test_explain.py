@@ -1,4 +1,4 @@
-"""`explain` says of every op that any strategy offers at a boundary what it would cost, or why it cannot stand there."""
+"""`explain` says of every op that a strategy offers at a boundary what it would cost, or why it cannot stand there."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def test_plan(deployment: str, tmp_path: Path) -> None:
     for ranges in plan["modes"].values():
         for item in ranges:
             check_range(item)
-        for before, after in zip(ranges, ranges[1:], strict=False):
+        for before, after in pairwise(ranges):
             assert after["tokens"][0] == before["tokens"][1] + 1
 
 

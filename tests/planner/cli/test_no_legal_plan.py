@@ -12,19 +12,34 @@ L40S, SGLANG = "qwen3-32b-l40s-tp4", "qwen2.5-72b-h100-tp4"
 INT8, SCATTER = "{op: int8_all_reduce, boundary: attn_out}", "{op: reduce_scatter, boundary: attn_out}"
 
 NO_PLAN: list[tuple[str, list[str], str, list[str]]] = [
-    (L40S, [f"numerics.pin=[{INT8}]", "numerics.forbid=[{op: int8_all_reduce}]"], "modes.prefill", ["numerics.pin", "numerics.forbid"]),
-    (L40S, [f"numerics.pin=[{INT8}]", "numerics.loosest=reordered"], "modes.prefill", ["numerics.pin", "loosest reordered"]),
+    (
+        L40S,
+        [f"numerics.pin=[{INT8}]", "numerics.forbid=[{op: int8_all_reduce}]"],
+        "modes.prefill",
+        ["numerics.pin", "numerics.forbid"],
+    ),
+    (
+        L40S,
+        [f"numerics.pin=[{INT8}]", "numerics.loosest=reordered"],
+        "modes.prefill",
+        ["numerics.pin", "loosest reordered"],
+    ),
     (L40S, [f"numerics.pin=[{INT8}]", "numerics.error_budget=0.001"], "numerics.error_budget", ["0.07"]),
     (L40S, [f"numerics.pin=[{SCATTER}]", "numerics.loosest=exact"], "modes.prefill", ["numerics.pin", "loosest exact"]),
     (L40S, ["numerics.pin=[{op: none, boundary: attn_out}]"], "modes.prefill", ["attn_out", "numerics.pin"]),
-    (L40S, ["numerics.forbid=[{op: none, boundary: mlp_in}, {op: reduce_scatter}]"], "modes.prefill", ["mlp_in", "numerics.forbid"]),
+    (
+        L40S,
+        ["numerics.forbid=[{op: none, boundary: mlp_in}, {op: reduce_scatter}]"],
+        "modes.prefill",
+        ["mlp_in", "numerics.forbid"],
+    ),
     (L40S, ["numerics.pin=[{op: latent_all_gather, boundary: attn_in}]"], "modes.prefill", ["attn_in", "numerics.pin"]),
     (L40S, ["numerics.pin=[{op: none, boundary: mlp_out, layers: 7}]"], "modes.prefill", ["7.mlp_out"]),
     (L40S, ["numerics.pin=[{op: none, boundary: mlp_out, modes: [decode]}]"], "modes.decode", ["mlp_out in decode"]),
     (L40S, ["limits.activation_memory_gb=0.001"], "limits.activation_memory_gb", ["0.001 GB", "prefill"]),
     (SGLANG, [f"numerics.pin=[{SCATTER}]"], "modes.prefill", ["executor sglang", "attn_out"]),
     ("qwen3-235b-h200-dp4", ["executor=sglang"], "modes.prefill", ["executor sglang", "embed_out"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("deployment", "overrides", "field", "named"), NO_PLAN)

@@ -48,11 +48,26 @@ def test_a_text_that_cannot_be_applied_is_refused(text: str, field: str, message
         ("modes.prefill.tokens[0]=8", "modes.prefill.tokens[0]", None, "'tokens'"),
         ("modes.prefil.tokens=[1, 8]", "modes.prefil", None, "'prefill'"),
         ("hardware.links.intra_node.bandwith_gb_per_s=9", "links.intra_node.bandwith_gb_per_s", None, "bandwidth"),
-        ("hardware.links.intra_node.bandwidth_gb_per_s=fast", "links.intra_node.bandwidth_gb_per_s.value", "fast", "plain"),
+        (
+            "hardware.links.intra_node.bandwidth_gb_per_s=fast",
+            "links.intra_node.bandwidth_gb_per_s.value",
+            "fast",
+            "plain",
+        ),
         ("hardware.links.intra_node.bandwidth_gb_per_s=-9", "links.intra_node.bandwidth_gb_per_s.value", -9, "than 0"),
-        ("hardware.links.intra_node.bandwidth_gb_per_s=1e-300", "links.intra_node.bandwidth_gb_per_s.value", 1e-300, "1e-12"),
+        (
+            "hardware.links.intra_node.bandwidth_gb_per_s=1e-300",
+            "links.intra_node.bandwidth_gb_per_s.value",
+            1e-300,
+            "1e-12",
+        ),
         ("hardware.links.intra_node.latency_us=1e300", "links.intra_node.latency_us.value", 1e300, "less than"),
-        ("hardware.links.intra_node.efficiency=1.5", "links.intra_node.efficiency.value", 1.5, "less than or equal to 1"),
+        (
+            "hardware.links.intra_node.efficiency=1.5",
+            "links.intra_node.efficiency.value",
+            1.5,
+            "less than or equal to 1",
+        ),
         ("hardware.links.intra_node.topology=ring", "links.intra_node.topology", "ring", "'full_mesh'"),
         ("hardware.links.intra_node=3", "links.intra_node", 3, "a mapping"),
         ("hardware.links=fast", "links", "fast", "a mapping"),
@@ -65,7 +80,7 @@ def test_a_text_that_cannot_be_applied_is_refused(text: str, field: str, message
         ("model.tie_word_embeddings=maybe", "tie_word_embeddings", "maybe", "true or false"),
         ("model.kv_lora_rank=512", "qk_nope_head_dim", None, "missing"),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_its_file_would_not_accept_is_refused(text: str, field: str, value: Any, message: str) -> None:
     error = refused("plan", SMALL, f"--set={text}")
     assert (error["field"], error["value"]) == (field, value)

@@ -67,7 +67,12 @@ def refusal(spec: Any, data: Mapping) -> InputError:
         ("links.intra_node.topology", "torus", "links.intra_node.topology", "'full_mesh'"),
         ("links.intra_node.bandwidth_gb_per_s", 450, "links.intra_node.bandwidth_gb_per_s", "a mapping"),
         ("links.intra_node.bandwidth_gb_per_s.value", "450 GB/s", "links.intra_node.bandwidth_gb_per_s.value", "unit"),
-        ("links.intra_node.bandwidth_gb_per_s.provenance", "guessed", "links.intra_node.bandwidth_gb_per_s.provenance", "'assumed'"),
+        (
+            "links.intra_node.bandwidth_gb_per_s.provenance",
+            "guessed",
+            "links.intra_node.bandwidth_gb_per_s.provenance",
+            "'assumed'",
+        ),
         ("links.intra_node.bandwidth_gb_per_s.source", "", "links.intra_node.bandwidth_gb_per_s.source", "text"),
         ("memory.bandwidth_efficiency.value", 80, "memory.bandwidth_efficiency.value", "less than or equal to 1"),
         ("compute.gemm_efficiency.value", 1.2, "compute.gemm_efficiency.value", "less than or equal to 1"),
@@ -76,7 +81,7 @@ def refusal(spec: Any, data: Mapping) -> InputError:
         ("calibrations", "h200-sxm", "calibrations", "a list"),
         ("calibrations", [{"transferred_because": "x"}], "calibrations[0].file", "missing"),
     ],
-)  # fmt: skip
+)
 def test_a_spoiled_hardware_file(field: str, value: object, named: str, accepted: str) -> None:
     data = preset("hardware", "h200-8")
     set_in(data, field, value)

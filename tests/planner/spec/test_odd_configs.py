@@ -1,4 +1,4 @@
-"""A config.json with a field missing, null or of another type is refused by that field; what is optional may be left out."""
+"""A config.json with a field missing, null or of another type is refused by that field; optional ones may be left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ DENSE, MOE, MLA, HYBRID = "qwen3-32b", "qwen3-235b-a22b", "deepseek-v3.2", "qwen
 REQUIRED = {
     DENSE: ["hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "intermediate_size"],
     MOE: ["hidden_size", "num_experts", "num_experts_per_tok", "moe_intermediate_size"],
-    MLA: ["kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "n_routed_experts", "intermediate_size"],
+    MLA: [
+        "kv_lora_rank",
+        "qk_nope_head_dim",
+        "qk_rope_head_dim",
+        "v_head_dim",
+        "n_routed_experts",
+        "intermediate_size",
+    ],
     HYBRID: ["text_config.hidden_size", "text_config.num_experts", "text_config.linear_num_key_heads"],
 }
 PLACES = [(name, field) for name, fields in REQUIRED.items() for field in fields]

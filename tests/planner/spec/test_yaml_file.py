@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from commplan.planner.errors import InputError
 from commplan.planner.yaml_file import flow_text, parse_json, parse_yaml, scalar_text
+
+from ..random_machines import examples
 
 SCALARS = {
     "3": 3, "-3": -3, "+3": 3, "007": 7, "3.5": 3.5, ".5": 0.5, "3.": 3.0, "1e5": 1e5, "1.0e+5": 1e5, "-.5e-3": -0.0005,
@@ -57,32 +59,34 @@ def without_merge_keys(value: Any) -> bool:
     return not isinstance(value, list) or all(map(without_merge_keys, value))
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(values.filter(without_merge_keys))
 def test_what_is_written_reads_back_as_the_same_value(value: Any) -> None:
     assert same(parse_yaml(f"key: {flow_text(value)}\n")["key"], value)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(values.filter(without_merge_keys))
 def test_what_is_written_means_the_same_to_another_reader(value: Any) -> None:
     assert same(yaml.safe_load(f"key: {flow_text(value)}\n")["key"], value)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(values)
 def test_json_is_read_as_json(value: Any) -> None:
     assert same(parse_json(json.dumps(value)), value)
 
 
-@pytest.mark.parametrize("text", ["😀", "naïve", "漢字", "\u2028", "\x7f", "\x00", "a\nb", "\ufeff", 'say "yes"', "\\u0041", "2026-01-01"])
+@pytest.mark.parametrize(
+    "text", ["😀", "naïve", "漢字", "\u2028", "\x7f", "\x00", "a\nb", "\ufeff", 'say "yes"', "\\u0041", "2026-01-01"]
+)
 def test_any_text_is_written_in_ascii_on_one_line(text: str) -> None:
     written = scalar_text(text)
     assert written.isascii() and written.isprintable()
     assert parse_yaml(f"key: {written}\n") == {"key": text}
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.text())
 def test_any_text_is_read_or_refused_as_input(text: str) -> None:
     for parse in (parse_yaml, parse_json):
@@ -92,7 +96,7 @@ def test_any_text_is_read_or_refused_as_input(text: str) -> None:
             assert error.message
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.text(alphabet="{}[]:,-&*!|>'\"%@`#?~<=\n\t ab1.", max_size=40))
 def test_text_made_of_the_signs_of_yaml_is_read_or_refused_as_input(text: str) -> None:
     try:
@@ -101,13 +105,13 @@ def test_text_made_of_the_signs_of_yaml_is_read_or_refused_as_input(text: str) -
         assert error.message
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.text(alphabet="{}[]:,-'\"#?~<=\n ab1.", max_size=30))
 def test_what_is_read_means_the_same_to_another_reader(text: str) -> None:
     """Where both accept a text of plain words, structure and texts agree: nothing is read in a way of our own."""
     try:
         ours = parse_yaml(text)
-        theirs = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
+        theirs = yaml.load(text, Loader=yaml.BaseLoader)
     except (InputError, yaml.YAMLError):
         return
     assert shape(ours) == shape(theirs)

@@ -1,8 +1,8 @@
 """The rules of legality a second time, as tables of moves: an independent witness against which the validator is held.
 
-Nothing here is taken from the code under test. A world is what legality depends on; a state is what stands between two
-boundaries (layout of the hidden state, layout of the residual, whether a fused op already did the next boundary's work);
-`moves` lists every spelling of every op that may stand at a boundary, with the state it leads to.
+Nothing here is taken from the code under test. A world is what legality depends on; a state is what stands between
+two boundaries (layout of the hidden state, layout of the residual, whether a fused op already did the next boundary's
+work); `moves` lists every spelling of every op that may stand at a boundary, with the state it leads to.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _spellings(world: World, group: str) -> tuple[str | None, ...]:
     return (None, "tp", "attn_tp") if world.attn_dp == 1 else (None, group)
 
 
-# ---- before attention, MLP and head: rows are gathered, sliced or left ------------------------------------------------
+# ---- before attention, MLP and head: rows are gathered, sliced or left -----------------------------------------------
 
 
 def _in(world: World, layer: int | None, boundary: str, state: State | None) -> Found:
@@ -117,7 +117,7 @@ def _in(world: World, layer: int | None, boundary: str, state: State | None) -> 
                 yield Op("latent_all_gather", group=spelled, producer=producer), after, "reordered"
 
 
-# ---- after embedding, attention and MLP: a sum is due, and the residual has to keep up --------------------------------
+# ---- after embedding, attention and MLP: a sum is due, and the residual has to keep up -------------------------------
 
 
 def _out(world: World, layer: int | None, boundary: str, state: State | None) -> Found:
@@ -141,7 +141,7 @@ WITH_RESIDUAL = {
 
 
 def _sums(world: World, layer: int | None, boundary: str) -> Iterator[tuple[Op, str, str, bool, bool]]:
-    """Op, rows it leaves, class, whether it can carry the residual in its sum, whether it does the next boundary's work."""
+    """Op, rows it leaves, class, whether its sum can carry the residual, whether it does the next boundary's work."""
     mlp = boundary == "mlp_out"
     complete = world.tp == 1 or (world.takes_shards(layer) if mlp else world.attn_tp == 1)
     if complete:

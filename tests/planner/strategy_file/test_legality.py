@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from commplan.planner.errors import InputError
 from commplan.planner.strategy_file import dump, parse, problems
 
+from ..random_machines import examples
 from .rules import IN_LAYER, Op, World, is_legal, moves
 from .texts import text_of
 
@@ -26,8 +27,12 @@ ALL_OPS = [
         for g in GROUPS
         for p in (None, "embed_out", "previous.mlp_out", "0.mlp_out", "1.mlp_out", "0.attn_out")
     ),
-    *(Op(name, residual=r) for name in ("all_reduce_all_gather", "reduce_scatter_all_reduce") for r in (None, "fold", "gather")),
-]  # fmt: skip
+    *(
+        Op(name, residual=r)
+        for name in ("all_reduce_all_gather", "reduce_scatter_all_reduce")
+        for r in (None, "fold", "gather")
+    ),
+]
 
 
 @st.composite
@@ -67,7 +72,7 @@ def accepted(text: str) -> bool:
         return False
 
 
-@settings(max_examples=400)
+@examples(250)
 @given(st.data())
 def test_every_plan_that_the_rules_allow_is_accepted(data: st.DataObject) -> None:
     world = data.draw(worlds())
@@ -79,7 +84,7 @@ def test_every_plan_that_the_rules_allow_is_accepted(data: st.DataObject) -> Non
     assert parse(dump(parse(text))) == parse(dump(parse(dump(parse(text)))))
 
 
-@settings(max_examples=600)
+@examples(400)
 @given(st.data())
 def test_a_plan_with_one_op_exchanged_is_accepted_if_and_only_if_the_rules_allow_it(data: st.DataObject) -> None:
     world = data.draw(worlds())
@@ -91,7 +96,7 @@ def test_a_plan_with_one_op_exchanged_is_accepted_if_and_only_if_the_rules_allow
     assert accepted(text_of(world, ((1, 8), ops))) == is_legal(world, ops), (world, world.places()[place], ops)
 
 
-@settings(max_examples=300)
+@examples(200)
 @given(st.data())
 def test_a_plan_made_for_another_world_is_accepted_if_and_only_if_the_rules_allow_it(data: st.DataObject) -> None:
     """Another split, other experts, no latents, stricter numerics: the ops stay, what they mean does not."""
@@ -131,7 +136,9 @@ def completions(world: World) -> list[tuple[list[Op], list[Op]]]:
                 found.append((ops, ending(world, index + 1, after)))
                 following.setdefault(after, [*ops, op])
         states = following
-    return [pair for index, pair in enumerate(found) if pair not in found[:index] and len(sum(pair, [])) == len(places) - 1]
+    return [
+        pair for index, pair in enumerate(found) if pair not in found[:index] and len(sum(pair, [])) == len(places) - 1
+    ]
 
 
 def ending(world: World, index: int, state: object) -> list[Op]:

@@ -1,0 +1,88 @@
+"""Help for every command; a command line that cannot be understood exits with 2, in JSON where JSON was asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from .commandline import ERROR_KEYS, run
+
+COMMANDS = ["plan", "explain", "validate", "diff", "presets", "import-model"]
+SMALL = "qwen3-0.6b-cpu-tp2"
+
+
+def test_the_command_lists_its_subcommands() -> None:
+    out = run("--help").out
+    for command in COMMANDS:
+        assert f"\n  {command}" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_subcommand_explains_itself(command: str, option: str) -> None:
+    result = run(command, option)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(f"Usage: commplan {command} ")
+    assert "--json" in result.out
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    from importlib.metadata import version
+
+    assert version("commplan") in run("--version").out
+
+
+WRONG = [
+    ("no-such-command",),
+    ("plan",),
+    ("plan", "a", "b"),
+    ("plan", SMALL, "--outptu", "x"),
+    ("plan", SMALL, "-o"),
+    ("explain", SMALL, "--tokens", "many"),
+    ("explain", SMALL, "--layer", "1.5"),
+    ("presets", "gadgets"),
+    ("validate",),
+    ("diff", "one"),
+    ("import-model",),
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_a_wrong_command_line(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert "Error: " in result.err
+
+
+@pytest.mark.parametrize("arguments", [w for w in WRONG if w[-1] != "-o"])
+def test_a_wrong_command_line_in_json(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments, "--json")
+    assert (result.code, result.err) == (2, "")
+    assert set(result.json) == {"error"}
+    error = result.json["error"]
+    assert set(error) == ERROR_KEYS
+    assert error["kind"] == "usage"
+    assert error["message"]
+
+
+def test_a_misspelt_option_is_named() -> None:
+    error = run("plan", SMALL, "--outpt", "x", "--json").json["error"]
+    assert (error["field"], "--output" in error["message"]) == ("--outpt", True)
+
+
+def test_output_for_people_has_no_colour_codes_when_it_is_no_terminal() -> None:
+    for arguments in (("plan", SMALL), ("explain", SMALL), ("presets",), ("plan", "zzz"), ("validate", "zzz")):
+        result = run(*arguments)
+        assert "\x1b" not in result.out + result.err
+
+
+def test_the_summary_of_a_plan_says_what_it_holds() -> None:
+    out = run("plan", "deepseek-r1-h20-tp8").out
+    for words in (
+        "DeepSeek-R1 on h20-8, TP 8",
+        "prefill",
+        "decode",
+        "vs all_reduce",
+        "table (transferred)",
+        "no overlap",
+    ):
+        assert words in out

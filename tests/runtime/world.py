@@ -1,0 +1,101 @@
+"""Ranks that stay: spawned once, then asked to run one function after another.
+
+Starting a rank and importing transformers takes seconds, a test on tiny models a fraction of one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Client, Connection, Listener, wait
+from typing import Any
+
+from commplan.runtime.errors import BoundaryError
+from commplan.runtime.launch import run_ranks
+
+_GRACE_S = 5.0
+COLLECTIVE_TIMEOUT_S = 60.0
+
+
+class WorldError(AssertionError):
+    """A function failed on some rank; the text holds each rank's own."""
+
+
+class RankWorld:
+    """`size` processes joined over gloo. `run` calls a function on all of them."""
+
+    def __init__(self, size: int, timeout_s: float = 900.0) -> None:
+        self.size = size
+        key = secrets.token_bytes(16)
+        with Listener(("127.0.0.1", 0), authkey=key) as listener:
+            self._thread = threading.Thread(
+                target=self._spawn, args=(listener.address, key, timeout_s), daemon=True
+            )
+            self._thread.start()
+            joined = [listener.accept() for _ in range(size)]
+        by_rank: dict[int, Connection] = {connection.recv(): connection for connection in joined}
+        self._ranks = [by_rank[rank] for rank in range(size)]
+        self.broken = False
+
+    def _spawn(self, address: object, key: bytes, timeout_s: float) -> None:
+        try:
+            run_ranks(_serve, self.size, address, key, timeout_s=timeout_s)
+        except BoundaryError as error:
+            self._end = error
+
+    def run(self, function: Callable[..., Any], *args: Any, timeout_s: float = 300.0) -> list[Any]:
+        """What `function(*args)` returns on each rank; raises WorldError if it fails on any, and ends the world."""
+        for connection in self._ranks:
+            connection.send((function, args))
+        results: dict[int, Any] = {}
+        failures: dict[int, str] = {}
+        while len(results) + len(failures) < self.size:
+            silent = [r for r in range(self.size) if r not in results and r not in failures]
+            ready = wait([self._ranks[r] for r in silent], timeout=_GRACE_S if failures else timeout_s)
+            if not ready:
+                failures |= dict.fromkeys(silent, "no answer")
+            for rank in [r for r in silent if self._ranks[r] in ready]:
+                try:
+                    kind, value = self._ranks[rank].recv()
+                except (EOFError, ConnectionError):
+                    kind, value = "failed", "the process is gone"
+                (results if kind == "done" else failures)[rank] = value
+        if failures:
+            self.close()
+            raise WorldError("\n".join(f"rank {rank}: {text}" for rank, text in sorted(failures.items())))
+        return [results[rank] for rank in range(self.size)]
+
+    def close(self) -> None:
+        """End the ranks."""
+        self.broken = True
+        for connection in self._ranks:
+            connection.close()
+        self._thread.join()
+
+
+def _serve(address: Any, key: bytes) -> None:
+    """A rank's life: run what comes, until the other side hangs up."""
+    from datetime import timedelta
+
+    import torch
+    import torch.distributed as dist
+    import transformers
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    dist.init_process_group("gloo", timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S))
+    with Client(address, authkey=key) as connection:
+        connection.send(int(os.environ["RANK"]))
+        while True:
+            try:
+                function, args = connection.recv()
+            except (EOFError, ConnectionError):
+                return
+            try:
+                connection.send(("done", function(*args)))
+            except Exception:
+                connection.send(("failed", traceback.format_exc(limit=-6)))
