@@ -25,19 +25,20 @@ def cross_check(planner: ModePlanner, tokens: int) -> tuple[int, int]:
     An error budget is not a shortest-path problem, so it is left out on both sides.
     """
     import networkx as nx
+
     from .search import cheapest_plan
 
     graph = planner.graph()
     ours = sum(planner.pricer.weight(e, tokens) for e in cheapest_plan(graph, planner.pricer, tokens).edges)
-    theirs: int = nx.dijkstra_path_length(unrolled(planner, graph, tokens), _START, _END)
-    return ours, theirs
+    theirs = nx.dijkstra_path_length(unrolled(planner, graph, tokens), _START, _END)
+    return ours, int(theirs)
 
 
 def unrolled(planner: ModePlanner, graph: ForwardGraph, tokens: int) -> Any:
     """The forward as a networkx DiGraph: a node per boundary and state, the lightest op between two nodes as edge."""
     import networkx as nx
 
-    result = nx.DiGraph()
+    result: Any = nx.DiGraph()
     for position, boundary in enumerate(_boundaries(graph)):
         for before, edges in boundary.items():
             for edge in edges:

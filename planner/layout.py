@@ -235,7 +235,7 @@ def _fused_destination(boundary: str, op: Op, shape: LayerShape, p: Parallelism)
         )
     if p.attn_tp == 1:
         raise IllegalOpError(
-            f"with one rank per DP group the pair is a plain all_gather and reduce_scatter over tp: use those, not {op.name}"
+            f"with one rank per DP group the pair is an all_gather and a reduce_scatter over tp: use those, not {op.name}"
         )
     if boundary == "attn_out" and shape.all_to_all:
         raise IllegalOpError(f"{op.name} leaves all rows on every rank, but this MoE takes token shards")
@@ -257,7 +257,7 @@ def _residual_after(op: Op, residual: Layout, destination: Layout) -> Layout:
         return destination  # equal, or a slice that costs nothing
     if op.residual is None:
         raise IllegalOpError(
-            f"the residual is {residual} but the rows come out {destination}: say `residual: fold` or `residual: gather`"
+            f"the residual is {residual}, the rows come out {destination}: say `residual: fold` or `residual: gather`"
         )
     if op.residual == "fold":
         if op.name in QUANTIZED_OPS:

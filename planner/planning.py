@@ -9,9 +9,11 @@ from .cost.estimate import Estimate
 from .cost.layers import LayerCosts
 from .cost.op_costs import OpCosts
 from .errors import NoLegalPlanError
-from .graph import ANY, ForwardGraph, GraphBuilder, Restriction
+from .graph import ANY, ForwardGraph, Restriction
+from .graph_builder import GraphBuilder
+from .pricing import Pricer
 from .ranges import PlannedRange, RangeSearch
-from .search import Plan, Pricer, cheapest_plan, squared_budget
+from .search import Plan, cheapest_plan, squared_budget
 from .spec.loader import Setup
 from .strategies import strategies
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .graph import ForwardGraph
-from .search import Plan, Pricer
+from .pricing import Pricer
+from .search import Plan
 
 _GRID_RATIO = 1.5
 _MAX_CANDIDATES = 64
@@ -26,7 +27,7 @@ _MAX_CANDIDATES = 64
 
 @dataclass(frozen=True, slots=True)
 class PlannedRange:
-    """One plan over [first, last] tokens, with its greatest relative loss against the best plan at any looked-at count."""
+    """One plan over [first, last] tokens, with its greatest relative loss against the best plan of any count seen."""
 
     first: int
     last: int

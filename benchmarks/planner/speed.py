@@ -157,9 +157,8 @@ def main() -> None:
 def report(chosen: list[Case], runs: int) -> None:
     width = max(len(case.name) for case in chosen)
     print(f"Whole processes, {runs} runs each, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
-    print(
-        f"{'':{width}}  {'median':>8}  {'fastest':>8}  {'slowest':>8}  {'CPU':>8}  {'target':>8}  {'peak':>7}  {'ranges':>6}"
-    )
+    columns = "".join(f"  {name:>8}" for name in ("median", "fastest", "slowest", "CPU", "target"))
+    print(f"{'':{width}}{columns}  {'peak':>7}  {'ranges':>6}")
     for case in chosen:
         low, middle, high = min(case.times_s), statistics.median(case.times_s), max(case.times_s)
         processor = statistics.median(case.processor_s)

@@ -66,7 +66,7 @@ class Term(NamedTuple):
     """One priced part of an op.
 
     category  wire | quantize | norm | residual | latent_gemm | padding
-    rows      which rows it works on: all | padded | dp_local | shard | logits | unaligned (all, if tp does not divide T)
+    rows      rows it works on: all | padded | dp_local | shard | logits | unaligned (all, unless tp divides T)
     width     elements per row
     """
 

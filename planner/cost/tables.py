@@ -16,7 +16,7 @@ from statistics import median
 
 
 def smoothed(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points sorted by size: repeats and lone outliers to their medians, reversed neighbours to their geometric mean."""
+    """Points sorted by size: repeats and lone outliers to medians, reversed neighbours to geometric means."""
     by_size = [
         (size, median(latency for _, latency in group))
         for size, group in groupby(sorted(points), key=lambda point: point[0])

@@ -1,4 +1,4 @@
-"""One file per strategy: the ops it would put at each boundary. A new strategy is a new file; they do not know each other.
+"""One file per strategy: the ops it would put at each boundary. A new one is a new file; they do not know each other.
 
 A strategy offers more than it will use: the layout algebra and the executor decide what is legal where it is offered,
 the search decides what is cheapest. The optimum searches what all strategies offer together; a uniform strategy is the

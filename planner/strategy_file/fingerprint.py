@@ -1,6 +1,6 @@
 """The fingerprint of a model: a hash of what its config.json says of its structure, whatever the model is called.
 
-Planner and runtime compute it from different objects, so it is defined on plain fields: defaults and names do not count.
+Planner and runtime compute it from different objects, so it is defined on plain fields without defaults or names.
 """
 
 from __future__ import annotations

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from .tiny_setups import Machine, Mapping, table
 
 
 def examples(count: int) -> settings:
-    """Settings of a property test: so many examples, the same ones in every run, no deadline."""
+    """Settings of a property test: so many examples, the same ones in every run, no deadline.
+
+    A failing example is printed as it was found: shrinking would repeat the brute force hundreds of times.
+    """
     return settings(
         max_examples=count,
         deadline=None,
         derandomize=True,
         database=None,
+        phases=[Phase.explicit, Phase.generate],
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 

@@ -58,7 +58,7 @@ def test_the_best_of_all_subsets_within_the_budget_is_found(world, model, folder
     one_per_layer = st.lists(weights, min_size=world.layers, max_size=world.layers)
     sensitivity = {"attn_out": data.draw(one_per_layer), "mlp_out": data.draw(one_per_layer)}
     every_sum = GATHER * math.hypot(*sensitivity["attn_out"], *sensitivity["mlp_out"])
-    budget = every_sum * data.draw(st.floats(0.05, 1.05))
+    budget = every_sum * (data.draw(st.integers(50, 1050)) + 0.37) / 1000  # never the error of a whole subset
     rules = {"error_budget": budget, "forbid": [{"op": op} for op in sorted(world.without)]}
     setup = folder.setup(model, machine, tp=2, numerics=rules, sensitivity=sensitivity)
     prices = Prices(setup, "prefill", tokens)

@@ -157,10 +157,9 @@ def test_a_dp_group_of_one_rank_gathers_and_scatters_over_tp():
     assert apply("mlp_out", Op("reduce_scatter"), gathered, DENSE, DP4) == both(TOKEN_SHARDED)
 
 
-@pytest.mark.xfail(strict=True, reason="reduce_scatter_all_reduce is accepted at attn_tp 1 and leaves dp_local rows")
 def test_a_dp_group_of_one_rank_has_no_pair_to_fuse():
     op = Op("reduce_scatter_all_reduce", residual="fold")
-    assert "attn_tp" in refusal("mlp_out", op, State(REPLICATED, TOKEN_SHARDED), DENSE, DP4)
+    assert "one rank per DP group" in refusal("mlp_out", op, State(REPLICATED, TOKEN_SHARDED), DENSE, DP4)
 
 
 # ---- numerics, rows, offers --------------------------------------------------------------------------------
@@ -184,7 +183,7 @@ def test_shards_are_equal_and_hold_all_rows(p):
         assert p.rows(tokens, REPLICATED) == tokens
 
 
-@pytest.mark.xfail(strict=True, reason="nobody offers reduce_scatter_all_reduce(residual=gather); the bugs above")
+@pytest.mark.xfail(strict=True, reason="nobody offers reduce_scatter_all_reduce(residual=gather); the bug above")
 def test_every_legal_op_is_offered_by_some_strategy():
     missing = set()
     for p, shape in WORLDS:

@@ -88,13 +88,7 @@ def check_against(case: Case, planner: ModePlanner, tokens: int, keeps=lambda mo
     assert abs(planner.pricer.plan_ps(plan, tokens) - best.time_ps) <= 2 * len(plan.edges)
 
 
-# The bug of test_layout.test_a_dp_group_of_one_rank_has_no_pair_to_fuse.
-FUSES_NOTHING = pytest.mark.xfail(strict=True, reason="reduce_scatter_all_reduce is accepted at attn_tp 1")
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, id=i, marks=FUSES_NOTHING if c.world.dp == 4 else ()) for i, c in CASES.items()]
-)
+@case
 def test_the_graph_holds_exactly_the_legal_plans(case, folder):
     graph = case.planner(folder, Machine()).graph()
     assert paths(graph) == set(listed(case.world))

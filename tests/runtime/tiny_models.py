@@ -61,11 +61,11 @@ FAMILIES = {
     "qwen2": Family("Qwen2ForCausalLM"),
     "qwen3": Family("Qwen3ForCausalLM", {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": True}),
     "qwen3_moe": Family("Qwen3MoeForCausalLM", {"head_dim": 16, "num_experts": 8, **_EXPERTS}, seed=34),
-    "deepseek_v2": Family("DeepseekV2ForCausalLM", {**_MLA, "topk_method": "group_limited_greedy"}, seed=11),
-    "deepseek_v2_lite": Family("DeepseekV2ForCausalLM", {**_MLA, "q_lora_rank": None}, seed=16),
-    "deepseek_v3": Family("DeepseekV3ForCausalLM", _MLA, seed=10),
+    "deepseek_v2": Family("DeepseekV2ForCausalLM", {**_MLA, "topk_method": "group_limited_greedy"}, seed=18),
+    "deepseek_v2_lite": Family("DeepseekV2ForCausalLM", {**_MLA, "q_lora_rank": None}, seed=34),
+    "deepseek_v3": Family("DeepseekV3ForCausalLM", _MLA, seed=33),
     "deepseek_v32": Family(
-        "DeepseekV32ForCausalLM", {**_MLA, "index_n_heads": 4, "index_head_dim": 16, "index_topk": 6}, seed=1
+        "DeepseekV32ForCausalLM", {**_MLA, "index_n_heads": 4, "index_head_dim": 16, "index_topk": 6}, seed=4
     ),
 }
 

@@ -93,9 +93,8 @@ def _serve(address: Any, key: bytes) -> None:
         while True:
             try:
                 function, args = connection.recv()
+                connection.send(("done", function(*args)))
             except (EOFError, ConnectionError):
                 return
-            try:
-                connection.send(("done", function(*args)))
             except Exception:
                 connection.send(("failed", traceback.format_exc(limit=-6)))

@@ -1,4 +1,4 @@
-"""A config.json with a field missing, null or of another type is refused by that field; optional ones may be left out."""
+"""A config.json with a field missing, null or of another type is refused by that field; some may be left out."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_layer_types_may_be_given_by_an_interval(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [2, 3])
 def test_dense_layers_between_experts(step: int, tmp_path: Path) -> None:
-    """Qwen's `decoder_sparse_step` n: experts in layers n-1, 2n-1, ...; DeepSeek's `moe_layer_freq` n: in 0, n, 2n, ..."""
+    """Experts in layers n-1, 2n-1, ... by `decoder_sparse_step` n (Qwen); in 0, n, ... by `moe_layer_freq` (DeepSeek)."""
     qwen = load_model(str(spoiled(tmp_path, MOE, "decoder_sparse_step", step)))
     experts = [i for i in range(94) if qwen.mlp_kind(i) == "moe"]
     assert experts == list(range(step - 1, 94, step))

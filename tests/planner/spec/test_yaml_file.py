@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -38,10 +39,14 @@ def test_nan_is_a_number_that_no_field_accepts() -> None:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -90,19 +95,15 @@ def test_any_text_is_written_in_ascii_on_one_line(text: str) -> None:
 @given(st.text())
 def test_any_text_is_read_or_refused_as_input(text: str) -> None:
     for parse in (parse_yaml, parse_json):
-        try:
+        with suppress(InputError):
             parse(text)
-        except InputError as error:
-            assert error.message
 
 
 @examples(150)
 @given(st.text(alphabet="{}[]:,-&*!|>'\"%@`#?~<=\n\t ab1.", max_size=40))
 def test_text_made_of_the_signs_of_yaml_is_read_or_refused_as_input(text: str) -> None:
-    try:
+    with suppress(InputError):
         parse_yaml(text)
-    except InputError as error:
-        assert error.message
 
 
 @examples(150)

@@ -160,7 +160,7 @@ def _sums(world: World, layer: int | None, boundary: str) -> Iterator[tuple[Op, 
         yield Op("all_reduce", group="tp"), R, "reordered", True, False  # placed in a zero buffer of all rows
         if not world.takes_shards(layer):
             yield Op("all_reduce_all_gather"), R, "reordered", True, True
-    if world.attn_dp > 1 and mlp:
+    if world.attn_dp > 1 and world.attn_tp > 1 and mlp:  # else there is no second axis to fuse with
         yield Op("reduce_scatter_all_reduce"), D, "reordered", True, True
 
 

@@ -109,7 +109,7 @@ def test_predictions_and_comments_can_be_left_out_or_added(r1: str) -> None:
 
 
 def test_attention_dp_layers_can_go_from_fused_to_two_steps(attention_dp: str) -> None:
-    """The fused op at the end of layer 40 becomes a reduce-scatter, and layer 41 gathers what it no longer finds done."""
+    """The fused op that ends layer 40 becomes a reduce-scatter, and layer 41 gathers what it no longer finds done."""
     fused = next(line for line in attention_dp.splitlines() if "layers: 1-93, attn_in: fused" in line)
     split = [
         fused.replace("1-93", "1-39"),

@@ -11,8 +11,10 @@ from commplan.planner.strategy_file import load
 
 PREFILL, SECOND = "modes.prefill[0]", "modes.prefill[1]"
 PLAIN = "{layers: 0-60, attn_out: all_reduce, mlp_out: all_reduce}"
-FIRST_LATE = "{layers: 0, attn_in: {latent_all_gather: {from: embed_out}}"
-LATE = "{layers: 1-60, attn_in: {latent_all_gather: {from: previous.mlp_out}}, attn_out: {all_reduce: {residual: fold}}, mlp_out: reduce_scatter}"
+LATE = (
+    "{layers: 1-60, attn_in: {latent_all_gather: {from: previous.mlp_out}}, "
+    "attn_out: {all_reduce: {residual: fold}}, mlp_out: reduce_scatter}"
+)
 
 NOT_WELL_FORMED = [
     ("commplan/strategy/v1", "commplan/strategy/v2", "schema", "another version of commplan"),

@@ -1,0 +1,62 @@
+"""Prices of edges and plans, as integer picoseconds: sums are exact, ties are real, no order of evaluation matters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .cost.op_costs import OpCosts
+from .graph import Edge
+from .graph_builder import GraphBuilder
+
+if TYPE_CHECKING:
+    from .search import Plan
+
+_PS = 10**6  # picoseconds per microsecond
+_TIME_SHIFT, _RANK_SHIFT = 40, 20  # time | numerics rank | number of ops, 20 bits for each of the last two
+
+
+class Pricer:
+    """Integer prices of edges and of layer-independent compute, one token count at a time."""
+
+    def __init__(self, builder: GraphBuilder) -> None:
+        self._costs: OpCosts = builder.costs
+        self._memory = builder.memory
+        self._setup = builder.setup
+        limit = builder.setup.deployment.limits.activation_memory_gb
+        self._limit_bytes = None if limit is None else limit * 1e9
+        self._term_prices: dict[tuple[int, object], int] = {}
+        self._edge_prices: dict[tuple[int, Edge], int] = {}
+
+    def price_ps(self, edge: Edge, tokens: int) -> int:
+        """Time of an edge at a token count, in ps."""
+        key = (tokens, edge)
+        price = self._edge_prices.get(key)
+        if price is None:
+            price = 0
+            for term in edge.terms:
+                term_key = (tokens, term)
+                known = self._term_prices.get(term_key)
+                if known is None:
+                    known = round(self._costs.estimate(term, tokens).total_us * _PS)
+                    self._term_prices[term_key] = known
+                price += known
+            self._edge_prices[key] = price
+        return price
+
+    def weight(self, edge: Edge, tokens: int) -> int:
+        """Lexicographic weight: time, then numerics class, then whether it is an op at all."""
+        is_op = edge.op.name not in ("none", "fused")
+        return (self.price_ps(edge, tokens) << _TIME_SHIFT) + (edge.rank << _RANK_SHIFT) + is_op
+
+    def fits(self, edge: Edge, tokens: int) -> bool:
+        """False where the op would need more activation memory than the deployment allows."""
+        if self._limit_bytes is None:
+            return True
+        return (
+            self._memory.peak_bytes(edge.boundary, edge.op, edge.before, edge.after, edge.shape, tokens)
+            <= self._limit_bytes
+        )
+
+    def plan_ps(self, plan: Plan, tokens: int) -> int:
+        """Time of all ops of a plan at a token count, in ps."""
+        return sum(count * self.price_ps(edge, tokens) for edge, count in plan.counted)
