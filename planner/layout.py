@@ -235,7 +235,7 @@ def _fused_destination(boundary: str, op: Op, shape: LayerShape, p: Parallelism)
         )
     if p.attn_tp == 1:
         raise IllegalOpError(
-            f"with one rank per DP group the pair is an all_gather and a reduce_scatter over tp: use those, not {op.name}"
+            f"with one rank per DP group the pair is all_gather and reduce_scatter over tp: use those, not {op.name}"
         )
     if boundary == "attn_out" and shape.all_to_all:
         raise IllegalOpError(f"{op.name} leaves all rows on every rank, but this MoE takes token shards")

@@ -1,9 +1,14 @@
-"""HCCL on Ascend NPUs through torch_npu. Schema and shape contract verified; NPU execution unverified.
+"""HCCL on Ascend NPUs through torch_npu. Schema and shape contract verified (tests/npu); NPU execution unverified.
 
 torch_npu is imported here alone: where CANN is missing, its mere presence breaks `import torch`.
+
+What the documentation of torch_npu, aclnn and HCCL demands and their Meta kernels let pass is checked here: a wrong
+message is refused with a reason, instead of an error code from the device or a wrong result.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,45 +17,162 @@ from ..errors import RefusedError
 from ..groups import Group
 from .base import Backend
 
-_QUANT_DTYPES = (torch.float16, torch.bfloat16)
+_HALF = (torch.float16, torch.bfloat16)
+_FLOATS = (*_HALF, torch.float32)
+# HCCL lists int8 too, but a sum of raw INT8 values overflows: INT8 travels by all_to_all or all_gather and is summed here.
+_SUMMED = (torch.int16, torch.int32, torch.int64, *_FLOATS)
+_MOVED = (torch.int8, torch.uint8, *_SUMMED, torch.float64)
 
 
 class HcclBackend(Backend):
-    """torch.distributed over HCCL, with the vendor's kernels for quantisation and norms.
-
-    The Meta kernels of torch_npu let some shapes pass that the documentation forbids, so those are checked here.
-    """
+    """torch.distributed over HCCL, with the vendor's kernels for quantisation and norms."""
 
     name = "hccl"
     device_type = "npu"
 
     def __init__(self) -> None:
-        import torch_npu
+        self._npu = _import_torch_npu()
 
-        self._npu = torch_npu
+    def device(self, local_rank: int) -> torch.device:
+        """NPU of the local rank, made current: HCCL and transformers both go by the current device."""
+        visible = self._npu.npu.device_count()
+        if local_rank >= visible:
+            raise RefusedError(f"torch_npu sees {visible} NPUs on this host", field="LOCAL_RANK", value=local_rank)
+        self._npu.npu.set_device(local_rank)
+        return torch.device("npu", local_rank)
+
+    # ---- collectives ------------------------------------------------------------------------------------------------
+
+    def all_reduce(self, x: Tensor, group: Group) -> Tensor:
+        """As the base."""
+        _check_message("all_reduce", x, _SUMMED)
+        return super().all_reduce(x, group)
 
     def reduce_scatter(self, x: Tensor, group: Group) -> Tensor:
-        """As the base, with the documented precondition that the rows divide by the group."""
-        if x.shape[0] % group.size:
-            raise RefusedError(f"HCCL reduce_scatter needs rows divisible by {group.size}", value=x.shape[0])
+        """As the base."""
+        _check_message("reduce_scatter", x, _SUMMED)
+        _check_rows("reduce_scatter", x, group)
         return super().reduce_scatter(x, group)
 
+    def all_gather(self, x: Tensor, group: Group) -> Tensor:
+        """As the base."""
+        _check_message("all_gather", x, _MOVED)
+        return super().all_gather(x, group)
+
+    def all_to_all(self, x: Tensor, group: Group) -> Tensor:
+        """As the base."""
+        _check_message("all_to_all", x, _MOVED)
+        _check_rows("all_to_all", x, group)
+        return super().all_to_all(x, group)
+
+    def all_to_all_uneven(self, x: Tensor, sent: list[int], received: list[int], group: Group) -> Tensor:
+        """As the base."""
+        _check_message("all_to_all_uneven", x, _MOVED)
+        for name, splits in (("sent", sent), ("received", received)):
+            if len(splits) != group.size:
+                field = f"all_to_all_uneven.{name}"
+                raise RefusedError(f"one count for each of {group.size} ranks is expected", field=field, value=splits)
+        if sum(sent) != x.shape[0]:
+            raise RefusedError(f"the message has {x.shape[0]} rows", field="all_to_all_uneven.sent", value=sent)
+        return super().all_to_all_uneven(x, sent, received, group)
+
+    # ---- kernels ----------------------------------------------------------------------------------------------------
+
     def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """npu_dynamic_quant: per-token symmetric INT8, one kernel."""
-        if x.dtype not in _QUANT_DTYPES:
-            raise RefusedError("npu_dynamic_quant takes float16 or bfloat16", value=str(x.dtype))
+        """npu_dynamic_quant: per-token symmetric INT8 in one kernel; non-contiguous input is fine.
+
+        Documented as scale = rowmax|x| / 127, value = round(x / scale). What it makes of NaN, and which values it
+        writes into a row of zeros, is not documented; the latter is harmless, since the scale is 0.
+        """
+        _check_matrix("npu_dynamic_quant", x, _HALF)
+        if x.shape[0] == 0:  # empty input: supported since CANN 8.5 only
+            return torch.empty_like(x, dtype=torch.int8), x.new_empty(0, 1, dtype=torch.float32)
         values, scales = self._npu.npu_dynamic_quant(x)
-        return values, scales.view(-1, 1)
+        return values, scales.unsqueeze(-1)
 
     def rms_norm(self, x: Tensor, norm: torch.nn.Module) -> Tensor:
         """npu_rms_norm with the module's weight and epsilon."""
-        out: Tensor = self._npu.npu_rms_norm(x, norm.weight, norm.variance_epsilon)[0]
+        _check_norm("npu_rms_norm", x, norm)
+        if x.shape[0] == 0:
+            return torch.empty_like(x)
+        out: Tensor = self._npu.npu_rms_norm(x.contiguous(), norm.weight, norm.variance_epsilon)[0]
         return out
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
-        """npu_add_rms_norm: residual add and norm in one kernel."""
-        normed, _, total = self._npu.npu_add_rms_norm(x, residual, norm.weight, norm.variance_epsilon)
+        """npu_add_rms_norm: residual add and norm in one kernel, which takes neither empty nor strided input."""
+        _check_norm("npu_add_rms_norm", x, norm)
+        if (residual.shape, residual.dtype) != (x.shape, x.dtype):
+            raise RefusedError(
+                f"must be like x, {_kind(x)}; this kernel does not broadcast",
+                field="npu_add_rms_norm.residual",
+                value=_kind(residual),
+            )
+        if x.shape[0] == 0:
+            return torch.empty_like(x), torch.empty_like(x)
+        normed, _, total = self._npu.npu_add_rms_norm(
+            x.contiguous(), residual.contiguous(), norm.weight, norm.variance_epsilon
+        )
         return normed, total
+
+
+def _import_torch_npu() -> Any:
+    """torch_npu; raises ImportError with the way out."""
+    try:
+        import torch_npu
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch_npu":
+            raise ImportError("torch_npu is not installed; it comes with the extra commplan[npu]") from None
+        raise ImportError(f"{error}; is CANN installed, and its set_env.sh sourced?") from None
+    except RuntimeError as error:  # beside another accelerator
+        raise ImportError(str(error).splitlines()[0]) from None
+    return torch_npu
+
+
+# ---- preconditions ----------------------------------------------------------------------------------------------------
+
+
+def _check_message(op: str, x: Tensor, accepted: tuple[torch.dtype, ...]) -> None:
+    """HCCL takes dense, contiguous buffers of the types that it lists."""
+    _check_dtype(op, x, accepted)
+    if not x.is_contiguous():
+        raise RefusedError("HCCL takes contiguous messages", field=f"{op}.stride", value=x.stride())
+
+
+def _check_rows(op: str, x: Tensor, group: Group) -> None:
+    """Blocks of equal size, one per rank."""
+    if x.shape[0] % group.size:
+        raise RefusedError(f"must divide by the {group.size} ranks of {group.name}", field=f"{op}.rows", value=x.shape[0])
+
+
+def _check_matrix(op: str, x: Tensor, accepted: tuple[torch.dtype, ...]) -> None:
+    _check_dtype(op, x, accepted)
+    if x.dim() != 2:
+        raise RefusedError("rows of a hidden state, [rows, width], are expected", field=f"{op}.shape", value=_shape(x))
+
+
+def _check_norm(op: str, x: Tensor, norm: torch.nn.Module) -> None:
+    weight: Tensor = norm.weight  # type: ignore[assignment]
+    _check_matrix(op, x, _FLOATS)
+    if weight.dtype != x.dtype or weight.shape != x.shape[1:]:
+        raise RefusedError(f"must fit rows of {_kind(x)}", field=f"{op}.gamma", value=_kind(weight))
+
+
+def _check_dtype(op: str, x: Tensor, accepted: tuple[torch.dtype, ...]) -> None:
+    if x.dtype not in accepted:
+        names = ", ".join(_name(dtype) for dtype in accepted)
+        raise RefusedError(f"accepted on NPUs: {names}", field=f"{op}.dtype", value=_name(x.dtype))
+
+
+def _kind(x: Tensor) -> str:
+    return f"{_name(x.dtype)} {_shape(x)}"
+
+
+def _shape(x: Tensor) -> str:
+    return f"[{', '.join(str(int(n)) for n in x.shape)}]"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 BACKEND = HcclBackend
