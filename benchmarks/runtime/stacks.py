@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import tempfile
 from dataclasses import replace
@@ -33,6 +34,7 @@ from commplan.planner.strategy_file import (
 
 TOKENS = (512, 1024, 2048, 4096, 8192, 16384)
 SEQUENCE = 4096
+WARM_UP = 4
 NONE = Op("none")
 AR, RS, AG = Op("all_reduce"), Op("reduce_scatter"), Op("all_gather")
 
@@ -174,18 +176,20 @@ def time_plans(checkpoint, plans, prompts, rounds):
         with executor.forward("prefill"):
             return executor.model(prompts(tokens), use_cache=False, logits_to_keep=1).logits
 
+    order = random.Random(0)
     variants = [*plans, "bound"]
     results = {variant: {} for variant in variants}
     for tokens in TOKENS:
         times, peaks = {variant: [] for variant in variants}, {}
-        for _ in range(rounds + 2):
-            for variant in variants:
+        for _ in range(rounds + WARM_UP):
+            # Shuffled, alike on both ranks: what ran before changes clocks and caches by a few per cent.
+            for variant in order.sample(variants, len(variants)):
                 use(variant)
                 torch.cuda.reset_peak_memory_stats()
                 times[variant].append(timed(run, tokens))
                 peaks[variant] = torch.cuda.max_memory_allocated() / 1e9
         for variant in variants:
-            results[variant][tokens] = (statistics.median(times[variant][2:]), peaks[variant])
+            results[variant][tokens] = (statistics.median(times[variant][WARM_UP:]), peaks[variant])
     use("all_reduce")
     return results, run(1024).float()
 
@@ -205,7 +209,7 @@ def time_transformers(checkpoint, prompts, rounds):
     found = {}
     for tokens in TOKENS:
         torch.cuda.reset_peak_memory_stats()
-        times = [timed(run, tokens) for _ in range(rounds + 2)][2:]
+        times = [timed(run, tokens) for _ in range(rounds + WARM_UP)][WARM_UP:]
         found[tokens] = (statistics.median(times), torch.cuda.max_memory_allocated() / 1e9)
     return found, run(1024).float()
 
