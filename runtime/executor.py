@@ -58,7 +58,7 @@ class Executor:
         self._compile_options: dict[str, Any] = {}
         self._element_bytes = 0
 
-    # ---- set-up -----------------------------------------------------------------------------------------------------
+    # ---- set-up ----------------------------------------------------------------------------------------------------
 
     def attach(self, model: nn.Module, element_bytes: int) -> None:
         """Take over a sharded model: its layers' forwards, its final norm, its outer forward."""
@@ -90,7 +90,7 @@ class Executor:
             self._compiled = {}
         self._build()
 
-    # ---- what the runner calls ----------------------------------------------------------------------------------------
+    # ---- what the runner calls -------------------------------------------------------------------------------------
 
     @contextmanager
     def forward(self, mode: str) -> Iterator[Executor]:
@@ -130,7 +130,7 @@ class Executor:
             known = "is not a forward mode" if mode not in FORWARD_MODES else "has no section in the strategy file"
             raise RefusedError(f"{known}; it has {', '.join(self._programs)}", field="mode", value=mode)
 
-    # ---- one forward --------------------------------------------------------------------------------------------------
+    # ---- one forward -----------------------------------------------------------------------------------------------
 
     def _outer_forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._modes is None:
@@ -199,7 +199,7 @@ class Executor:
         count.calls += 1
         count.rows += rows
 
-    def enter(self, embedded_BSH: Tensor) -> Stream:  # noqa: N803
+    def enter(self, embedded_BSH: Tensor) -> Stream:
         """embed_out: the partial embedding becomes a stream."""
         batch, seq = embedded_BSH.shape[0], embedded_BSH.shape[1]
         sizes = self._sizes
@@ -213,7 +213,7 @@ class Executor:
         self.at(bound.place, bound.count, rows.shape[0])
         return Stream(bound.sum(rows, sizes), None, sizes, batch, seq)
 
-    # ---- the head -----------------------------------------------------------------------------------------------------
+    # ---- the head --------------------------------------------------------------------------------------------------
 
     def leave(self, rows: Tensor, stream: Stream) -> Tensor:
         """head_in: normed rows in their layout to [B, kept, H] of this rank's requests."""
@@ -239,7 +239,7 @@ class Executor:
         counts = [shape.logit_rows for shape in self._shapes[:: p.attn_tp]]
         return sum(counts[:group]), counts[group]
 
-    # ---- special forwards ---------------------------------------------------------------------------------------------
+    # ---- special forwards ------------------------------------------------------------------------------------------
 
     def _idle_forward(self, batch: int, kept: int, device: torch.device) -> Any:
         """A DP group without work takes part in every op with zero rows of its own."""

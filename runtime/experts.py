@@ -20,7 +20,7 @@ class LocalExperts(nn.Module):
         self.experts = experts
         self.first, self.count = first, count
 
-    def forward(self, x_RH: Tensor, index_RK: Tensor, weight_RK: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, x_RH: Tensor, index_RK: Tensor, weight_RK: Tensor) -> Tensor:
         """[R, H] rows with their routing to partial [R, H]."""
         mine = (index_RK >= self.first) & (index_RK < self.first + self.count)
         out: Tensor = self.experts(x_RH, (index_RK - self.first) * mine, weight_RK * mine)
@@ -36,7 +36,7 @@ class AllToAllExperts(nn.Module):
         self.count = count
         self._group, self._backend = group, backend
 
-    def forward(self, x_RH: Tensor, index_RK: Tensor, weight_RK: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, x_RH: Tensor, index_RK: Tensor, weight_RK: Tensor) -> Tensor:
         """[R, H] shard with its routing to complete [R, H]."""
         rows, choices = index_RK.shape
         flat = index_RK.reshape(-1)

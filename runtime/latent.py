@@ -53,7 +53,7 @@ class Latents:
             first = stand_in.last
         self.width = first
 
-    def project(self, x_RH: Tensor) -> Tensor:  # noqa: N803
+    def project(self, x_RH: Tensor) -> Tensor:
         """[R, H] normed rows to [R, width] latents, side by side."""
         return torch.cat([stand_in.projection(x_RH) for stand_in in self.stand_ins], dim=-1)
 

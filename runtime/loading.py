@@ -62,7 +62,7 @@ def load_model(
     adapter = adapter_for(file.model.architecture)
     model = _sharded(checkpoint, file, adapter, groups, device, attn_implementation)
     executor = Executor(file, groups, backend, agree=agree)
-    _take_over(model, executor, adapter, backend)
+    _take_over(model, executor, adapter)
     return executor
 
 
@@ -168,7 +168,7 @@ def _sharded(
     return model.to(device)
 
 
-def _take_over(model: nn.Module, executor: Executor, adapter: Adapter, backend: Backend) -> None:
+def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:
     """Everything that the loader does not do: KV heads, biases, latents, experts, vocabulary; then the forwards."""
     groups, base = executor.groups, model.model
     config: Any = model.config

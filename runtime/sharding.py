@@ -38,7 +38,7 @@ def register_styles(attention: DeviceMesh | None) -> None:
         ) -> None:
             self.dim, self.packed, self.mesh, self.bias = dim, packed, mesh, bias
 
-        def install_forward(self, module: nn.Module, mesh: Any, **kwargs: Any) -> nn.Module:
+        def install_forward(self, module: nn.Module, mesh: Any, **kwargs: Any) -> nn.Module:  # noqa: ARG002
             return module
 
         def shard_param(self, module: nn.Module, param: str, mesh: DeviceMesh) -> None:
@@ -53,6 +53,15 @@ def register_styles(attention: DeviceMesh | None) -> None:
                 distribute_tensor(meta, target, [placement], src_data_rank=None), requires_grad=meta.requires_grad
             )
 
+    class Whole(ShardOnly):
+        """Leaves a parameter whole on every rank."""
+
+        def __init__(self) -> None:
+            super().__init__(0)
+
+        def shard_param(self, module: nn.Module, param: str, mesh: DeviceMesh) -> None:
+            pass
+
     styles = {
         "commplan_attn_column": ShardOnly(0, mesh=attention),
         "commplan_attn_row": ShardOnly(1, mesh=attention, bias=False),
@@ -60,11 +69,9 @@ def register_styles(attention: DeviceMesh | None) -> None:
         "commplan_row": ShardOnly(-1, bias=False),
         "commplan_packed": ShardOnly(-2, packed=True),
         "commplan_expert": ShardOnly(0),
-        "commplan_none": ShardOnly(0, bias=False),
+        "commplan_none": Whole(),
     }
     for name, style in styles.items():
-        if name == "commplan_none":
-            style.shard_param = lambda *args: None
         ALL_PARALLEL_STYLES.register(name, style)
 
 

@@ -23,7 +23,7 @@ class VocabParallelEmbedding(nn.Module):
         self.weight = weight
         self.first, self.last = first, last
 
-    def forward(self, ids_BS: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, ids_BS: Tensor) -> Tensor:
         """[B, S] token ids to partial [B, S, H]."""
         mine = (ids_BS >= self.first) & (ids_BS < self.last)
         rows = F.embedding((ids_BS - self.first) * mine, self.weight)
@@ -46,7 +46,7 @@ class FinalNorm(nn.Module):
 
 
 class VocabParallelHead(nn.Module):
-    """[B, kept, H] to logits [B, kept, V]: each rank multiplies its part of the vocabulary, then the parts are gathered."""
+    """[B, kept, H] to logits [B, kept, V]: each rank multiplies its part of the vocabulary; the parts are gathered."""
 
     def __init__(self, weight: nn.Parameter, vocab_size: int, group: Group, executor: Executor) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The small interface that every backend has, written with torch.distributed and torch ops.
 
-Shapes: a message is [rows, width]; N is the size of the group. Collectives want contiguous input and return new tensors,
-but for `all_reduce`, which may work in place.
+Shapes: a message is [rows, width]; N is the size of the group. Collectives want contiguous input and return new
+tensors, but for `all_reduce`, which may work in place.
 
 torch 2.13 renamed the single-tensor collectives; `_spelled` takes whichever name is there.
 """

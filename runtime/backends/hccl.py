@@ -19,7 +19,8 @@ from .base import Backend
 
 _HALF = (torch.float16, torch.bfloat16)
 _FLOATS = (*_HALF, torch.float32)
-# HCCL lists int8 too, but a sum of raw INT8 values overflows: INT8 travels by all_to_all or all_gather and is summed here.
+# HCCL lists int8 too, but a sum of raw INT8 values overflows: they travel by all_to_all or all_gather, and are summed
+# in fp32.
 _SUMMED = (torch.int16, torch.int32, torch.int64, *_FLOATS)
 _MOVED = (torch.int8, torch.uint8, *_SUMMED, torch.float64)
 
@@ -128,7 +129,7 @@ def _import_torch_npu() -> Any:
     return torch_npu
 
 
-# ---- preconditions ----------------------------------------------------------------------------------------------------
+# ---- preconditions ---------------------------------------------------------------------------------------------------
 
 
 def _check_message(op: str, x: Tensor, accepted: tuple[torch.dtype, ...]) -> None:
@@ -141,7 +142,9 @@ def _check_message(op: str, x: Tensor, accepted: tuple[torch.dtype, ...]) -> Non
 def _check_rows(op: str, x: Tensor, group: Group) -> None:
     """Blocks of equal size, one per rank."""
     if x.shape[0] % group.size:
-        raise RefusedError(f"must divide by the {group.size} ranks of {group.name}", field=f"{op}.rows", value=x.shape[0])
+        raise RefusedError(
+            f"must divide by the {group.size} ranks of {group.name}", field=f"{op}.rows", value=x.shape[0]
+        )
 
 
 def _check_matrix(op: str, x: Tensor, accepted: tuple[torch.dtype, ...]) -> None:

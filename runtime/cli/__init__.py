@@ -1,1 +1,1 @@
-"""Subcommands of `commplan` that execute plans. Imported by name from the planner's command line, torch only when run."""
+"""Subcommands of `commplan` that execute plans. Imported by name from the planner's command line."""

@@ -88,17 +88,13 @@ def bind_out(place: Place, groups: Groups, backend: Backend, count: Count) -> Bo
     return BoundOut(place, run, fold, residual, count)
 
 
-# ---- sums -------------------------------------------------------------------------------------------------------------
+# ---- sums ----------------------------------------------------------------------------------------------------------
 
 
 def _sum(place: Place, groups: Groups, backend: Backend, partial: Layout, destination: Layout) -> Rows:
     op, p = place.op, groups.parallelism
-    if op.name == "all_reduce_all_gather":
-        return lambda x, sizes: backend.all_gather(backend.all_reduce(x.contiguous(), groups.attn_tp), groups.attn_dp)
-    if op.name == "reduce_scatter_all_reduce":
-        return lambda x, sizes: backend.all_reduce(
-            backend.reduce_scatter(x.contiguous(), groups.attn_dp), groups.attn_tp
-        )
+    if op.kind.spans_two:
+        return _pair(op.name, groups, backend)
     name = group_of(place.boundary, op, place.before, place.shape, p)
     group = groups.of(_group_name(name, groups))
     if op.name == "reduce_scatter":
@@ -122,6 +118,18 @@ def _sum(place: Place, groups: Groups, backend: Backend, partial: Layout, destin
     raise RefusedError(f"this runtime has no {op.name}", field=str(place))
 
 
+def _pair(name: str, groups: Groups, backend: Backend) -> Rows:
+    """MixedComm's pairs, composed of two collectives."""
+
+    def reduce_then_gather(x: Tensor, sizes: Sizes) -> Tensor:  # noqa: ARG001
+        return backend.all_gather(backend.all_reduce(x.contiguous(), groups.attn_tp), groups.attn_dp)
+
+    def scatter_then_reduce(x: Tensor, sizes: Sizes) -> Tensor:  # noqa: ARG001
+        return backend.all_reduce(backend.reduce_scatter(x.contiguous(), groups.attn_dp), groups.attn_tp)
+
+    return reduce_then_gather if name == "all_reduce_all_gather" else scatter_then_reduce
+
+
 def _zero_buffer(groups: Groups, backend: Backend) -> Rows:
     """The DP group's rows in a zero buffer of all rows, summed over tp."""
 
@@ -134,7 +142,7 @@ def _zero_buffer(groups: Groups, backend: Backend) -> Rows:
     return place_and_sum
 
 
-# ---- the residual -----------------------------------------------------------------------------------------------------
+# ---- the residual --------------------------------------------------------------------------------------------------
 
 
 def _folder(groups: Groups, residual: Layout, partial: Layout) -> Callable[[Tensor, Tensor, Sizes], Tensor] | None:
@@ -148,14 +156,12 @@ def _folder(groups: Groups, residual: Layout, partial: Layout) -> Callable[[Tens
 
 
 def _residual_gather(groups: Groups, backend: Backend, source: Layout, destination: Layout) -> Rows:
-    if source == DP_LOCAL:
-        group = groups.attn_dp
-    else:
-        group = groups.attn_tp if destination == DP_LOCAL else groups.tp
+    inner = groups.attn_tp if destination == DP_LOCAL else groups.tp
+    group = groups.attn_dp if source == DP_LOCAL else inner
     return lambda x, sizes: backend.all_gather(x.contiguous(), group)[: sizes.of(destination)]
 
 
-# ---- layouts ----------------------------------------------------------------------------------------------------------
+# ---- layouts -------------------------------------------------------------------------------------------------------
 
 
 def _as_it_is(x: Tensor, sizes: Sizes) -> Tensor:  # noqa: ARG001

@@ -14,7 +14,7 @@ from ..groups import Group
 from .rows import pad_rows
 
 
-def gather(x_TH: Tensor, group: Group, backend: Backend) -> Tensor:  # noqa: N803
+def gather(x_TH: Tensor, group: Group, backend: Backend) -> Tensor:
     """[T, H] partials to their sum [T, H]."""
     values, scales = backend.quantize(x_TH)
     all_values = backend.all_gather(values, group)
@@ -22,7 +22,7 @@ def gather(x_TH: Tensor, group: Group, backend: Backend) -> Tensor:  # noqa: N80
     return backend.dequantize_sum(all_values, all_scales, group.size, x_TH.dtype)
 
 
-def two_shot(x_TH: Tensor, group: Group, backend: Backend) -> Tensor:  # noqa: N803
+def two_shot(x_TH: Tensor, group: Group, backend: Backend) -> Tensor:
     """[T, H] partials to their sum [T, H]; T is padded to the group inside."""
     tokens = x_TH.shape[0]
     rows = -(-tokens // group.size) * group.size

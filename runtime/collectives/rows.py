@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 
-def pad_rows(x_RH: Tensor, rows: int) -> Tensor:  # noqa: N803
+def pad_rows(x_RH: Tensor, rows: int) -> Tensor:
     """[R, H] to [rows, H] with zero rows at the end; as it is where R == rows."""
     missing = rows - x_RH.shape[0]
     if not torch.compiler.is_compiling() and missing == 0:
@@ -15,12 +15,12 @@ def pad_rows(x_RH: Tensor, rows: int) -> Tensor:  # noqa: N803
     return F.pad(x_RH, (0, 0, 0, missing))
 
 
-def slice_rows(x_RH: Tensor, start: int, rows: int) -> Tensor:  # noqa: N803
+def slice_rows(x_RH: Tensor, start: int, rows: int) -> Tensor:
     """Rows [start, start + rows) of [R, H]; what lies beyond R is zero."""
     return pad_rows(x_RH[start : start + rows], rows)
 
 
-def add_rows(x_RH: Tensor, start: int, rows_SH: Tensor) -> Tensor:  # noqa: N803
+def add_rows(x_RH: Tensor, start: int, rows_SH: Tensor) -> Tensor:
     """[R, H] with [S, H] added at `start`; rows of the shard beyond R are padding and left out. In place."""
     part = x_RH[start : start + rows_SH.shape[0]]
     part.add_(rows_SH[: part.shape[0]])

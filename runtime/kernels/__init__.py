@@ -1,1 +1,1 @@
-"""Device kernels: one algorithm per file, the kernel above, its wrapper below. Triton is imported by those files alone."""
+"""Device kernels: one algorithm per file, the kernel above, its wrapper below. Triton is imported there alone."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 @triton.jit
-def _add_rms_norm_kernel(x_ptr, residual_ptr, weight_ptr, out_ptr, total_ptr, width, eps, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: N803, E501
+def _add_rms_norm_kernel(x_ptr, residual_ptr, weight_ptr, out_ptr, total_ptr, width, eps, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64) * width
     columns = tl.arange(0, BLOCK)
     inside = columns < width
@@ -30,7 +30,7 @@ def _add_rms_norm_kernel(x_ptr, residual_ptr, weight_ptr, out_ptr, total_ptr, wi
 
 
 @triton.jit
-def _rms_norm_kernel(x_ptr, weight_ptr, out_ptr, width, eps, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: N803
+def _rms_norm_kernel(x_ptr, weight_ptr, out_ptr, width, eps, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64) * width
     columns = tl.arange(0, BLOCK)
     inside = columns < width
@@ -46,7 +46,7 @@ def _launch(width: int) -> dict[str, int]:
     return {"BLOCK": block, "num_warps": min(16, max(1, block // 512))}
 
 
-def add_rms_norm(x_RH: Tensor, residual_RH: Tensor, weight_H: Tensor, eps: float) -> tuple[Tensor, Tensor]:  # noqa: N803
+def add_rms_norm(x_RH: Tensor, residual_RH: Tensor, weight_H: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """(norm(x + residual) * weight, x + residual), both [R, H]; inputs contiguous and of one type."""
     out, total = torch.empty_like(x_RH), torch.empty_like(x_RH)
     rows, width = x_RH.shape
@@ -55,7 +55,7 @@ def add_rms_norm(x_RH: Tensor, residual_RH: Tensor, weight_H: Tensor, eps: float
     return out, total
 
 
-def rms_norm(x_RH: Tensor, weight_H: Tensor, eps: float) -> Tensor:  # noqa: N803
+def rms_norm(x_RH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
     """norm(x) * weight [R, H]; input contiguous."""
     out = torch.empty_like(x_RH)
     rows, width = x_RH.shape

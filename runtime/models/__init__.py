@@ -1,4 +1,4 @@
-"""Adapters: one file per Hugging Face architecture, saying how its modules are sharded. Adding a model is adding a file.
+"""Adapters: one file per Hugging Face architecture, saying how its modules are sharded. A new model is a new file.
 
 Only what differs between families stands in an adapter; the decoder layer, the MLP and the experts are alike in all.
 """
