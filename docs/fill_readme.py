@@ -49,6 +49,7 @@ def filled_readme(text: str) -> str:
 
 
 def main() -> None:
+    """Fill or check the README beside this folder."""
     text = README.read_text(encoding="utf-8")
     new = filled_readme(text)
     if "--check" in sys.argv:

@@ -203,6 +203,8 @@ def _check_latent(hidden: Layout, wanted: Layout, shape: LayerShape, p: Parallel
 
 
 def _apply_out(boundary: str, op: Op, state: State | None, shape: LayerShape, p: Parallelism) -> State:
+    if state is None and op.residual is not None:
+        raise IllegalOpError(f"there is no residual at {boundary} yet: leave `residual` out")
     group = sum_group(boundary, shape, p)
     complete: Layout = TOKEN_SHARDED if boundary == "mlp_out" and shape.all_to_all else p.attention_layout
     if p.tp == 1:

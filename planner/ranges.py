@@ -201,6 +201,8 @@ class RangeSearch:
         def prefers_following(cell: Cell) -> bool:
             if not all(self._fits(following, count) for count in cell.ends):
                 return False
+            if not all(self._fits(plan, count) for count in cell.ends):
+                return True
             return sum(self._pricer.plan_ps(following, c) - self._pricer.plan_ps(plan, c) for c in cell.ends) < 0
 
         index = end

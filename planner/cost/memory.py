@@ -30,8 +30,11 @@ class MemoryCosts:
         residual = stream(before.residual) if before else 0.0
         if boundary in ("attn_in", "mlp_in", "head_in"):
             assert before is not None
-            moving = stream(before.hidden) + (stream(after.hidden) if op.kind.is_collective else 0.0)
-            return int(residual + max(moving, stream(after.hidden) + self._inside(boundary, shape, tokens)))
+            consumed = stream(after.hidden)
+            if op.name == "latent_all_gather":  # the block takes the latents themselves
+                consumed *= self._setup.model.latent_width / hidden_size
+            moving = stream(before.hidden) + (consumed if op.kind.is_collective else 0.0)
+            return int(residual + max(moving, consumed + self._inside(boundary, shape, tokens)))
         produced = after.hidden
         if sum_group(boundary, shape, p) is not None:
             produced = REPLICATED if boundary == "mlp_out" else p.attention_layout

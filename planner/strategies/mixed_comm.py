@@ -36,6 +36,7 @@ STRATEGY = _MixedComm(
             NONE,
             Op("reduce_scatter_all_reduce"),
             Op("reduce_scatter_all_reduce", residual="fold"),
+            Op("reduce_scatter_all_reduce", residual="gather"),
             Offer(Op("reduce_scatter"), peer_to_peer=True),
         ),
         head_in=(NONE, Op("all_gather")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import product
 
 from commplan.planner.layout import LAYER_BOUNDARIES, IllegalOpError, LayerShape, Parallelism, State, apply
@@ -30,6 +31,7 @@ def _ops() -> Iterator[Op]:
 OPS = tuple(_ops())
 
 
+@cache
 def legal(boundary: str, state: State | None, p: Parallelism, shape: LayerShape) -> dict[Op, State]:
     """Every op that may stand there, with the state after it."""
     found = {}
@@ -41,6 +43,7 @@ def legal(boundary: str, state: State | None, p: Parallelism, shape: LayerShape)
     return found
 
 
+@cache
 def reachable(p: Parallelism, shape: LayerShape) -> dict[str, set[State | None]]:
     """States in which a forward arrives at the boundaries of such a layer, behind layers like it or dense ones."""
     arrived: dict[str, set[State | None]] = {"embed_out": {None}}

@@ -76,7 +76,6 @@ def test_a_reduce_scatter_needs_no_residual_rule_since_nothing_is_finer_than_a_s
                     assert after == both(TOKEN_SHARDED)
 
 
-@pytest.mark.xfail(strict=True, reason="apply() looks at `residual` only where there is a state before")
 @pytest.mark.parametrize("rule", ["fold", "gather"])
 def test_an_embedding_has_no_residual_to_fold_or_gather(rule):
     refusal("embed_out", Op("all_reduce", residual=rule), None)
@@ -183,7 +182,6 @@ def test_shards_are_equal_and_hold_all_rows(p):
         assert p.rows(tokens, REPLICATED) == tokens
 
 
-@pytest.mark.xfail(strict=True, reason="nobody offers reduce_scatter_all_reduce(residual=gather); the bug above")
 def test_every_legal_op_is_offered_by_some_strategy():
     missing = set()
     for p, shape in WORLDS:

@@ -106,6 +106,9 @@ def _in(
 
 
 def _out(world: World, boundary: str, before: Streams | None, sharded: bool) -> Iterator[tuple[Op, Streams]]:
+    if world.tp == 1:
+        yield NONE, Streams(ALL, ALL)
+        return
     if boundary == "mlp_out" and sharded:
         yield NONE, Streams(SHARD, SHARD)  # the experts' combine has completed the sum
         return

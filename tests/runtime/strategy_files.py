@@ -38,7 +38,7 @@ def moe_layers(config: Mapping[str, Any]) -> frozenset[int]:
     layers = range(config["num_hidden_layers"])
     if "n_routed_experts" in config:
         return frozenset(n for n in layers if n >= config["first_k_dense_replace"])
-    return frozenset(layers) if "num_experts" in config else frozenset()
+    return frozenset(layers) if {"num_experts", "num_local_experts"} & set(config) else frozenset()
 
 
 def latent_width(config: Mapping[str, Any]) -> int:
