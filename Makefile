@@ -8,12 +8,16 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 CONSTRAINTS := constraints/$(ENVIRONMENT).txt
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS)
-# What is installed: the planner alone, or everything that checks, tests and benchmarks need.
+# What is installed: the planner alone, the runtime too, or everything that checks, tests and benchmarks need.
 PLANNER := .venv/planner-$(ENVIRONMENT).stamp
+RUNTIME := .venv/runtime-$(ENVIRONMENT).stamp
 EVERYTHING := .venv/everything-$(ENVIRONMENT).stamp
 
 DEMO_CASES := qwen3-32b-a2-tp2 deepseek-r1-h20-tp8 deepseek-v3-a3-tp16 qwen3.5-397b-h200-dp4
 DEMO_FILES := $(DEMO_CASES:%=build/demo/%.yaml)
+TINY := qwen3-0.6b-cpu-tp2
+# On a CPU plain all-reduce is cheapest; the pin shows a plan with sharded norms and a late gather instead.
+LATE_GATHER := numerics.pin=[{boundary: attn_in, op: latent_all_gather, modes: [prefill]}]
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -23,11 +27,18 @@ DEMO_FILES := $(DEMO_CASES:%=build/demo/%.yaml)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(DEMO_FILES) ## plan four published cases, check the files, explain one choice
+demo: $(DEMO_FILES) $(RUNTIME) ## plan published cases, explain a choice, execute plans on two ranks
 	@echo
 	$(BIN)/commplan validate $(DEMO_FILES)
 	@printf '\nWhy is layer 12 of DeepSeek-R1 on H20 not INT8?\n'
 	$(BIN)/commplan explain deepseek-r1-h20-tp8 --strategy build/demo/deepseek-r1-h20-tp8.yaml --layer 12 --op int8_all_reduce
+	@printf '\nNow execute plans: tiny random models on two ranks over gloo, against one process.\n'
+	$(BIN)/python tests/runtime/tiny_models.py qwen3 build/demo/qwen3 2>/dev/null
+	$(BIN)/commplan plan $(TINY) --set model=build/demo/qwen3/config.json -o build/demo/tiny-qwen3.yaml
+	$(BIN)/commplan check build/demo/tiny-qwen3.yaml --model build/demo/qwen3 2>/dev/null
+	$(BIN)/python tests/runtime/tiny_models.py deepseek_v3 build/demo/deepseek_v3 2>/dev/null
+	$(BIN)/commplan plan $(TINY) --set model=build/demo/deepseek_v3/config.json --set '$(LATE_GATHER)' -o build/demo/tiny-deepseek.yaml
+	$(BIN)/commplan check build/demo/tiny-deepseek.yaml --model build/demo/deepseek_v3 2>/dev/null
 
 build/demo/%.yaml: FORCE | $(PLANNER)
 	@mkdir -p $(@D) && echo
@@ -76,7 +87,12 @@ $(PLANNER): pyproject.toml $(CONSTRAINTS)
 	@$(PIP) --quiet --no-build-isolation --editable .
 	@touch $@
 
-$(EVERYTHING): $(PLANNER)
-	@echo "Installing what tests need (a minute, most of it PyTorch)"
+$(RUNTIME): $(PLANNER)
+	@echo "Installing the runtime (a minute, most of it PyTorch)"
+	@$(PIP) --quiet --no-build-isolation --editable '.[runtime]'
+	@touch $@
+
+$(EVERYTHING): $(RUNTIME)
+	@echo "Installing what tests need"
 	$(PIP) --no-build-isolation --editable '.[runtime,test]'
 	@touch $@
