@@ -25,7 +25,7 @@ LATE_GATHER := numerics.pin=[{boundary: attn_in, op: latent_all_gather, modes: [
 .PHONY: help demo test check fmt bench clean FORCE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEMO_FILES) $(RUNTIME) ## plan published cases, explain a choice, execute plans on two ranks
 	@echo
@@ -96,3 +96,21 @@ $(EVERYTHING): $(RUNTIME)
 	@echo "Installing what tests need"
 	$(PIP) --no-build-isolation --editable '.[runtime,test]'
 	@touch $@
+
+# ---- Ascend ----------------------------------------------------------------------------------------------------------
+
+NPU_READY := .venv-npu/ready.stamp
+
+.PHONY: test-npu clean-npu
+
+test-npu: $(NPU_READY) ## contract of the HCCL backend with the real torch_npu; needs gcc, no NPU
+	.venv-npu/bin/python -m pytest tests/npu $(PYTEST_ARGS)
+
+$(NPU_READY): pyproject.toml constraints/npu.txt tests/npu/setup.sh tests/npu/cann_stubs.py
+	@PYTHON=$(PYTHON) tests/npu/setup.sh
+	@touch $@
+
+clean: clean-npu
+
+clean-npu:
+	rm -rf .venv-npu

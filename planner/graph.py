@@ -102,7 +102,7 @@ def check_connected(graph: ForwardGraph, restriction: Restriction) -> None:
     for where, boundary in _steps(graph):
         after = {edge.after for state in states for edge in boundary.get(state, ())}
         if not after:
-            layouts = ", ".join(sorted({s.hidden for s in states if s is not None})) or "partial sums"
+            layouts = ", ".join(sorted({s.hidden for s in states if s is not None})) or "partial"
             raise NoLegalPlanError(
                 f"no legal op at {where} in {graph.mode}, coming from {reached} with {layouts} rows; "
                 + _what_restricts(graph, restriction),

@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 import torch_npu  # noqa: F401 registers the npu device
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
-from torch.distributed import ProcessGroup
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -50,7 +50,7 @@ def fake_npu() -> Iterator[None]:
 
 
 class Call(NamedTuple):
-    """A kernel that the backend calls (ranks 1), or a collective on NPU tensors over a group of so many ranks.
+    """A collective on NPU tensors over a group of ranks, or a kernel that the backend calls (no ranks).
 
     `sent` and `received` are the shapes of the message; for a kernel those of its first input and first result, whose
     type `dtype` is.
@@ -60,7 +60,7 @@ class Call(NamedTuple):
     sent: tuple[int, ...]
     received: tuple[int, ...]
     dtype: torch.dtype
-    ranks: int = 1
+    ranks: tuple[int, ...] = ()
 
 
 class _Traffic(TorchDispatchMode):
@@ -76,15 +76,14 @@ class _Traffic(TorchDispatchMode):
         elif func.namespace == "c10d":
             received, sent = (args[0][0], args[0][0]) if isinstance(args[0], list) else args[:2]
             if isinstance(sent, torch.Tensor) and sent.device.type == "npu":
-                self.calls.append(
-                    Call(name, tuple(sent.shape), tuple(received.shape), sent.dtype, _group_of(args).size())
-                )
+                self.calls.append(Call(name, tuple(sent.shape), tuple(received.shape), sent.dtype, _ranks(args)))
         return out
 
 
-def _group_of(args: Any) -> ProcessGroup:
-    (group,) = (arg for arg in args if isinstance(arg, torch.ScriptObject) and "ProcessGroup" in str(arg._type()))
-    return ProcessGroup.unbox(group)
+def _ranks(args: Any) -> tuple[int, ...]:
+    """Ranks of the group among the arguments of a c10d op."""
+    (boxed,) = (arg for arg in args if isinstance(arg, torch.ScriptObject) and "ProcessGroup" in str(arg._type()))
+    return tuple(dist.get_process_group_ranks(dist.ProcessGroup.unbox(boxed)))
 
 
 @contextmanager

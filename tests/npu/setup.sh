@@ -15,7 +15,7 @@ fail() { echo "tests/npu/setup.sh: $*" >&2; exit 1; }
 
 [[ $(uname -s) == Linux ]] || fail "torch_npu is published for Linux only"
 for tool in gcc nm readelf; do
-  command -v "$tool" >/dev/null || fail "$tool not found; it makes the stand-ins for CANN (Debian, Ubuntu: apt install gcc)"
+  command -v "$tool" >/dev/null || fail "$tool not found; it makes stand-ins for CANN (Debian, Ubuntu: apt install gcc)"
 done
 
 if ! "$BIN/python" -c 'import pip' 2>/dev/null; then
@@ -28,7 +28,7 @@ pip() { "$BIN/python" -m pip install --quiet --disable-pip-version-check --const
 echo "Installing torch, torch_npu and transformers into $ENVIRONMENT (minutes)"
 pip setuptools
 pip pytest --no-build-isolation --editable '.[runtime,npu]' ||
-  fail "not every version of constraints/npu.txt is there for $("$BIN/python" --version); torch_npu lags behind Python"
+  fail "pip has not installed constraints/npu.txt for $("$BIN/python" --version), see above; name another Python?"
 
 "$BIN/python" tests/npu/cann_stubs.py
-"$BIN/python" -c 'import torch, torch_npu; print("torch", torch.__version__, "imports torch_npu", torch_npu.__version__)'
+"$BIN/python" -c 'import torch, torch_npu as npu; print("torch", torch.__version__, "imports torch_npu", npu.__version__)'

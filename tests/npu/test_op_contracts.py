@@ -67,7 +67,7 @@ def test_op_is_public_and_has_a_kernel_for_npus_and_a_meta_kernel(name: str) -> 
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"npu::{name}", key)
 
 
-# ---- Meta kernels, reached through the backend ---------------------------------------------------------------------------
+# ---- Meta kernels, reached through the backend ----------------------------------------------------------------------
 
 
 def npu(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:

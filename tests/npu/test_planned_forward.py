@@ -1,4 +1,4 @@
-"""Whole planned forwards on a fake NPU: what reaches torch_npu and HCCL is what the strategy file says, shape by shape."""
+"""Whole planned forwards on a fake NPU: what reaches torch_npu and HCCL is what the file says, shape by shape."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from commplan.runtime.counters import expected_calls
 from commplan.runtime.executor import Executor
 
 from ..runtime.legal_plans import World, covering_plans
+from .fake_models import executor_of
 from .fake_npu import Call, fake_npu, traffic
 from .fake_world import FakeWorld
 from .planned_calls import Forward, planned_calls
 from .plans import ATTENTION_DP, LATENT, UNIFORM, plan_of, strategy_file, uniform_plan
-from .tiny_models import DEEPSEEK_V3, MODELS, VOCAB_SIZE, TinyModel, executor_of
+from .tiny_models import DEEPSEEK_V3, MODELS, VOCAB_SIZE, TinyModel
 
 TP4 = Parallelism(4)
 TP2_DP2 = Parallelism(4, attn_dp=2)
@@ -41,7 +42,8 @@ class Ranks:
         key = (tiny.architecture, strategy.parallelism, rank, changes)
         if key != self._key:  # a process is one rank at a time
             self._key = key
-            self._executor = executor_of(tiny, strategy, self._world(strategy.parallelism, rank), **changes)
+            groups = self._world(strategy.parallelism, rank)
+            self._executor = executor_of(tiny.config(**changes), strategy, groups)
         self._executor.switch(strategy)
         return self._executor
 
@@ -63,7 +65,8 @@ def run(
 
 
 def check(executor: Executor, mode: str, forward: Forward, logits: Any, calls: list[Call]) -> None:
-    assert calls == planned_calls(executor.strategy, mode, forward, VOCAB_SIZE)
+    rank = executor.groups.tp.rank
+    assert calls == planned_calls(executor.strategy, mode, forward, VOCAB_SIZE, rank)
     assert logits.shape == (forward.batch, forward.kept, VOCAB_SIZE)
     assert (logits.device.type, logits.dtype) == ("npu", torch.bfloat16)
     assert executor.counters.calls() == expected_calls(executor.strategy, executor.forwards)
@@ -107,7 +110,7 @@ def test_decode_goes_on_from_the_cache_of_a_prefill(ranks: Ranks, family: str, p
 
 @pytest.mark.parametrize("rank", range(4))
 @pytest.mark.parametrize("p", [TP4, TP2_DP2], ids=["dp1", "dp2"])
-def test_every_rank_makes_the_same_calls(ranks: Ranks, rank: int, p: Parallelism) -> None:
+def test_every_rank_makes_the_planned_calls(ranks: Ranks, rank: int, p: Parallelism) -> None:
     ops = LATENT["late_gather_and_fold"] if p.attn_dp == 1 else ATTENTION_DP["mixed_comm"]
     executor = ranks(DEEPSEEK_V3, strategy_file(DEEPSEEK_V3, p, uniform_plan(ops, 3)), rank)
     logits, calls = run(executor, "prefill", 1, 7)
@@ -122,7 +125,7 @@ def test_either_attention_works_on_npu_tensors(ranks: Ranks, attention: str) -> 
     check(executor, "prefill", Forward(2, 7, 7), logits, calls)
 
 
-# ---- every edge of the layout algebra ----------------------------------------------------------------------------------
+# ---- every edge of the layout algebra -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -138,7 +141,7 @@ def test_plans_that_use_every_legal_op_call_what_they_say(ranks: Ranks, family: 
         check(executor, "prefill", Forward(batch, seq, seq), logits, calls)
 
 
-# ---- DP groups that bring different numbers of tokens ------------------------------------------------------------------
+# ---- DP groups that bring different numbers of tokens ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -168,7 +171,7 @@ def test_unequal_and_empty_dp_groups_meet_in_the_same_collectives(
     ranks: Ranks, others_bring: Callable[[Any], None], shapes: Any
 ) -> None:
     others_bring(shapes)
-    seen: dict[int, list[list[Call]]] = {0: [], 3: []}  # one rank of either group
+    seen: dict[int, list[Any]] = {0: [], 3: []}  # one rank of either group
     for rank, found in seen.items():
         for ops in ATTENTION_DP.values():
             executor = ranks(DEEPSEEK_V3, strategy_file(DEEPSEEK_V3, TP2_DP2, uniform_plan(ops, 3)), rank)
@@ -176,5 +179,5 @@ def test_unequal_and_empty_dp_groups_meet_in_the_same_collectives(
             logits, calls = run(executor, "prefill", batch, seq)
             assert logits.shape == (batch, seq, VOCAB_SIZE)
             assert executor.counters.calls() == expected_calls(executor.strategy, executor.forwards)
-            found.append([call for call in calls if call.ranks > 1])
+            found.append([call._replace(ranks=len(call.ranks)) for call in calls if call.ranks])
     assert seen[0] == seen[3]

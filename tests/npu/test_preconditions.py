@@ -1,4 +1,4 @@
-"""What the documentation of HCCL, aclnn and torch_npu demands and their Meta kernels let pass is refused by the backend.
+"""What the documentation of HCCL, aclnn and torch_npu demands, and their Meta kernels let pass, the backend refuses.
 
 Sources: torch_npu's docstrings (npu_dynamic_quant: float16 or bfloat16, more than one dim; npu_rms_norm: gamma of the
 input's type), CANN's aclnnAddRmsNorm (neither empty nor non-contiguous input, x2 like x1, gamma like the last dims),
@@ -174,15 +174,14 @@ REFUSED: dict[str, tuple[Attempt, str, object, str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_broken_precondition_is_refused_with_field_value_and_reason(group: Group, case: str) -> None:
     attempt, field, value, reason = REFUSED[case]
-    with fake_npu(), traffic() as calls:
-        with pytest.raises(RefusedError) as refused:
-            attempt(HcclBackend(), group)
+    with fake_npu(), traffic() as calls, pytest.raises(RefusedError) as refused:
+        attempt(HcclBackend(), group)
     assert (refused.value.field, refused.value.value) == (field, value)
     assert reason in refused.value.message
     assert calls == [], "refused after something had been sent"
 
 
-# ---- what is accepted ------------------------------------------------------------------------------------------------
+# ---- what is accepted -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

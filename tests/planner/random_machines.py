@@ -61,8 +61,8 @@ def machines(draw: st.DrawFn, groups: tuple[int, ...] = (2, 4)) -> Machine:
 
 @st.composite
 def tied_machines(draw: st.DrawFn, groups: tuple[int, ...] = (2, 4)) -> Machine:
-    """Devices that compute in no time, with collectives of 10 or 20 us whatever their size: ties everywhere."""
-    flat = st.sampled_from([10.0, 20.0])
+    """Devices that compute in no time, with collectives of 10, 20 or 40 us whatever their size: ties everywhere."""
+    flat = st.sampled_from([10.0, 20.0, 40.0])
     ops = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
     found = []
     for op in ops:

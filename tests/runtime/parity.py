@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from commplan.planner.strategy_file import StrategyFile
 from commplan.runtime import Executor, load_model
 
-from .cases import Case, Share, cases
+from .cases import Case, Share, cases, split
 from .legal_plans import Plan
 from .planned_traffic import planned_calls, seen_calls
 from .prompts import requests
@@ -124,3 +124,17 @@ def _miscounted(executor: Executor, plan: Named, prefills: int) -> list[str]:
         for key in sorted({*counted, *planned}, key=str)
         if counted.get(key, 0) != planned[key]
     ]
+
+
+def relative_rms(checkpoint: str, plans: list[Named]) -> list[tuple[float, float]]:
+    """Sums of squares, of the error and of the reference, of this rank's logits of a prefill and a decode step."""
+    found = []
+    for plan in plans:
+        executor = sharded(checkpoint, plan.file)
+        first, batch, seq = mine(executor, split(4, 12, executor.groups.parallelism.attn_dp))
+        ids, wanted = requests()[first : first + batch], reference(checkpoint)[first : first + batch, : seq + 1]
+        cache = DynamicCache(config=executor.model.config)
+        got = [forward(executor, "prefill", ids[:, :seq], cache), forward(executor, "decode", ids[:, seq : seq + 1], cache)]
+        error = torch.cat(got, dim=1) - wanted
+        found.append((error.square().sum().item(), wanted.square().sum().item()))
+    return found

@@ -91,6 +91,13 @@ def test_any_text_is_written_in_ascii_on_one_line(text: str) -> None:
     assert parse_yaml(f"key: {written}\n") == {"key": text}
 
 
+@pytest.mark.parametrize(
+    "text", ["yes", "No", "on", "y", "0x1f", "0o7", "0b1", "1_000", "1e5", "1:30", "2026-01-01", "<<"]
+)
+def test_words_that_other_readers_take_for_something_else_are_quoted(text: str) -> None:
+    assert yaml.safe_load(f"key: {scalar_text(text)}\n") == {"key": text}
+
+
 @examples(150)
 @given(st.text())
 def test_any_text_is_read_or_refused_as_input(text: str) -> None:
