@@ -1,29 +1,31 @@
 """Why this op here? Every op that any strategy offers at a boundary, with its cost or with the reason it may not stand.
 
-An alternative is judged by the best plan that uses it at this one place, everything else free: its step time says what
-the choice really costs, because an op changes the layouts that its neighbours see.
+An alternative is judged by the chosen plan with this one op exchanged, and the fewest other changes that the layouts
+demand, because an op changes what its neighbours see. Its step time says what the exchange really costs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from .assemble import collective_provenance
 from .cost.estimate import CATEGORIES, Estimate
 from .errors import InputError, NoLegalPlanError, did_you_mean
-from .graph import Boundary, Edge, ForwardGraph, LayerGraph, Restriction
+from .graph import ERROR_UNIT, Edge, ForwardGraph, Restriction
 from .layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
 from .ops import Op
 from .planning import ModePlanner
-from .search import Plan, cheapest_plan
+from .search import Plan
+from .swap import swapped
 
 
 @dataclass(frozen=True)
 class Option:
     """One op at the place asked about.
 
-    `time_us` and `breakdown` are of this boundary; `step_us` is of the best whole forward that uses the op here.
+    `time_us` and `breakdown` are of this boundary; `step_us` is of the whole forward with the op exchanged here.
     """
 
     op: Op
@@ -91,48 +93,47 @@ class Explainer:
             yield edge.op, why
 
     def _alternatives(self, boundary: str, layer: int | None) -> list[tuple[Edge, Plan, str]]:
-        """Each op that some plan can use here, with the best such plan; policy refusals last, with their reason."""
+        """Each op that some plan can have here, with the plan that has it and is otherwise as chosen, and what speaks
+        against it."""
+        free = self._planner.graph(_FREE)
+        try:
+            graph = self._planner.graph()
+        except NoLegalPlanError:
+            graph = free
+        allowed = {edge.op for edge in edges_at(graph, boundary, layer)}
         found: list[tuple[Edge, Plan, str]] = []
-        seen: set[Op] = set()
-        for restriction in (Restriction(), _FREE):
-            try:
-                graph = self._planner.graph(restriction)
-            except NoLegalPlanError:
-                continue
-            for op in dict.fromkeys(e.op for e in edges_at(graph, boundary, layer)):
-                if op in seen:
-                    continue
-                plan = self._forced(graph, boundary, layer, op, restriction.policy)
-                if isinstance(plan, Plan):
-                    seen.add(op)
-                    found.append(
-                        (
-                            edge_at(plan, boundary, layer),
-                            plan,
-                            "" if restriction.policy else self._why(op, boundary, layer),
-                        )
-                    )
+        for op in dict.fromkeys(edge.op for edge in edges_at(free, boundary, layer)):
+            for around in (graph, free):  # without the policy where it leaves no way around the op
+                plan = swapped(around, free, self._plan, (layer, boundary), op, self._planner.pricer, self._tokens)
+                if plan is not None:
+                    why = self._over_budget(plan) if op in allowed else self._why(op, boundary, layer)
+                    found.append((edge_at(plan, boundary, layer), plan, why))
+                    break
         return found
+
+    def _over_budget(self, plan: Plan) -> str:
+        """Empty, or what a plan's quantised sums add up to where that is above the budget."""
+        budget = self._planner.budget
+        if budget is None:
+            return ""
+        weights = self._planner.graph().weights
+        total = 0.0
+        for index, layer in enumerate(plan.layers):
+            by_boundary = dict(zip(("attn_out", "mlp_out"), weights[index] if weights else (1.0, 1.0), strict=True))
+            total += sum(e.squared_error * by_boundary.get(e.boundary, 0.0) ** 2 for e in layer)
+        if total <= budget:
+            return ""
+        allowed = self._planner.setup.deployment.numerics.error_budget
+        return f"its plan has error {math.sqrt(total / ERROR_UNIT):.4g}, over numerics.error_budget {allowed:g}"
 
     def _why(self, op: Op, boundary: str, layer: int | None) -> str:
         """Why the policy refuses an op that the algebra and the executor would allow."""
-        states = {e.before for e in edges_at(self._planner.graph(_FREE), boundary, layer) if e.op == op}
+        states = dict.fromkeys(e.before for e in edges_at(self._planner.graph(_FREE), boundary, layer) if e.op == op)
         for state in states:
             for rejection in self._planner.builder.rejections(boundary, layer, state):
                 if _same(rejection.op, op):
                     return rejection.reason
-        graph = self._planner.graph()
-        if any(e.op == op for e in edges_at(graph, boundary, layer)):
-            return self._forced(graph, boundary, layer, op, True)  # type: ignore[return-value]
         return "the policy leaves no plan around it"
-
-    def _forced(self, graph: ForwardGraph, boundary: str, layer: int | None, op: Op, policy: bool) -> Plan | str:
-        """The best plan that uses `op` at the place, or why there is none."""
-        budget = self._planner.budget if policy else None
-        try:
-            return cheapest_plan(_only(graph, boundary, layer, op), self._planner.pricer, self._tokens, budget)
-        except NoLegalPlanError as error:
-            return error.message
 
     def _option(self, edge: Edge, plan: Plan, layer: int | None, why: str) -> Option:
         breakdown, source = self._breakdown(edge)
@@ -207,23 +208,6 @@ def edges_at(graph: ForwardGraph, boundary: str, layer: int | None) -> list[Edge
     else:
         by_state = graph.layers[layer].boundaries[boundary]
     return [edge for edges in by_state.values() for edge in edges]
-
-
-def _only(graph: ForwardGraph, boundary: str, layer: int | None, op: Op) -> ForwardGraph:
-    """The graph with one op alone at a place."""
-
-    def keep(by_state: Boundary) -> Boundary:
-        kept = {state: tuple(e for e in edges if e.op == op) for state, edges in by_state.items()}
-        return {state: edges for state, edges in kept.items() if edges}
-
-    if layer is None and boundary == "embed_out":
-        return replace(graph, embed_out=keep(graph.embed_out))
-    if layer is None:
-        return replace(graph, head_in=keep(graph.head_in))
-    old = graph.layers[layer]
-    boundaries = {**old.boundaries, boundary: keep(old.boundaries[boundary])}
-    changed = LayerGraph((*old.key, boundary, op), boundaries, old.attention_kind, old.mlp_kind, old.shape)
-    return replace(graph, layers=(*graph.layers[:layer], changed, *graph.layers[layer + 1 :]))
 
 
 def _same(a: Op, b: Op) -> bool:

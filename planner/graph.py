@@ -6,7 +6,7 @@ token count (a memory limit alone removes edges at some counts), and equal layer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -95,20 +95,22 @@ class Restriction:
 ANY = Restriction()
 
 
-def check_connected(graph: ForwardGraph, restriction: Restriction) -> None:
-    """Raise NoLegalPlanError naming the first boundary that no legal op can cross."""
+WhyNothing = Callable[[int | None, str, set[State | None]], tuple[str | None, str]]
+
+
+def check_connected(graph: ForwardGraph, restriction: Restriction, why_nothing: WhyNothing) -> None:
+    """Raise NoLegalPlanError naming the first boundary that no legal op can cross, and what keeps each from it."""
     states: set[State | None] = {None}
-    reached = "the start"
     for where, boundary in _steps(graph):
         after = {edge.after for state in states for edge in boundary.get(state, ())}
         if not after:
-            layouts = ", ".join(sorted({s.hidden for s in states if s is not None})) or "partial"
+            number, _, name = where.rpartition(".")
+            field, reasons = why_nothing(int(number) if number else None, name, states)
             raise NoLegalPlanError(
-                f"no legal op at {where} in {graph.mode}, coming from {reached} with {layouts} rows; "
-                + _what_restricts(graph, restriction),
-                field=f"modes.{graph.mode}",
+                f"no legal op at {where} in {graph.mode} ({reasons}); " + _what_restricts(graph, restriction),
+                field=field or f"modes.{graph.mode}",
             )
-        states, reached = set(after), where
+        states = set(after)
 
 
 def _steps(graph: ForwardGraph) -> Iterator[tuple[str, Boundary]]:

@@ -67,8 +67,22 @@ class GraphBuilder:
         ends = tuple(dict.fromkeys(e.after for edges in last.values() for e in edges))
         head = self._boundary("head_in", ends, chosen, restriction, None, first, "dense")
         graph = ForwardGraph(self.setup, self.mode, embed, tuple(layers), head, self._weights())
-        check_connected(graph, restriction)
+        check_connected(graph, restriction, self._why_nothing)
         return graph
+
+    def _why_nothing(self, layer: int | None, boundary: str, states: set[State | None]) -> tuple[str | None, str]:
+        """(field, text): what keeps every offered op from a place. A pinned op's own reason comes first."""
+        reasons: dict[str, str] = {}
+        for state in states:
+            for rejection in self.rejections(boundary, layer, state):
+                known = reasons.get(rejection.op.name, "")
+                if not known or "numerics" in rejection.reason:  # a policy can be changed, a layout cannot
+                    reasons[rejection.op.name] = rejection.reason
+        for index, rule in enumerate(self.setup.deployment.numerics.pin):
+            if rule.covers(self.mode, boundary, layer):
+                why = reasons.get(rule.op, "no strategy offers it here")
+                return f"numerics.pin[{index}]", f"{rule.op}: {why}"
+        return None, "; ".join(f"{op}: {why}" for op, why in reasons.items() if op not in ("none", "fused", "slice"))
 
     def rejections(self, boundary: str, layer: int | None, before: State | None) -> Iterator[Rejection]:
         """Every op that any strategy offers at a boundary and that may not stand there from `before`."""

@@ -49,13 +49,20 @@ class Pricer:
         return (self.price_ps(edge, tokens) << _TIME_SHIFT) + (edge.rank << _RANK_SHIFT) + is_op
 
     def fits(self, edge: Edge, tokens: int) -> bool:
-        """False where the op would need more activation memory than the deployment allows."""
+        """False where the op would need more activation memory than the deployment allows, or its impl takes no
+        message of this size."""
+        if edge.op.impl is not None and self._costs.message_bytes(edge.terms, tokens) > self._largest(edge.op.impl):
+            return False
         if self._limit_bytes is None:
             return True
         return (
             self._memory.peak_bytes(edge.boundary, edge.op, edge.before, edge.after, edge.shape, tokens)
             <= self._limit_bytes
         )
+
+    def _largest(self, impl: str) -> float:
+        limit = self._setup.executor.impls[impl].max_message_bytes
+        return float("inf") if limit is None else limit
 
     def plan_ps(self, plan: Plan, tokens: int) -> int:
         """Time of all ops of a plan at a token count, in ps."""

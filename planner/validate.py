@@ -9,7 +9,8 @@ from .errors import InputError
 from .executors import Executor, load_executor
 from .layout import IllegalOpError
 from .ops import Op
-from .strategy_file import Problem, StrategyFile, problems, read
+from .spec.deployment import DTYPE_BYTES
+from .strategy_file import Problem, RangePlan, StrategyFile, problems, read
 from .strategy_file.legality import walk
 
 
@@ -50,6 +51,7 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
                 for layer, boundary, op, _, _ in walk(strategy, plan):
                     mlp = "moe" if layer in strategy.model.moe_layers else "dense"
                     why = executor.refusal(boundary, _with_impl(op, strategy), mode, mlp, strategy.parallelism)
+                    why = why or _too_large(op, plan, strategy, executor)
                     if why is not None and why not in refused:
                         place = boundary if layer is None else f"layers.{layer}.{boundary}"
                         refused[why] = Problem(f"modes.{mode}[{index}].{place}", str(op), why)
@@ -57,6 +59,17 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
                 pass  # reported by `problems`
             found += refused.values()
     return found
+
+
+def _too_large(op: Op, plan: RangePlan, strategy: StrategyFile, executor: Executor) -> str | None:
+    """Why an impl refuses the largest message of a range, or None."""
+    limit = executor.impls[op.impl].max_message_bytes if op.impl in executor.impls else None
+    if limit is None:
+        return None
+    row_bytes = strategy.model.hidden_size * DTYPE_BYTES[strategy.deployment.activations]
+    if plan.last * row_bytes <= limit:
+        return None
+    return f"{op.impl} takes messages up to {limit} bytes: {int(limit // row_bytes)} tokens, not {plan.last}"
 
 
 def _with_impl(op: Op, strategy: StrategyFile) -> Op:

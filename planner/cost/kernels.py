@@ -24,6 +24,8 @@ class DeviceCosts:
         self.launch_us = memory.kernel_overhead_us.value
         self._gemm_rate = rate.value * compute.gemm_efficiency.value * 1e6  # operations per us
         self._attention_rate = core.value * compute.attention_efficiency.value * 1e6
+        eight_bit = compute.fp8_tflops or compute.int8_tops or core
+        self._score_rate = eight_bit.value * compute.gemm_efficiency.value * 1e6
         self._tile_rows = compute.gemm_tile_rows.value
         self._memory_rate = memory.bandwidth_gb_per_s.value * memory.bandwidth_efficiency.value * 1e3  # bytes per us
         self._gemm_provenance = weakest({rate.provenance, compute.gemm_efficiency.provenance})
@@ -48,6 +50,13 @@ class DeviceCosts:
         if operations <= 0:
             return NOTHING
         time = max(operations / self._attention_rate, read_bytes / self._memory_rate)
+        return Estimate(time, self.launch_us, 0.0, self._gemm_provenance, "roofline")
+
+    def scores(self, operations: float, read_bytes: float) -> Estimate:
+        """Scores of a sparse index: 8-bit arithmetic where the device has it."""
+        if operations <= 0:
+            return NOTHING
+        time = max(operations / self._score_rate, read_bytes / self._memory_rate)
         return Estimate(time, self.launch_us, 0.0, self._gemm_provenance, "roofline")
 
     def passes(self, kernels: Kernels, elements: float, group_size: int = 1) -> Estimate:

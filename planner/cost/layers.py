@@ -94,7 +94,7 @@ class LayerCosts:
         read = work.cached * share * m.index_head_dim
         return [
             self._device.gemm(rows, m.q_lora_rank, width),
-            self._device.attention(2.0 * work.attended * share * width, read),
+            self._device.scores(2.0 * work.attended * share * width, read),
         ]
 
     def _linear_attention(self, work: Work) -> list[Estimate]:

@@ -273,6 +273,13 @@ class OpCosts:
         mine = self.rows("dp_local", tokens) * term.width * self.device.activation_bytes
         return self.collectives.peer_to_peer(work.pattern, elements * self.device.activation_bytes, mine)
 
+    def message_bytes(self, terms: tuple[Term, ...], tokens: int) -> float:
+        """The largest buffer that goes through a library collective of an op."""
+        return max(
+            (self.rows(t.rows, tokens) * t.width * t.work.bytes_per_element for t in terms if isinstance(t.work, Wire)),
+            default=0.0,
+        )
+
     def rows(self, rule: str, tokens: int) -> int:
         """Rows that a rule names, at a token count."""
         p = self._p
@@ -290,14 +297,16 @@ class OpCosts:
         return tokens if tokens % p.tp else 0  # unaligned
 
     def kinks(self, term: Term) -> set[int]:
-        """Token counts at which the price of a term changes its slope: knots of its table, seen from the tokens."""
+        """Token counts at which a term changes its slope or ends: knots of its table and limits of its impl."""
         work = term.work
         if not isinstance(work, Wire) or term.rows == "logits":
             return set()
         per_row = term.width * work.bytes_per_element
         scale = self._p.attn_dp if term.rows == "dp_local" else 1
         sizes = self.collectives.table_sizes(work.op, work.impl, work.dtype, work.group)
-        return {round(size / per_row * scale) for size in sizes}
+        limit = self._setup.executor.impls[work.impl].max_message_bytes
+        last_that_fits = set() if limit is None else {int(limit / per_row * scale)}
+        return last_that_fits | {round(size / per_row * scale) for size in sizes}
 
 
 _ROWS = {REPLICATED: "all", DP_LOCAL: "dp_local", TOKEN_SHARDED: "shard"}

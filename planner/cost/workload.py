@@ -59,6 +59,6 @@ def _decode(spec: ModeSpec, tokens: int, rows_per_request: int) -> Work:
     if tokens == 0:
         return Work(0, 0.0, 0.0, 0.0, 0)
     assert spec.context_tokens is not None
-    requests = tokens / rows_per_request
+    requests = float(-(-tokens // rows_per_request))
     attended = tokens * (spec.context_tokens + (rows_per_request + 1) / 2)
     return Work(tokens, attended, requests * (spec.context_tokens + rows_per_request), requests, tokens)

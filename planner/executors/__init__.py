@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from ..errors import InputError, did_you_mean
 from ..layout import Parallelism
 from ..ops import Op
-from ..spec.base import Count, Spec, Text, build
+from ..spec.base import Count, PositiveInt, Spec, Text, build
 from ..yaml_file import read_mapping
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
@@ -53,6 +53,7 @@ class Impl(Spec):
     vendors: tuple[Literal["nvidia", "ascend", "cpu"], ...]
     kind: Literal["library", "peer_to_peer"] = "library"
     strategies: tuple[Text, ...] | None = None  # offered to these strategies alone
+    max_message_bytes: PositiveInt | None = None  # larger messages it refuses
     status: Text | None = None
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, did_you_mean
 from ..layout import ALL_TO_ALL
+from ..ops import KINDS
 from .deployment import parse_layers
 
 if TYPE_CHECKING:
@@ -129,6 +130,12 @@ def _check_rules(setup: Setup) -> None:
                         field=f"{field}.modes",
                         value=mode,
                     )
+            if rule.boundary is not None and rule.boundary not in KINDS[rule.op].boundaries:
+                raise InputError(
+                    f"{rule.op} has no place at {rule.boundary}; it belongs at {', '.join(KINDS[rule.op].boundaries)}",
+                    field=f"{field}.boundary",
+                    value=rule.boundary,
+                )
             if kind == "pin" and rule.boundary is None:
                 raise InputError("a pin names its boundary", field=f"{field}.boundary", kind="missing_key")
     if numerics.error_budget is not None and numerics.loosest != "quantized":

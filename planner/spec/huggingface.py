@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from .architectures import known
 from .config_json import ConfigJson
 from .model import MODEL_SCHEMA
@@ -24,7 +24,7 @@ def model_fields(config: dict[str, Any], file: str) -> dict[str, Any]:
     architecture = known().get(names[0])
     if architecture is None:
         raise InputError(
-            f"this architecture is not supported; {did_you_mean(names[0], known())}",
+            f"this architecture is not supported; {'supported: ' + ', '.join(sorted(known()))}",
             file=file,
             field="architectures",
             value=names[0],

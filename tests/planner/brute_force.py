@@ -16,9 +16,6 @@ ALL, GROUP, SHARD = "all rows", "the rows of my DP group", "my shard of the rows
 EXACT, REORDERED, QUANTIZED = range(3)
 LAYER = ("attn_in", "attn_out", "mlp_in", "mlp_out")
 
-# Legal, but offered by no strategy; see test_layout.test_every_legal_op_is_offered_by_some_strategy.
-NOBODY_OFFERS = {("reduce_scatter_all_reduce", "gather")}
-
 
 class Streams(NamedTuple):
     """What a rank holds of the hidden and of the residual stream; `done` if the next boundary's work is done too."""
@@ -195,8 +192,7 @@ class World:
 @cache
 def _moves(world: World, boundary: str, moe: bool, before: Streams | None) -> tuple[Move, ...]:
     legal = world._out(boundary, before, moe) if boundary.endswith("_out") else world._in(boundary, before, moe)
-    never = NOBODY_OFFERS | {(name, residual) for name in world.without for residual in (None, "fold", "gather")}
-    return tuple(move for move in legal if (move.name, move.residual) not in never)
+    return tuple(move for move in legal if move.name not in world.without)
 
 
 @cache

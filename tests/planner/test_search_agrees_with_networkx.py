@@ -22,8 +22,9 @@ def least_weight(graph: ForwardGraph, planner: ModePlanner, tokens: int) -> int:
     steps += [layer.boundaries[name] for layer in graph.layers for name in LAYER_BOUNDARIES]
     for index, boundary in enumerate([*steps, graph.head_in]):
         for edge in (edge for edges in boundary.values() for edge in edges):
-            weight = planner.pricer.weight(edge, tokens)
-            unrolled.add_edge((index, edge.before), (index + 1, edge.after), weight=weight)
+            if planner.pricer.fits(edge, tokens):
+                weight = planner.pricer.weight(edge, tokens)
+                unrolled.add_edge((index, edge.before), (index + 1, edge.after), weight=weight)
     for node in [node for node in unrolled if node[0] == len(steps) + 1]:
         unrolled.add_edge(node, "end", weight=0)
     method = "dijkstra" if len(graph.layers) > 70 else "bellman-ford"

@@ -15,7 +15,7 @@ from commplan.planner.ops import NUMERICS_CLASSES
 from commplan.planner.planning import ModePlanner
 from commplan.planner.search import Plan
 
-from .brute_force import LAYER, Move, World, listed
+from .brute_force import Move, World, listed
 from .brute_force_costs import Cost, Prices
 from .random_machines import examples, machines, tied_machines
 from .tiny_setups import Machine, Mapping, SetupFolder, dense_model, latent_model, table
@@ -126,25 +126,36 @@ def test_among_equally_fast_plans_the_better_numerics_then_the_fewer_ops_win(cas
 
 RULED = ("tp 2", "tp 2, latent", "tp 4, all-to-all", "attention 2x2")
 ruled = pytest.mark.parametrize("case", [CASES[name] for name in RULED], ids=RULED)
-SUMS = ["all_reduce", "int8_all_reduce", "reduce_scatter", "reduce_scatter_all_gather", "all_reduce_all_gather"]
-rules = st.fixed_dictionaries(
-    {"op": st.sampled_from([*SUMS, "all_gather", "latent_all_gather", "slice", "none"])},
-    optional={"layers": st.sampled_from([0, 1, "0-1"]), "modes": st.sampled_from([["prefill"], ["decode"]])},
+OUT, IN = ("attn_out", "mlp_out"), ("attn_in", "mlp_in")
+PLACES = {
+    "all_reduce": OUT,
+    "int8_all_reduce": OUT,
+    "reduce_scatter": OUT,
+    "reduce_scatter_all_gather": OUT,
+    "all_reduce_all_gather": ("attn_out",),
+    "all_gather": IN,
+    "latent_all_gather": ("attn_in",),
+    "slice": IN,
+    "none": (*IN, *OUT),
+}
+places = st.sampled_from([(op, boundary) for op, boundaries in PLACES.items() for boundary in boundaries])
+scopes = st.fixed_dictionaries(
+    {}, optional={"layers": st.sampled_from([0, 1, "0-1"]), "modes": st.sampled_from([["prefill"], ["decode"]])}
 )
-boundaries = st.sampled_from(LAYER)
+rules = st.builds(lambda place, scope: {"op": place[0], "boundary": place[1], **scope}, places, scopes)
+wide_rules = st.builds(lambda op, scope: {"op": op, **scope}, st.sampled_from(list(PLACES)), scopes)
 
 
 @ruled
 @given(
     machine=machines(),
     tokens=st.integers(1, 2048),
-    forbid=st.lists(st.tuples(rules, st.none() | boundaries), max_size=3),
-    pin=st.lists(st.tuples(rules, boundaries), max_size=1),
+    forbid=st.lists(rules | wide_rules, max_size=3),
+    pin=st.lists(rules, max_size=1),
     loosest=st.sampled_from(NUMERICS_CLASSES),
 )
 @examples(20)
 def test_forbids_pins_and_the_loosest_class_hold(case, folder, machine, tokens, forbid, pin, loosest):
-    forbid, pin = ([rule | ({"boundary": at} if at else {}) for rule, at in given] for given in (forbid, pin))
     numerics = {"forbid": forbid, "pin": pin}
 
     def keeps(moves: tuple[Move, ...]) -> bool:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not COMMPLAN.exists(), reason="the command is no
 def process(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **variables}
     return subprocess.run(
-        [COMMPLAN, *arguments], capture_output=True, text=True, check=False, timeout=120, cwd=cwd, env=environment
+        [COMMPLAN, *arguments], capture_output=True, text=True, check=False, timeout=600, cwd=cwd, env=environment
     )
 
 
@@ -45,20 +45,22 @@ def test_exit_codes(arguments: list[str], code: int) -> None:
         assert ("error" in answer) == (code != 0)
 
 
-@pytest.mark.parametrize("seed", ["0", "1", "2"])
-def test_plans_do_not_depend_on_the_order_of_hashes(seed: str, tmp_path: Path) -> None:
+LATE_GATHER = ("explain", "deepseek-v3-a3-tp16", "--layer", "20", "--boundary", "attn_in")
+NO_PLAN = ("plan", "qwen3-235b-h200-dp4", "--set=executor=sglang")
+QUESTIONS = [("plan", "deepseek-v3-a3-tp16"), LATE_GATHER, NO_PLAN]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_answers_do_not_depend_on_the_order_of_hashes(question: tuple[str, ...], seed: str, tmp_path: Path) -> None:
     """Nor on the working directory."""
-    (tmp_path / seed).mkdir()
-    ordered = process("plan", "deepseek-v3-a3-tp16", "--json", PYTHONHASHSEED="3")
-    assert (
-        process("plan", "deepseek-v3-a3-tp16", "--json", cwd=tmp_path / seed, PYTHONHASHSEED=seed).stdout
-        == ordered.stdout
-    )
+    here = process(*question, "--json", PYTHONHASHSEED="3").stdout
+    assert process(*question, "--json", cwd=tmp_path, PYTHONHASHSEED=seed).stdout == here
 
 
 def test_a_reader_that_goes_away_causes_no_traceback() -> None:
     piped = subprocess.run(
-        ["bash", "-c", f"{COMMPLAN} presets | head -1"], capture_output=True, text=True, check=True, timeout=120
+        ["bash", "-c", f"{COMMPLAN} presets | head -1"], capture_output=True, text=True, check=True, timeout=600
     )
     assert piped.stdout == "deployments\n"
     assert "Traceback" not in piped.stderr
@@ -66,7 +68,7 @@ def test_a_reader_that_goes_away_causes_no_traceback() -> None:
 
 def test_a_name_that_is_not_utf8_is_refused_like_any_other() -> None:
     done = subprocess.run(
-        [str(COMMPLAN).encode(), b"plan", b"\xff.yaml"], capture_output=True, check=False, timeout=120
+        [str(COMMPLAN).encode(), b"plan", b"\xff.yaml"], capture_output=True, check=False, timeout=600
     )
     assert done.returncode == 2
     assert b"no such file" in done.stderr and b"Traceback" not in done.stderr
@@ -96,5 +98,5 @@ def on_a_terminal(*arguments: str) -> bytes:
         pass
     finally:
         os.close(ours)
-        child.wait(timeout=120)
+        child.wait(timeout=600)
     return shown

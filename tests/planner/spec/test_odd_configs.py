@@ -136,7 +136,7 @@ def test_layer_types_may_be_given_by_an_interval(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [2, 3])
 def test_dense_layers_between_experts(step: int, tmp_path: Path) -> None:
-    """`decoder_sparse_step` n of Qwen puts experts in layers n-1, 2n-1, ...; `moe_layer_freq` n of DeepSeek in 0, n, ..."""
+    """Experts: layers n-1, 2n-1, ... by `decoder_sparse_step` n (Qwen); 0, n, ... by `moe_layer_freq` n (DeepSeek)."""
     qwen = load_model(str(spoiled(tmp_path, MOE, "decoder_sparse_step", step)))
     experts = [i for i in range(94) if qwen.mlp_kind(i) == "moe"]
     assert experts == list(range(step - 1, 94, step))
@@ -147,7 +147,7 @@ def test_dense_layers_between_experts(step: int, tmp_path: Path) -> None:
 
 ARCHITECTURES = [
     (["LlamaForCausalLM"], "LlamaForCausalLM", "not supported"),
-    (["Qwen3ForCasualLM"], "Qwen3ForCasualLM", "'Qwen3ForCausalLM'"),
+    (["Qwen3ForCasualLM"], "Qwen3ForCasualLM", "Qwen3ForCausalLM,"),
     ([], "[]", "one architecture"),
     (["Qwen3ForCausalLM", "Qwen3ForCausalLM"], "['Qwen3ForCausalLM', 'Qwen3ForCausalLM']", "one architecture"),
     ("Qwen3ForCausalLM", "Qwen3ForCausalLM", "one architecture"),
