@@ -1,7 +1,7 @@
 """Fills README.md with what its commands really print: the blocks that start with `$ commplan`.
 
-    python docs/fill_readme.py            # rewrites the outputs
-    python docs/fill_readme.py --check    # exits 1 if one differs
+python docs/fill_readme.py            # rewrites the outputs
+python docs/fill_readme.py --check    # exits 1 if one differs
 """
 
 from __future__ import annotations

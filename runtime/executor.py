@@ -160,6 +160,8 @@ class Executor:
             ) from error
 
     def _kept(self, logits_to_keep: Any, seq: int) -> int:
+        if isinstance(logits_to_keep, Tensor) and self.groups.parallelism.attn_dp == 1:
+            return seq  # the model picks them by number (continuous batching), so every row is brought to the head
         if not isinstance(logits_to_keep, int):
             raise RefusedError("a whole number is expected", field="logits_to_keep", value=str(logits_to_keep))
         return min(logits_to_keep, seq) if logits_to_keep else seq

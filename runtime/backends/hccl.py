@@ -82,8 +82,9 @@ class HcclBackend(Backend):
     def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """npu_dynamic_quant: per-token symmetric INT8 in one kernel; non-contiguous input is fine.
 
-        Documented as scale = rowmax|x| / 127, value = round(x / scale). What it makes of NaN, and which values it
-        writes into a row of zeros, is not documented; the latter is harmless, since the scale is 0.
+        Documented as scale = rowmax|x| / 127, value = round(x / scale). A row of zeros stays zero: CANN's reference
+        gives it either a scale or values of 0. Its reference also carries NaN and Inf into the scale; that the kernel
+        does is unverified.
         """
         _check_matrix("npu_dynamic_quant", x, _HALF)
         if x.shape[0] == 0:  # empty input: supported since CANN 8.5 only

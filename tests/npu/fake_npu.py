@@ -91,3 +91,21 @@ def traffic() -> Iterator[list[Call]]:
     """What reaches torch_npu's kernels and the process groups inside, in order."""
     with _Traffic() as recorder:
         yield recorder.calls
+
+
+class _Ops(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace != "prim" and any(_is_npu(leaf) for leaf in tree_leaves((args, kwargs))):
+            self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def ops_on_npu_tensors() -> Iterator[set[str]]:
+    """Names of the ops that meet NPU tensors inside, as far down as fake tensors take them apart."""
+    with _Ops() as recorder:
+        yield recorder.names

@@ -17,7 +17,7 @@ from commplan.runtime.executor import Executor
 
 from ..runtime.legal_plans import World, covering_plans
 from .fake_models import executor_of
-from .fake_npu import Call, fake_npu, traffic
+from .fake_npu import Call, fake_npu, ops_on_npu_tensors, traffic
 from .fake_world import FakeWorld
 from .planned_calls import Forward, planned_calls
 from .plans import ATTENTION_DP, LATENT, UNIFORM, plan_of, strategy_file, uniform_plan
@@ -123,6 +123,23 @@ def test_either_attention_works_on_npu_tensors(ranks: Ranks, attention: str) -> 
     executor = ranks(DEEPSEEK_V3, strategy, attn_implementation=attention)
     logits, calls = run(executor, "prefill", 2, 7)
     check(executor, "prefill", Forward(2, 7, 7), logits, calls)
+
+
+_RUNS_ON_NPUS = ("PrivateUse1", "CompositeImplicitAutograd", "CompositeExplicitAutograd")
+
+
+@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("name", ["int8_both", "tp_sp"])
+def test_every_op_of_a_forward_has_a_kernel_for_npus(ranks: Ranks, family: str, name: str) -> None:
+    tiny = MODELS[family]
+    executor = ranks(tiny, strategy_file(tiny, TP4, uniform_plan(UNIFORM[name], tiny.num_hidden_layers)))
+    cache = DynamicCache(config=executor.model.config)
+    with fake_npu(), ops_on_npu_tensors() as ops:
+        run(executor, "prefill", 2, 7, cache)
+        run(executor, "decode", 2, 1, cache)
+    assert {"aten::mm", "npu::npu_add_rms_norm", "c10d::_allgather_base_"} < ops
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert [op for op in sorted(ops) if not any(has_kernel(op, key) for key in _RUNS_ON_NPUS)] == []
 
 
 # ---- every edge of the layout algebra -------------------------------------------------------------------------------

@@ -82,7 +82,9 @@ def _cached(executor: Executor, checkpoint: str, cache: Any, first: int, batch: 
     return error(torch.cat(got, 1), wanted[:, : seq + STEPS])
 
 
-VARIANTS = {f.__name__: f for f in (last_logits_alone, embeddings_given, static_cache, longer_second_prompt, left_padding)}
+VARIANTS = {
+    f.__name__: f for f in (last_logits_alone, embeddings_given, static_cache, longer_second_prompt, left_padding)
+}
 
 
 def errors(checkpoint: str, plans: list[Named]) -> dict[tuple[str, str], float]:

@@ -26,21 +26,31 @@ def generations(checkpoint: str, plans: list[Named], **options: Any) -> list[tup
     for plan in plans:
         executor = sharded(checkpoint, plan.file)
         ids, mask = prompts(executor.groups.attn_dp.rank)
-        arguments = {"attention_mask": mask, "max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0, **options}
+        arguments = {
+            "attention_mask": mask,
+            "max_new_tokens": NEW_TOKENS,
+            "do_sample": False,
+            "pad_token_id": 0,
+            **options,
+        }
         wanted = single_process(checkpoint).generate(ids, **arguments)
         got = executor.generate(ids, **arguments)
         found.append((plan.name, got.tolist(), wanted.tolist()))
     return found
 
 
-def with_options(checkpoint: str, plans: list[Named], options: dict[str, Any]) -> list[tuple[str, list[Any], list[Any]]]:
+def with_options(
+    checkpoint: str, plans: list[Named], options: dict[str, Any]
+) -> list[tuple[str, list[Any], list[Any]]]:
     return generations(checkpoint, plans, **options)
 
 
 def ending_early(checkpoint: str, plans: list[Named]) -> list[tuple[str, list[Any], list[Any]]]:
     """The end-of-sequence token is one that the first DP group generates at its second step, others later or never."""
     ids, mask = prompts(0)
-    free = single_process(checkpoint).generate(ids, attention_mask=mask, max_new_tokens=3, do_sample=False, pad_token_id=0)
+    free = single_process(checkpoint).generate(
+        ids, attention_mask=mask, max_new_tokens=3, do_sample=False, pad_token_id=0
+    )
     ends = sorted({int(token) for token in free[:, 8]})
     return generations(checkpoint, plans, eos_token_id=ends)
 

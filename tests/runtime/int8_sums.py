@@ -36,7 +36,9 @@ def run_sum(ranks: int, algorithm: str, partials: torch.Tensor, *, transposed: b
     if transposed:
         mine = mine.t().contiguous().t()
         assert not mine.is_contiguous() or min(mine.shape) <= 1
-    return bound.sum(mine.clone(memory_format=torch.preserve_format), sizes_of(groups.parallelism, len(mine), len(mine)))
+    return bound.sum(
+        mine.clone(memory_format=torch.preserve_format), sizes_of(groups.parallelism, len(mine), len(mine))
+    )
 
 
 def samples(

@@ -85,9 +85,7 @@ def edges(world: World, place: tuple[int | None, str], before: Streams | None) -
     return tuple(Edge(boundary, op, before, after, sharded) for op, after in found)
 
 
-def _in(
-    world: World, layer: int | None, boundary: str, before: Streams, sharded: bool
-) -> Iterator[tuple[Op, Streams]]:
+def _in(world: World, layer: int | None, boundary: str, before: Streams, sharded: bool) -> Iterator[tuple[Op, Streams]]:
     if before.spanned and boundary != "head_in":
         yield FUSED, before._replace(spanned=False)
         return

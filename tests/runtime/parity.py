@@ -134,7 +134,10 @@ def relative_rms(checkpoint: str, plans: list[Named]) -> list[tuple[float, float
         first, batch, seq = mine(executor, split(4, 12, executor.groups.parallelism.attn_dp))
         ids, wanted = requests()[first : first + batch], reference(checkpoint)[first : first + batch, : seq + 1]
         cache = DynamicCache(config=executor.model.config)
-        got = [forward(executor, "prefill", ids[:, :seq], cache), forward(executor, "decode", ids[:, seq : seq + 1], cache)]
+        got = [
+            forward(executor, "prefill", ids[:, :seq], cache),
+            forward(executor, "decode", ids[:, seq : seq + 1], cache),
+        ]
         error = torch.cat(got, dim=1) - wanted
         found.append((error.square().sum().item(), wanted.square().sum().item()))
     return found

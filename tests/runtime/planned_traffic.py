@@ -40,7 +40,7 @@ def planned_calls(world: World, plan: Plan) -> list[Call]:
 def _of_op(op: Op, sizes: dict[str | None, int], world: World) -> list[tuple[str, int]]:
     size = sizes[op.group]
     match op.name, op.algorithm:
-        case ("none" | "slice" | "fused"), _:
+        case (("none" | "slice" | "fused"), _):
             return []
         case "int8_all_reduce", "gather":
             return 2 * [("all_gather", size)]

@@ -61,7 +61,10 @@ def test_the_error_is_within_what_the_budget_charges(
     named = [Named(str(n), from_plans(folder, p, plan, plan), plan, plan) for n, plan in enumerate(chosen)]
     by_rank = world(p.tp).run(relative_rms, str(folder), named)
     for of_ranks, plan in zip(zip(*by_rank, strict=True), chosen, strict=True):
-        error, allowed = math.sqrt(sum(squared for squared, _ in of_ranks) / sum(s for _, s in of_ranks)), charged(algebra, plan)
+        error, allowed = (
+            math.sqrt(sum(squared for squared, _ in of_ranks) / sum(s for _, s in of_ranks)),
+            charged(algebra, plan),
+        )
         assert allowed / 20 < error < allowed, ", ".join(str(edge.op) for edge in plan)
 
 

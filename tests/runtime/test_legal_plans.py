@@ -23,12 +23,18 @@ from .strategy_files import ranges_of
 
 RANKS = ((2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (8, 2), (8, 4))
 MODELS = [(latent, frozenset(sharded)) for latent in (False, True) for sharded in ((), (1,), (0, 1))]
-WORLDS = [World(1), World(1, latent=True), *(World(tp, dp, latent, 2, sharded) for tp, dp in RANKS for latent, sharded in MODELS)]
+WORLDS = [
+    World(1),
+    World(1, latent=True),
+    *(World(tp, dp, latent, 2, sharded) for tp, dp in RANKS for latent, sharded in MODELS),
+]
 
 
 def spelled(world: World) -> str:
     sharded = "".join(map(str, sorted(world.sharded_mlps)))
-    return f"tp{world.tp}-dp{world.attn_dp}{'-latent' if world.latent else ''}{f'-all_to_all{sharded}' if sharded else ''}"
+    return (
+        f"tp{world.tp}-dp{world.attn_dp}{'-latent' if world.latent else ''}{f'-all_to_all{sharded}' if sharded else ''}"
+    )
 
 
 def file_of(world: World, ops: Sequence[Op]) -> StrategyFile:

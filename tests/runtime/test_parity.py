@@ -99,9 +99,7 @@ def test_the_plans_use_every_edge_of_the_algebra(
 
 
 @pytest.mark.parametrize("p", NUM_FILES, ids=spelled)
-def test_each_family_runs_twenty_random_plans(
-    p: Parallelism, checkpoint: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_each_family_runs_twenty_random_plans(p: Parallelism, checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     for family in FAMILIES:
         named = plans(checkpoint(family), family, p, tmp_path)
         random = [plan for plan in named if plan.name.startswith("random")]

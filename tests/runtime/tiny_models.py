@@ -60,12 +60,12 @@ class Family:
 FAMILIES = {
     "qwen2": Family("Qwen2ForCausalLM"),
     "qwen3": Family("Qwen3ForCausalLM", {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": True}),
-    "qwen3_moe": Family("Qwen3MoeForCausalLM", {"head_dim": 16, "num_experts": 8, **_EXPERTS}, seed=34),
-    "deepseek_v2": Family("DeepseekV2ForCausalLM", {**_MLA, "topk_method": "group_limited_greedy"}, seed=18),
-    "deepseek_v2_lite": Family("DeepseekV2ForCausalLM", {**_MLA, "q_lora_rank": None}, seed=34),
-    "deepseek_v3": Family("DeepseekV3ForCausalLM", _MLA, seed=33),
+    "qwen3_moe": Family("Qwen3MoeForCausalLM", {"head_dim": 16, "num_experts": 8, **_EXPERTS}, seed=38),
+    "deepseek_v2": Family("DeepseekV2ForCausalLM", {**_MLA, "topk_method": "group_limited_greedy"}, seed=53),
+    "deepseek_v2_lite": Family("DeepseekV2ForCausalLM", {**_MLA, "q_lora_rank": None}, seed=46),
+    "deepseek_v3": Family("DeepseekV3ForCausalLM", _MLA, seed=45),
     "deepseek_v32": Family(
-        "DeepseekV32ForCausalLM", {**_MLA, "index_n_heads": 4, "index_head_dim": 16, "index_topk": 6}, seed=4
+        "DeepseekV32ForCausalLM", {**_MLA, "index_n_heads": 8, "index_head_dim": 16, "index_topk": 6}, seed=36
     ),
 }
 
@@ -95,8 +95,10 @@ def _routing_biases(model: Any) -> dict[str, Any]:
 def _fill(name: str, tensor: Any, generator: Any) -> None:
     if name.endswith(("mlp.gate.weight", "indexer.wk.weight", "indexer.wq_b.weight", "indexer.weights_proj.weight")):
         tensor.normal_(0, 0.4, generator=generator)  # wide scores: no two of them nearly equal
-    elif tensor.ndim > 1:
+    elif "embed_tokens" in name or "lm_head" in name:
         tensor.normal_(0, 0.06, generator=generator)
+    elif tensor.ndim > 1:
+        tensor.normal_(0, 0.12, generator=generator)  # the layers outweigh the embedding: generated tokens vary
     elif "bias" in name:
         tensor.normal_(0, 0.1, generator=generator)
     else:

@@ -31,9 +31,7 @@ class RankWorld:
         self.size = size
         key = secrets.token_bytes(16)
         with Listener(("127.0.0.1", 0), authkey=key) as listener:
-            self._thread = threading.Thread(
-                target=self._spawn, args=(listener.address, key, timeout_s), daemon=True
-            )
+            self._thread = threading.Thread(target=self._spawn, args=(listener.address, key, timeout_s), daemon=True)
             self._thread.start()
             joined = [listener.accept() for _ in range(size)]
         by_rank: dict[int, Connection] = {connection.recv(): connection for connection in joined}
