@@ -71,7 +71,6 @@ class World:
     shard_layers: frozenset[int] = frozenset()  # layers whose MLP takes and returns shards: all-to-all MoE
     executor: str = "transformers"
     one_shot: bool = False  # a custom one-shot all-reduce has a table here
-    without: frozenset[str] = frozenset()  # ops that no plan may hold
 
     @property
     def attn(self) -> int:
@@ -191,8 +190,7 @@ class World:
 
 @cache
 def _moves(world: World, boundary: str, moe: bool, before: Streams | None) -> tuple[Move, ...]:
-    legal = world._out(boundary, before, moe) if boundary.endswith("_out") else world._in(boundary, before, moe)
-    return tuple(move for move in legal if move.name not in world.without)
+    return tuple(world._out(boundary, before, moe) if boundary.endswith("_out") else world._in(boundary, before, moe))
 
 
 @cache

@@ -11,11 +11,9 @@ from typing import NamedTuple
 
 from commplan.planner.cost.collectives import CollectiveCosts
 from commplan.planner.cost.kernels import DeviceCosts
-from commplan.planner.cost.numerics import relative_rms_error
-from commplan.planner.ops import Op
 from commplan.planner.spec.loader import Setup
 
-from .brute_force import ALL, GROUP, QUANTIZED, SHARD, Move, World
+from .brute_force import ALL, GROUP, SHARD, Move
 
 SCALE_BYTES, INT8_BYTES = 4, 1
 
@@ -204,11 +202,3 @@ class Prices:
     def _moved(self, kernel, n: int) -> float:  # type: ignore[no-untyped-def]
         sides = (kernel.read, kernel.write)
         return sum(s.message + s.gathered * n + s.shard / n for s in sides) * self.element / 2
-
-
-def squared_error(move: Move, world: World) -> float:
-    """e_b^2 of a move."""
-    if move.numerics < QUANTIZED:
-        return 0.0
-    size = {"tp": world.tp, "attn_tp": world.attn}[move.group or "tp"]
-    return relative_rms_error(Op("int8_all_reduce", move.algorithm), size) ** 2

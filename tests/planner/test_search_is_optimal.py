@@ -124,6 +124,26 @@ def test_among_equally_fast_plans_the_better_numerics_then_the_fewer_ops_win(cas
     check_against(case, case.planner(folder, machine), 4 * tokens)
 
 
+def flat(all_reduce: float) -> Machine:
+    """Two ranks whose halves of an all-reduce take 10 us each, whatever the size, and that compute in no time."""
+    latencies = {"all_reduce": all_reduce, "reduce_scatter": 10.0, "all_gather": 10.0, "all_to_all": 10.0}
+    tables = tuple(table(op, 2, {1: time, 1 << 40: time}) for op, time in latencies.items())
+    return Machine(bf16_tflops=1e9, memory_gb_per_s=1e12, kernel_us=1e-9, tables=tables)
+
+
+def test_a_tie_goes_to_the_better_numerics_class(folder):
+    setup = folder.setup(dense_model(), flat(all_reduce=20.0), tp=2, loosest="reordered")
+    plan = ModePlanner(setup, "decode").best(64)
+    assert {edge.op.name for edge in plan.edges} == {"all_reduce", "none"}
+
+
+def test_a_tie_within_a_class_goes_to_fewer_ops(folder):
+    """Scattering at attn_out and gathering at mlp_in takes as long as both in one op."""
+    setup = folder.setup(dense_model(), flat(all_reduce=100.0), tp=2, loosest="reordered")
+    plan = ModePlanner(setup, "decode").best(64)
+    assert [edge.op.name for edge in plan.layers[1]] == ["none", "reduce_scatter_all_gather"] * 2
+
+
 RULED = ("tp 2", "tp 2, latent", "tp 4, all-to-all", "attention 2x2")
 ruled = pytest.mark.parametrize("case", [CASES[name] for name in RULED], ids=RULED)
 OUT, IN = ("attn_out", "mlp_out"), ("attn_in", "mlp_in")

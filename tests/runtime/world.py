@@ -17,6 +17,7 @@ from commplan.runtime.errors import BoundaryError
 from commplan.runtime.launch import run_ranks
 
 _GRACE_S = 5.0
+_LIFETIME_S = 86_400.0  # a world lasts as long as its pytest process; each `run` has a limit of its own
 COLLECTIVE_TIMEOUT_S = 60.0
 
 
@@ -27,20 +28,20 @@ class WorldError(AssertionError):
 class RankWorld:
     """`size` processes joined over gloo. `run` calls a function on all of them."""
 
-    def __init__(self, size: int, timeout_s: float = 900.0) -> None:
+    def __init__(self, size: int) -> None:
         self.size = size
         key = secrets.token_bytes(16)
         with Listener(("127.0.0.1", 0), authkey=key) as listener:
-            self._thread = threading.Thread(target=self._spawn, args=(listener.address, key, timeout_s), daemon=True)
+            self._thread = threading.Thread(target=self._spawn, args=(listener.address, key), daemon=True)
             self._thread.start()
             joined = [listener.accept() for _ in range(size)]
         by_rank: dict[int, Connection] = {connection.recv(): connection for connection in joined}
         self._ranks = [by_rank[rank] for rank in range(size)]
         self.broken = False
 
-    def _spawn(self, address: object, key: bytes, timeout_s: float) -> None:
+    def _spawn(self, address: object, key: bytes) -> None:
         try:
-            run_ranks(_serve, self.size, address, key, timeout_s=timeout_s)
+            run_ranks(_serve, self.size, address, key, timeout_s=_LIFETIME_S)
         except BoundaryError as error:
             self._end = error
 
