@@ -267,10 +267,11 @@ class GraphBuilder:
             return ()
         n = self.setup.deployment.numerics
         return tuple(
-            (kind, rule.op, rule.boundary, rule.modes)
+            (kind, rule.op, rule.boundary)
             for kind, rules in (("pin", n.pin), ("forbid", n.forbid))
             for rule in rules
-            if rule.layers is None or layer in self._layers_of(rule.layers)
+            if (rule.modes is None or self.mode in rule.modes)
+            and (rule.layers is None or layer in self._layers_of(rule.layers))
         )
 
     def _layers_of(self, layers: str | int) -> frozenset[int]:

@@ -8,16 +8,18 @@ from functools import cached_property
 from .cost.estimate import Estimate
 from .cost.layers import LayerCosts
 from .cost.op_costs import OpCosts
+from .error_budget import Near
 from .errors import NoLegalPlanError
 from .graph import ANY, ForwardGraph, Restriction
 from .graph_builder import GraphBuilder
 from .pricing import Pricer
 from .ranges import PlannedRange, RangeSearch
-from .search import Plan, cheapest_plan, squared_budget
+from .search import Found, Plan, cheapest_plan, search, squared_budget
 from .spec.loader import Setup
 from .strategies import strategies
 
 _PS = 10**6
+_SEARCH_SHARE = 0.1  # of the loss that a range may have, what the search under an error budget may leave
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,19 @@ class ModePlanner:
         kinks: set[int] = set()
         for term in dict.fromkeys(term for edge in graph.edges for term in edge.terms):
             kinks |= self.costs.kinks(term)
-        search = RangeSearch(graph, self.pricer, self.best, self.fixed_ps, self.setup.deployment.search.range_tolerance)
+        tolerance = self.setup.deployment.search.range_tolerance
+        near: Near | None = None
+
+        def find(tokens: int) -> Found:
+            nonlocal near
+            slack_ps = int(tolerance * _SEARCH_SHARE * self.fixed_ps(tokens))
+            found = search(graph, self.pricer, tokens, self.budget, slack_ps, near)
+            near = found.near
+            return found
+
+        ranges = RangeSearch(graph, self.pricer, find, self.fixed_ps, tolerance)
         first, last = self.setup.deployment.modes[self.mode].tokens
-        return search.ranges(first, last, kinks)
+        return ranges.ranges(first, last, kinks)
 
     def fixed_ps(self, tokens: int) -> int:
         """Compute of a step that no choice changes, in ps."""

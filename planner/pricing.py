@@ -48,6 +48,16 @@ class Pricer:
         is_op = edge.op.name not in ("none", "fused")
         return (self.price_ps(edge, tokens) << _TIME_SHIFT) + (edge.rank << _RANK_SHIFT) + is_op
 
+    @staticmethod
+    def weight_of(ps: int) -> int:
+        """The weight of a time in ps alone."""
+        return ps << _TIME_SHIFT
+
+    @staticmethod
+    def ps_of(weight: int) -> int:
+        """The time in a weight, or in a sum of weights."""
+        return weight >> _TIME_SHIFT
+
     def fits(self, edge: Edge, tokens: int) -> bool:
         """False where the op would need more activation memory than the deployment allows, or its impl takes no
         message of this size."""

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 from .graph import ForwardGraph
 from .pricing import Pricer
-from .search import Plan
+from .search import Found, Plan
 
 _GRID_RATIO = 1.5
 _MAX_CANDIDATES = 64
@@ -51,21 +51,23 @@ class Cell:
 class RangeSearch:
     """Plans one forward mode over a span of token counts.
 
-    `best_plan(tokens)` is the exact search; `fixed_ps(tokens)` the time that no plan changes, to which losses relate.
+    `find(tokens)` finds the best plan of a count, or one as good with a bound that shows it; `fixed_ps(tokens)` is the
+    time that no plan changes, to which losses relate.
     """
 
     def __init__(
         self,
         graph: ForwardGraph,
         pricer: Pricer,
-        best_plan: Callable[[int], Plan],
+        find: Callable[[int], Found],
         fixed_ps: Callable[[int], int],
         tolerance: float,
     ) -> None:
         self._tp = graph.setup.parallelism.tp
-        self._pricer, self._search, self._fixed = pricer, best_plan, fixed_ps
+        self._pricer, self._find, self._fixed = pricer, find, fixed_ps
         self._tolerance = tolerance
         self._best: dict[int, Plan] = {}
+        self._least: dict[int, int] = {}
         self._known: dict[tuple[int, ...], Plan] = {}
         self._span = (1, 1)
 
@@ -118,19 +120,18 @@ class RangeSearch:
     def _plan_at(self, tokens: int) -> Plan:
         plan = self._best.get(tokens)
         if plan is None:
-            plan = self._search(tokens)
+            plan, self._least[tokens], _ = self._find(tokens)
             key = tuple(id(edge) for edge in plan.edges)
             plan = self._best[tokens] = self._known.setdefault(key, plan)
         return plan
 
     def _loss(self, plan: Plan, tokens: int) -> float:
+        """How much longer a step takes than it must: at most this, where the best plan is known by a bound alone."""
         best = self._plan_at(tokens)
-        if plan is best:
-            return 0.0
-        if not self._fits(plan, tokens):
+        if plan is not best and not self._fits(plan, tokens):
             return float("inf")
-        optimum = self._pricer.plan_ps(best, tokens)
-        return (self._pricer.plan_ps(plan, tokens) - optimum) / max(1, optimum + self._fixed(tokens))
+        least = self._least[tokens]
+        return (self._pricer.plan_ps(plan, tokens) - least) / max(1, least + self._fixed(tokens))
 
     def _fits(self, plan: Plan, tokens: int) -> bool:
         return all(self._pricer.fits(edge, tokens) for edge, _ in plan.counted)

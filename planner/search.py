@@ -17,8 +17,10 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
+from typing import NamedTuple
 
-from .error_budget import WEIGHT_UNIT, within_budget
+from .error_budget import WEIGHT_UNIT, Near, within_budget
 from .errors import NoLegalPlanError
 from .graph import ERROR_UNIT, Boundary, Edge, ForwardGraph, LayerGraph
 from .layout import LAYER_BOUNDARIES
@@ -55,22 +57,33 @@ def squared_budget(error_budget: float | None) -> int | None:
     return None if error_budget is None else math.floor(error_budget * error_budget * ERROR_UNIT)
 
 
+class Found(NamedTuple):
+    """A plan, a bound that no plan's time in ps is below, and where a search at a near token count may start from."""
+
+    plan: Plan
+    least_ps: int
+    near: Near | None
+
+
 def cheapest_plan(graph: ForwardGraph, pricer: Pricer, tokens: int, squared_error_budget: int | None = None) -> Plan:
     """The cheapest plan of the graph at a token count; raises NoLegalPlanError if limits or budget leave none."""
-    keep_pareto = squared_error_budget is not None
-    shared: dict[tuple[LayerGraph, tuple[int, int]], Steps] = {}
-    stages: list[Steps] = [_one_boundary(graph.embed_out, pricer, tokens)]
-    for index, layer in enumerate(graph.layers):
-        weights = _UNWEIGHTED
-        if keep_pareto and graph.weights is not None:
-            a, m = graph.weights[index]
-            weights = (round(a * a * WEIGHT_UNIT), round(m * m * WEIGHT_UNIT))
-        key = (layer, weights)
-        if key not in shared:
-            shared[key] = _layer_steps(layer, pricer, tokens, weights, keep_pareto)
-        stages.append(shared[key])
-    stages.append(_one_boundary(graph.head_in, pricer, tokens))
-    path = cheapest_path(stages, lambda step: step.weight)
+    return search(graph, pricer, tokens, squared_error_budget).plan
+
+
+def search(
+    graph: ForwardGraph,
+    pricer: Pricer,
+    tokens: int,
+    squared_error_budget: int | None = None,
+    slack_ps: int = 0,
+    near: Near | None = None,
+) -> Found:
+    """A plan within `slack_ps` of the cheapest one (0: the cheapest), and the bound that shows it.
+
+    Only an error budget makes the last picoseconds expensive: without one the plan is the cheapest, whatever the slack.
+    """
+    stages = _stages(graph, pricer, tokens, squared_error_budget is not None)
+    path = cheapest_path(stages)
     if path is None:
         raise NoLegalPlanError(
             f"no plan of {graph.mode} at {tokens} tokens keeps within "
@@ -78,9 +91,12 @@ def cheapest_plan(graph: ForwardGraph, pricer: Pricer, tokens: int, squared_erro
             field="limits.activation_memory_gb",
             value=graph.setup.deployment.limits.activation_memory_gb,
         )
+    bound = sum(step.weight for step in path)
     if squared_error_budget is not None:
-        path = within_budget(stages, path, squared_error_budget * WEIGHT_UNIT, graph)
-    return Plan(path[0].edges[0], tuple(step.edges for step in path[1:-1]), path[-1].edges[0])
+        budget, slack = squared_error_budget * WEIGHT_UNIT, pricer.weight_of(slack_ps)
+        path, bound, near = within_budget(stages, path, budget, graph, slack, near)
+    plan = Plan(path[0].edges[0], tuple(step.edges for step in path[1:-1]), path[-1].edges[0])
+    return Found(plan, pricer.ps_of(bound), near)
 
 
 # ---- stages ---------------------------------------------------------------------------------------------------------
@@ -88,56 +104,104 @@ def cheapest_plan(graph: ForwardGraph, pricer: Pricer, tokens: int, squared_erro
 _UNWEIGHTED = (WEIGHT_UNIT, WEIGHT_UNIT)
 
 
+class _Way(NamedTuple):
+    """A sequence of ops through a layer: weight, squared errors of its two sums, edges."""
+
+    weight: int
+    attn_error: int
+    mlp_error: int
+    edges: tuple[Edge, ...]
+
+
+_Ways = dict[Entry, dict[Entry, list[_Way]]]
+
+
+def _stages(graph: ForwardGraph, pricer: Pricer, tokens: int, with_errors: bool) -> list[Steps]:
+    ways: dict[LayerGraph, _Ways] = {}
+    steps: dict[tuple[LayerGraph, tuple[int, int]], Steps] = {}
+    stages = [_one_boundary(graph.embed_out, pricer, tokens)]
+    for index, layer in enumerate(graph.layers):
+        weights = _UNWEIGHTED
+        if with_errors and graph.weights is not None:
+            a, m = graph.weights[index]
+            weights = (round(a * a * WEIGHT_UNIT), round(m * m * WEIGHT_UNIT))
+        key = (layer, weights)
+        if key not in steps:
+            if layer not in ways:
+                ways[layer] = _layer_ways(layer, pricer, tokens, with_errors)
+            steps[key] = _weighted(ways[layer], weights)
+        stages.append(steps[key])
+    stages.append(_one_boundary(graph.head_in, pricer, tokens))
+    return stages
+
+
 def _one_boundary(boundary: Boundary, pricer: Pricer, tokens: int) -> Steps:
     steps: Steps = {}
     for before, edges in boundary.items():
         for edge in edges:
             if pricer.fits(edge, tokens):
-                _add(steps.setdefault(before, {}), edge.after, Step(pricer.weight(edge, tokens), 0, (edge,)), False)
+                new = Step(pricer.weight(edge, tokens), 0, (edge,))
+                known = steps.setdefault(before, {}).setdefault(edge.after, [new])
+                if new.weight < known[0].weight:
+                    known[0] = new
     return steps
 
 
-def _layer_steps(layer: LayerGraph, pricer: Pricer, tokens: int, weights: tuple[int, int], keep_pareto: bool) -> Steps:
-    """All non-dominated ways through a layer, by entering and leaving state."""
-    error_weight = {"attn_out": weights[0], "mlp_out": weights[1]}
-    priced: list[dict[Entry, list[tuple[Edge, int, int]]]] = []
+def _layer_ways(layer: LayerGraph, pricer: Pricer, tokens: int, with_errors: bool) -> _Ways:
+    """All non-dominated ways through a layer, by entering and leaving state. Without errors: the lightest."""
+    priced: list[dict[Entry, list[tuple[Edge, int, int, int]]]] = []
     for name in LAYER_BOUNDARIES:
-        factor = error_weight.get(name, 0)
+        attn, mlp = with_errors and name == "attn_out", with_errors and name == "mlp_out"
         by_state = {
             before: [
-                (edge, pricer.weight(edge, tokens), edge.squared_error * factor)
+                (edge, pricer.weight(edge, tokens), edge.squared_error * attn, edge.squared_error * mlp)
                 for edge in edges
                 if pricer.fits(edge, tokens)
             ]
             for before, edges in layer.boundaries[name].items()
         }
         priced.append(by_state)
-    result: Steps = {}
+    result: _Ways = {}
     for start in layer.boundaries["attn_in"]:
-        front: dict[Entry, list[Step]] = {start: [Step(0, 0, ())]}
+        front: dict[Entry, list[_Way]] = {start: [_Way(0, 0, 0, ())]}
         for by_state in priced:
-            after: dict[Entry, list[Step]] = {}
-            for state, labels in front.items():
-                for edge, weight, error in by_state.get(state, ()):
-                    for label in labels:
-                        step = Step(label.weight + weight, label.error + error, (*label.edges, edge))
-                        _add(after, edge.after, step, keep_pareto)
+            after: dict[Entry, list[_Way]] = {}
+            for state, ways in front.items():
+                for edge, weight, attn_error, mlp_error in by_state.get(state, ()):
+                    known = after.setdefault(edge.after, [])
+                    for way in ways:
+                        _add(known, way[0] + weight, way[1] + attn_error, way[2] + mlp_error, way[3], edge)
             front = after
         if front:
             result[start] = front
     return result
 
 
-def _add(steps: dict[Entry, list[Step]], state: Entry, new: Step, keep_pareto: bool) -> None:
-    """Keep `new` unless it is dominated; drop what it dominates. The first of two equals stays."""
-    known = steps.setdefault(state, [])
-    if not keep_pareto:
-        if not known:
-            known.append(new)
-        elif new.weight < known[0].weight:
-            known[0] = new
-        return
-    if any(k.weight <= new.weight and k.error <= new.error for k in known):
-        return
-    known[:] = [k for k in known if not (new.weight <= k.weight and new.error <= k.error)]
-    known.append(new)
+def _add(known: list[_Way], weight: int, attn: int, mlp: int, edges: tuple[Edge, ...], edge: Edge) -> None:
+    """Keep the new way unless it is dominated; drop what it dominates. The first of two equals stays."""
+    for w, a, m, _ in known:
+        if w <= weight and a <= attn and m <= mlp:
+            return
+    known[:] = [k for k in known if not (weight <= k[0] and attn <= k[1] and mlp <= k[2])]
+    known.append(_Way(weight, attn, mlp, (*edges, edge)))
+
+
+def _weighted(ways: _Ways, weights: tuple[int, int]) -> Steps:
+    """The ways of one layer, its own sensitivity applied: by rising weight and falling error."""
+    return {
+        before: {after: _front(options, weights) for after, options in by_after.items()}
+        for before, by_after in ways.items()
+    }
+
+
+def _front(ways: list[_Way], weights: tuple[int, int]) -> list[Step]:
+    attn, mlp = weights
+    steps = [Step(w, a * attn + m * mlp, edges) for w, a, m, edges in ways]
+    if len(steps) == 1:
+        return steps
+    steps.sort(key=itemgetter(0, 1))
+    kept: list[Step] = []
+    for step in steps:
+        if not kept or step[1] < kept[-1][1]:
+            kept.append(step)
+    return kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from .graph import Edge
@@ -21,8 +20,8 @@ Entry = State | None  # None: before embed_out
 Steps = dict[Entry, dict[Entry, list[Step]]]  # entering state -> leaving state -> non-dominated steps
 
 
-def cheapest_path(stages: list[Steps], weight: Callable[[Step], int]) -> list[Step] | None:
-    """The path of least summed weight through the stages, or None."""
+def cheapest_path(stages: list[Steps], per_weight: int = 1, per_error: int = 0) -> list[Step] | None:
+    """The path of least per_weight * weight + per_error * error through the stages, or None. The first of equals."""
     best: dict[Entry, int] = {None: 0}
     trail: list[dict[Entry, tuple[Entry, Step]]] = []
     reduced: dict[int, dict[Entry, list[tuple[Entry, int, Step]]]] = {}
@@ -30,10 +29,7 @@ def cheapest_path(stages: list[Steps], weight: Callable[[Step], int]) -> list[St
         least = reduced.get(id(steps))
         if least is None:
             least = reduced[id(steps)] = {
-                before: [
-                    (after, *min(((weight(s), s) for s in options), key=lambda pair: pair[0]))
-                    for after, options in by_after.items()
-                ]
+                before: [(after, *_least(options, per_weight, per_error)) for after, options in by_after.items()]
                 for before, by_after in steps.items()
             }
         reached: dict[Entry, int] = {}
@@ -54,3 +50,13 @@ def cheapest_path(stages: list[Steps], weight: Callable[[Step], int]) -> list[St
         state, step = came[state]
         path.append(step)
     return path[::-1]
+
+
+def _least(options: list[Step], per_weight: int, per_error: int) -> tuple[int, Step]:
+    best = options[0]
+    cost = best[0] * per_weight + best[1] * per_error
+    for step in options:
+        other = step[0] * per_weight + step[1] * per_error
+        if other < cost:
+            best, cost = step, other
+    return cost, best

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from commplan.planner.cost.numerics import relative_rms_error
 from commplan.planner.errors import NoLegalPlanError
-from commplan.planner.graph import Restriction
+from commplan.planner.graph import ERROR_UNIT, Restriction
 from commplan.planner.ops import Op
 from commplan.planner.planning import ModePlanner
-from commplan.planner.search import Plan
+from commplan.planner.search import Plan, search, squared_budget
 
 from .brute_force import ALL, QUANTIZED, Move, Streams, World, listed
 from .brute_force_costs import Prices
@@ -157,3 +157,30 @@ def test_the_budget_counts_only_where_the_policy_does(folder):
     planner = ModePlanner(setup, "prefill")
     assert not int8_places(planner.best(4096))
     assert int8_places(planner.best(4096, Restriction(policy=False)))
+
+
+@pytest.mark.parametrize("layers", [3, 12])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_with_slack_stays_within_it_and_its_bound_is_below_the_optimum(folder, seed, layers):
+    random = Random(seed)
+    sensitivity = {where: [random.lognormvariate(0, 0.7) for _ in range(layers)] for where in ("attn_out", "mlp_out")}
+    budget = GATHER * math.hypot(*sensitivity["attn_out"], *sensitivity["mlp_out"]) * random.uniform(0.1, 1.0)
+    machine = replace(SLOW_LINKS, link_gb_per_s=10 ** random.uniform(-1, 1), kernel_us=10 ** random.uniform(-1.3, 0.7))
+    setup = folder.setup(dense_model(layers), machine, tp=2, numerics={"error_budget": budget}, sensitivity=sensitivity)
+    planner = ModePlanner(setup, "prefill")
+    graph, pricer, squared = planner.graph(), planner.pricer, squared_budget(budget)
+    near = None
+    for tokens in sorted(random.sample(range(1, 5000), 12)):
+        optimum = pricer.plan_ps(planner.best(tokens), tokens)
+        slack = round(optimum * random.choice([1e-4, 1e-2, 1.0]))
+        found = search(graph, pricer, tokens, squared, slack, near)
+        near = found.near
+        time = pricer.plan_ps(found.plan, tokens)
+        assert found.least_ps <= optimum <= time <= found.least_ps + slack
+        weights = zip(sensitivity["attn_out"], sensitivity["mlp_out"], strict=True)
+        errors = (
+            math.sqrt(edge.squared_error / ERROR_UNIT) * weight
+            for (attn_in, attn_out, mlp_in, mlp_out), (attn, mlp) in zip(found.plan.layers, weights, strict=True)
+            for edge, weight in ((attn_in, 0), (attn_out, attn), (mlp_in, 0), (mlp_out, mlp))
+        )
+        assert math.hypot(*errors) <= budget * (1 + 1e-6)

@@ -1,0 +1,189 @@
+"""A back-test case: one published figure, the deployment it was measured on, and the tolerance set beforehand."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ..errors import InputError, did_you_mean
+from ..layout import BOUNDARIES, FORWARD_MODES
+from ..ops import Op
+from ..ops import parse as parse_op
+from ..spec.base import FieldError, PositiveInt, Spec, Text, build
+from ..spec.calibration import Collective, MessageBytes
+from ..spec.deployment import MAX_TOKENS
+from ..strategies import strategies
+from ..yaml_file import flow_text, read_mapping, read_text
+
+BACKTEST_SCHEMA = "commplan/backtest/v1"
+OPTIMUM = "optimum"
+Quantity = Literal[
+    "collective_time",
+    "norm_time",
+    "latent_gemm_time",
+    "compute_time",
+    "step_time",
+    "throughput",
+    "ttft",
+    "itl",
+    "activation_memory",
+    "op_latency",
+]
+_MODES_OF = {  # quantities that mean something in some modes alone
+    "ttft": ("prefill", "mixed"),
+    "itl": ("decode", "target_verify", "mixed"),
+}
+_MOST_COUNTS = 10_000
+_Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+_Tokens = Annotated[int, Field(gt=0, le=MAX_TOKENS, strict=True)]
+
+
+class PlanName(Spec):
+    """A plan by its ops (on every layer where they are legal) or by a strategy (its cheapest legal member)."""
+
+    ops: dict[str, Any] | None = None
+    strategy: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> PlanName:
+        if (self.ops is None) == (self.strategy is None):
+            raise ValueError("a plan is {ops: {...}}, {strategy: NAME} or optimum")
+        if self.strategy is not None and self.strategy not in strategies():
+            hint = did_you_mean(self.strategy, strategies())
+            raise FieldError("strategy", f"no such strategy; {hint}", self.strategy)
+        if self.ops is not None and not self.ops:
+            raise FieldError("ops", "names no op: a plan needs at least one")
+        for boundary, op in (self.ops or {}).items():
+            if boundary not in BOUNDARIES:
+                raise FieldError(f"ops.{boundary}", f"no such boundary; {did_you_mean(boundary, BOUNDARIES)}")
+            _placed(op, boundary)
+        return self
+
+    @property
+    def named(self) -> dict[str, Op]:
+        """The ops by boundary."""
+        return {boundary: _placed(op, boundary) for boundary, op in (self.ops or {}).items()}
+
+    def __str__(self) -> str:
+        if self.strategy is not None:
+            return self.strategy
+        return " · ".join(f"{boundary} {op}" for boundary, op in self.named.items())
+
+
+class OpLatency(Spec):
+    """One collective: `message_bytes` is the whole buffer (the gathered tensor, the input of a reduce-scatter)."""
+
+    op: Collective
+    impl: Text
+    dtype: Literal["bf16", "fp16", "fp32", "int8"]
+    group_size: Annotated[int, Field(ge=2, le=2**20, strict=True)]
+    message_bytes: MessageBytes
+
+
+class Case(Spec):
+    """One published figure and the conditions it was measured under.
+
+    tokens          one count, or a list: the prediction is the mean over them
+    of, to          the figure is that of `of`, divided by that of `to` where there is one
+    low, high       the tolerance, set before the prediction was made
+    not_comparable  why no prediction can be held against the figure, where that is known beforehand
+    """
+
+    schema_: Literal["commplan/backtest/v1"] = Field(alias="schema")
+    id: Text
+    source: Text
+    deployment: Text
+    set: dict[str, Any] = {}
+    mode: Text | None = None
+    tokens: tuple[_Tokens, ...] = ()
+    quantity: Quantity
+    of: PlanName | Literal["optimum"] | None = None
+    to: PlanName | Literal["optimum"] | None = None
+    op: OpLatency | None = None
+    published: _Number
+    low: _Number
+    high: _Number
+    notes: Text | None = None
+    not_comparable: Text | None = None
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        counts = value if isinstance(value, list | tuple) else (value,)
+        if not 0 < len(counts) <= _MOST_COUNTS:
+            raise ValueError(f"one token count or a list of 1 to {_MOST_COUNTS} is expected")
+        return tuple(counts)
+
+    @field_validator("of", "to", mode="before")
+    @classmethod
+    def _plan(cls, value: Any) -> Any:
+        if value is not None and value != OPTIMUM and not isinstance(value, dict):
+            raise ValueError("a plan is {ops: {...}}, {strategy: NAME} or optimum")
+        return PlanName.model_validate(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Case:
+        if self.low > self.high:
+            raise FieldError("low", f"lies above high {self.high:g}", self.low)
+        if self.quantity == "op_latency":
+            self._refuse("of", "to", why="op_latency is of one collective, named by `op`: leave it out")
+            self._need("op", why="is missing: op_latency needs the collective")
+        else:
+            self._refuse("op", why=f"belongs to op_latency, and the quantity is {self.quantity}: leave it out")
+            self._need("of", why="is missing: name a plan by {ops: {...}}, {strategy: NAME} or optimum")
+            self._need("mode", why=f"is missing; one of {', '.join(FORWARD_MODES)}")
+            self._need("tokens", why="is missing: one token count, or a list")
+        accepted = _MODES_OF.get(self.quantity, FORWARD_MODES)
+        if self.mode is not None and self.mode not in accepted:
+            raise FieldError(
+                "mode", f"{self.quantity} is not of this mode; {did_you_mean(self.mode, accepted)}", self.mode
+            )
+        return self
+
+    def _need(self, name: str, why: str) -> None:
+        if not getattr(self, name):
+            raise FieldError(name, why, kind="missing_key")
+
+    def _refuse(self, *names: str, why: str) -> None:
+        for name in names:
+            if getattr(self, name) is not None:
+                raise FieldError(name, why)
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """`set` as the texts that `--set` takes."""
+        return tuple(f"{field}={flow_text(value)}" for field, value in self.set.items())
+
+
+def shipped_cases() -> list[Path]:
+    """The case files that come with commplan."""
+    root = files("commplan.configs") / "backtests"
+    return sorted(Path(str(entry)) for entry in root.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_case(path: str | Path) -> Case:
+    """A case from its file; raises InputError naming file, field, value and what is accepted."""
+    data = read_mapping(path)
+    if not read_text(path).endswith(("\n", "}", "]")):
+        raise InputError(
+            "the file does not end with a line break: it may be truncated", file=str(path), kind="truncated"
+        )
+    for field in data.get("set") or {}:
+        if "=" in field:
+            raise InputError("a field has no `=` in its name", file=str(path), field=f"set.{field}")
+    return build(Case, data, str(path))
+
+
+def _placed(value: Any, boundary: str) -> Op:
+    """The op of a spelling; FieldError where it is none, or has no place at the boundary."""
+    try:
+        op = parse_op(value, f"ops.{boundary}")
+    except InputError as error:
+        raise FieldError(error.field or f"ops.{boundary}", error.message, error.value) from None
+    if boundary not in op.kind.boundaries:
+        where = ", ".join(op.kind.boundaries)
+        raise FieldError(f"ops.{boundary}", f"{op.name} has no place here; it belongs at {where}", op.name)
+    return op

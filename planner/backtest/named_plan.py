@@ -1,0 +1,87 @@
+"""A plan named by its ops: they stand on every layer where they are legal, and the rest is as plain as it can be.
+
+The plan is the path through the graph of all ops that any executor-legal plan may use (the deployment's policy has no
+say: what was measured was run) with, in this order, the fewest boundaries without the op named for them, the fewest ops
+that nobody named, and the least time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..graph import Boundary, Edge, Restriction
+from ..layout import LAYER_BOUNDARIES, State
+from ..ops import Op
+from ..planning import ModePlanner
+from ..search import Plan
+
+_Label = tuple[int, int, int, tuple[Edge, ...]]  # named ops missing, ops nobody named, weight, edges so far
+
+
+class AbsentOpError(Exception):
+    """A named op stands nowhere in the plan; the text says which, and why."""
+
+
+def named_plan(planner: ModePlanner, ops: dict[str, Op], tokens: int) -> Plan:
+    """The plan that has these ops; AbsentOpError where one of them can stand nowhere."""
+    backend = planner.setup.hardware.backend
+    best: dict[State | None, _Label] = {None: (0, 0, 0, ())}
+    for name, boundary in _boundaries(planner):
+        wanted = ops.get(name)
+        reached: dict[State | None, _Label] = {}
+        for state, (missing, extra, weight, edges) in best.items():
+            for edge in boundary.get(state, ()):
+                if not planner.pricer.fits(edge, tokens):
+                    continue
+                label = (
+                    missing + (wanted is not None and not is_named(edge.op, wanted, backend)),
+                    extra + (wanted is None and edge.op.kind.is_collective),
+                    weight + planner.pricer.weight(edge, tokens),
+                    (*edges, edge),
+                )
+                known = reached.get(edge.after)
+                if known is None or label[:3] < known[:3]:
+                    reached[edge.after] = label
+        best = reached
+    if not best:
+        raise AbsentOpError(f"no plan goes through at {tokens} tokens within the limits of the deployment")
+    edges = min(best.values(), key=lambda label: label[:3])[3]
+    _check_present(planner, ops, edges)
+    step = len(LAYER_BOUNDARIES)
+    return Plan(edges[0], tuple(edges[i : i + step] for i in range(1, len(edges) - 1, step)), edges[-1])
+
+
+def is_named(op: Op, named: Op, backend: str) -> bool:
+    """True if `op` is what is named: parameters left out may be anything; the backend's impl may be spelled."""
+    spelled = op.impl or backend
+    return op.name == named.name and all(
+        wanted is None or has == wanted
+        for wanted, has in (
+            (named.algorithm, op.algorithm),
+            (named.group, op.group),
+            (named.residual, op.residual),
+            (named.impl, spelled),
+        )
+    )
+
+
+def _boundaries(planner: ModePlanner) -> Iterator[tuple[str, Boundary]]:
+    graph = planner.graph(Restriction(policy=False))
+    yield "embed_out", graph.embed_out
+    for layer in graph.layers:
+        for name in LAYER_BOUNDARIES:
+            yield name, layer.boundaries[name]
+    yield "head_in", graph.head_in
+
+
+def _check_present(planner: ModePlanner, ops: dict[str, Op], edges: tuple[Edge, ...]) -> None:
+    backend = planner.setup.hardware.backend
+    for name, wanted in ops.items():
+        there = [edge for edge in edges if edge.boundary == name]
+        if any(is_named(edge.op, wanted, backend) for edge in there):
+            continue
+        layer = None if name in ("embed_out", "head_in") else len(planner.graph(Restriction(policy=False)).layers) // 2
+        before = there[len(there) // 2].before
+        reasons = (r.reason for r in planner.builder.rejections(name, layer, before) if is_named(r.op, wanted, backend))
+        why = next(reasons, "it does not connect with the other ops that are named, or has no such impl here")
+        raise AbsentOpError(f"{wanted} stands nowhere at {name}: {why}")

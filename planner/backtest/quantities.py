@@ -1,0 +1,118 @@
+"""The figures that a back-test can ask for, from a plan at a token count or for one collective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..breakdown import PARTS, Breakdown, breakdown
+from ..cost.collectives import CollectiveCosts
+from ..errors import InputError, NoLegalPlanError, did_you_mean
+from ..graph import Restriction
+from ..planning import ModePlanner
+from ..search import Plan
+from ..spec.deployment import ParallelismSpec
+from ..spec.loader import Setup
+from .case import OPTIMUM, OpLatency, PlanName
+from .named_plan import AbsentOpError, named_plan
+
+_ALL = PARTS
+_NOT_COLLECTIVE = tuple(part for part in PARTS if part != "communication")
+
+
+class NotComparableError(Exception):
+    """The deployment has no such plan or op; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A figure of one forward: its unit, its value, and the parts of the breakdown that it rests on."""
+
+    unit: str
+    parts: tuple[str, ...]
+    value: Callable[[Breakdown, int], float]
+
+
+def _sum_of(*parts: str) -> Quantity:
+    return Quantity("us", parts, lambda b, tokens: sum(b.parts[part] for part in parts))  # noqa: ARG005
+
+
+_STEP = Quantity("us", _ALL, lambda b, tokens: b.step_us)  # noqa: ARG005
+QUANTITIES = {
+    "collective_time": _sum_of("communication"),
+    "norm_time": _sum_of("norm"),
+    "latent_gemm_time": _sum_of("latent_gemm"),
+    "compute_time": _sum_of(*_NOT_COLLECTIVE),
+    "step_time": _STEP,
+    "ttft": _STEP,  # one forward over the prompt: no queue, no scheduler, no tokenizer
+    "itl": _STEP,  # one forward of the running batch
+    "throughput": Quantity("tokens/s", _ALL, lambda b, tokens: tokens / b.step_us * 1e6),
+    "activation_memory": Quantity("bytes", (), lambda b, tokens: float(b.activation_bytes)),  # noqa: ARG005
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A predicted number with what it rests on."""
+
+    value: float
+    provenance: str
+    sources: tuple[str, ...]
+
+
+def of_plan(planner: ModePlanner, quantity: str, plan: PlanName | str, tokens: int) -> Figure:
+    """A quantity of a named plan; NotComparableError where the deployment has no such plan."""
+    parts = breakdown(planner, _plan(planner, plan, tokens), tokens)
+    asked = QUANTITIES[quantity]
+    # Memory is counted from shapes and dtypes, so it rests on no measured figure.
+    provenance = parts.provenance_of(*asked.parts) if asked.parts else "formula"
+    sources = parts.sources if "communication" in asked.parts else ()
+    return Figure(asked.value(parts, tokens), provenance, sources)
+
+
+def _plan(planner: ModePlanner, plan: PlanName | str, tokens: int) -> Plan:
+    try:
+        if not isinstance(plan, PlanName):
+            assert plan == OPTIMUM
+            return planner.best(tokens)
+        if plan.ops is not None:
+            return named_plan(planner, plan.named, tokens)
+        assert plan.strategy is not None
+        if plan.strategy == "all_reduce":
+            return planner.plain(tokens)
+        return planner.best(tokens, Restriction(strategies=(plan.strategy,), pins=False))
+    except (NoLegalPlanError, AbsentOpError) as error:
+        raise NotComparableError(f"{plan}: {error}") from None
+
+
+def of_collective(setup: Setup, asked: OpLatency) -> Figure:
+    """The latency of one collective over `group_size` ranks that sit side by side, in us."""
+    executor, hardware = setup.executor, setup.hardware
+    declared = executor.impls.get(asked.impl)
+    if declared is None:
+        hint = did_you_mean(asked.impl, executor.impls)
+        raise InputError(f"executor {executor.name} has no such impl; {hint}", field="op.impl", value=asked.impl)
+    if hardware.vendor not in declared.vendors:
+        raise NotComparableError(f"{asked.impl} does not run on {hardware.name}")
+    if asked.group_size > hardware.num_devices:
+        raise NotComparableError(
+            f"a group of {asked.group_size} is larger than {hardware.name}, which has {hardware.num_devices} devices"
+        )
+    costs = CollectiveCosts(_over(setup, asked.group_size))
+    if declared.kind == "peer_to_peer":
+        if asked.op not in ("all_gather", "reduce_scatter"):
+            raise NotComparableError(f"{asked.impl} is a fused kernel without a plain {asked.op}")
+        estimate = costs.peer_to_peer(asked.op, asked.message_bytes, asked.message_bytes / asked.group_size)
+    elif asked.impl != hardware.backend and not costs.table_sizes(asked.op, asked.impl, asked.dtype, "tp"):
+        raise NotComparableError(
+            f"no table has {asked.op} by {asked.impl} over {asked.group_size} ranks, nor a formula"
+        )
+    else:
+        estimate = costs.collective(asked.op, asked.impl, asked.dtype, "tp", asked.message_bytes)
+    return Figure(estimate.total_us, estimate.provenance, (estimate.source,))
+
+
+def _over(setup: Setup, group_size: int) -> Setup:
+    """The same machine under plain tensor parallelism of this size; the model has no say in one collective."""
+    deployment = setup.deployment.model_copy(update={"parallelism": ParallelismSpec(tp=group_size)})
+    return replace(setup, deployment=deployment)

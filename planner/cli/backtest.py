@@ -1,0 +1,134 @@
+"""`commplan backtest`: predictions beside published measurements."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..backtest.case import Case
+    from ..backtest.run import Outcome
+
+
+@click.command("backtest", short_help="Compare predictions with published measurements.")
+@click.argument("cases", nargs=-1)
+@click.option("--markdown", is_flag=True, help="The table as Markdown, as docs/accuracy.md has it.")
+@options.as_json
+def command(cases: tuple[str, ...], markdown: bool, as_json: bool) -> None:
+    """Compare predictions with published measurements.
+
+    Each of CASES is a case file; without any, the cases that come with commplan are run. A prediction outside the
+    tolerance of its case is a finding, not an error: the exit code stays 0.
+    """
+    from ..backtest.case import read_case, shipped_cases
+    from ..backtest.run import run_case
+    from .output import print_json
+
+    paths = list(cases) or [str(path) for path in shipped_cases()]
+    read = [(path, read_case(path)) for path in paths]
+    _check_ids(read)
+    outcomes = [run_case(case, path) for path, case in read]
+    if as_json:
+        print_json({"cases": [_json(outcome) for outcome in outcomes]})
+    elif markdown:
+        _print_markdown(outcomes)
+    else:
+        _print(outcomes)
+
+
+def _check_ids(cases: list[tuple[str, Case]]) -> None:
+    from ..errors import InputError
+
+    seen: dict[str, str] = {}
+    for path, case in cases:
+        if case.id in seen:
+            raise InputError(f"{seen[case.id]} has the same id", file=path, field="id", value=case.id)
+        seen[case.id] = path
+
+
+def _json(outcome: Outcome) -> dict[str, object]:
+    case = outcome.case
+    return {
+        "id": case.id,
+        "source": case.source,
+        "quantity": case.quantity,
+        "unit": outcome.unit,
+        "published": case.published,
+        "predicted": outcome.predicted,
+        "predicted_band": outcome.band,
+        "low": case.low,
+        "high": case.high,
+        "error": outcome.error,
+        "verdict": outcome.verdict,
+        "reason": outcome.reason or None,
+        "provenance": outcome.provenance,
+        "sources": list(outcome.sources),
+    }
+
+
+_COLUMNS = ("case", "quantity", "unit", "published", "predicted", "error", "tolerance", "verdict", "rests on")
+
+
+def _cells(outcome: Outcome) -> list[str]:
+    case, predicted = outcome.case, "-"
+    if outcome.predicted is not None and outcome.band is not None:
+        predicted = number(outcome.predicted)
+        low, high = (number(bound) for bound in outcome.band)
+        if low != high:
+            predicted += f" ({low} to {high})"
+    return [
+        case.id,
+        case.quantity,
+        outcome.unit,
+        number(case.published),
+        predicted,
+        "-" if outcome.error is None else f"{outcome.error:+.1%}",
+        f"{number(case.low)} to {number(case.high)}",
+        outcome.verdict,
+        outcome.provenance or "-",
+    ]
+
+
+def _print(outcomes: list[Outcome]) -> None:
+    from ..errors import one_line
+    from .output import table
+
+    colours = {"inside": "green", "outside": "red", "not comparable": "yellow"}
+    rows = []
+    for outcome in outcomes:
+        cells = [one_line(cell) for cell in _cells(outcome)]
+        cells[7] = click.style(cells[7], fg=colours[outcome.verdict])
+        rows.append(cells)
+    table(_COLUMNS, rows, "lllrrrlll")
+    reasons = [o for o in outcomes if o.reason]
+    if reasons:
+        click.echo()
+        table(["not comparable", "because"], [[one_line(o.case.id), one_line(o.reason)] for o in reasons])
+    click.echo()
+    click.echo(_summary(outcomes))
+
+
+def _summary(outcomes: list[Outcome]) -> str:
+    counts = [f"{sum(o.verdict == v for o in outcomes)} {v}" for v in ("inside", "outside", "not comparable")]
+    return f"{len(outcomes)} {'case' if len(outcomes) == 1 else 'cases'}: {', '.join(counts)}."
+
+
+def _print_markdown(outcomes: list[Outcome]) -> None:
+    click.echo("| " + " | ".join(_COLUMNS) + " |")
+    click.echo("|" + "|".join("---" for _ in _COLUMNS) + "|")
+    for outcome in outcomes:
+        cells = _cells(outcome)
+        if outcome.verdict == "outside":
+            cells[7] = "**outside**"
+        click.echo("| " + " | ".join(cells) + " |")
+    click.echo(f"\n{_summary(outcomes)}")
+
+
+def number(value: float) -> str:
+    """Four significant digits, whole numbers from 1000 on."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
