@@ -1,30 +1,65 @@
-"""Agreement between ranks: at start on everything that the choices depend on, before each forward on its size.
+"""Agreement between ranks: at start on everything that choices depend on, before each forward on its size.
 
-A rank chooses only by values that are equal on all ranks; a difference is one clear error on every rank, not a hang.
+A rank chooses only by values that are equal on all ranks; a difference, or a refusal that one rank alone finds, is one
+clear error on every rank, not a hang.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from .errors import BoundaryError, RefusedError
-from .groups import Groups
+from .groups import Group, Groups
+
+Exchange = Callable[[Any], list[Any]]
+"""What this rank brings to what every rank brings, by rank. Plain values: text, numbers, lists, mappings."""
 
 
-def agree_at_start(groups: Groups, mine: dict[str, Any]) -> None:
-    """Compare what every rank brings; raises RefusedError on all of them where a value differs."""
-    if groups.control.size == 1:
-        return
-    everyone: list[Any] = [None] * groups.control.size
-    dist.all_gather_object(everyone, mine, group=groups.control.handle)
-    for field in mine:
-        values = [theirs.get(field) for theirs in everyone]
-        if any(value != values[0] for value in values):
-            listing = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(values))
+def exchange_over(group: Group) -> Exchange:
+    """Exchange over a gloo group."""
+
+    def exchange(mine: Any) -> list[Any]:
+        if group.size == 1:
+            return [mine]
+        everyone: list[Any] = [None] * group.size
+        dist.all_gather_object(everyone, mine, group=group.handle)
+        return everyone
+
+    return exchange
+
+
+@contextmanager
+def together(exchange: Exchange) -> Iterator[dict[str, str]]:
+    """A step that succeeds on all ranks or on none.
+
+    The block fills the mapping with values that must be equal on all ranks. Raises RefusedError on every rank where a
+    value differs or the block raises on any of them; the rank whose block raised keeps its own error.
+    """
+    values: dict[str, str] = {}
+    try:
+        yield values
+    except Exception as error:
+        exchange([_told(error), {}])
+        raise
+    everyone = exchange([None, values])
+    for rank, (problem, _) in enumerate(everyone):
+        if problem is not None:
+            raise RefusedError(f"rank {rank} cannot go on: {problem}", field="start")
+    for field, mine in values.items():
+        theirs = [brought.get(field) for _, brought in everyone]
+        if any(value != mine for value in theirs):
+            listing = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(theirs))
             raise RefusedError(f"the ranks were started with different values: {listing}", field=field)
+
+
+def _told(error: Exception) -> str:
+    expected = type(error).__module__.startswith("commplan")
+    return str(error) if expected else f"{type(error).__name__}: {_first_line(error)}"
 
 
 class ForwardShape(NamedTuple):

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from commplan.planner.strategy_file import FORWARD_MODES, StrategyFile
+from commplan.planner.strategy_file import FORWARD_MODES, StrategyFile, plan_hash
 
-from .agreement import ForwardShape, agree_on_forward
+from .agreement import ForwardShape, agree_on_forward, exchange_over, together
 from .backends import Backend
 from .collectives.rows import pad_rows
 from .counters import Count, Counters, Place
 from .errors import BoundaryError, RefusedError
+from .fit import check_runnable
 from .groups import Groups
 from .latent import Latents
 from .layer import layer_forward
@@ -77,18 +78,30 @@ class Executor:
         self._starts = {mode: [p.first for p in programs] for mode, programs in self._programs.items()}
 
     def switch(self, strategy: StrategyFile) -> None:
-        """Execute another plan on the same sharded weights: same model, same parallelism. Counters start anew."""
-        for field, mine, theirs in (
-            ("model.fingerprint", self.strategy.model.fingerprint, strategy.model.fingerprint),
-            ("parallelism", self.strategy.parallelism, strategy.parallelism),
-        ):
-            if mine != theirs:
-                raise RefusedError(f"the weights are sharded for {mine}", field=field, value=str(theirs))
+        """Execute another plan on the same sharded weights: same model, same parallelism. Counters start anew.
+
+        Every rank must call this, with the same plan.
+        """
+        with together(exchange_over(self.groups.control)) as values:
+            check_runnable(strategy)
+            self._check_switch(strategy)
+            values["plan"] = plan_hash(strategy)
         self.strategy, self.counters = strategy, Counters()
         self.forwards.clear()
         if self._compiled is not None:
             self._compiled = {}
         self._build()
+
+    def _check_switch(self, strategy: StrategyFile) -> None:
+        for field, mine, theirs in (
+            ("model.fingerprint", self.strategy.model.fingerprint, strategy.model.fingerprint),
+            ("parallelism", self.strategy.parallelism, strategy.parallelism),
+            ("deployment.activations", self.strategy.deployment.activations, strategy.deployment.activations),
+        ):
+            if mine != theirs:
+                raise RefusedError(
+                    f"the loaded weights are for {mine}; load the model anew", field=field, value=str(theirs)
+                )
 
     # ---- what the runner calls -------------------------------------------------------------------------------------
 

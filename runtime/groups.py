@@ -42,8 +42,16 @@ class Groups:
         return group
 
 
-def make_groups(parallelism: Parallelism, timeout_s: float) -> Groups:
-    """Build the groups; every rank must call this. Raises RefusedError unless the world has tp ranks."""
+def control_group(timeout_s: float) -> Group:
+    """All ranks over gloo; every rank must call this, and it needs no plan to do so."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return Group("control", None, 1, 0)
+    handle = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+    return Group("control", handle, dist.get_world_size(), dist.get_rank())
+
+
+def make_groups(parallelism: Parallelism, timeout_s: float, control: Group | None = None) -> Groups:
+    """Build the groups; every rank must call this, for the same plan. Refuses a world of another size."""
     world = dist.get_world_size() if dist.is_initialized() else 1
     if world != parallelism.tp:
         raise RefusedError(
@@ -56,7 +64,7 @@ def make_groups(parallelism: Parallelism, timeout_s: float) -> Groups:
         return Groups(parallelism, alone, alone, alone, alone)
     rank, attn_tp = dist.get_rank(), parallelism.attn_tp
     timeout = timedelta(seconds=timeout_s)
-    control = Group("control", dist.new_group(backend="gloo", timeout=timeout), world, rank)
+    control = control or control_group(timeout_s)
     tp = Group("tp", dist.group.WORLD, world, rank)
     if parallelism.attn_dp == 1:
         return Groups(parallelism, tp, tp, alone, control)

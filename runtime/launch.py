@@ -2,6 +2,7 @@
 
 `run_ranks(function, nproc, *args)` calls `function(*args)` on every rank with torch.distributed's environment set, and
 returns what each returned. If one rank fails, the others get a grace period to notice by themselves, then are ended.
+A rank whose parent is gone ends itself.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NamedTuple
+
+from commplan.planner.strategy_file import CommplanError
 
 from .errors import BoundaryError
 
@@ -22,24 +26,39 @@ _GRACE_S = 15.0
 
 
 class RankError(BoundaryError):
-    """A spawned rank failed; the message is the rank's own."""
+    """Spawned ranks failed; `by_rank` holds each one's own message."""
 
-    exit_code = 4
+    def __init__(self, by_rank: dict[int, str], num_ranks: int) -> None:
+        where = f"{len(by_rank)} of {num_ranks} ranks failed"
+        super().__init__("; ".join(f"rank {rank}: {text}" for rank, text in sorted(by_rank.items())), where=where)
+        self.by_rank = by_rank
+
+    def __str__(self) -> str:
+        """A line for each rank; a traceback keeps its lines."""
+        texts = [line for rank, text in sorted(self.by_rank.items()) for line in f"rank {rank}: {text}".splitlines()]
+        return "\n  ".join([f"{self.field}:", *map(_printable, texts)])
+
+
+class _Failure(NamedTuple):
+    """How a rank ended; `error` as (class, attributes) where it is one for the user."""
+
+    text: str
+    error: tuple[type[CommplanError], dict[str, Any]] | None = None
 
 
 def run_ranks(function: Callable[..., Any], nproc: int, *args: Any, timeout_s: float = 600.0) -> list[Any]:
-    """Results by rank. Raises RankError with the first rank's message if any fails or the time is up."""
+    """Results by rank. Raises what all ranks raised if that is one and the same refusal, else RankError."""
     context = multiprocessing.get_context("spawn")
     port = _free_port()
     pipes, ranks = [], []
-    for rank in range(nproc):
-        receiving, sending = context.Pipe(duplex=False)
-        process = context.Process(target=_rank_main, args=(function, rank, nproc, port, sending, args), daemon=True)
-        process.start()
-        sending.close()
-        pipes.append(receiving)
-        ranks.append(process)
     try:
+        for rank in range(nproc):
+            receiving, sending = context.Pipe(duplex=False)
+            process = context.Process(target=_rank_main, args=(function, rank, nproc, port, sending, args), daemon=True)
+            process.start()
+            sending.close()
+            pipes.append(receiving)
+            ranks.append(process)
         return _collect(pipes, ranks, time.monotonic() + timeout_s)
     finally:
         _end(ranks)
@@ -47,31 +66,40 @@ def run_ranks(function: Callable[..., Any], nproc: int, *args: Any, timeout_s: f
 
 def _collect(pipes: list[Connection], ranks: list[BaseProcess], deadline: float) -> list[Any]:
     results: dict[int, Any] = {}
-    failures: dict[int, str] = {}
+    failures: dict[int, _Failure] = {}
     open_pipes = dict(enumerate(pipes))
     while open_pipes:
         if failures:
             deadline = min(deadline, time.monotonic() + _GRACE_S)
         ready = wait(list(open_pipes.values()), timeout=max(0.0, deadline - time.monotonic()))
         if not ready:
-            for rank in open_pipes:
-                failures.setdefault(rank, "did not end in time")
+            failures |= dict.fromkeys(open_pipes, _Failure("did not end in time"))
             break
         for rank in [r for r, pipe in open_pipes.items() if pipe in ready]:
-            try:
-                kind, value = open_pipes[rank].recv()
-            except EOFError:
-                ranks[rank].join(1.0)
-                kind, value = "failed", f"ended without a word (exit code {ranks[rank].exitcode})"
-            del open_pipes[rank]
-            if kind == "done":
-                results[rank] = value
-            else:
-                failures[rank] = value
+            kind, value = _received(open_pipes.pop(rank), ranks[rank])
+            (results if kind == "done" else failures)[rank] = value
     if failures:
-        lines = [f"rank {rank}: {message}" for rank, message in sorted(failures.items())]
-        raise RankError("\n  ".join(["", *lines]), where=f"{len(failures)} of {len(ranks)} ranks")
+        raise _error_of(failures, len(ranks))
     return [results[rank] for rank in range(len(ranks))]
+
+
+def _received(pipe: Connection, rank: BaseProcess) -> tuple[str, Any]:
+    try:
+        kind, value = pipe.recv()
+    except EOFError:
+        rank.join(1.0)
+        return "failed", _Failure(f"ended without a word (exit code {rank.exitcode})")
+    return kind, value
+
+
+def _error_of(failures: dict[int, _Failure], num_ranks: int) -> CommplanError:
+    first = failures[min(failures)]
+    if first.error is None or len(failures) < num_ranks or any(f.text != first.text for f in failures.values()):
+        return RankError({rank: failure.text for rank, failure in failures.items()}, num_ranks)
+    kind, attributes = first.error
+    error = kind.__new__(kind)
+    vars(error).update(attributes)
+    return error
 
 
 def _end(ranks: list[BaseProcess]) -> None:
@@ -105,17 +133,36 @@ def _rank_main(
         MASTER_PORT=str(port),
         GLOO_SOCKET_IFNAME=os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
     )
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         import torch
 
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // nproc))
         pipe.send(("done", function(*args)))
-    except BaseException as error:
-        expected = type(error).__module__.startswith("commplan")
-        pipe.send(("failed", str(error) if expected else traceback.format_exc(limit=-4)))
+    except CommplanError as error:
+        pipe.send(("failed", _Failure(str(error), (type(error), _plain(vars(error))))))
+    except BaseException:
+        pipe.send(("failed", _Failure(traceback.format_exc(limit=-4))))
     finally:
         pipe.close()
         _leave()
+
+
+def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
+    """What survives a pipe: values as they are shown."""
+    return {name: v if v is None or isinstance(v, str | int | float) else str(v) for name, v in attributes.items()}
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its ranks, which would wait for each other until their timeout."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _leave() -> None:

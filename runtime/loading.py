@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from commplan.planner.strategy_file import StrategyFile, config_fingerprint, plan_hash
 from commplan.planner.strategy_file import load as load_strategy
 
-from .agreement import agree_at_start
-from .backends import Backend, load_backend
-from .errors import RefusedError
+from .agreement import exchange_over, together
+from .backends import load_backend
 from .executor import Executor
 from .experts import AllToAllExperts, LocalExperts
+from .fit import DTYPES, architecture_of, check_model, check_runnable, check_world, read_config
 from .groups import Groups, make_groups
 from .latent import Latents
 from .models import Adapter, adapter_for
+from .rendezvous import meet
 from .sharding import (
     attention_mesh,
     cut_kv_heads,
@@ -33,9 +33,6 @@ from .sharding import (
     vocabulary_slice,
 )
 from .vocabulary import FinalNorm, VocabParallelEmbedding, VocabParallelHead
-
-EXECUTOR_NAME = "transformers"
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def load_model(
@@ -51,89 +48,34 @@ def load_model(
     Start it under torchrun with as many ranks as the plan has (one rank needs no launcher). Raises RefusedError, on
     every rank, where checkpoint, plan and machine do not fit together.
     """
-    file = strategy if isinstance(strategy, StrategyFile) else load_strategy(strategy)
-    backend = load_backend(file.hardware.backend)
-    device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
-    _join(file, backend, device, timeout_s)
-    groups = make_groups(file.parallelism, timeout_s)
-    config = _read_config(checkpoint)
-    _check_fit(file, config)
-    agree_at_start(groups, _what_must_agree(file, config))
-    adapter = adapter_for(file.model.architecture)
-    model = _sharded(checkpoint, file, adapter, groups, device, attn_implementation)
-    executor = Executor(file, groups, backend, agree=agree)
-    _take_over(model, executor, adapter)
+    ranks = meet(timeout_s)
+    with together(ranks.exchange) as values:
+        file = strategy if isinstance(strategy, StrategyFile) else load_strategy(strategy)
+        check_runnable(file)
+        config = read_config(checkpoint)
+        adapter = adapter_for(architecture_of(config))
+        check_model(file, config)
+        check_world(file, ranks.size)
+        backend = load_backend(file.hardware.backend)
+        device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
+        values.update(_what_must_agree(file, config, agree))
+    ranks.join(backend.name, device, timeout_s)
+    groups = make_groups(file.parallelism, timeout_s, ranks.control)
+    with together(exchange_over(groups.control)):
+        model = _sharded(checkpoint, file, adapter, groups, device, attn_implementation)
+        executor = Executor(file, groups, backend, agree=agree)
+        _take_over(model, executor, adapter)
     return executor
 
 
-def _join(file: StrategyFile, backend: Backend, device: torch.device, timeout_s: float) -> None:
-    if file.parallelism.tp == 1 or dist.is_initialized():
-        return
-    if "RANK" not in os.environ:
-        raise RefusedError(
-            f"the plan is for {file.parallelism.tp} ranks; start it with torchrun "
-            f"--nproc-per-node {file.parallelism.tp}, or with commplan check / run, which spawn them",
-            field="parallelism.tp",
-            value=file.parallelism.tp,
-        )
-    from datetime import timedelta
-
-    options: dict[str, Any] = {"device_id": device} if device.type == "cuda" else {}
-    dist.init_process_group(backend.name, timeout=timedelta(seconds=timeout_s), **options)
-
-
-def _read_config(checkpoint: str | Path) -> dict[str, Any]:
-    path = Path(checkpoint) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RefusedError(f"no readable config.json: {error}", file=str(path)) from None
-    if not isinstance(config, dict):
-        raise RefusedError("is not a mapping", file=str(path))
-    return config
-
-
-def _check_fit(file: StrategyFile, config: dict[str, Any]) -> None:
-    if file.executor != EXECUTOR_NAME:
-        raise RefusedError(
-            f"this runtime executes plans made for executor {EXECUTOR_NAME}; make one with "
-            f"commplan plan {file.deployment.name} --set executor={EXECUTOR_NAME}",
-            field="executor",
-            value=file.executor,
-        )
-    architectures = config.get("architectures") or ["none"]
-    if architectures[0] != file.model.architecture:
-        raise RefusedError(
-            f"the plan is for {file.model.architecture}", field="architectures", value=str(architectures[0])
-        )
-    found = config_fingerprint(config)
-    if found != file.model.fingerprint:
-        raise RefusedError(
-            f"the plan is for another model ({file.model.name}, fingerprint {file.model.fingerprint}); "
-            "plan again with `model:` set to this checkpoint's config.json",
-            field="model.fingerprint",
-            value=found,
-        )
-    if "quantization_config" in config:
-        raise RefusedError("quantised checkpoints are not supported yet", field="quantization_config")
-    p = file.parallelism
-    if p.ep not in (1, p.tp):
-        raise RefusedError(
-            f"this runtime spreads experts over 1 or all {p.tp} ranks", field="parallelism.ep", value=p.ep
-        )
-    for layer_range in (r for ranges in file.modes.values() for r in ranges):
-        for op in (op for layer in layer_range.layers for op in (layer.attn_out, layer.mlp_out, layer.mlp_in)):
-            if op.impl is not None and op.impl != file.hardware.backend:
-                raise RefusedError(f"this runtime has no impl {op.impl} of {op.name}", field="impl", value=op.impl)
-
-
-def _what_must_agree(file: StrategyFile, config: dict[str, Any]) -> dict[str, Any]:
+def _what_must_agree(file: StrategyFile, config: dict[str, Any], agree: bool) -> dict[str, str]:
     return {
         "plan": plan_hash(file),
-        "world_size": dist.get_world_size() if dist.is_initialized() else 1,
-        "model fingerprint": config_fingerprint(config),
+        "model fingerprint": str(config_fingerprint(config)),
         "activations": file.deployment.activations,
+        "agree": str(agree),
         "torch": torch.__version__.split("+")[0],
+        "transformers": version("transformers"),
     }
 
 
@@ -151,7 +93,7 @@ def _sharded(
 
     if groups.tp.rank != 0:
         logging.disable_progress_bar()
-    options: dict[str, Any] = {"dtype": _DTYPES[file.deployment.activations]}
+    options: dict[str, Any] = {"dtype": DTYPES[file.deployment.activations]}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     if groups.tp.size > 1:

@@ -1,0 +1,88 @@
+"""Where ranks meet before they know that they run the same plan.
+
+Which process groups are made follows from the plan, so the ranks compare what they were given first: over the
+key-value store that torchrun (or `launch`) gives them, or over a gloo group where the caller has made the default
+group already. Neither depends on the plan, its backend or its parallelism.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from .agreement import Exchange, exchange_over
+from .errors import BoundaryError
+from .groups import Group, control_group
+
+_LINGER_S = 10.0  # rank 0 serves the store: it stays until the others have read it
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """`size` ranks that can exchange values, whatever they will run. `control` where a default group exists."""
+
+    size: int
+    exchange: Exchange
+    store: Any = None
+    control: Group | None = None
+
+    def join(self, backend: str, device: torch.device, timeout_s: float) -> None:
+        """Make the default process group, unless the caller has."""
+        if self.store is None:
+            return
+        options: dict[str, Any] = {"device_id": device} if device.type == "cuda" else {}
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore("default", self.store),
+            rank=int(os.environ["RANK"]),
+            world_size=self.size,
+            timeout=timedelta(seconds=timeout_s),
+            **options,
+        )
+
+
+def meet(timeout_s: float) -> Rendezvous:
+    """The ranks of this start: those of the default group, else those of torchrun's environment, else one alone."""
+    if dist.is_initialized():
+        control = control_group(timeout_s)
+        return Rendezvous(control.size, exchange_over(control), control=control)
+    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if size == 1:
+        return Rendezvous(1, lambda mine: [mine])
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
+    except RuntimeError as error:
+        raise BoundaryError(f"not all of {size} ranks came: {error}", where="start") from error
+    return Rendezvous(size, _exchange_through(store, rank, size, timeout_s), store)
+
+
+def _exchange_through(store: Any, rank: int, size: int, timeout_s: float) -> Exchange:
+    """An exchange for one use."""
+    notes = dist.PrefixStore("commplan", store)
+    others = [other for other in range(size) if other != rank]
+
+    def exchange(mine: Any) -> list[Any]:
+        notes.set(f"note/{rank}", json.dumps(mine))
+        try:
+            notes.wait([f"note/{other}" for other in others], timedelta(seconds=timeout_s))
+            everyone = [json.loads(notes.get(f"note/{other}")) for other in range(size)]
+        except RuntimeError as error:
+            raise BoundaryError(f"another rank is gone or stuck: {error}", where="start") from error
+        notes.set(f"read/{rank}", "")
+        if rank == 0:
+            _wait_for_readers(notes, others)
+        return everyone
+
+    return exchange
+
+
+def _wait_for_readers(notes: Any, others: list[int]) -> None:
+    with suppress(RuntimeError):  # a rank that died meanwhile is noticed by whatever comes next
+        notes.wait([f"read/{other}" for other in others], timedelta(seconds=_LINGER_S))
