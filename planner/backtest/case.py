@@ -12,7 +12,7 @@ from ..errors import InputError, did_you_mean
 from ..layout import BOUNDARIES, FORWARD_MODES
 from ..ops import Op
 from ..ops import parse as parse_op
-from ..spec.base import FieldError, PositiveInt, Spec, Text, build
+from ..spec.base import FieldError, Spec, Text, build
 from ..spec.calibration import Collective, MessageBytes
 from ..spec.deployment import MAX_TOKENS
 from ..strategies import strategies
@@ -37,20 +37,25 @@ _MODES_OF = {  # quantities that mean something in some modes alone
     "itl": ("decode", "target_verify", "mixed"),
 }
 _MOST_COUNTS = 10_000
+_HOW_TO_NAME = "a plan is {ops: {...}}, {strategy: NAME} or optimum"
 _Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 _Tokens = Annotated[int, Field(gt=0, le=MAX_TOKENS, strict=True)]
 
 
 class PlanName(Spec):
-    """A plan by its ops (on every layer where they are legal) or by a strategy (its cheapest legal member)."""
+    """A plan by its ops (wherever they are legal), by a strategy (its cheapest legal member), or the optimum.
+
+    A file writes the last as the bare word `optimum`.
+    """
 
     ops: dict[str, Any] | None = None
     strategy: Text | None = None
+    optimum: Literal[True] | None = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> PlanName:
-        if (self.ops is None) == (self.strategy is None):
-            raise ValueError("a plan is {ops: {...}}, {strategy: NAME} or optimum")
+        if [self.ops, self.strategy, self.optimum].count(None) != 2:
+            raise ValueError(_HOW_TO_NAME)
         if self.strategy is not None and self.strategy not in strategies():
             hint = did_you_mean(self.strategy, strategies())
             raise FieldError("strategy", f"no such strategy; {hint}", self.strategy)
@@ -68,6 +73,8 @@ class PlanName(Spec):
         return {boundary: _placed(op, boundary) for boundary, op in (self.ops or {}).items()}
 
     def __str__(self) -> str:
+        if self.optimum:
+            return OPTIMUM
         if self.strategy is not None:
             return self.strategy
         return " · ".join(f"{boundary} {op}" for boundary, op in self.named.items())
@@ -96,12 +103,12 @@ class Case(Spec):
     id: Text
     source: Text
     deployment: Text
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     mode: Text | None = None
     tokens: tuple[_Tokens, ...] = ()
     quantity: Quantity
-    of: PlanName | Literal["optimum"] | None = None
-    to: PlanName | Literal["optimum"] | None = None
+    of: PlanName | None = None
+    to: PlanName | None = None
     op: OpLatency | None = None
     published: _Number
     low: _Number
@@ -120,9 +127,17 @@ class Case(Spec):
     @field_validator("of", "to", mode="before")
     @classmethod
     def _plan(cls, value: Any) -> Any:
-        if value is not None and value != OPTIMUM and not isinstance(value, dict):
-            raise ValueError("a plan is {ops: {...}}, {strategy: NAME} or optimum")
-        return PlanName.model_validate(value) if isinstance(value, dict) else value
+        if value is not None and value != OPTIMUM and not isinstance(value, dict | PlanName):
+            raise ValueError(_HOW_TO_NAME)
+        return {OPTIMUM: True} if value == OPTIMUM else value
+
+    @field_validator("set")
+    @classmethod
+    def _fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for field in value:
+            if "=" in field:
+                raise FieldError(field, "the name of a field has no `=`")
+        return value
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Case:
@@ -133,14 +148,13 @@ class Case(Spec):
             self._need("op", why="is missing: op_latency needs the collective")
         else:
             self._refuse("op", why=f"belongs to op_latency, and the quantity is {self.quantity}: leave it out")
-            self._need("of", why="is missing: name a plan by {ops: {...}}, {strategy: NAME} or optimum")
+            self._need("of", why=f"is missing: {_HOW_TO_NAME}")
             self._need("mode", why=f"is missing; one of {', '.join(FORWARD_MODES)}")
             self._need("tokens", why="is missing: one token count, or a list")
         accepted = _MODES_OF.get(self.quantity, FORWARD_MODES)
         if self.mode is not None and self.mode not in accepted:
-            raise FieldError(
-                "mode", f"{self.quantity} is not of this mode; {did_you_mean(self.mode, accepted)}", self.mode
-            )
+            hint = did_you_mean(self.mode, accepted)
+            raise FieldError("mode", f"{self.quantity} is not a figure of this mode; {hint}", self.mode)
         return self
 
     def _need(self, name: str, why: str) -> None:
@@ -168,12 +182,8 @@ def read_case(path: str | Path) -> Case:
     """A case from its file; raises InputError naming file, field, value and what is accepted."""
     data = read_mapping(path)
     if not read_text(path).endswith(("\n", "}", "]")):
-        raise InputError(
-            "the file does not end with a line break: it may be truncated", file=str(path), kind="truncated"
-        )
-    for field in data.get("set") or {}:
-        if "=" in field:
-            raise InputError("a field has no `=` in its name", file=str(path), field=f"set.{field}")
+        message = "the file does not end with a line break: it may be truncated"
+        raise InputError(message, file=str(path), kind="truncated")
     return build(Case, data, str(path))
 
 

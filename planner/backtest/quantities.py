@@ -13,7 +13,7 @@ from ..planning import ModePlanner
 from ..search import Plan
 from ..spec.deployment import ParallelismSpec
 from ..spec.loader import Setup
-from .case import OPTIMUM, OpLatency, PlanName
+from .case import OpLatency, PlanName
 from .named_plan import AbsentOpError, named_plan
 
 _ALL = PARTS
@@ -60,7 +60,7 @@ class Figure:
     sources: tuple[str, ...]
 
 
-def of_plan(planner: ModePlanner, quantity: str, plan: PlanName | str, tokens: int) -> Figure:
+def of_plan(planner: ModePlanner, quantity: str, plan: PlanName, tokens: int) -> Figure:
     """A quantity of a named plan; NotComparableError where the deployment has no such plan."""
     parts = breakdown(planner, _plan(planner, plan, tokens), tokens)
     asked = QUANTITIES[quantity]
@@ -70,10 +70,9 @@ def of_plan(planner: ModePlanner, quantity: str, plan: PlanName | str, tokens: i
     return Figure(asked.value(parts, tokens), provenance, sources)
 
 
-def _plan(planner: ModePlanner, plan: PlanName | str, tokens: int) -> Plan:
+def _plan(planner: ModePlanner, plan: PlanName, tokens: int) -> Plan:
     try:
-        if not isinstance(plan, PlanName):
-            assert plan == OPTIMUM
+        if plan.optimum:
             return planner.best(tokens)
         if plan.ops is not None:
             return named_plan(planner, plan.named, tokens)
@@ -81,8 +80,10 @@ def _plan(planner: ModePlanner, plan: PlanName | str, tokens: int) -> Plan:
         if plan.strategy == "all_reduce":
             return planner.plain(tokens)
         return planner.best(tokens, Restriction(strategies=(plan.strategy,), pins=False))
-    except (NoLegalPlanError, AbsentOpError) as error:
-        raise NotComparableError(f"{plan}: {error}") from None
+    except NoLegalPlanError as error:
+        raise NotComparableError(f"{plan}: {error.message}") from None
+    except AbsentOpError as error:
+        raise NotComparableError(str(error)) from None
 
 
 def of_collective(setup: Setup, asked: OpLatency) -> Figure:
