@@ -141,7 +141,11 @@ class Executor:
     def _check_mode(self, mode: str) -> None:
         if mode not in self._programs:
             known = "is not a forward mode" if mode not in FORWARD_MODES else "has no section in the strategy file"
-            raise RefusedError(f"{known}; it has {', '.join(self._programs)}", field="mode", value=mode)
+            raise RefusedError(
+                f"{known}; it has {', '.join(self._programs)}. Add it to the deployment's modes and plan again",
+                field="mode",
+                value=mode,
+            )
 
     # ---- one forward -----------------------------------------------------------------------------------------------
 
@@ -202,7 +206,10 @@ class Executor:
         program = programs[bisect_right(self._starts[mode], tokens) - 1]
         if not program.first <= tokens <= program.last:
             raise RefusedError(
-                f"planned for {programs[0].first} to {programs[-1].last} tokens", field=f"modes.{mode}", value=tokens
+                f"planned for {programs[0].first} to {programs[-1].last} tokens; send fewer at once, or plan again "
+                f"with --set modes.{mode}.tokens=[1,{tokens}]",
+                field=f"modes.{mode}",
+                value=tokens,
             )
         return program
 

@@ -1,4 +1,7 @@
-"""Do plan, checkpoint, ranks and this runtime fit together? What does not is refused, with the way out."""
+"""Do plan, checkpoint, ranks and this runtime fit together? What does not is refused, with the way out.
+
+Imports no torch, so that the command line refuses before it starts any rank.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from commplan.planner.strategy_file import RangePlan, StrategyFile, config_fingerprint, places
+from commplan.planner.strategy_file import StrategyFile, config_fingerprint, places, problems
 
 from .errors import RefusedError
+from .models import Adapter, adapter_for
 
 EXECUTOR_NAME = "transformers"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Activations as files spell them, and as torch does."""
 
 
-def read_config(checkpoint: str | Path) -> dict[str, Any]:
-    """config.json of a checkpoint directory."""
-    path = Path(checkpoint) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RefusedError(f"no readable config.json: {error}", file=str(path)) from None
-    if not isinstance(config, dict):
-        raise RefusedError("is not a mapping", file=str(path))
-    return config
-
-
-def architecture_of(config: dict[str, Any]) -> str:
-    """The class that a config.json names."""
-    names = config.get("architectures") or ["none"]
-    return str(names[0])
+def check_fit(file: StrategyFile, checkpoint: str | Path) -> tuple[dict[str, Any], Adapter]:
+    """config.json and adapter of a checkpoint that a file can be executed on; raises RefusedError."""
+    check_runnable(file)
+    config = read_config(checkpoint)
+    adapter = adapter_for(_architecture(config))
+    _check_model(file, config)
+    return config, adapter
 
 
 def check_runnable(file: StrategyFile) -> None:
@@ -45,50 +39,80 @@ def check_runnable(file: StrategyFile) -> None:
         )
     if file.deployment.activations not in DTYPES:
         raise RefusedError(
-            f"this runtime computes in {', '.join(DTYPES)}; plan again with dtypes.activations set to one of them",
+            f"this runtime computes in {', '.join(DTYPES)}; plan again with --set dtypes.activations=bf16",
             field="deployment.activations",
             value=file.deployment.activations,
         )
     p = file.parallelism
     if p.ep not in (1, p.tp):
         raise RefusedError(
-            f"this runtime spreads experts over 1 or all {p.tp} ranks; plan again with one of them",
+            f"this runtime spreads experts over 1 or all {p.tp} ranks; plan again with --set parallelism.ep={p.tp}",
             field="parallelism.ep",
             value=p.ep,
         )
+    for problem in problems(file):
+        raise RefusedError(problem.reason, field=problem.field, value=problem.value)
+    _check_impls(file)
+
+
+def _check_impls(file: StrategyFile) -> None:
+    backend = file.hardware.backend
     for mode, ranges in file.modes.items():
-        for plan in ranges:
-            _check_impls(file, f"modes.{mode} [{plan.first}, {plan.last}]", plan)
+        for index, plan in enumerate(ranges):
+            for layer, boundary, op in places(plan):
+                if op.impl in (None, backend):
+                    continue
+                where = boundary if layer is None else f"layers.{layer}.{boundary}"
+                raise RefusedError(
+                    f"this runtime performs {op.name} by {backend} alone; plan again for this executor, or leave "
+                    "`impl` out",
+                    field=f"modes.{mode}[{index}].{where}.impl",
+                    value=op.impl,
+                )
 
 
-def _check_impls(file: StrategyFile, where: str, plan: RangePlan) -> None:
-    for layer, boundary, op in places(plan):
-        if op.impl is not None and op.impl != file.hardware.backend:
-            at = boundary if layer is None else f"layer {layer} {boundary}"
-            raise RefusedError(
-                f"this runtime has no such impl of {op.name}; it has {file.hardware.backend}",
-                field=f"{where} {at}: impl",
-                value=op.impl,
-            )
+def read_config(checkpoint: str | Path) -> dict[str, Any]:
+    """config.json of a checkpoint directory."""
+    path = Path(checkpoint) / "config.json"
+    wanted = "a Hugging Face checkpoint directory is expected"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RefusedError(f"{error.strerror or error}; {wanted}", file=str(path)) from None
+    except ValueError as error:
+        raise RefusedError(f"is not JSON: {error}; {wanted}", file=str(path)) from None
+    if not isinstance(config, dict):
+        raise RefusedError(f"is not a mapping; {wanted}", file=str(path))
+    return config
 
 
-def check_model(file: StrategyFile, config: dict[str, Any]) -> None:
-    """Is this the model that the plan was made for?"""
-    if architecture_of(config) != file.model.architecture:
+def _architecture(config: dict[str, Any]) -> str:
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else "none"
+
+
+def _check_model(file: StrategyFile, config: dict[str, Any]) -> None:
+    model, again = file.model, "plan again with `model:` set to this checkpoint's config.json"
+    if _architecture(config) != model.architecture:
         raise RefusedError(
-            f"the plan is for {file.model.architecture} ({file.model.name}); name that checkpoint, or plan again with "
-            "`model:` set to this one's config.json",
+            f"the plan is for {model.architecture} ({model.name}); {again}",
             field="architectures",
-            value=architecture_of(config),
+            value=_architecture(config),
         )
     found = config_fingerprint(config)
-    if found != file.model.fingerprint:
+    if found != model.fingerprint:
         raise RefusedError(
-            f"the plan is for another model ({file.model.name}, fingerprint {file.model.fingerprint}); "
-            "plan again with `model:` set to this checkpoint's config.json",
+            f"the plan is for another model ({model.name}, fingerprint {model.fingerprint}); {again}",
             field="model.fingerprint",
             value=found,
         )
+    for field in ("num_hidden_layers", "hidden_size"):
+        if config.get(field) != getattr(model, field):
+            raise RefusedError(
+                f"the checkpoint has {config.get(field)}, though the fingerprint is its own; {again}",
+                field=f"model.{field}",
+                value=getattr(model, field),
+            )
     if "quantization_config" in config:
         raise RefusedError(
             "quantised checkpoints are not supported yet; take one in bf16, fp16 or fp32", field="quantization_config"
@@ -96,7 +120,7 @@ def check_model(file: StrategyFile, config: dict[str, Any]) -> None:
 
 
 def check_world(file: StrategyFile, world: int) -> None:
-    """Are these as many ranks as the plan has?"""
+    """Are these as many ranks as the plan has? Raises RefusedError."""
     tp = file.parallelism.tp
     if world != tp:
         raise RefusedError(

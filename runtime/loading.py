@@ -15,12 +15,13 @@ from commplan.planner.strategy_file import load as load_strategy
 
 from .agreement import exchange_over, together
 from .backends import load_backend
+from .errors import RefusedError
 from .executor import Executor
 from .experts import AllToAllExperts, LocalExperts
-from .fit import DTYPES, architecture_of, check_model, check_runnable, check_world, read_config
+from .fit import DTYPES, check_fit, check_world
 from .groups import Groups, make_groups
 from .latent import Latents
-from .models import Adapter, adapter_for
+from .models import Adapter
 from .rendezvous import meet
 from .sharding import (
     attention_mesh,
@@ -51,10 +52,7 @@ def load_model(
     ranks = meet(timeout_s)
     with together(ranks.exchange) as values:
         file = strategy if isinstance(strategy, StrategyFile) else load_strategy(strategy)
-        check_runnable(file)
-        config = read_config(checkpoint)
-        adapter = adapter_for(architecture_of(config))
-        check_model(file, config)
+        config, adapter = check_fit(file, checkpoint)
         check_world(file, ranks.size)
         backend = load_backend(file.hardware.backend)
         device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -93,7 +91,7 @@ def _sharded(
 
     if groups.tp.rank != 0:
         logging.disable_progress_bar()
-    options: dict[str, Any] = {"dtype": DTYPES[file.deployment.activations]}
+    options: dict[str, Any] = {"dtype": getattr(torch, DTYPES[file.deployment.activations])}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     if groups.tp.size > 1:
@@ -105,9 +103,27 @@ def _sharded(
             outline = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint))
         plan = shard_plan(adapter, outline, groups)
         options["distributed_config"] = DistributedConfig(tp_size=groups.tp.size, tp_plan=plan)
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(checkpoint, **options).eval()
+    model = _with_all_weights(checkpoint, options)
     to_local(model)
     return model.to(device)
+
+
+def _with_all_weights(checkpoint: str | Path, options: dict[str, Any]) -> nn.Module:
+    """from_pretrained, which alone would fill missing weights with random ones and warn."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True, **options)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        reason = f"cannot be loaded: {type(error).__name__}: {error}; download or save the checkpoint again"
+        raise RefusedError(reason, file=str(checkpoint)) from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise RefusedError(f"has no {names}; download or save the checkpoint again", file=str(checkpoint))
+    whole: nn.Module = model.eval()
+    return whole
 
 
 def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:
@@ -115,7 +131,9 @@ def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:
     groups, base = executor.groups, model.model
     config: Any = model.config
     attn = groups.attn_tp
-    for index, layer in enumerate(base.layers):  # type: ignore[union-attr, arg-type]
+    layers: Any = base.layers  # type: ignore[union-attr]
+    _check_stamp(executor, "moe_layers", {n for n, layer in enumerate(layers) if hasattr(layer.mlp, "experts")})
+    for index, layer in enumerate(layers):
         attention = layer.self_attn
         if adapter.kv and config.num_key_value_heads % attn.size:
             heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -124,9 +142,17 @@ def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:
             keep_bias_once(attention.get_submodule(name), attn.rank)
         if adapter.latent and getattr(attention, "q_a_proj", None) is not None:
             executor.latents[index] = Latents(attention, adapter.latent)
+            _check_stamp(executor, "latent_width", executor.latents[index].width)
         _prepare_mlp(layer.mlp, executor, index)
     _shard_vocabulary(model, executor)
     executor.attach(model, next(model.parameters()).element_size())
+
+
+def _check_stamp(executor: Executor, field: str, found: object) -> None:
+    """What an edited file says of the model must still be true of it."""
+    written = getattr(executor.strategy.model, field)
+    if written != found:
+        raise RefusedError(f"the checkpoint has {found}; plan again", field=f"model.{field}", value=str(written))
 
 
 def _prepare_mlp(mlp: Any, executor: Executor, index: int) -> None:

@@ -31,13 +31,20 @@ def command(strategy: str, checkpoint: str, nproc: int | None, seed: int, timeou
     from commplan.planner.strategy_file import load
 
     from ..errors import RefusedError
+    from ..fit import check_fit
     from ..launch import run_ranks
     from ..verification import check_rank
 
     plan = load(strategy)
+    check_fit(plan, checkpoint)
     ranks = nproc or plan.parallelism.tp
     if ranks != plan.parallelism.tp:
-        raise RefusedError(f"the plan is for {plan.parallelism.tp} ranks", field="--nproc", value=ranks)
+        raise RefusedError(
+            f"the plan is for {plan.parallelism.tp} ranks; leave it out, or plan again with "
+            f"--set parallelism.tp={ranks}",
+            field="--nproc",
+            value=ranks,
+        )
     click.echo(f"Loading {plan.model.name} on {ranks} ranks over {plan.hardware.backend} ...", err=True)
     by_rank = run_ranks(check_rank, ranks, checkpoint, strategy, seed, timeout_s=timeout)
     results = [_worst(list(of_mode)) for of_mode in zip(*by_rank, strict=True)]

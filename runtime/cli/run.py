@@ -30,10 +30,12 @@ def command(
     from commplan.planner.strategy_file import load
 
     from ..errors import RefusedError
+    from ..fit import check_fit
     from ..generation import generate_rank
     from ..launch import run_ranks
 
     plan = load(strategy)
+    check_fit(plan, checkpoint)
     if (prompt is None) == (token_ids is None):
         raise RefusedError("give either --prompt or --tokens", field="--prompt")
     ids = _ids(token_ids) if token_ids is not None else None
