@@ -35,6 +35,8 @@ from .spec.deployment import parse_layers
 from .spec.loader import Setup
 from .strategies import Offer, Strategy, strategies
 
+_NO_OPS = ("none", "fused", "slice")
+
 
 @dataclass
 class GraphBuilder:
@@ -73,7 +75,7 @@ class GraphBuilder:
     def _why_nothing(self, layer: int | None, boundary: str, states: set[State | None]) -> tuple[str | None, str]:
         """(field, text): what keeps every offered op from a place. A pinned op's own reason comes first."""
         reasons: dict[str, str] = {}
-        for state in states:
+        for state in sorted(states, key=str):
             for rejection in self.rejections(boundary, layer, state):
                 known = reasons.get(rejection.op.name, "")
                 if not known or "numerics" in rejection.reason:  # a policy can be changed, a layout cannot
@@ -82,7 +84,8 @@ class GraphBuilder:
             if rule.covers(self.mode, boundary, layer):
                 why = reasons.get(rule.op, "no strategy offers it here")
                 return f"numerics.pin[{index}]", f"{rule.op}: {why}"
-        return None, "; ".join(f"{op}: {why}" for op, why in reasons.items() if op not in ("none", "fused", "slice"))
+        told = [f"{op}: {why}" for op, why in reasons.items() if op not in _NO_OPS]
+        return None, "; ".join(told or [f"{op}: {why}" for op, why in reasons.items()])
 
     def rejections(self, boundary: str, layer: int | None, before: State | None) -> Iterator[Rejection]:
         """Every op that any strategy offers at a boundary and that may not stand there from `before`."""

@@ -88,7 +88,27 @@ class ModePlanner:
 
         ranges = RangeSearch(graph, self.pricer, find, self.fixed_ps, tolerance)
         first, last = self.setup.deployment.modes[self.mode].tokens
-        return ranges.ranges(first, last, kinks)
+        try:
+            return ranges.ranges(first, last, kinks)
+        except NoLegalPlanError as error:
+            raise self._with_largest(error, first, last) from None
+
+    def _with_largest(self, error: NoLegalPlanError, first: int, last: int) -> NoLegalPlanError:
+        """Where activation memory is the limit, the error with the largest token count that keeps within it."""
+        if error.field != "limits.activation_memory_gb" or not self._fits(first):
+            return error
+        while last - first > 1:  # memory grows with the tokens
+            middle = (first + last) // 2
+            first, last = (middle, last) if self._fits(middle) else (first, middle)
+        message = f"{error.message}; {first} is the largest count that does, so end modes.{self.mode}.tokens there"
+        return NoLegalPlanError(message, field=error.field, value=error.value)
+
+    def _fits(self, tokens: int) -> bool:
+        try:
+            self.best(tokens)
+        except NoLegalPlanError:
+            return False
+        return True
 
     def fixed_ps(self, tokens: int) -> int:
         """Compute of a step that no choice changes, in ps."""

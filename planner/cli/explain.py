@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Say why an op was chosen in DEPLOYMENT (a preset or a path), and what every other one would cost.
 
-    An alternative is judged by the best whole forward that uses it at this one place.
+    An alternative is judged by the chosen plan with this one op exchanged, and the fewest changes that layouts demand.
     """
     from ..errors import NoLegalPlanError
     from ..explain import Explainer
@@ -53,6 +53,8 @@ def command(
     from ..spec.loader import load_setup
 
     setup = load_setup(deployment, overrides)
+    if not as_json:
+        options.print_notes(setup)
     mode = _mode(setup, mode)
     tokens = _tokens(setup, mode, tokens)
     if layer is None and boundary not in FORWARD_BOUNDARIES:

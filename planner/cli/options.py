@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from ..spec.loader import Setup
 
 overrides = click.option(
     "--set",
@@ -12,3 +17,9 @@ overrides = click.option(
     help="Override any field, as in parallelism.tp=4; hardware.* and model.* reach into those files. Repeatable.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+
+
+def print_notes(setup: Setup) -> None:
+    """On standard error: what reading the descriptions did that the user should know."""
+    for note in setup.notes:
+        click.echo(click.style("note: ", fg="yellow") + note, err=True)

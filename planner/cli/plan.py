@@ -32,6 +32,10 @@ def command(deployment: str, output: str | None, cross_check: bool, overrides: t
     from ..strategy_file import save
 
     setup = load_setup(deployment, overrides)
+    if output is not None:
+        _spare_the_input(setup, output)
+    if not as_json:
+        options.print_notes(setup)
     try:
         strategy = plan_setup(setup)
     except NoLegalPlanError as error:
@@ -41,9 +45,22 @@ def command(deployment: str, output: str | None, cross_check: bool, overrides: t
     if output is not None:
         save(strategy, output)
     if as_json:
-        _print_json(strategy, output)
+        _print_json(strategy, output, setup.notes)
     else:
-        _print(strategy, output)
+        _print(strategy, output, setup.deployment.search.range_tolerance)
+
+
+def _spare_the_input(setup: Setup, output: str) -> None:
+    from pathlib import Path
+
+    from ..errors import InputError
+
+    try:
+        same = Path(output).samefile(setup.file)
+    except OSError:  # not there yet, or not reachable: writing will tell
+        return
+    if same:
+        raise InputError("is the deployment itself; name another file for the plan", field="--output", value=output)
 
 
 def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
@@ -61,7 +78,7 @@ def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
     click.echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
 
 
-def _print_json(strategy: StrategyFile, output: str | None) -> None:
+def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ...]) -> None:
     from ..strategy_file import plan_hash
     from .output import print_json
 
@@ -70,6 +87,7 @@ def _print_json(strategy: StrategyFile, output: str | None) -> None:
             "strategy_file": output,
             "numerics": strategy.numerics,
             "hash": plan_hash(strategy),
+            "notes": list(notes),
             "modes": {mode: [_range_json(r) for r in ranges] for mode, ranges in strategy.modes.items()},
         }
     )
@@ -89,7 +107,7 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
     }
 
 
-def _print(strategy: StrategyFile, output: str | None) -> None:
+def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None:
     from .describe import layer_summary
     from .output import duration, heading, span, table
 
@@ -117,4 +135,8 @@ def _print(strategy: StrategyFile, output: str | None) -> None:
         table(["tokens", "step", "vs all_reduce", "vs best uniform", "wire times from", "per layer"], rows, "rrrlll")
     click.echo()
     click.echo("Times and ratios are at the last token count of each range; no overlap of communication is assumed.")
+    for mode, plan in [(mode, plan) for mode, ranges in strategy.modes.items() for plan in ranges]:
+        if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
+            where = f"{mode} {span(plan.first, plan.last)}"
+            click.echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
     click.echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")

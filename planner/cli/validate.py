@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
+
+if TYPE_CHECKING:
+    from ..strategy_file import Problem
 
 
 @click.command("validate", short_help="Prove that strategy files are legal; needs no hardware.")
@@ -38,8 +44,25 @@ def command(files: tuple[str, ...], as_json: bool) -> None:
                 f"{one_line(file)}: "
                 + (click.style("illegal", fg="red") if problems else click.style("legal", fg="green"))
             )
-            for problem in problems:
+            for where, problem in _by_run(problems):
                 value = f" (got {problem.value})" if problem.value else ""
-                click.echo(one_line(f"  {problem.field + ': ' if problem.field else ''}{problem.reason}{value}"))
+                click.echo(one_line(f"  {where + ': ' if where else ''}{problem.reason}{value}"))
     if any(found.values()):
         sys.exit(2)
+
+
+def _by_run(problems: list[Problem]) -> Iterator[tuple[str, Problem]]:
+    """Problems that layers share, once, under the run of those layers."""
+    from ..strategy_file.writing import runs_text
+
+    runs: dict[tuple[str, str, str, str], list[int]] = {}
+    first: dict[tuple[str, str, str, str], Problem] = {}
+    for problem in problems:
+        found = re.fullmatch(r"(.*\.layers\.)(\d+)(\..*)", problem.field)
+        before, layer, after = found.groups() if found else (problem.field, None, "")
+        key = (before, after, problem.value, problem.reason)
+        first.setdefault(key, problem)
+        if layer is not None:
+            runs.setdefault(key, []).append(int(layer))
+    for key, problem in first.items():
+        yield f"{key[0]}{runs_text(sorted(set(runs[key]))) if key in runs else ''}{key[1]}", problem

@@ -45,6 +45,7 @@ class Setup:
     executor: Executor
     file: str
     sensitivity: dict[str, tuple[float, ...]] | None = None  # weight by boundary and layer
+    notes: tuple[str, ...] = ()  # what reading did that its reader should know
 
     @cached_property
     def parallelism(self) -> Parallelism:
@@ -115,6 +116,10 @@ class _Parts:
         self.deployment = copy.deepcopy(deployment)
         self.deeper: dict[str, list[tuple[list[str], Any]]] = {"model": [], "hardware": []}
 
+        self.overridden: list[str] = []
+        self._hardware_file = self._model_file = ""
+        self.notes: list[str] = []
+
     def override(self, text: str) -> None:
         """Apply `field=value`; `hardware.x.y` and `model.x` reach into the files that the deployment names."""
         field, separator, value_text = text.partition("=")
@@ -126,6 +131,9 @@ class _Parts:
         except InputError as error:
             raise InputError(error.message, file="--set", field=field, value=value_text) from None
         keys = field.split(".")
+        if nested := _nested(keys[0]):
+            raise InputError(f"no such field; did you mean '{nested}'?", file="--set", field=field)
+        self.overridden.append(field)
         if keys[0] in self.deeper and len(keys) > 1:
             self.deeper[keys[0]].append((keys[1:], value))
         else:
@@ -133,29 +141,35 @@ class _Parts:
 
     def build(self) -> Setup:
         """Validate every part, then the parts against each other."""
+        try:
+            return self._build()
+        except InputError as error:
+            self._blame(error)
+            raise error.in_file(self.file) from None
+
+    def _blame(self, error: InputError) -> None:
+        """Where an override is at fault, say so: the file does not hold that value."""
+        prefix = {self._hardware_file: "hardware.", self._model_file: "model."}.get(error.file or "", "")
+        field = f"{prefix}{error.field}"
+        if any(field == given or field.startswith((f"{given}.", f"{given}[")) for given in self.overridden):
+            error.file, error.field = "--set", field
+
+    def _build(self) -> Setup:
         deployment = build(Deployment, self.deployment, self.file)
         model = self._model(deployment.model)
         hardware = self._hardware(deployment.hardware)
-        try:
-            executor = load_executor(deployment.executor)
-            setup = Setup(
-                deployment,
-                model,
-                hardware,
-                tuple(self._calibrations(hardware)),
-                executor,
-                self.file,
-                self._sensitivity(deployment, model),
-            )
-            from .checks import check
+        executor = load_executor(deployment.executor)
+        calibrations, sensitivity = tuple(self._calibrations(hardware)), self._sensitivity(deployment, model)
+        notes = tuple(self.notes)
+        setup = Setup(deployment, model, hardware, calibrations, executor, self.file, sensitivity, notes)
+        from .checks import check
 
-            check(setup)
-        except InputError as error:
-            raise error.in_file(self.file) from None
+        check(setup)
         return setup
 
     def _model(self, name: str) -> Model:
         path = find(name, "models", self.file, "model")
+        self._model_file = str(path)
         data = read_model_mapping(path)
         for keys, value in self.deeper["model"]:
             _put(data, keys, value, "model." + ".".join(keys))
@@ -163,18 +177,23 @@ class _Parts:
 
     def _hardware(self, name: str) -> Hardware:
         path = find(name, "hardware", self.file, "hardware")
+        self._hardware_file = str(path)
         data = read_mapping(path)
         for keys, given in self.deeper["hardware"]:
             field = "hardware." + ".".join(keys)
+            old = _get(data, keys)
+            if given in (old, _get(data, [*keys, "value"])):
+                continue
             if keys[0] == "links" and data.get("calibrations"):
                 # A table knows nothing of another link, so an overridden link is costed by its formula.
                 data["calibrations"] = []
-            old = _get(data, keys)
+                self.notes.append(
+                    f"{field} is overridden: the tables measured on {path.stem} are left out, formulas price its links"
+                )
             value = given
             if isinstance(old, dict) and "provenance" in old and not isinstance(given, dict):
                 value = {"value": given, "provenance": "assumed", "source": f"override {field}"}
             _put(data, keys, value, field)
-        self._hardware_file = str(path)
         return build(Hardware, data, str(path))
 
     def _calibrations(self, hardware: Hardware) -> list[UsedCalibration]:
@@ -207,6 +226,17 @@ def read_model_mapping(path: Path) -> dict[str, Any]:
     if "schema" in data:
         return data
     return model_fields(data, str(path))
+
+
+def _nested(key: str) -> str | None:
+    """The path of a deployment's field that was named without its section, as in `tp`."""
+    if key in Deployment.model_fields:
+        return None
+    for section, field in Deployment.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", {})
+        if key in inner:
+            return f"{section}.{key}"
+    return None
 
 
 def _put(data: dict[str, Any], keys: list[str], value: Any, field: str) -> None:

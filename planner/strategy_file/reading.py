@@ -109,7 +109,10 @@ def _parallelism(data: dict[str, Any]) -> Parallelism:
     for key, value in (("attn_dp", attn_dp), ("ep", ep)):
         if tp % value:
             raise InputError(f"does not divide tp {tp}", field=f"parallelism.{key}", value=value)
-    return Parallelism(tp, attn_dp, ep, _choice(data, "moe_backend", "parallelism", (TENSOR_PARALLEL, ALL_TO_ALL)))
+    moe_backend = _choice(data, "moe_backend", "parallelism", (TENSOR_PARALLEL, ALL_TO_ALL))
+    if moe_backend == ALL_TO_ALL and ep != tp:
+        raise InputError(f"an all-to-all MoE needs ep equal to tp {tp}", field="parallelism.ep", value=ep)
+    return Parallelism(tp, attn_dp, ep, moe_backend)
 
 
 def _ranges(mode: str, value: Any, num_layers: int) -> tuple[RangePlan, ...]:

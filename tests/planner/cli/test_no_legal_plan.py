@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -87,3 +88,14 @@ def test_the_same_constraints_loosened_leave_a_plan_that_keeps_them(overrides: l
 def _chosen_op(options: list[str]) -> str:
     spelled: Any = answer("explain", L40S, "--layer", 12, *options)["chosen"]["ops"]["attn_out"]
     return spelled if isinstance(spelled, str) else next(iter(spelled))
+
+
+def test_a_memory_limit_names_the_largest_count_that_keeps_it() -> None:
+    limit = "--set=limits.activation_memory_gb=0.1"
+    error = refused("plan", "qwen3-32b-h200-tp2", limit, code=3)
+    found = re.search(r"(\d+) is the largest count", error["message"])
+    assert error["field"] == "limits.activation_memory_gb"
+    assert found
+    largest = int(found[1])
+    assert answer("plan", "qwen3-32b-h200-tp2", limit, f"--set=modes.prefill.tokens=[1, {largest}]")["modes"]
+    refused("plan", "qwen3-32b-h200-tp2", limit, f"--set=modes.prefill.tokens=[1, {largest + 1}]", code=3)

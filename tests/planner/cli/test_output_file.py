@@ -15,6 +15,7 @@ from .commandline import answer, refused, run
 SMALL = "qwen3-0.6b-cpu-tp2"
 NO_PLAN = ("--set=numerics.pin=[{op: none, boundary: mlp_out}]",)
 BAD_INPUT = ("--set=parallelism.tp=3",)
+DEPLOYMENT = Path(__file__).parents[3] / "configs" / "deployments" / f"{SMALL}.yaml"
 OLD = b"an older plan\r\n\x00\xff"
 
 
@@ -142,3 +143,13 @@ def test_planning_twice_writes_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         answer("plan", "deepseek-v3-a3-tp16", "-o", tmp_path / name)
     assert (tmp_path / "a.yaml").read_bytes() == (tmp_path / "b.yaml").read_bytes()
+
+
+def test_the_deployment_itself_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "deployment.yaml"
+    path.write_text(DEPLOYMENT.read_text())
+    (tmp_path / "link.yaml").symlink_to(path)
+    for name in ("deployment.yaml", "link.yaml"):
+        error = refused("plan", path, "-o", tmp_path / name)
+        assert (error["field"], error["value"]) == ("--output", str(tmp_path / name))
+    assert path.read_text() == DEPLOYMENT.read_text()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from .commandline import answer, refused
+from .commandline import answer, refused, run
 
 SMALL = "qwen3-0.6b-cpu-tp2"
+LINK = "hardware.links.intra_node"
+PRESET = Path(__file__).parents[3] / "configs" / "hardware" / "h200-2.yaml"
 
 
 @pytest.mark.parametrize("text", ["", "tp", "=4", "parallelism..tp=4", ".tp=4", "parallelism.=4", " =4"])
@@ -47,37 +51,52 @@ def test_a_text_that_cannot_be_applied_is_refused(text: str, field: str, message
         ("modes.prefill.tokens=[8]", "modes.prefill.tokens", "[8]", "[min, max]"),
         ("modes.prefill.tokens[0]=8", "modes.prefill.tokens[0]", None, "'tokens'"),
         ("modes.prefil.tokens=[1, 8]", "modes.prefil", None, "'prefill'"),
-        ("hardware.links.intra_node.bandwith_gb_per_s=9", "links.intra_node.bandwith_gb_per_s", None, "bandwidth"),
         (
-            "hardware.links.intra_node.bandwidth_gb_per_s=fast",
-            "links.intra_node.bandwidth_gb_per_s.value",
+            LINK + ".bandwith_gb_per_s=9",
+            LINK + ".bandwith_gb_per_s",
+            None,
+            "bandwidth",
+        ),
+        (
+            LINK + ".bandwidth_gb_per_s=fast",
+            LINK + ".bandwidth_gb_per_s.value",
             "fast",
             "plain",
         ),
-        ("hardware.links.intra_node.bandwidth_gb_per_s=-9", "links.intra_node.bandwidth_gb_per_s.value", -9, "than 0"),
         (
-            "hardware.links.intra_node.bandwidth_gb_per_s=1e-300",
-            "links.intra_node.bandwidth_gb_per_s.value",
+            LINK + ".bandwidth_gb_per_s=-9",
+            LINK + ".bandwidth_gb_per_s.value",
+            -9,
+            "than 0",
+        ),
+        (
+            LINK + ".bandwidth_gb_per_s=1e-300",
+            LINK + ".bandwidth_gb_per_s.value",
             1e-300,
             "1e-12",
         ),
-        ("hardware.links.intra_node.latency_us=1e300", "links.intra_node.latency_us.value", 1e300, "less than"),
         (
-            "hardware.links.intra_node.efficiency=1.5",
-            "links.intra_node.efficiency.value",
+            LINK + ".latency_us=1e300",
+            LINK + ".latency_us.value",
+            1e300,
+            "less than",
+        ),
+        (
+            LINK + ".efficiency=1.5",
+            LINK + ".efficiency.value",
             1.5,
             "less than or equal to 1",
         ),
-        ("hardware.links.intra_node.topology=ring", "links.intra_node.topology", "ring", "'full_mesh'"),
-        ("hardware.links.intra_node=3", "links.intra_node", 3, "a mapping"),
-        ("hardware.links=fast", "links", "fast", "a mapping"),
+        (LINK + ".topology=ring", LINK + ".topology", "ring", "'full_mesh'"),
+        ("hardware.links.intra_node=3", "hardware.links.intra_node", 3, "a mapping"),
+        ("hardware.links=fast", "hardware.links", "fast", "a mapping"),
         ("hardware.num_nodes=2", "links.inter_node", None, "num_nodes is 2"),
-        ("hardware.calibrations=[{file: no-such-table}]", "calibrations[0].file", "no-such-table", "accepted"),
-        ("model.num_hidden_layers=0", "num_hidden_layers", 0, "greater than 0"),
-        ("model.num_hidden_layers=10001", "num_hidden_layers", 10001, "10000"),
-        ("model.num_key_value_heads=3", "num_key_value_heads", 3, "num_attention_heads 16"),
-        ("model.dense_layers=[28]", "dense_layers", 28, "0-27"),
-        ("model.tie_word_embeddings=maybe", "tie_word_embeddings", "maybe", "true or false"),
+        ("hardware.calibrations=[{file: no-such-table}]", "hardware.calibrations[0].file", "no-such-table", "accepted"),
+        ("model.num_hidden_layers=0", "model.num_hidden_layers", 0, "greater than 0"),
+        ("model.num_hidden_layers=10001", "model.num_hidden_layers", 10001, "10000"),
+        ("model.num_key_value_heads=3", "model.num_key_value_heads", 3, "num_attention_heads 16"),
+        ("model.dense_layers=[28]", "model.dense_layers", 28, "0-27"),
+        ("model.tie_word_embeddings=maybe", "model.tie_word_embeddings", "maybe", "true or false"),
         ("model.kv_lora_rank=512", "qk_nope_head_dim", None, "missing"),
     ],
 )
@@ -85,6 +104,23 @@ def test_a_value_that_its_file_would_not_accept_is_refused(text: str, field: str
     error = refused("plan", SMALL, f"--set={text}")
     assert (error["field"], error["value"]) == (field, value)
     assert message in error["message"]
+    if field.removesuffix(".value") == text.partition("=")[0]:
+        assert error["file"] == "--set"
+
+
+def test_a_field_named_without_its_section_is_found() -> None:
+    error = refused("plan", SMALL, "--set=tp=4")
+    assert (error["file"], error["field"]) == ("--set", "tp")
+    assert "'parallelism.tp'" in error["message"]
+
+
+def test_an_overridden_link_says_that_its_tables_are_left_out_and_the_same_value_keeps_them() -> None:
+    link = f"{LINK}.bandwidth_gb_per_s"
+    same = yaml.safe_load(PRESET.read_text())["links"]["intra_node"]["bandwidth_gb_per_s"]["value"]
+    assert answer("plan", "qwen3-32b-h200-tp2", f"--set={link}={same}") == answer("plan", "qwen3-32b-h200-tp2")
+    (note,) = answer("plan", "qwen3-32b-h200-tp2", f"--set={link}={same + 1}")["notes"]
+    assert link in note
+    assert "formulas" in run("plan", "qwen3-32b-h200-tp2", f"--set={link}={same + 1}").err
 
 
 def test_a_later_override_wins() -> None:
@@ -94,7 +130,7 @@ def test_a_later_override_wins() -> None:
 
 
 def test_an_overridden_figure_is_assumed_and_says_so() -> None:
-    link = "hardware.links.intra_node.bandwidth_gb_per_s"
+    link = f"{LINK}.bandwidth_gb_per_s"
     plan = answer("plan", SMALL, f"--set={link}=0.01")
     assert {r["source"] for ranges in plan["modes"].values() for r in ranges} == {"assumed"}
 
@@ -102,7 +138,7 @@ def test_an_overridden_figure_is_assumed_and_says_so() -> None:
 def test_a_slower_link_never_makes_a_step_faster() -> None:
     steps = []
     for bandwidth in (1000, 100, 10, 1):
-        link = f"--set=hardware.links.intra_node.bandwidth_gb_per_s={bandwidth}"
+        link = f"--set={LINK}.bandwidth_gb_per_s={bandwidth}"
         ranges = answer("plan", "qwen3-32b-h200-tp2", link)["modes"]["prefill"]
         steps.append(ranges[-1]["step_us"])
     assert steps == sorted(steps)

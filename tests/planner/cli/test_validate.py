@@ -94,3 +94,15 @@ def test_a_whole_deployment_is_no_strategy_file() -> None:
 
     path = Path(str(files("commplan.configs"))) / "deployments" / f"{R1}.yaml"
     assert "not a commplan strategy file" in errors(path)[0]["reason"]
+
+
+def test_layers_with_the_same_problem_share_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    assert run("plan", "qwen3-32b-a2-tp2", "-o", path).code == 0
+    path.write_text(path.read_text().replace("numerics: quantized", "numerics: reordered"))
+    result = run("validate", path)
+    lines = result.out.splitlines()
+    assert result.code == 2
+    assert any("layers.0-63.attn_out" in line or "layers.0-62.attn_out" in line for line in lines), lines
+    assert len(lines) < 10
+    assert len(run("validate", path, "--json").json["files"][0]["errors"]) > 64

@@ -56,5 +56,5 @@ def test_layer_shapes_follow_from_the_file_alone(r1: str) -> None:
     strategy = parse(r1)
     assert strategy.layer_shape(3).has_latent
     assert not strategy.layer_shape(3).all_to_all
-    everywhere = parse(r1.replace("moe_backend: tensor_parallel", "moe_backend: all_to_all"))
+    everywhere = parse(r1.replace("ep: 1, moe_backend: tensor_parallel", "ep: 8, moe_backend: all_to_all"))
     assert [everywhere.layer_shape(layer).all_to_all for layer in (0, 2, 3, 60)] == [False, False, True, True]

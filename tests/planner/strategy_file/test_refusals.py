@@ -91,6 +91,7 @@ NOT_WELL_FORMED = [
     ),
 ]
 
+EXPERT_PER_RANK = "ep: 8, moe_backend: all_to_all"
 ILLEGAL = [
     ("[113, 16384]", "[114, 16384]", f"{SECOND}.tokens", "gap after [1, 112]"),
     ("[113, 16384]", "[112, 16384]", f"{SECOND}.tokens", "overlaps [1, 112]"),
@@ -140,7 +141,13 @@ ILLEGAL = [
     ("head_in: all_gather", "head_in: none", f"{SECOND}.head_in", "use all_gather"),
     ("numerics: reordered", "numerics: exact", f"{SECOND}.embed_out", "looser than the exact"),
     ("latent_width: 2112", "latent_width: 0", f"{SECOND}.layers.0.attn_in", "q_lora_rank"),
-    ("moe_backend: tensor_parallel", "moe_backend: all_to_all", f"{PREFILL}.layers.3.mlp_in", "use slice"),
+    (
+        "ep: 1, moe_backend: tensor_parallel",
+        "ep: 8, moe_backend: all_to_all",
+        f"{PREFILL}.layers.3.mlp_in",
+        "use slice",
+    ),
+    ("moe_backend: tensor_parallel", "moe_backend: all_to_all", "parallelism.ep", "ep equal to tp 8"),
     ("{tp: 8,", "{tp: 1,", f"{PREFILL}.embed_out", "use none"),
 ]
 
