@@ -150,5 +150,6 @@ class ModePlanner:
         return [self.uniform(name, tokens) for name in strategies()]
 
     def plain(self, tokens: int) -> Plan:
-        """Plain all-reduce: the yardstick, whatever the policy says of it."""
-        return self.best(tokens, Restriction(strategies=("all_reduce",), policy=False))
+        """Plain all-reduce: the yardstick, whatever policy and memory limit say of it."""
+        graph = self.graph(Restriction(strategies=("all_reduce",), policy=False))
+        return cheapest_plan(graph, Pricer(self.builder, limited=False), tokens)

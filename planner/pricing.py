@@ -18,12 +18,12 @@ _TIME_SHIFT, _RANK_SHIFT = 40, 20  # time | numerics rank | number of ops, 20 bi
 class Pricer:
     """Integer prices of edges and of layer-independent compute, one token count at a time."""
 
-    def __init__(self, builder: GraphBuilder) -> None:
+    def __init__(self, builder: GraphBuilder, limited: bool = True) -> None:
         self._costs: OpCosts = builder.costs
         self._memory = builder.memory
         self._setup = builder.setup
         limit = builder.setup.deployment.limits.activation_memory_gb
-        self._limit_bytes = None if limit is None else limit * 1e9
+        self._limit_bytes = limit * 1e9 if limited and limit is not None else None
         self._term_prices: dict[tuple[int, object], int] = {}
         self._edge_prices: dict[tuple[int, Edge], int] = {}
 
