@@ -6,17 +6,22 @@ both ends of every range, and compares logits and counters.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from commplan.planner.strategy_file import StrategyFile, load, numerics_rank
 
-_MAX_TOKENS = 512
+MAX_TOKENS = 512
 
 
 @dataclass(frozen=True)
 class ModeResult:
-    """What was seen of one mode. `largest` is the largest logit of the reference, to which the error relates."""
+    """What was seen of one mode. `largest` is the largest logit of the reference, to which the error relates.
+
+    `max_error` is infinite where a logit of either side is not finite. `skipped` are the ranges [first, last] that lie
+    beyond the largest token count that was run.
+    """
 
     mode: str
     forwards: int
@@ -26,6 +31,7 @@ class ModeResult:
     numerics: str
     bound: float
     miscounted: list[str]
+    skipped: list[tuple[int, int]]
 
     @property
     def passed(self) -> bool:
@@ -33,14 +39,15 @@ class ModeResult:
         return self.max_error <= self.bound and not self.miscounted
 
 
-def token_counts(strategy: StrategyFile, mode: str, most: int = _MAX_TOKENS) -> list[int]:
-    """Both ends of every range, one beside the middle, and a count that tp does not divide; at most `most`."""
+def token_counts(strategy: StrategyFile, mode: str, most: int = MAX_TOKENS) -> list[int]:
+    """Both ends of every range, its second count, and an odd one at its middle; none above `most`."""
     counts = set()
     for plan in strategy.modes[mode]:
-        for count in (plan.first, plan.first + 1, (plan.first + plan.last) // 2 | 1, plan.last):
-            if plan.first <= count <= plan.last:
-                counts.add(min(count, most))
-    return sorted(c for c in counts if any(p.first <= c <= p.last for p in strategy.modes[mode]))
+        last = min(plan.last, most)
+        counts |= {
+            c for c in (plan.first, plan.first + 1, (plan.first + last) // 2 | 1, last) if plan.first <= c <= last
+        }
+    return sorted(counts)
 
 
 def mode_numerics(strategy: StrategyFile, mode: str) -> str:
@@ -55,7 +62,7 @@ def mode_numerics(strategy: StrategyFile, mode: str) -> str:
     return max(classes, key=numerics_rank)
 
 
-def check_rank(checkpoint: str, strategy_path: str, seed: int) -> list[ModeResult]:
+def check_rank(checkpoint: str, strategy_path: str, seed: int, most: int = MAX_TOKENS) -> list[ModeResult]:
     """Run the comparison on this rank; the plan's own numerics class sets the bound."""
     from transformers import AutoModelForCausalLM
 
@@ -72,7 +79,7 @@ def check_rank(checkpoint: str, strategy_path: str, seed: int) -> list[ModeResul
         executor.counters.reset()
         executor.forwards.clear()
         worst = largest = 0.0
-        counts = token_counts(strategy, mode)
+        counts = token_counts(strategy, mode, most)
         for tokens in counts:
             error, size = _compare(executor, reference, mode, tokens, seed)
             worst, largest = max(worst, error), max(largest, size)
@@ -85,7 +92,9 @@ def check_rank(checkpoint: str, strategy_path: str, seed: int) -> list[ModeResul
         ]
         numerics = mode_numerics(strategy, mode)
         bound = _bound(numerics, dtype, largest)
-        results.append(ModeResult(mode, len(executor.forwards), counts, worst, largest, numerics, bound, wrong))
+        skipped = [(plan.first, plan.last) for plan in strategy.modes[mode] if plan.first > most]
+        forwards = len(executor.forwards)
+        results.append(ModeResult(mode, forwards, counts, worst, largest, numerics, bound, wrong, skipped))
     return results
 
 
@@ -107,6 +116,8 @@ def _compare(executor: Any, reference: Any, mode: str, tokens: int, seed: int) -
         got = executor.model(ids, past_key_values=cached[0], use_cache=True).logits.float()
     with torch.no_grad():
         want = reference(ids, past_key_values=cached[1], use_cache=True).logits.float()
+    if not (got.isfinite().all() and want.isfinite().all()):
+        return math.inf, 0.0
     return (got - want).abs().max().item(), want.abs().max().item()
 
 

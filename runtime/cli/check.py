@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,23 @@ if TYPE_CHECKING:
 @click.option(
     "--timeout", type=float, default=600.0, show_default=True, help="Seconds after which the ranks are ended."
 )
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Largest forward to run."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(strategy: str, checkpoint: str, nproc: int | None, seed: int, timeout: float, as_json: bool) -> None:
+def command(
+    strategy: str,
+    checkpoint: str,
+    nproc: int | None,
+    seed: int,
+    timeout: float,
+    max_tokens: int,
+    as_json: bool,
+) -> None:
     """Run the plan in STRATEGY on a checkpoint, sharded over spawned ranks, and compare it with one process.
 
-    Token counts hit both ends of every range. Exit code 4 if a mode is out of bounds or an op ran that was not planned.
+    Token counts hit both ends of every range, up to --max-tokens. Exit code 4 if a mode is out of bounds, an op
+    ran that was not planned, or a rank failed.
     """
     from commplan.planner.strategy_file import load
 
@@ -46,7 +59,7 @@ def command(strategy: str, checkpoint: str, nproc: int | None, seed: int, timeou
             value=ranks,
         )
     click.echo(f"Loading {plan.model.name} on {ranks} ranks over {plan.hardware.backend} ...", err=True)
-    by_rank = run_ranks(check_rank, ranks, checkpoint, strategy, seed, timeout_s=timeout)
+    by_rank = run_ranks(check_rank, ranks, checkpoint, strategy, seed, max_tokens, timeout_s=timeout)
     results = [_worst(list(of_mode)) for of_mode in zip(*by_rank, strict=True)]
     if as_json:
         click.echo(json.dumps({"modes": [_json(result) for result in results]}))
@@ -70,11 +83,12 @@ def _json(result: ModeResult) -> dict[str, Any]:
         "mode": result.mode,
         "forwards": result.forwards,
         "token_counts": result.token_counts,
-        "max_error": result.max_error,
+        "max_error": result.max_error if math.isfinite(result.max_error) else None,  # JSON has no word for it
         "largest_logit": result.largest,
         "numerics": result.numerics,
         "bound": result.bound,
         "miscounted": result.miscounted,
+        "skipped_ranges": [list(range_) for range_ in result.skipped],
         "passed": result.passed,
     }
 
@@ -92,3 +106,6 @@ def _print(name: str, ranks: int, results: list[ModeResult]) -> None:
         click.echo(f"  {'':14} {planned}")
         for text in result.miscounted[:10]:
             click.echo(f"    {text}")
+        if result.skipped:
+            ranges = ", ".join(f"{first}-{last}" for first, last in result.skipped)
+            click.echo(f"  {'':14} not run: {ranges} tokens (--max-tokens reaches them)")

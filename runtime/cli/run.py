@@ -12,7 +12,7 @@ import click
 @click.option("--model", "checkpoint", required=True, help="Checkpoint directory (Hugging Face).")
 @click.option("--prompt", help="Text to go on from (needs a tokenizer in the checkpoint).")
 @click.option("--tokens", "token_ids", help="Token ids to go on from, as in 1,2,3.")
-@click.option("--max-new-tokens", type=int, default=16, show_default=True)
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option(
     "--timeout", type=float, default=600.0, show_default=True, help="Seconds after which the ranks are ended."
 )
