@@ -1,0 +1,220 @@
+"""Server arguments that a plan cannot live with, found before anything is started.
+
+Looks at resolved arguments alone (a mapping of field to value), so it needs no SGLang.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from commplan.planner.strategy_file import StrategyFile
+
+from ..errors import RefusedError
+from .words import DEVICES
+
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A field that must keep one value: why another one breaks the plan, and the way out."""
+
+    field: str
+    wanted: object
+    reason: str
+    way_out: str
+
+
+def _leave_out(field: str, reason: str) -> Conflict:
+    return Conflict(field, False, reason, f"leave --{field.replace('_', '-')} out")
+
+
+def _one(field: str, reason: str) -> Conflict:
+    return Conflict(field, 1, reason, f"leave --{field.replace('_', '-')} out")
+
+
+_OWN_SUM = "completes sums that the plan has given an op"
+_OWN_LAYOUT = "is a layout of its own for the whole forward; SGLang 0.5.23 then accepts no op at a single boundary"
+_OTHER_GROUP = "sums over other groups than the tp group that the plan speaks of"
+_UNSEEN = "runs layers around the hooks that execute the plan"
+
+CONFLICTS = (
+    _leave_out("enable_quant_communications", f"{_OWN_SUM}, in INT8; the plan itself says where INT8 runs"),
+    _leave_out("enable_layernorm_sp", _OWN_LAYOUT),
+    _leave_out("enable_attn_tp_input_scattered", _OWN_LAYOUT),
+    Conflict(
+        "flashinfer_allreduce_fusion_backend",
+        None,
+        f"{_OWN_SUM}, up to 2048 tokens",
+        "add --enforce-disable-flashinfer-allreduce-fusion",
+    ),
+    _leave_out("enable_aiter_allreduce_fusion", _OWN_SUM),
+    _leave_out("enable_fused_moe_sum_all_reduce", _OWN_SUM),
+    _leave_out("enable_mscclpp", "is another impl of the sums than the plan names"),
+    _leave_out("enable_symm_mem", "is another impl of the sums than the plan names"),
+    _leave_out("enable_torch_symm_mem", "is another impl of the sums than the plan names"),
+    _leave_out("enable_two_batch_overlap", "splits a forward in two: its token count is no longer the plan's"),
+    _leave_out("enable_single_batch_overlap", "overlaps the sums with experts, around the ops of the plan"),
+    Conflict(
+        "speculative_algorithm",
+        None,
+        "runs a draft model, which is a model of its own and has no section in the plan",
+        "leave --speculative-algorithm out",
+    ),
+    _leave_out("enable_lora", "changes which tensors the sums run on; never tried under a plan"),
+    _leave_out("enable_torch_compile", "traces the choice of an op into compiled code"),
+    _leave_out("enable_pdmux", "runs a prefill in slices of layers; never tried under a plan"),
+    _leave_out("enable_nvidia_megakernel", _UNSEEN),
+    _leave_out("enable_amd_monokernel", _UNSEEN),
+    _leave_out("use_ray", "starts schedulers that the launcher cannot check"),
+    _leave_out("encoder_only", "starts no decoder"),
+    Conflict("dllm_algorithm", None, "denoises blocks: not a forward mode of the plan", "leave --dllm-algorithm out"),
+    Conflict("elastic_ep_backend", None, "changes the groups while serving", "leave --elastic-ep-backend out"),
+    Conflict(
+        "moe_a2a_backend",
+        "none",
+        "completes the sum of the experts itself, so that mlp_out has none left to plan",
+        "leave --moe-a2a-backend out",
+    ),
+    _one("pp_size", "gives a rank part of the layers; a plan is for all of them"),
+    _one("dp_size", "starts several replicas; start one server for each, all with the same plan"),
+    _one("attn_cp_size", _OTHER_GROUP),
+    _one("dcp_size", _OTHER_GROUP),
+    _one("moe_dp_size", _OTHER_GROUP),
+    _one("dwdp_size", _OTHER_GROUP),
+    Conflict("moe_dense_tp_size", None, _OTHER_GROUP, "leave --moe-dense-tp-size out"),
+    Conflict("shared_experts_tp_size", None, _OTHER_GROUP, "leave --shared-experts-tp-size out"),
+    _leave_out("enable_shared_experts_attn_tp", _OTHER_GROUP),
+    _leave_out("enable_dense_mlp_attn_tp", _OTHER_GROUP),
+    _leave_out("enable_prefill_cp", _OTHER_GROUP),
+)
+# Environment variables of SGLang that change sums or layouts without an argument.
+VARIABLES = {
+    "SGLANG_SHARED_EXPERT_TP1": "replicates shared experts and adds them after the sum",
+    "SGLANG_USE_AG_AFTER_QLORA": "moves a gather behind the q_a projection",
+}
+_OFF = ("", "0", "false", "no", "n", "off")
+
+
+def check_arguments(file: StrategyFile, arguments: Arguments, environment: Mapping[str, str]) -> None:
+    """Raises RefusedError at the first argument or variable that the plan cannot live with."""
+    for error in conflicts(file, arguments, environment):
+        raise error
+
+
+def conflicts(file: StrategyFile, arguments: Arguments, environment: Mapping[str, str]) -> Iterator[RefusedError]:
+    """Every conflict, most telling first."""
+    yield from _parallelism(file, arguments)
+    for conflict in CONFLICTS:
+        value = arguments.get(conflict.field, conflict.wanted)
+        if (value or None) != (conflict.wanted or None):
+            yield RefusedError(f"{conflict.reason}; {conflict.way_out}", field=_flag(conflict.field), value=value)
+    for name, reason in VARIABLES.items():
+        value = environment.get(name, "")
+        if value.lower() not in _OFF:
+            yield RefusedError(f"{reason}; unset it", field=name, value=value)
+    yield from _impls(file, arguments)
+    yield from _token_counts(file, arguments)
+
+
+def _parallelism(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedError]:
+    p = file.parallelism
+    for field, planned in (("tp_size", p.tp), ("attn_dp_size", p.attn_dp), ("ep_size", p.ep)):
+        value = arguments.get(field, 1)
+        if value != planned:
+            name = field.removesuffix("_size")
+            yield RefusedError(
+                f"the plan is for {name} {planned}; start with {_flag(field)} {planned}, or plan again with "
+                f"--set parallelism.{name}={value}",
+                field=_flag(field),
+                value=value,
+            )
+    wanted = DEVICES.get(file.hardware.backend)
+    device = str(arguments.get("device") or wanted).split(":")[0]
+    if device != wanted:
+        yield RefusedError(
+            f"the plan's collectives run over {file.hardware.backend}, on {wanted}; plan again with `hardware:` set "
+            "to this machine",
+            field="--device",
+            value=device,
+        )
+
+
+def _impls(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedError]:
+    if uses_impl(file, "custom_one_shot") and arguments.get("disable_custom_all_reduce"):
+        yield RefusedError(
+            "the plan has all_reduce by custom_one_shot; leave --disable-custom-all-reduce out",
+            field="--disable-custom-all-reduce",
+            value=True,
+        )
+
+
+def _token_counts(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedError]:
+    """The server must not be able to form a batch that the plan has no range for."""
+    needed = {"prefill": longest_prefill(arguments), "decode": arguments.get("max_running_requests")}
+    if arguments.get("disaggregation_mode") == "prefill":
+        del needed["decode"]
+    if arguments.get("enable_mixed_chunk"):
+        needed["mixed"] = longest_prefill(arguments)
+    for mode, most in needed.items():
+        yield from _missing_counts(file, mode, most)
+
+
+_LIMITS = {
+    "prefill": "--chunked-prefill-size",
+    "mixed": "--chunked-prefill-size",
+    "decode": "--max-running-requests",
+}
+
+
+def _missing_counts(file: StrategyFile, mode: str, most: int | None) -> Iterator[RefusedError]:
+    ranges = file.modes.get(mode)
+    if ranges is None:
+        extra = ", or leave --enable-mixed-chunk out" if mode == "mixed" else ""
+        yield RefusedError(
+            f"the server runs {mode} forwards and the plan has no section for them; plan again with modes.{mode}"
+            + extra,
+            field="modes",
+            value=", ".join(file.modes),
+        )
+        return
+    if ranges[0].first > 1:
+        yield RefusedError(
+            f"the server runs {mode} forwards from 1 token on; plan again with modes.{mode}.tokens=[1, "
+            f"{ranges[-1].last}]",
+            field=f"modes.{mode}",
+            value=ranges[0].first,
+        )
+    if most is not None and most > ranges[-1].last:
+        yield RefusedError(
+            f"the plan ends at {ranges[-1].last} {mode} tokens; start with {_LIMITS[mode]} {ranges[-1].last}, or plan "
+            f"again with --set 'modes.{mode}.tokens=[1, {most}]'",
+            field=_LIMITS[mode],
+            value=most,
+        )
+
+
+def longest_prefill(arguments: Arguments) -> int | None:
+    """Most tokens in one prefill; None where the arguments do not say."""
+    chunk = arguments.get("chunked_prefill_size")
+    if chunk is not None and chunk > 0:
+        return int(chunk)
+    context = arguments.get("context_length")
+    batch = arguments.get("max_prefill_tokens")
+    return None if context is None or batch is None else max(int(context), int(batch))
+
+
+def uses_impl(file: StrategyFile, impl: str) -> bool:
+    """True if an op of the plan names this impl."""
+    return any(
+        op.impl == impl
+        for ranges in file.modes.values()
+        for plan in ranges
+        for op in {plan.embed_out, *(layer.at(b) for layer in plan.layers for b in ("attn_out", "mlp_out"))}
+    )
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")

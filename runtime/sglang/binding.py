@@ -1,0 +1,86 @@
+"""A plan's ops, bound to SGLang's tp group by the binding that commplan's own runtime has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from commplan.planner.strategy_file import StrategyFile
+
+from ..backends import Backend, load_backend
+from ..collectives import BoundOut
+from ..counters import Counters
+from ..errors import BoundaryError, RefusedError
+from ..groups import Group, Groups
+from ..program import LayerProgram, Program, build_programs
+from ..sizes import Sizes
+
+
+def bind(file: StrategyFile, tp_group: Any, counters: Counters, element_bytes: int) -> dict[str, tuple[Program, ...]]:
+    """Programs by mode. `tp_group` is SGLang's GroupCoordinator of the tp ranks."""
+    groups = groups_of(file, tp_group)
+    programs = build_programs(file, groups, _backend(file), counters, element_bytes)
+    return {
+        mode: tuple(_with_custom_all_reduce(program, tp_group) for program in of_mode)
+        for mode, of_mode in programs.items()
+    }
+
+
+def groups_of(file: StrategyFile, tp_group: Any) -> Groups:
+    """SGLang's tp group in our words; without attention DP there is no other."""
+    if tp_group.world_size != file.parallelism.tp:
+        raise RefusedError(
+            f"the plan is for {file.parallelism.tp} ranks", field="parallelism.tp", value=tp_group.world_size
+        )
+    tp = Group("tp", tp_group.device_group, tp_group.world_size, tp_group.rank_in_group)
+    control = Group("control", tp_group.cpu_group, tp_group.world_size, tp_group.rank_in_group)
+    return Groups(file.parallelism, tp, tp, Group("attn_dp", None, 1, 0), control)
+
+
+def _backend(file: StrategyFile) -> Backend:
+    return load_backend(file.hardware.backend)
+
+
+# ---- SGLang's one-shot kernel ----------------------------------------------------------------------------------------
+
+
+def check_custom_all_reduce(tp_group: Any) -> None:
+    """Raises RefusedError unless SGLang has set up its one-shot all-reduce kernel."""
+    kernel = getattr(tp_group, "ca_comm", None)
+    if kernel is None or kernel.disabled:
+        raise RefusedError(
+            "the plan has all_reduce by custom_one_shot, which SGLang has not set up here (GPUs without peer access?); "
+            "plan again without it: --set hardware=... with the calibration of this machine",
+            field="impl",
+            value="custom_one_shot",
+        )
+
+
+def _with_custom_all_reduce(program: Program, tp_group: Any) -> Program:
+    def of(bound: BoundOut) -> BoundOut:
+        if bound.place.op.impl != "custom_one_shot":
+            return bound
+        return replace(bound, sum=_one_shot(tp_group, str(bound.place)))
+
+    layers = tuple(
+        LayerProgram(layer.attn_in, of(layer.attn_out), layer.mlp_in, of(layer.mlp_out)) for layer in program.layers
+    )
+    return replace(program, embed_out=of(program.embed_out), layers=layers)
+
+
+def _one_shot(tp_group: Any, where: str) -> Any:
+    """All-reduce by SGLang's kernel, which GroupCoordinator prefers wherever it takes the message."""
+
+    def run(x: Tensor, sizes: Sizes) -> Tensor:  # noqa: ARG001
+        if not tp_group.ca_comm.should_custom_ar(x):
+            raise BoundaryError(
+                f"SGLang's one-shot kernel does not take {list(x.shape)} of {x.dtype}; its buffers are smaller than "
+                "the plan assumes: plan again with --set limits or another impl",
+                where=where,
+            )
+        out: Tensor = tp_group.all_reduce(x)
+        return out
+
+    return run

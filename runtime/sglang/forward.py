@@ -1,0 +1,168 @@
+"""The forward in progress: which range of the plan holds for it, and what has run.
+
+SGLang runs a forward eagerly, or captures it once into a graph and replays that. An eager forward counts as it goes. One
+outside of serving (a capture, a warm-up) counts nothing, and leaves what it ran under (mode, tokens); a replay then
+counts that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from commplan.planner.strategy_file import StrategyFile
+
+from ..counters import Count, Counters
+from ..errors import BoundaryError
+from ..program import Program
+from ..sizes import Sizes, sizes_of
+
+Bind = Callable[[Counters], dict[str, tuple[Program, ...]]]
+
+
+@dataclass(slots=True)
+class Forward:
+    """One forward of the model: its range, and the counts of the ops that ran so far."""
+
+    program: Program
+    sizes: Sizes
+    executed: list[Count] = field(default_factory=list)
+    unplanned: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the hidden state."""
+        return self.sizes.total
+
+
+@dataclass(slots=True)
+class RangeCount:
+    """Forwards that fell into a range."""
+
+    forwards: int = 0
+    tokens: int = 0
+
+
+class Forwards:
+    """All forwards of a scheduler process under one plan. `bind` is called at the first, when SGLang has its groups."""
+
+    def __init__(self, file: StrategyFile, bind: Bind) -> None:
+        self.file = file
+        self.counters = Counters()
+        self.by_range: dict[tuple[str, int], RangeCount] = {}
+        self.unplanned: dict[str, int] = {}
+        self.current: Forward | None = None
+        self._bind = bind
+        self._programs: dict[str, tuple[Program, ...]] | None = None
+        self._captured: dict[tuple[str, int], Forward] = {}
+        self._live = False
+        self._in_embedding = False
+        self._in_op = False
+
+    # ---- the range of a forward ------------------------------------------------------------------------------------
+
+    def program(self, mode: str, tokens: int) -> Program:
+        """The ops of a forward; raises BoundaryError where the plan has none for it."""
+        for program in self.bind().get(mode, ()):
+            if program.first <= tokens <= program.last:
+                return program
+        try:
+            self.file.range_of(mode, tokens)
+        except LookupError as error:
+            raise BoundaryError(f"{error}; plan again with that range", where=f"{mode}, {tokens} tokens") from None
+        raise AssertionError("the programs are those of the file")
+
+    def bind(self) -> dict[str, tuple[Program, ...]]:
+        """Programs by mode, made on first use: SGLang must have its groups."""
+        if self._programs is None:
+            self._programs = self._bind(self.counters)
+        return self._programs
+
+    @contextmanager
+    def forward(self, mode: str, tokens: int) -> Iterator[Forward]:
+        """Around a forward of the model, eager or while it is captured."""
+        program = self.program(mode, tokens)
+        self.current = Forward(program, sizes_of(self.file.parallelism, tokens, tokens))
+        try:
+            yield self.current
+        finally:
+            done, self.current = self.current, None
+        if self._live:
+            self._count(done)
+        else:
+            self._captured[mode, tokens] = done
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Around everything that the scheduler runs for requests: only that is counted."""
+        self._live = True
+        try:
+            yield
+        finally:
+            self._live = False
+
+    def replayed(self, mode: str, tokens: int) -> None:
+        """A graph captured at this many tokens was replayed."""
+        captured = self._captured.get((mode, tokens))
+        if captured is None:
+            raise BoundaryError("a graph ran that was not captured under the plan", where=f"{mode}, {tokens} tokens")
+        self._count(captured)
+
+    def _count(self, done: Forward) -> None:
+        mode = done.program.mode
+        counted = self.by_range.setdefault((mode, done.program.index), RangeCount())
+        counted.forwards += 1
+        counted.tokens += done.tokens
+        if done.unplanned:
+            self.unplanned[mode] = self.unplanned.get(mode, 0) + done.unplanned
+        for count in done.executed:
+            count.calls += 1
+            count.rows += done.tokens
+
+    # ---- the sums of a forward -------------------------------------------------------------------------------------
+
+    def sum(self, layer: int, boundary: str, partial: Tensor) -> Tensor:
+        """[T, H] partial rows at attn_out or mlp_out of a layer to their sum, by the planned op."""
+        now = self.current
+        if now is None:
+            raise BoundaryError("reached outside a forward of the model", where=f"layer {layer} {boundary}")
+        if partial.shape[0] != now.tokens:
+            raise BoundaryError(
+                f"holds {partial.shape[0]} rows in a forward of {now.tokens} tokens", where=f"layer {layer} {boundary}"
+            )
+        ops = now.program.layers[layer]
+        return self._run(ops.attn_out if boundary == "attn_out" else ops.mlp_out, partial)
+
+    @contextmanager
+    def embedding(self) -> Iterator[None]:
+        """Around the embedding, whose all-reduce is embed_out."""
+        self._in_embedding = True
+        try:
+            yield
+        finally:
+            self._in_embedding = False
+
+    def all_reduce(self, original: Callable[..., Tensor], group: Any, x: Tensor) -> Tensor:
+        """In place of SGLang's all-reduce: embed_out by the planned op; any other inside a forward was not planned."""
+        now = self.current
+        if now is None or self._in_op or group.world_size != self.file.parallelism.tp:
+            return original(group, x)
+        if self._in_embedding:
+            return self._run(now.program.embed_out, x)
+        now.unplanned += 1
+        return original(group, x)
+
+    def _run(self, bound: Any, x: Tensor) -> Tensor:
+        now = self.current
+        assert now is not None
+        self._in_op = True
+        try:
+            out: Tensor = bound.sum(x, now.sizes)
+        finally:
+            self._in_op = False
+        now.executed.append(bound.count)
+        return out

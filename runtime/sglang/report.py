@@ -1,0 +1,99 @@
+"""Executed ops as a server tells them, and whether they are those of the plan. Values alone: no torch, no SGLang."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from commplan.planner.strategy_file import StrategyFile, places
+
+from ..counters import impl_of
+
+if TYPE_CHECKING:
+    from .forward import Forwards
+
+Key = tuple[str, int | None, str, str, str]  # mode, layer, boundary, op, impl
+
+
+def of_rank(forwards: Forwards) -> dict[str, Any]:
+    """What one rank has run since it started: forwards by range, calls by place, and all-reduces that no plan has."""
+    return {
+        "forwards": [
+            {
+                "mode": mode,
+                "range": index,
+                "tokens": [forwards.file.modes[mode][index].first, forwards.file.modes[mode][index].last],
+                "forwards": counted.forwards,
+                "rows": counted.tokens,
+            }
+            for (mode, index), counted in sorted(forwards.by_range.items())
+        ],
+        "ops": [
+            {
+                **dict(zip(("mode", "layer", "boundary", "op", "impl"), count.key, strict=True)),
+                "calls": count.calls,
+                "rows": count.rows,
+                "wire_bytes": count.wire_bytes,
+            }
+            for count in forwards.counters.executed()
+        ],
+        "unplanned": dict(forwards.unplanned),
+    }
+
+
+def calls(rank: dict[str, Any]) -> dict[Key, int]:
+    """Calls by place, as a rank has told them."""
+    return {(op["mode"], op["layer"], op["boundary"], op["op"], op["impl"]): op["calls"] for op in rank["ops"]}
+
+
+def planned_calls(file: StrategyFile, rank: dict[str, Any]) -> dict[Key, int]:
+    """Calls that the plan has for the forwards that a rank has run: read off the file alone."""
+    expected: dict[Key, int] = {}
+    for told in rank["forwards"]:
+        for layer, boundary, op in places(file.modes[told["mode"]][told["range"]]):
+            if op.name != "none":
+                key = (told["mode"], layer, boundary, str(op), impl_of(op, file))
+                expected[key] = expected.get(key, 0) + told["forwards"]
+    return expected
+
+
+def differences(file: StrategyFile, rank: dict[str, Any]) -> list[str]:
+    """Where a rank has run something else than the plan; empty if nothing."""
+    ran, planned = calls(rank), planned_calls(file, rank)
+    found = [
+        f"{key[0]} {key[2] if key[1] is None else f'layer {key[1]} {key[2]}'}: {key[3]} by {key[4]} ran "
+        f"{ran.get(key, 0)} times, planned {planned.get(key, 0)}"
+        for key in sorted({*ran, *planned}, key=str)
+        if ran.get(key, 0) != planned.get(key, 0)
+    ]
+    found += [f"{mode}: {count} all-reduces that the plan does not have" for mode, count in rank["unplanned"].items()]
+    return found
+
+
+def change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What a rank has run between two reports of it."""
+    earlier = {(t["mode"], t["range"]): t for t in before["forwards"]}
+    ran, unplanned = calls(before), before["unplanned"]
+    forwards, ops = [], []
+    for told in after["forwards"]:
+        old = earlier.get((told["mode"], told["range"]), {"forwards": 0, "rows": 0})
+        forwards.append(told | {name: told[name] - old[name] for name in ("forwards", "rows")})
+    for op in after["ops"]:
+        key = (op["mode"], op["layer"], op["boundary"], op["op"], op["impl"])
+        ops.append(op | {"calls": op["calls"] - ran.get(key, 0)})
+    return {
+        "forwards": [told for told in forwards if told["forwards"]],
+        "ops": [op for op in ops if op["calls"]],
+        "unplanned": {
+            mode: n - unplanned.get(mode, 0) for mode, n in after["unplanned"].items() if n > unplanned.get(mode, 0)
+        },
+    }
+
+
+def in_force(file: StrategyFile, name: str, plan_hash: str) -> str:
+    """One line for the log: plan, hash, ranges, and the ops of each."""
+    parts = []
+    for mode, ranges in file.modes.items():
+        for plan in ranges:
+            kinds = sorted({f"{boundary} {op}" for _, boundary, op in places(plan) if op.name != "none"})
+            parts.append(f"{mode} {plan.first}-{plan.last}: {', '.join(kinds)}")
+    return f"commplan: {name} ({plan_hash}) is in force; " + "; ".join(parts)
