@@ -17,6 +17,7 @@ _COMMANDS = {
     "explain": "commplan.planner.cli.explain",
     "validate": "commplan.planner.cli.validate",
     "diff": "commplan.planner.cli.diff",
+    "what-if": "commplan.planner.cli.what_if",
     "backtest": "commplan.planner.cli.backtest",
     "check": "commplan.runtime.cli.check",
     "run": "commplan.runtime.cli.run",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import InputError
 from ..layout import Parallelism
+from ..spec.calibration import Table
 from ..spec.hardware import Link
 from ..spec.loader import Setup
 from .estimate import Estimate, weakest
@@ -12,6 +13,8 @@ from .tables import Curve
 
 # Bytes travel alike whatever they mean: where a data type has no table of its own, one of these stands in.
 _STANDS_IN = {"bf16": ("bf16", "fp32"), "fp16": ("bf16", "fp32"), "fp32": ("fp32", "bf16"), "int8": ("int8", "bf16")}
+
+_Key = tuple[str, str, str, int]  # op, impl, dtype, group size
 
 # Bytes that a rank receives, as a multiple of the whole buffer M, for N ranks.
 _RECEIVED = {
@@ -29,7 +32,8 @@ class CollectiveCosts:
         self._hardware = setup.hardware
         self._parallelism: Parallelism = setup.parallelism
         self._executor = setup.executor
-        self._curves: dict[tuple[str, str, str, int], tuple[Curve, str, str]] = {}
+        self._tables: dict[_Key, tuple[Table, str, str]] = {}
+        self._curves: dict[_Key, tuple[Curve, str, str]] = {}  # smoothed when first asked for
         for used in setup.calibrations:
             c = used.calibration
             provenance: str = c.provenance
@@ -39,8 +43,8 @@ class CollectiveCosts:
                 source = f"{c.machine} table: {used.transferred_because} ({c.source})"
             for table in c.tables:
                 key = (table.op, table.impl, table.dtype, table.group_size)
-                if key not in self._curves:  # an earlier file wins: a calibration of this machine comes first
-                    self._curves[key] = (Curve.of(table.message_bytes, table.latency_us), provenance, source)
+                # An earlier file wins: a calibration of this machine comes first.
+                self._tables.setdefault(key, (table, provenance, source))
 
     def collective(self, op: str, impl: str, dtype: str, group: str, message_bytes: float) -> Estimate:
         """One library collective over a group. `message_bytes` is the whole buffer; 0 bytes cost nothing."""
@@ -133,8 +137,14 @@ class CollectiveCosts:
 
     def _table(self, op: str, impl: str, dtype: str, size: int) -> tuple[Curve, str, str] | None:
         for stand_in in _STANDS_IN[dtype]:
-            if found := self._curves.get((op, impl, stand_in, size)):
-                return found
+            key = (op, impl, stand_in, size)
+            if key in self._curves:
+                return self._curves[key]
+            if known := self._tables.get(key):
+                table, provenance, source = known
+                curve = Curve.of(table.message_bytes, table.latency_us)
+                self._curves[key] = (curve, provenance, source)
+                return self._curves[key]
         return None
 
     def _by_formula(

@@ -1,0 +1,57 @@
+"""Token counts from which another uniform strategy is the fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ..errors import NoLegalPlanError
+from .evaluation import Evaluator
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """From `tokens` on, `after` is the fastest uniform strategy instead of `before`."""
+
+    mode: str
+    tokens: int
+    before: str
+    after: str
+
+
+def crossovers(evaluator: Evaluator, mode: str, tokens: Sequence[int]) -> list[Crossover]:
+    """Changes of the fastest uniform strategy between neighbouring token counts, each bisected to a count.
+
+    Where counts that tp divides and their neighbours differ, the winner changes to and fro: one change of each such
+    group is found.
+    """
+    found: list[Crossover] = []
+    for low, high in pairwise(sorted(set(tokens))):
+        before, after = _fastest(evaluator, mode, low), _fastest(evaluator, mode, high)
+        if before is None or after is None or before == after:
+            continue
+        found += _between(evaluator, mode, low, high)
+    return found
+
+
+def _between(evaluator: Evaluator, mode: str, low: int, high: int) -> list[Crossover]:
+    before, after = _fastest(evaluator, mode, low), _fastest(evaluator, mode, high)
+    if before is None or after is None or before == after:
+        return []
+    if high - low == 1:
+        return [Crossover(mode, high, before, after)]
+    middle = (low + high) // 2
+    between = _fastest(evaluator, mode, middle)
+    if between in (before, None):
+        return _between(evaluator, mode, middle, high)
+    if between == after:
+        return _between(evaluator, mode, low, middle)
+    return _between(evaluator, mode, low, middle) + _between(evaluator, mode, middle, high)  # a third one in between
+
+
+def _fastest(evaluator: Evaluator, mode: str, tokens: int) -> str | None:
+    try:
+        return evaluator.at(mode, tokens).fastest_uniform
+    except NoLegalPlanError:
+        return None

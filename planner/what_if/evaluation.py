@@ -1,0 +1,118 @@
+"""One deployment at one token count: plain all-reduce, each uniform strategy, and the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ..breakdown import Breakdown, breakdown
+from ..errors import InputError, NoLegalPlanError
+from ..graph import ForwardGraph, Restriction
+from ..planning import ModePlanner
+from ..search import Plan
+from ..spec.deployment import MAX_TOKENS
+from ..spec.loader import Setup
+from ..strategies import strategies
+
+PLAIN, PLAN = "all_reduce", "plan"
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A named plan at a token count."""
+
+    name: str
+    plan: Plan
+    parts: Breakdown
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All named plans at one point, by name; `refused` says why a strategy is not among them."""
+
+    plans: dict[str, Priced]
+    refused: dict[str, str]
+
+    def speed_up(self, name: str) -> float | None:
+        """Plain all-reduce's step over this plan's."""
+        if name not in self.plans:
+            return None
+        return self.plans[PLAIN].parts.step_us / self.plans[name].parts.step_us
+
+    @property
+    def fastest_uniform(self) -> str:
+        """The uniform strategy with the shortest step; plain all-reduce among equals."""
+        uniform = [p for p in self.plans.values() if p.name != PLAN]
+        return min(uniform, key=lambda p: (p.parts.step_us, p.name != PLAIN, p.name)).name
+
+
+@dataclass
+class Structure:
+    """What setups share that differ in prices alone: the graphs of each mode, and which strategies have none."""
+
+    graphs: dict[str, dict[Restriction, ForwardGraph]] = field(default_factory=dict)
+    refused: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass
+class Evaluator:
+    """Evaluates one setup at many modes and token counts."""
+
+    setup: Setup
+    structure: Structure = field(default_factory=Structure)
+    _planners: dict[str, ModePlanner] = field(default_factory=dict)
+    _known: dict[tuple[str, int], Evaluation] = field(default_factory=dict)
+
+    def planner(self, mode: str) -> ModePlanner:
+        """The planner of a mode."""
+        if mode not in self._planners:
+            graphs = self.structure.graphs.setdefault(mode, {})
+            own = {restriction: replace(graph, setup=self.setup) for restriction, graph in graphs.items()}
+            self._planners[mode] = ModePlanner(self.setup, mode, _graphs=own)
+        return self._planners[mode]
+
+    def at(self, mode: str, tokens: int) -> Evaluation:
+        """Every named plan; NoLegalPlanError where the deployment's own constraints leave no plan."""
+        known = self._known.get((mode, tokens))
+        if known is None:
+            known = self._known[mode, tokens] = self._evaluate(mode, tokens)
+        return known
+
+    def _evaluate(self, mode: str, tokens: int) -> Evaluation:
+        check_tokens(tokens)
+        planner = self.planner(mode)
+        best = planner.best(tokens)
+        refused: dict[str, str] = {}
+        named = {PLAIN: planner.plain(tokens)}
+        for name in strategies():
+            if name != PLAIN:
+                found = self._uniform(planner, name, tokens)
+                if isinstance(found, Plan):
+                    named[name] = found
+                else:
+                    refused[name] = found
+        named[PLAN] = best
+        self.structure.graphs[mode] |= planner._graphs
+        priced = {name: Priced(name, plan, breakdown(planner, plan, tokens)) for name, plan in named.items()}
+        return Evaluation(priced, refused)
+
+    def _uniform(self, planner: ModePlanner, name: str, tokens: int) -> Plan | str:
+        """The cheapest member of a strategy, or why it has none here."""
+        key = (planner.mode, name)
+        if key in self.structure.refused:
+            return self.structure.refused[key]
+        restriction = Restriction(strategies=(name,), pins=False)
+        try:
+            planner.graph(restriction)
+        except NoLegalPlanError as error:  # no token count changes that
+            self.structure.refused[key] = error.message
+            return error.message
+        try:
+            return planner.best(tokens, restriction)
+        except NoLegalPlanError as error:
+            return error.message
+
+
+def check_tokens(tokens: object) -> None:
+    """Raise InputError unless it is a token count that can be planned."""
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 < tokens <= MAX_TOKENS:
+        raise InputError(f"a whole number from 1 to {MAX_TOKENS} is expected", field="tokens", value=tokens)

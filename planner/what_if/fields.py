@@ -1,0 +1,206 @@
+"""Which fields a sweep may vary, and the values it gives them.
+
+  --vary tokens=1,64,4096            a list
+  --vary tokens=16..16384:x2         16, 32, 64, ...
+  --vary parallelism.tp=2..8:+2      2, 4, 6, 8 (`2..8` counts one by one)
+
+`tokens` and `mode` are the forward's; every other name is a field of the deployment, as `--set` spells it, with
+`hardware.` and `model.` reaching into those files. A few have short names.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from ..errors import InputError, did_you_mean
+from ..layout import FORWARD_MODES
+from ..spec.base import Figure, Spec
+from ..spec.deployment import Deployment
+from ..spec.hardware import Hardware
+from ..spec.model import Model
+from ..yaml_file import parse_yaml
+
+FORWARD_FIELDS = ("tokens", "mode")
+LINK_BANDWIDTH = "hardware.links.intra_node.bandwidth_gb_per_s"
+SHORT_NAMES = {
+    **{name: f"parallelism.{name}" for name in ("tp", "attn_dp", "ep", "moe_backend")},
+    **{name: f"dtypes.{name}" for name in ("weights", "activations", "kv_cache")},
+    **{name: f"numerics.{name}" for name in ("loosest", "error_budget")},
+    "activation_memory_gb": "limits.activation_memory_gb",
+    "link_bandwidth": LINK_BANDWIDTH,
+}
+# Fields that change what an op costs or whether it fits, never which ops are offered.
+PRICES = ("hardware.links.", "hardware.compute.", "hardware.memory.", "numerics.error_budget", "limits.")
+_INTO: dict[str, type[Spec]] = {"hardware": Hardware, "model": Model}
+_MOST_VALUES = 100_000
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A field, as the user wrote it and in full, with its values in order."""
+
+    name: str
+    field: str
+    values: tuple[Any, ...]
+
+    @property
+    def is_link(self) -> bool:
+        """True where measured tables of the machine no longer apply as they are."""
+        return self.field.startswith("hardware.links.")
+
+
+def read_axes(texts: tuple[str, ...], modes: tuple[str, ...]) -> tuple[Axis, ...]:
+    """The axes of a sweep; InputError for a field that does not exist, no value, or a field named twice."""
+    axes: list[Axis] = []
+    for text in texts:
+        axis = _axis(text, modes)
+        if axis.field in [other.field for other in axes]:
+            raise InputError("is varied twice: give all its values at once", file="--vary", field=axis.name)
+        axes.append(axis)
+    return tuple(axes)
+
+
+def _axis(text: str, modes: tuple[str, ...]) -> Axis:
+    name, separator, values = text.partition("=")
+    name = name.strip()
+    if not separator or not name:
+        raise InputError("a sweep is written FIELD=VALUES, as in tokens=1,64,4096", field="--vary", value=text)
+    field = SHORT_NAMES.get(name, name)
+    check_field(field, modes)
+    found = tuple(_values(values, name))
+    if field == "mode":
+        for mode in found:
+            if mode not in modes:
+                raise InputError(
+                    f"the deployment has no such mode; {did_you_mean(mode, modes)}",
+                    file="--vary",
+                    field=name,
+                    value=mode,
+                )
+    return Axis(name, field, tuple(dict.fromkeys(map(_hashable, found))))
+
+
+def check_field(field: str, modes: tuple[str, ...]) -> None:
+    """Raise InputError unless a deployment with these modes has the field."""
+    if field in FORWARD_FIELDS:
+        return
+    head, *rest = field.split(".")
+    if head == "modes" and rest and rest[0] not in modes:
+        raise _no_such(field, rest[0], [m for m in FORWARD_MODES if m in modes])
+    if head in _INTO and rest:
+        _walk(_INTO[head], rest, field)
+        return
+    if head not in Deployment.model_fields or head == "schema_":
+        raise _no_such(field, head, [*_names(Deployment), *FORWARD_FIELDS, *SHORT_NAMES])
+    _walk(Deployment, [head, *rest], field)
+
+
+def _walk(spec: type[Spec], parts: list[str], field: str) -> None:
+    current: Any = spec
+    for part in parts:
+        model = _model(current)
+        if model is not None:
+            names = _names(model)
+            if part not in names:
+                raise _no_such(field, part, names)
+            current = model.model_fields[part].annotation
+        elif typing.get_origin(current) is dict:
+            current = typing.get_args(current)[-1]
+        else:
+            raise InputError(f"holds a plain value or a list, so no '{part}' lies below it", file="--vary", field=field)
+    inner = _model(current)
+    if inner is not None and not issubclass(inner, Figure) and not _is_list(current):
+        raise InputError(f"is a section; vary one of {', '.join(_names(inner))} in it", file="--vary", field=field)
+
+
+def _no_such(field: str, part: str, accepted: list[str]) -> InputError:
+    hint = did_you_mean(part, accepted)
+    return InputError(f"no such field; {hint}", kind="unknown_key", file="--vary", field=field)
+
+
+def _names(spec: type[Spec]) -> list[str]:
+    return [name for name in spec.model_fields if name != "schema_"]
+
+
+def _is_list(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (tuple, list)
+
+
+def _model(annotation: Any) -> type[Spec] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, Annotated, tuple):
+        return next((found for a in typing.get_args(annotation) if (found := _model(a))), None)
+    return None
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+def _values(text: str, name: str) -> Iterator[Any]:
+    parts = list(_split(text))
+    if not any(part.strip() for part in parts):
+        raise InputError("no value is given", file="--vary", field=name)
+    count = 0
+    for part in parts:
+        for value in _range(part.strip(), name) if ".." in part else (_value(part.strip(), name),):
+            count += 1
+            if count > _MOST_VALUES:
+                raise InputError(f"more than {_MOST_VALUES} values", file="--vary", field=name, value=part)
+            yield value
+
+
+def _split(text: str) -> Iterator[str]:
+    """Parts between commas outside brackets."""
+    depth, start = 0, 0
+    for index, character in enumerate(text):
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            yield text[start:index]
+            start = index + 1
+    yield text[start:]
+
+
+def _value(text: str, name: str) -> Any:
+    if not text:
+        raise InputError("an empty value; write null for none", file="--vary", field=name)
+    try:
+        return parse_yaml(text)
+    except InputError as error:
+        raise InputError(error.message, file="--vary", field=name, value=text) from None
+
+
+def _range(text: str, name: str) -> Iterator[int | float]:
+    span, _, rule = text.partition(":")
+    first, _, last = span.partition("..")
+    low, high = _value(first, name), _value(last, name)
+    step = _value(rule.lstrip("+x*"), name) if rule else 1
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e15 for x in (low, high, step))
+    grows = rule.startswith(("x", "*"))
+    if not numbers or low > high or (grows and (step <= 1 or low <= 0)) or step <= 0:
+        how = "a range is FIRST..LAST, FIRST..LAST:+STEP or FIRST..LAST:xFACTOR, with FIRST below LAST"
+        raise InputError(how, file="--vary", field=name, value=text)
+    value, index = low, 0
+    while value <= high * (1 + 1e-12):
+        yield value
+        index += 1
+        exact = low * step**index if grows else low + step * index
+        value = round(exact) if isinstance(low, int) and isinstance(high, int) and grows else exact
+
+
+def _hashable(value: Any) -> Any:
+    return _Mapping(value) if isinstance(value, dict) else _List(value) if isinstance(value, list) else value
+
+
+class _Mapping(dict[str, Any]):
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(repr(self))
+
+
+class _List(list[Any]):
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(repr(self))

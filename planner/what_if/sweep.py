@@ -1,0 +1,124 @@
+"""The points of a sweep: the cartesian product of its axes, each evaluated, none of them able to stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+from typing import Any
+
+from ..errors import CommplanError, InputError
+from ..spec.loader import Setup, load_setup
+from ..yaml_file import flow_text
+from .evaluation import Evaluation, Evaluator, Structure
+from .fields import FORWARD_FIELDS, PRICES, Axis, read_axes
+from .links import with_scaled_tables
+
+MOST_POINTS = 100_000
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of values: what was found there, or the reason why it is illegal."""
+
+    values: dict[str, Any]  # by the names the user gave
+    mode: str
+    tokens: Any
+    found: Evaluation | None
+    reason: str
+
+    @property
+    def legal(self) -> bool:
+        """True where the deployment is legal and has a plan."""
+        return self.found is not None
+
+
+@dataclass
+class Sweep:
+    """A deployment with axes. Setups and planners are kept, so that token counts of one setup share their work."""
+
+    deployment: str
+    overrides: tuple[str, ...]
+    axes: tuple[Axis, ...]
+    base: Setup
+    mode: str
+    tokens: int
+    _evaluators: dict[tuple[str, ...], Evaluator | CommplanError] = field(default_factory=dict)
+    _structures: dict[tuple[str, ...], Structure] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, deployment: str, overrides: tuple[str, ...], vary: tuple[str, ...], mode: str, tokens: int, base: Setup
+    ) -> Sweep:
+        """A sweep; InputError for a field that does not exist."""
+        axes = read_axes(vary, tuple(base.deployment.modes))
+        size = prod(len(axis.values) for axis in axes)
+        if size > MOST_POINTS:
+            raise InputError(f"a sweep has at most {MOST_POINTS} points", file="--vary", field="points", value=size)
+        return cls(deployment, overrides, axes, base, mode, tokens)
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return prod(len(axis.values) for axis in self.axes)
+
+    @property
+    def axis_of_tokens(self) -> Axis | None:
+        """The axis of token counts, if there is one."""
+        return next((axis for axis in self.axes if axis.field == "tokens"), None)
+
+    def points(self) -> Iterator[Point]:
+        """All points, the last axis changing fastest."""
+        for values in product(*(axis.values for axis in self.axes)):
+            yield self.point(dict(zip((axis.name for axis in self.axes), values, strict=True)))
+
+    def point(self, values: dict[str, Any]) -> Point:
+        """One combination of values by the axes' names."""
+        mode, tokens = values.get("mode", self.mode), values.get("tokens", self.tokens)
+        found, reason = None, ""
+        try:
+            found = self.evaluator(values).at(mode, tokens)
+        except CommplanError as error:
+            where = f"{error.field}: " if error.field else ""
+            shown = f" (got {error.value!r})" if error.value is not None else ""
+            reason = f"{where}{error.message}{shown}"
+        return Point(values, mode, tokens, found, reason)
+
+    def evaluator(self, values: dict[str, Any]) -> Evaluator:
+        """The evaluator of a combination of values; raises what makes it illegal, each time it is asked."""
+        varied = [axis for axis in self.axes if axis.field not in FORWARD_FIELDS]
+        texts = tuple(f"{axis.field}={flow_text(values[axis.name])}" for axis in varied)
+        known = self._evaluators.get(texts)
+        if known is None:
+            try:
+                known = Evaluator(self._setup(texts), self._structure(texts))
+            except CommplanError as error:
+                known = error
+            self._evaluators[texts] = known
+        if isinstance(known, CommplanError):
+            raise known
+        return known
+
+    def _setup(self, texts: tuple[str, ...]) -> Setup:
+        if not texts:
+            return self.base
+        setup = load_setup(self.deployment, (*self.overrides, *texts))
+        without_links = tuple(text for text in texts if not text.startswith("hardware.links."))
+        if without_links == texts:
+            return setup
+        return with_scaled_tables(setup, self._own(without_links))
+
+    def _structure(self, texts: tuple[str, ...]) -> Structure:
+        """Setups that differ in prices alone have the same graphs."""
+        shape = tuple(text for text in texts if not text.startswith(PRICES))
+        return self._structures.setdefault(shape, Structure())
+
+    def _own(self, texts: tuple[str, ...]) -> Setup:
+        """The setup with the machine's own links: its tables are what is scaled."""
+        if not texts:
+            return self.base
+        known = self._evaluators.get(texts)
+        if not isinstance(known, Evaluator):
+            known = self._evaluators[texts] = Evaluator(load_setup(self.deployment, (*self.overrides, *texts)))
+        return known.setup
