@@ -30,12 +30,12 @@ class Named(NamedTuple):
     decode: Plan | None = None
 
 
-_executors: dict[tuple[str, Any], Executor] = {}
+_executors: dict[tuple[str, Any, str], Executor] = {}
 
 
 def sharded(checkpoint: str, file: StrategyFile) -> Executor:
-    """An executor of the plan. Weights are loaded once per checkpoint and parallelism."""
-    key = (checkpoint, file.parallelism)
+    """An executor of the plan. Weights are loaded once per checkpoint, parallelism and type."""
+    key = (checkpoint, file.parallelism, file.deployment.activations)
     if key not in _executors:
         _executors[key] = load_model(checkpoint, file)
     executor = _executors[key]
