@@ -18,9 +18,13 @@ _COMMANDS = {
     "validate": "commplan.planner.cli.validate",
     "diff": "commplan.planner.cli.diff",
     "what-if": "commplan.planner.cli.what_if",
+    "calibrate": "commplan.planner.cli.calibrate",
     "backtest": "commplan.planner.cli.backtest",
     "check": "commplan.runtime.cli.check",
     "run": "commplan.runtime.cli.run",
+    "launch": "commplan.runtime.cli.launch",
+    "counters": "commplan.runtime.cli.counters",
+    "export": "commplan.runtime.cli.export",
     "presets": "commplan.planner.cli.presets",
     "import-model": "commplan.planner.cli.import_model",
 }

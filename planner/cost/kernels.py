@@ -6,12 +6,19 @@ from ..executors import Kernels
 from ..spec.deployment import DTYPE_BYTES
 from ..spec.hardware import Hardware
 from .estimate import Estimate, weakest
+from .measured import MeasuredKernels
 
 
 class DeviceCosts:
     """Prices of kernels on one device."""
 
-    def __init__(self, hardware: Hardware, weight_dtype: str, activation_dtype: str) -> None:
+    def __init__(
+        self,
+        hardware: Hardware,
+        weight_dtype: str,
+        activation_dtype: str,
+        measured: MeasuredKernels | None = None,
+    ) -> None:
         compute, memory = hardware.compute, hardware.memory
         rate = {"fp8": compute.fp8_tflops, "int8": compute.int8_tops, "fp32": compute.fp32_tflops}.get(
             weight_dtype, compute.bf16_tflops
@@ -19,6 +26,8 @@ class DeviceCosts:
         assert rate is not None  # checked when the deployment was read
         core = compute.fp32_tflops if activation_dtype == "fp32" else compute.bf16_tflops
         core = core or compute.bf16_tflops
+        self._measured, self._dtype = measured, activation_dtype
+        self._plain_weights = weight_dtype == activation_dtype
         self.weight_bytes = DTYPE_BYTES[weight_dtype]
         self.activation_bytes = DTYPE_BYTES[activation_dtype]
         self.launch_us = memory.kernel_overhead_us.value
@@ -40,6 +49,10 @@ class DeviceCosts:
         """
         if rows <= 0 or batch <= 0:
             return NOTHING
+        if self._measured is not None and self._plain_weights and batch == 1:
+            found = self._measured.gemm(rows, inner, int(columns), self._dtype)
+            if found is not None:
+                return found
         operations = 2.0 * max(rows, self._tile_rows) * inner * columns * batch
         moved = batch * (self.weight_bytes * inner * columns + self.activation_bytes * rows * (inner + columns))
         time = max(operations / self._gemm_rate, moved / self._memory_rate)
@@ -59,13 +72,18 @@ class DeviceCosts:
         time = max(operations / self._score_rate, read_bytes / self._memory_rate)
         return Estimate(time, self.launch_us, 0.0, self._gemm_provenance, "roofline")
 
-    def passes(self, kernels: Kernels, elements: float, group_size: int = 1) -> Estimate:
-        """Memory-bound kernels over `elements` activations.
+    def passes(self, kernels: Kernels, elements: float, group_size: int = 1, width: int = 1) -> Estimate:
+        """Memory-bound kernels over `elements` activations, in rows of `width`.
 
         Bytes per element are stated for 2-byte activations, so a wider type scales them.
         """
         if elements <= 0 or not kernels:
             return NOTHING
+        if self._measured is not None:
+            message_bytes = elements * self.activation_bytes
+            found = self._measured.passes(kernels, self._dtype, message_bytes, width, group_size)
+            if found is not None:
+                return found
         scale = self.activation_bytes / 2
         moved = sum(kernel.bytes(elements, group_size) for kernel in kernels) * scale
         return Estimate(

@@ -24,6 +24,7 @@ from ..spec.loader import Setup
 from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
+from .measured import MeasuredKernels
 from .workload import Work, work_of
 
 SCALE_BYTES = 4  # one fp32 scale per row
@@ -83,7 +84,8 @@ class OpCosts:
     def __init__(self, setup: Setup, mode: str) -> None:
         self._setup, self._mode = setup, mode
         dtypes = setup.deployment.dtypes
-        self.device = DeviceCosts(setup.hardware, dtypes.weights, dtypes.activations)
+        measured = MeasuredKernels(setup.calibrations)
+        self.device = DeviceCosts(setup.hardware, dtypes.weights, dtypes.activations, measured)
         self.collectives = CollectiveCosts(setup)
         self._p = setup.parallelism
         self._dtype = dtypes.activations
@@ -267,7 +269,7 @@ class OpCosts:
             message_bytes = elements * work.bytes_per_element
             return self.collectives.collective(work.op, work.impl, work.dtype, work.group, message_bytes)
         if isinstance(work, Passes):
-            return self.device.passes(work.kernels, elements, work.group_size)
+            return self.device.passes(work.kernels, elements, work.group_size, term.width)
         if isinstance(work, Gemm):
             return self.device.gemm(rows, term.width, work.columns)
         mine = self.rows("dp_local", tokens) * term.width * self.device.activation_bytes

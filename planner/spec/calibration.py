@@ -1,4 +1,4 @@
-"""Measured tables of collectives: one file per machine or per published source.
+"""Measured tables: one file per machine or per published source. Collectives always; kernels and GEMMs where measured.
 
 `message_bytes` is the whole buffer: the gathered tensor of an all-gather, the input of a reduce-scatter or all-to-all.
 One rule smooths what was measured: repeats of a size give their median; a point becomes the median of itself and its
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import FieldError, Positive, Provenance, Spec, Text
+from .base import FieldError, Positive, PositiveInt, Provenance, Spec, Text
 
 CALIBRATION_SCHEMA = "commplan/calibration/v1"
 MessageBytes = Annotated[int, Field(gt=0, le=2**50, strict=True)]
@@ -44,6 +44,44 @@ class Table(Spec):
         return self
 
 
+class KernelTable(Spec):
+    """Latency by message size, of one step of an executor: kernels that pass over memory, launches included.
+
+    `kernels` are their names in the executor's file, in order; `group_size` the copies that a dequantising step takes.
+    """
+
+    kernels: Annotated[tuple[Text, ...], Field(min_length=1)]
+    group_size: Annotated[int, Field(ge=1, strict=True)] = 1
+    dtype: Literal["bf16", "fp16", "fp32"]
+    width: PositiveInt
+    message_bytes: Annotated[tuple[MessageBytes, ...], Field(min_length=2)]
+    latency_us: Annotated[tuple[Positive, ...], Field(min_length=2)]
+    relative_spread: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _pairs(self) -> KernelTable:
+        if len(self.message_bytes) != len(self.latency_us):
+            raise FieldError("latency_us", f"{len(self.message_bytes)} sizes, {len(self.latency_us)} latencies")
+        return self
+
+
+class GemmTable(Spec):
+    """Latency by rows, of [rows, inner] x [inner, columns]."""
+
+    inner: PositiveInt
+    columns: PositiveInt
+    dtype: Literal["bf16", "fp16", "fp32"]
+    rows: Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
+    latency_us: Annotated[tuple[Positive, ...], Field(min_length=2)]
+    relative_spread: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _pairs(self) -> GemmTable:
+        if len(self.rows) != len(self.latency_us):
+            raise FieldError("latency_us", f"{len(self.rows)} row counts, {len(self.latency_us)} latencies")
+        return self
+
+
 class Calibration(Spec):
     """All tables of one source.
 
@@ -58,7 +96,10 @@ class Calibration(Spec):
     source: Text
     notes: Text | None = None
     ops: tuple[Collective, ...] = COLLECTIVES
+    fingerprint: dict[str, Text] | None = None  # of the machine, as `commplan calibrate` sees it
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
+    kernels: tuple[KernelTable, ...] = ()
+    gemms: tuple[GemmTable, ...] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> Calibration:
@@ -72,4 +113,9 @@ class Calibration(Spec):
             if key in seen:
                 raise FieldError("tables", f"two tables for {' '.join(map(str, key))}")
             seen.add(key)
+        kernels: list[object] = [(k.kernels, k.group_size, k.dtype, k.width) for k in self.kernels]
+        gemms: list[object] = [(g.inner, g.columns, g.dtype) for g in self.gemms]
+        for field, keys in (("kernels", kernels), ("gemms", gemms)):
+            if len(set(keys)) < len(keys):
+                raise FieldError(field, "two tables for the same thing")
         return self

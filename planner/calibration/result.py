@@ -1,0 +1,99 @@
+"""From samples on every rank to a calibration file."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from statistics import median
+from typing import Any
+
+from ..executors import Executor
+from ..spec.base import build
+from ..spec.calibration import CALIBRATION_SCHEMA, Calibration
+from ..spec.deployment import DTYPE_BYTES
+from ..yaml_file import flow_text, scalar_text
+from .points import Point
+
+Samples = dict[Point, list[list[float]]]  # per rank
+_Points = list[tuple[int, float, float]]  # size, us, relative spread
+
+
+def calibration_of(
+    samples: Samples, executor: Executor, backend: str, name: str, machine: dict[str, str], source: str
+) -> Calibration:
+    """The tables. A point is the median of its samples, on the slowest rank; its spread is that of the samples."""
+    collectives: dict[tuple[Any, ...], _Points] = {}
+    kernels: dict[tuple[Any, ...], _Points] = {}
+    gemms: dict[tuple[Any, ...], _Points] = {}
+    for (kind, what, group_size, dtype, rows, width, columns), by_rank in samples.items():
+        time, spread = _summary(by_rank)
+        message_bytes = int(rows * width * DTYPE_BYTES[dtype])
+        if kind == "collective":
+            collectives.setdefault((what, backend, dtype, group_size), []).append((message_bytes, time, spread))
+        elif kind == "kernel":
+            names = _kernels_of(executor, backend, what)
+            kernels.setdefault((names, group_size, dtype, width), []).append((message_bytes, time, spread))
+        else:
+            gemms.setdefault((width, columns, dtype), []).append((rows, time, spread))
+    data = {
+        "schema": CALIBRATION_SCHEMA,
+        "name": name,
+        "machine": machine.get("device", "unknown device"),
+        "library": ", ".join(machine[key] for key in ("library", "torch") if key in machine),
+        "provenance": "measured",
+        "source": source,
+        "fingerprint": machine,
+        "tables": _tables(collectives, ("op", "impl", "dtype", "group_size"), "message_bytes"),
+        "kernels": _tables(kernels, ("kernels", "group_size", "dtype", "width"), "message_bytes"),
+        "gemms": _tables(gemms, ("inner", "columns", "dtype"), "rows"),
+    }
+    return build(Calibration, data, name)
+
+
+def _summary(by_rank: list[list[float]]) -> tuple[float, float]:
+    """(median on the slowest rank, half of the spread between quartiles over the median)."""
+    ordered = sorted(max(by_rank, key=median))
+    middle = median(ordered)
+    low, high = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
+    return middle, (high - low) / 2 / middle
+
+
+def _kernels_of(executor: Executor, backend: str, step: str) -> tuple[str, ...]:
+    if step in type(executor.kernels).model_fields:
+        return tuple(kernel.name for kernel in executor.kernels_of(step, backend))
+    return (step,)
+
+
+def _tables(found: dict[tuple[Any, ...], _Points], keys: Iterable[str], size: str) -> Any:
+    tables = []
+    for values, points in found.items():
+        ordered = sorted(points)
+        tables.append(
+            {
+                **dict(zip(keys, values, strict=True)),
+                size: tuple(p[0] for p in ordered),
+                "latency_us": tuple(round(p[1], 3) for p in ordered),
+                "relative_spread": round(median(p[2] for p in ordered), 4),
+            }
+        )
+    return tuple(tables)
+
+
+def dump(calibration: Calibration) -> str:
+    """The text of the file."""
+    return "\n".join(_lines(calibration)) + "\n"
+
+
+def _lines(calibration: Calibration) -> Iterator[str]:
+    data = calibration.model_dump(by_alias=True, exclude_none=True)
+    for key, value in data.items():
+        if key in ("tables", "kernels", "gemms"):
+            if value:
+                yield f"{key}:"
+            for table in value:
+                text = f"- {flow_text(table)}"
+                yield from textwrap.wrap(
+                    text, 120, subsequent_indent="   ", break_long_words=False, break_on_hyphens=False
+                )
+        else:
+            yield f"{key}: {flow_text(value) if isinstance(value, dict | tuple) else scalar_text(value)}"

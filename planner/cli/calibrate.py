@@ -1,0 +1,98 @@
+"""`commplan calibrate`: measure this machine, and write what was measured as a calibration file."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..calibration.points import Point
+    from ..spec.loader import Setup
+
+_RUNTIME = "commplan.runtime.calibration"  # known by name alone: planning needs no torch
+
+
+@click.command("calibrate", short_help="Measure this machine for some deployments and write a calibration file.")
+@click.argument("deployments", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, type=click.Path(readable=False), help="The calibration file to write.")
+@click.option("--name", help="Name of the calibration (default: the file's).")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_default=True,
+    help="Stop after the round of measurements in which this time is over; one round is always completed.",
+)
+@click.option("--fresh", is_flag=True, help="Forget what an interrupted run has measured.")
+@options.overrides
+def command(
+    deployments: tuple[str, ...],
+    output: str,
+    name: str | None,
+    seconds: float,
+    fresh: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Measure the collectives, kernels and GEMMs that DEPLOYMENTS (presets or paths) ask about, on all their tp ranks.
+
+    Name the file under `calibrations` of a hardware file, before any published table, and plan again. On GPUs times are
+    those of CUDA graphs: launches from the host are not in them.
+    """
+    from ..calibration.points import check_measurable, points_of
+    from ..calibration.result import calibration_of, dump
+    from ..spec.loader import load_setup
+    from ..yaml_file import write_text_atomically
+
+    setups = [load_setup(deployment, overrides) for deployment in deployments]
+    check_measurable(setups)
+    partial = Path(f"{output}.partial")
+    if fresh:
+        partial.unlink(missing_ok=True)
+    points = points_of(setups)
+    by_rank = _measured(setups[0], points, seconds, partial)
+    machine = by_rank[0]["machine"]
+    samples = {p: [rank["samples"][" ".join(map(str, p))] for rank in by_rank] for p in points}
+    source = f"commplan calibrate {' '.join(deployments)}"
+    setup = setups[0]
+    calibration = calibration_of(
+        samples, setup.executor, setup.hardware.backend, name or Path(output).stem, machine, source
+    )
+    write_text_atomically(output, dump(calibration))
+    partial.unlink(missing_ok=True)
+    tables = len(calibration.tables) + len(calibration.kernels) + len(calibration.gemms)
+    click.echo(f"{len(points)} points in {tables} tables, written to {output}.")
+    click.echo(f"Name it in a hardware file: calibrations: [{{file: {output}}}]")
+
+
+def _measured(setup: Setup, points: list[Point], seconds: float, partial: Path) -> list[dict[str, Any]]:
+    """What every rank measured, by rank."""
+    measure = import_module(f"{_RUNTIME}.measure").measure_rank
+    run_ranks = import_module("commplan.runtime.launch").run_ranks
+    known = _known(partial)
+    if known:
+        click.echo(f"Going on from {partial}: {len(known)} points are there already.", err=True)
+    backend, ranks = setup.hardware.backend, setup.parallelism.tp
+    click.echo(f"Measuring {len(points)} points on {ranks} ranks over {backend}", err=True)
+    arguments = ([list(point) for point in points], backend, seconds, known, str(partial))
+    found: list[dict[str, Any]] = run_ranks(measure, ranks, *arguments, timeout_s=max(600.0, 4 * seconds))
+    return found
+
+
+def _known(partial: Path) -> dict[str, list[float]]:
+    """Samples of an interrupted run; a last line that was cut off is left out."""
+    found: dict[str, list[float]] = {}
+    if not partial.is_file():
+        return found
+    for line in partial.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+            found.setdefault(entry["key"], []).extend(float(s) for s in entry["samples"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found

@@ -1,0 +1,132 @@
+"""Measuring a list of points on every rank, in rounds, so that a busy moment falls on few samples of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from statistics import median
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ..backends import load_backend
+from ..groups import Group, control_group
+from ..rendezvous import meet
+from .points import Point, call_of
+from .timing import Timer, no_gradients
+
+_SAMPLES = 5  # per point and round
+_ROUNDS = 4
+
+
+def measure_rank(
+    points: list[list[Any]], backend_name: str, seconds: float, known: dict[str, list[float]], partial: str | None
+) -> dict[str, Any]:
+    """Samples in us of every point, by its key, on this rank; `machine` says what was measured.
+
+    Stops after the round in which `seconds` are over; the first round is always completed. `known` holds samples of an
+    interrupted run, whose points the first round leaves out. Rank 0 appends its samples to the file `partial`.
+    """
+    ranks = meet(120.0)
+    backend = load_backend(backend_name)
+    device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
+    ranks.join(backend.name, device, 300.0)
+    control = control_group(300.0)
+    todo = [Point(*values) for values in points]
+    groups = _groups({point.group_size for point in todo if point.kind == "collective"}, control)
+    timer = Timer(device, control)
+    samples = {key_of(point): list(known.get(key_of(point), [])) for point in todo}
+    report = _Progress(len(todo), seconds, partial) if control.rank == 0 else None
+    end = time.monotonic() + seconds
+    with no_gradients():
+        for number in range(_ROUNDS):
+            wanted = [p for p in _shuffled(todo, number) if number or not known.get(key_of(p))]
+            for index, point in enumerate(wanted):
+                if number and not timer.agree(time.monotonic() < end):
+                    break
+                if groups.get(point.group_size) is None and point.kind == "collective":
+                    continue
+                found = timer.samples(call_of(point, backend, groups, device), _SAMPLES)
+                samples[key_of(point)] += found
+                if report is not None:
+                    report.done(number, index, len(wanted), point, found)
+    if report is not None:
+        report.end()
+    return {"samples": samples, "machine": machine(backend_name, device, control.size)}
+
+
+def key_of(point: Iterable[Any]) -> str:
+    """A point as the key of a JSON object."""
+    return " ".join(map(str, point))
+
+
+def machine(backend: str, device: torch.device, ranks: int) -> dict[str, str]:
+    """What tells this machine from another one."""
+    found = {"ranks": str(ranks), "torch": torch.__version__.split("+")[0], "backend": backend}
+    if device.type == "cuda":
+        found["device"] = torch.cuda.get_device_name(device)
+        found["library"] = "nccl " + ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
+        found["links"] = "peer to peer" if _all_reach_each_other() else "through the host"
+    elif device.type == "npu":
+        found["device"] = torch.npu.get_device_name(device)  # type: ignore[attr-defined]
+    else:
+        found["device"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    return found
+
+
+def _all_reach_each_other() -> bool:
+    count = torch.cuda.device_count()
+    return all(torch.cuda.can_device_access_peer(a, b) for a in range(count) for b in range(count) if a != b)
+
+
+def _groups(sizes: set[int], control: Group) -> dict[int, Group]:
+    """A group of every size: runs of neighbouring ranks."""
+    found: dict[int, Group] = {}
+    for size in sorted(sizes):
+        if size == control.size:
+            found[size] = Group("tp", dist.group.WORLD, size, control.rank)
+            continue
+        for first in range(0, control.size, size):
+            members = list(range(first, first + size))
+            handle = dist.new_group(members)
+            if control.rank in members:
+                found[size] = Group("attn_tp", handle, size, control.rank - first)
+    return found
+
+
+def _shuffled(points: list[Point], number: int) -> list[Point]:
+    """The same order on every rank, another one every round: what ran before must not favour a point."""
+    generator = torch.Generator().manual_seed(number)
+    return [points[i] for i in torch.randperm(len(points), generator=generator).tolist()]
+
+
+class _Progress:
+    """Rank 0's bar on standard error, and the file of samples so far."""
+
+    def __init__(self, points: int, seconds: float, partial: str | None) -> None:
+        self._points, self._seconds, self._partial = points, seconds, partial
+        self._start = time.monotonic()
+        self._bar = sys.stderr.isatty()
+
+    def done(self, number: int, index: int, count: int, point: Point, found: list[float]) -> None:
+        """A point has been measured."""
+        if self._partial is not None:
+            with open(self._partial, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key_of(point), "samples": found}) + "\n")
+        passed = time.monotonic() - self._start
+        last = index + 1 == count
+        if self._bar or last:
+            filled = int(30 * (index + 1) / count)
+            text = f"round {number + 1} of {_ROUNDS} [{'#' * filled:30}] {index + 1}/{count}, {passed:.0f} s"
+            text += f"  {point.name} {point.rows} x {point.width}: {median(found):.1f} us"
+            print(f"\r{text:110}", end="\n" if not self._bar and last else "", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the bar's line."""
+        if self._bar:
+            print(file=sys.stderr)

@@ -1,0 +1,105 @@
+"""One thing to measure, and the call that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ..backends import Backend
+from ..groups import Group
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class Point(NamedTuple):
+    """What to measure.
+
+    kind        collective | kernel | gemm
+    name        op of a collective, step of a kernel (as in the executors' kernel tables), `linear`
+    group_size  ranks of a collective; copies that a dequantising step takes
+    dtype       of the activations: bf16 | fp16 | fp32
+    rows        of the whole buffer of a collective; of the message of a kernel; of the input of a GEMM
+    width       elements per row; the inner dimension of a GEMM
+    columns     of a GEMM
+    """
+
+    kind: str
+    name: str
+    group_size: int
+    dtype: str
+    rows: int
+    width: int
+    columns: int = 0
+
+
+class PlainNorm(nn.Module):
+    """RMSNorm as transformers writes it: fp32 statistics, the normed row rounded before the weight."""
+
+    def __init__(self, width: int, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width, dtype=dtype, device=device))
+        self.variance_epsilon = 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[R, H] to [R, H]."""
+        wide = x.to(torch.float32)
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * wide.to(x.dtype)
+
+
+def call_of(point: Point, backend: Backend, groups: dict[int, Group], device: torch.device) -> Callable[[], Any]:
+    """The call that a point stands for, with its inputs made."""
+    make = {"collective": _collective, "kernel": _kernel, "gemm": _gemm}[point.kind]
+    return make(point, backend, groups, device)
+
+
+def _rows(rows: int, point: Point, device: torch.device) -> Tensor:
+    return torch.randn(rows, point.width, dtype=DTYPES[point.dtype], device=device)
+
+
+def _collective(point: Point, backend: Backend, groups: dict[int, Group], device: torch.device) -> Callable[[], Any]:
+    group = groups[point.group_size]
+    if point.name == "all_gather":
+        shard = _rows(point.rows // group.size, point, device)
+        return lambda: backend.all_gather(shard, group)
+    x = _rows(point.rows, point, device)
+    run = getattr(backend, point.name)
+    return lambda: run(x, group)
+
+
+def _gemm(point: Point, backend: Backend, groups: dict[int, Group], device: torch.device) -> Callable[[], Any]:
+    del backend, groups
+    x = _rows(point.rows, point, device)
+    weight = torch.randn(point.columns, point.width, dtype=x.dtype, device=device) / point.width**0.5
+    return lambda: F.linear(x, weight)
+
+
+def _kernel(point: Point, backend: Backend, groups: dict[int, Group], device: torch.device) -> Callable[[], Any]:
+    del groups
+    x, copies = _rows(point.rows, point, device), point.group_size
+    dtype = x.dtype
+    if point.name in ("norm", "add_norm"):
+        norm, residual = PlainNorm(point.width, dtype, device), torch.randn_like(x)
+        if point.name == "norm":
+            return lambda: backend.rms_norm(x, norm)
+        return lambda: backend.add_rms_norm(x, residual, norm)
+    if point.name in ("dequantize_sum", "reduce_shard", "dequantize"):
+        values, scales = backend.quantize(x)
+        if point.name == "dequantize":
+            return lambda: backend.dequantize(values, scales, dtype)
+        if point.name == "dequantize_sum":
+            values, scales = values.repeat(copies, 1), scales.repeat(copies, 1)
+            return lambda: backend.dequantize_sum(values, scales, copies, dtype)
+        return lambda: backend.quantize(backend.dequantize_sum(values, scales, copies, dtype))
+    other = torch.randn_like(x) * 1e-6
+    steps: dict[str, Callable[[], Any]] = {
+        "quantize": lambda: backend.quantize(x),
+        "fold_residual": lambda: x.add_(other),
+        "copy": x.clone,
+        "zero_fill": lambda: torch.zeros_like(x),
+    }
+    return steps[point.name]
