@@ -23,7 +23,7 @@ from .groups import Groups
 from .latent import Latents
 from .layer import layer_forward
 from .program import Program, build_programs
-from .sizes import Sizes, sizes_of
+from .sizes import Sizes, rows_into, sizes_of
 from .stream import Stream
 
 _UNPLANNED = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
@@ -132,6 +132,22 @@ class Executor:
         finally:
             self._modes = before
 
+    def generate_batch(self, inputs: list[list[int]], **kwargs: Any) -> Any:
+        """transformers' continuous batching: prompts and decode steps share its forwards, so all are `mixed`."""
+        self._check_mode("mixed")
+        kv_heads, ranks = self.model.config.num_key_value_heads, self.groups.parallelism.tp
+        if self.groups.parallelism.attn_dp > 1:
+            raise RefusedError(
+                "continuous batching schedules one batch for all ranks; use generate()", field="parallelism.attn_dp"
+            )
+        if self.latents or kv_heads % ranks:
+            reason = "MLA latents" if self.latents else f"{kv_heads} KV heads over {ranks} ranks"
+            raise RefusedError(
+                f"transformers' paged cache cannot hold {reason}; use generate()", field="continuous batching"
+            )
+        with self.forward("mixed"):
+            return self.model.generate_batch(inputs, **kwargs)
+
     def compile(self, **options: Any) -> None:
         """From now on run torch.compile'd graphs: one per (mode, range), made on first use."""
         if self.groups.parallelism.attn_dp > 1:
@@ -173,8 +189,14 @@ class Executor:
         except RuntimeError as error:
             raise BoundaryError(
                 f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}",
-                where=str(self._place or "embed_out"),
+                where=self._standing(),
             ) from error
+
+    def _standing(self) -> str:
+        """Where this rank is in the forward, for an error."""
+        if self._compiled is not None and self._place is None:
+            return f"graph of {self.program.mode}, {self.program.first} to {self.program.last} tokens"
+        return str(self._place or "embed_out")
 
     def _kept(self, logits_to_keep: Any, seq: int) -> int:
         if isinstance(logits_to_keep, Tensor) and self.groups.parallelism.attn_dp == 1:
@@ -287,8 +309,11 @@ class Executor:
 
             self._compiled[key] = torch.compile(run, **self._compile_options)
         out = self._compiled[key](*args, **kwargs)
+        p = self.groups.parallelism
         for count in self.program.counts:  # per replay: the graph itself counts nothing
+            place = count.place
             count.calls += 1
+            count.rows += rows_into(place.boundary, place.before, place.shape, p, self._sizes)
         return out
 
 

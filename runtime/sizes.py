@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from commplan.planner.strategy_file import DP_LOCAL, REPLICATED, Layout, Parallelism
+from commplan.planner.strategy_file import DP_LOCAL, REPLICATED, LayerShape, Layout, Parallelism, State
 
 from .groups import Groups
 
@@ -49,3 +49,13 @@ def offset(groups: Groups, inner: Layout, outer: Layout, sizes: Sizes) -> int:
     if inner == DP_LOCAL:
         return groups.attn_dp.rank * sizes.group
     return (groups.tp.rank if outer == REPLICATED else groups.attn_tp.rank) * sizes.shard
+
+
+def rows_into(boundary: str, before: State | None, shape: LayerShape, parallelism: Parallelism, sizes: Sizes) -> int:
+    """Rows that enter the op of a boundary on this rank: what a graph's replay counts."""
+    if boundary in ("embed_out", "attn_out"):
+        return sizes.of(parallelism.attention_layout)
+    if boundary == "mlp_out":
+        return sizes.shard if shape.all_to_all else sizes.total
+    assert before is not None
+    return sizes.of(before.hidden)
