@@ -222,7 +222,7 @@ class GraphBuilder:
         executor, hardware = self.setup.executor, self.setup.hardware
         capability = executor.ops.get(offer.op.name)
         if capability is None:
-            yield offer.op, f"executor {executor.name} cannot run {offer.op.name}"
+            yield offer.op, executor.cannot_run(offer.op.name)
             return
         usable = 0
         for name in capability.impls:
@@ -232,7 +232,10 @@ class GraphBuilder:
                 continue
             if offer.peer_to_peer and impl.kind != "peer_to_peer":
                 continue
-            if impl.kind == "peer_to_peer" and hardware.devices_per_node < self.setup.parallelism.tp:
+            tp, links = self.setup.parallelism.tp, impl.topologies
+            if hardware.devices_per_node < tp and (impl.kind == "peer_to_peer" or links is not None):
+                continue
+            if links is not None and tp > 2 and hardware.links.intra_node.topology not in links:
                 continue
             if name == "custom_one_shot" and not self._has_table(offer.op.name, name):
                 continue

@@ -54,11 +54,12 @@ class Impl(Spec):
     kind: Literal["library", "peer_to_peer"] = "library"
     strategies: tuple[Text, ...] | None = None  # offered to these strategies alone
     max_message_bytes: PositiveInt | None = None  # larger messages it refuses
+    topologies: tuple[Text, ...] | None = None  # works inside a node alone; for more than two ranks over these links
     status: Text | None = None
 
 
 class OpCapability(Spec):
-    """Impls that perform an op. An op that is absent cannot run at all."""
+    """Impls that perform an op. An op that is not listed cannot run at all."""
 
     impls: tuple[Text, ...]
 
@@ -112,6 +113,7 @@ class Executor(Spec):
     architectures: tuple[Text, ...] | None  # null: any
     impls: dict[str, Impl]
     ops: dict[str, OpCapability]
+    absent: dict[str, Text] = Field(default_factory=dict)  # ops that are not listed, and why
     refusals: tuple[Refusal, ...] = ()
     gathers_only_logit_rows: bool  # head_in gathers the rows that need logits, not all T
     kernels: KernelTables
@@ -121,13 +123,18 @@ class Executor(Spec):
         table: dict[str, Kernels] = getattr(self.kernels, step)
         return table[impl] if impl in table else table["default"]
 
+    def cannot_run(self, op: str) -> str:
+        """That an op is not listed, and why where that is known."""
+        why = f": {self.absent[op]}" if op in self.absent else ""
+        return f"executor {self.name} cannot run {op}{why}"
+
     def refusal(self, boundary: str, op: Op, mode: str, mlp: str, parallelism: Parallelism) -> str | None:
         """Why this op cannot run here under this executor, or None."""
         if not op.kind.is_collective:
             return None
         capability = self.ops.get(op.name)
         if capability is None:
-            return f"executor {self.name} cannot run {op.name}; it runs {', '.join(self.ops)}"
+            return f"{self.cannot_run(op.name)}; it runs {', '.join(self.ops)}"
         if op.impl is not None and op.impl not in capability.impls:
             return f"executor {self.name} has no impl {op.impl} of {op.name}; it has {', '.join(capability.impls)}"
         for refusal in self.refusals:

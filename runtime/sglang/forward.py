@@ -1,8 +1,8 @@
 """The forward in progress: which range of the plan holds for it, and what has run.
 
-SGLang runs a forward eagerly, or captures it once into a graph and replays that. An eager forward counts as it goes. One
-outside of serving (a capture, a warm-up) counts nothing, and leaves what it ran under (mode, tokens); a replay then
-counts that.
+SGLang runs a forward eagerly, or captures it once into a graph and replays that. An eager forward counts when it is
+done. One outside of serving (a capture, a warm-up) counts nothing, and leaves what it ran under (mode, tokens); a
+replay then counts that.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def straddled(ranges: Sequence[RangePlan], captured: Sequence[int]) -> list[int]
 
 
 def sizes_for(ranges: Sequence[RangePlan]) -> list[int]:
-    """Decode batch sizes to capture for these ranges: the usual steps up to the last count, and every end of a range."""
+    """Decode batch sizes to capture: the usual steps up to the last count, and every end of a range."""
     most = ranges[-1].last
     steps = [*_SMALL, *range(40, 161, 8), *range(176, 513, 16), *range(544, 1025, 32)]
     return sorted({size for size in steps if size <= most} | {r.last for r in ranges if r.last <= steps[-1]})

@@ -30,8 +30,8 @@ class LauncherHooks:
 
     def around_check(self, check: Hook, server_args: Any) -> None:
         """ServerArgs.check_server_args, called on resolved arguments before any process is started."""
-        check(server_args)
         or_stop(check_server, self.file, self.path, server_args)
+        check(server_args)
 
     def around_launch(self, launch: Hook, *args: Any, **options: Any) -> Any:
         """Engine._launch_subprocesses: every scheduler must have told the hash of the plan that it runs."""

@@ -1,4 +1,4 @@
-"""What SGLang calls in each of its processes (entry-point group `sglang.srt.plugins`), before anything else of it runs."""
+"""What SGLang calls first in each of its processes: the entry point of group `sglang.srt.plugins`."""
 
 from __future__ import annotations
 

@@ -71,21 +71,24 @@ def differences(file: StrategyFile, rank: dict[str, Any]) -> list[str]:
 
 def change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """What a rank has run between two reports of it."""
-    earlier = {(t["mode"], t["range"]): t for t in before["forwards"]}
-    ran, unplanned = calls(before), before["unplanned"]
-    forwards, ops = [], []
-    for told in after["forwards"]:
-        old = earlier.get((told["mode"], told["range"]), {"forwards": 0, "rows": 0})
-        forwards.append(told | {name: told[name] - old[name] for name in ("forwards", "rows")})
-    for op in after["ops"]:
-        key = (op["mode"], op["layer"], op["boundary"], op["op"], op["impl"])
-        ops.append(op | {"calls": op["calls"] - ran.get(key, 0)})
+    old_forwards = {(told["mode"], told["range"]): told for told in before["forwards"]}
+    old_calls = calls(before)
+    forwards = [
+        told
+        | {
+            name: told[name] - old_forwards.get((told["mode"], told["range"]), {}).get(name, 0)
+            for name in ("forwards", "rows")
+        }
+        for told in after["forwards"]
+    ]
+    ops = [
+        op | {"calls": op["calls"] - old_calls.get(key, 0)} for key, op in zip(calls(after), after["ops"], strict=True)
+    ]
+    unplanned = {mode: count - before["unplanned"].get(mode, 0) for mode, count in after["unplanned"].items()}
     return {
         "forwards": [told for told in forwards if told["forwards"]],
         "ops": [op for op in ops if op["calls"]],
-        "unplanned": {
-            mode: n - unplanned.get(mode, 0) for mode, n in after["unplanned"].items() if n > unplanned.get(mode, 0)
-        },
+        "unplanned": {mode: count for mode, count in unplanned.items() if count},
     }
 
 

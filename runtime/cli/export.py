@@ -1,0 +1,79 @@
+"""`commplan export sglang`: the nearest native flags of a server without the plugin."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..sglang.export import Difference, Export
+
+
+@click.command("export", short_help="Show the nearest flags of a server without the plugin, and what they miss.")
+@click.argument("server", type=click.Choice(["sglang"]))
+@click.argument("strategy", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def command(server: str, strategy: str, as_json: bool) -> None:  # noqa: ARG001
+    """Show the switch of SGLang 0.5.23 that comes nearest to the plan in STRATEGY, and every boundary that differs."""
+    from commplan.planner.strategy_file import load
+
+    from ..sglang.export import nearest
+
+    export = nearest(load(strategy))
+    if as_json:
+        click.echo(json.dumps(_json(export)))
+    else:
+        _print(export)
+
+
+def _json(export: Export) -> dict[str, object]:
+    return {
+        "switch": export.switch.name,
+        "note": export.switch.note,
+        "arguments": [word for flag in export.flags for word in flag],
+        "matched": export.matched,
+        "differences": [
+            {
+                "mode": d.mode,
+                "tokens": list(d.tokens),
+                "boundary": d.boundary,
+                "layers": list(d.layers),
+                "planned": d.planned,
+                "native": d.native,
+            }
+            for d in export.differences
+        ],
+    }
+
+
+def _print(export: Export) -> None:
+    note = f" ({export.switch.note})" if export.switch.note else ""
+    click.echo(f"Nearest without the plugin: {export.switch.name}{note}")
+    click.echo("  " + shlex.join(word for flag in export.flags for word in flag))
+    click.echo(f"It runs {export.matched:.0%} of the planned ops, weighted by tokens.")
+    if not export.differences:
+        click.echo("Nothing is lost.")
+        return
+    click.secho("What it does not express:", bold=True)
+    for difference in export.differences:
+        click.echo(f"  {_line(difference)}")
+
+
+def _line(d: Difference) -> str:
+    layers = f" of layers {_runs(d.layers)}" if d.layers else ""
+    return f"{d.mode} {d.tokens[0]}-{d.tokens[1]} tokens, {d.boundary}{layers}: planned {d.planned}, runs {d.native}"
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """`0-2, 5`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,60 @@
+"""`commplan launch sglang`: start a server under a plan, with the arguments that the plan needs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+import click
+
+from commplan.planner.strategy_file import config_fingerprint
+
+
+@click.command(
+    "launch",
+    short_help="Start an SGLang server under a plan.",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("server", type=click.Choice(["sglang"]))
+@click.argument("strategy", type=click.Path())
+@click.option("--model-path", required=True, help="Checkpoint, as SGLang takes it.")
+@click.option("--dry-run", is_flag=True, help="Show the command and do not run it.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(server: str, strategy: str, model_path: str, dry_run: bool, arguments: tuple[str, ...]) -> None:  # noqa: ARG001
+    """Start an SGLang server that executes the plan in STRATEGY. What stands after -- goes to SGLang as it is.
+
+    Install commplan into SGLang's environment and call it from there. The command is shown first; it adds what the
+    plan needs (tensor parallel size, dtype, limits of the token counts) unless ARGUMENTS say it already.
+    """
+    from ..sglang.command import check_installed, server_command
+    from ..sglang.fit import load_runnable
+    from ..sglang.words import STRATEGY_VARIABLE
+
+    file = load_runnable(strategy)
+    _check_checkpoint(file.model.fingerprint, model_path)
+    line = server_command(file, model_path, arguments)
+    variable = f"{STRATEGY_VARIABLE}={os.path.abspath(strategy)}"
+    click.echo(shlex.join([variable, *line]), err=not dry_run)
+    if dry_run:
+        return
+    check_installed()
+    sys.stdout.flush()
+    os.execve(line[0], line, os.environ | {STRATEGY_VARIABLE: os.path.abspath(strategy)})
+
+
+def _check_checkpoint(planned: str, model_path: str) -> None:
+    """A local checkpoint is compared at once; SGLang's processes compare in any case."""
+    from ..errors import RefusedError
+    from ..fit import read_config
+
+    if not os.path.isdir(model_path):
+        return
+    found = config_fingerprint(read_config(model_path))
+    if found != planned:
+        raise RefusedError(
+            f"the plan is for another model, fingerprint {planned}; plan again with `model:` set to "
+            f"{os.path.join(model_path, 'config.json')}",
+            field="model.fingerprint",
+            value=found,
+        )

@@ -1,0 +1,74 @@
+"""The command line of a server under a plan: what the plan needs, and nothing that the user has said already."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, entry_points, version
+
+from commplan.planner.strategy_file import StrategyFile
+
+from ..errors import RefusedError
+from .fit import check_version
+from .graphs import sizes_for
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def server_command(file: StrategyFile, model_path: str, extra: Sequence[str] = ()) -> list[str]:
+    """`python -m sglang.launch_server` with what the plan needs, then `extra` as it is.
+
+    -P keeps the current folder out of the import path: a checkout that stands there could hide the installed plugin.
+    """
+    given = {argument.split("=")[0] for argument in extra}
+    added: list[str] = []
+    for flag, *values in (("--model-path", model_path), *needed(file)):
+        if flag not in given:
+            added += [flag, *values]
+    return [sys.executable, "-P", "-m", "sglang.launch_server", *added, *extra]
+
+
+def needed(file: StrategyFile) -> list[tuple[str, ...]]:
+    """Flags without which the plan would be refused, each with its values."""
+    p = file.parallelism
+    flags: list[tuple[str, ...]] = [("--tp-size", str(p.tp))]
+    if p.ep > 1:
+        flags.append(("--ep-size", str(p.ep)))
+    flags.append(("--dtype", _DTYPES[file.deployment.activations]))
+    if "prefill" in file.modes:
+        last = file.modes["prefill"][-1].last
+        if "mixed" in file.modes:
+            last = min(last, file.modes["mixed"][-1].last)
+        flags.append(("--chunked-prefill-size", str(last)))
+    if "decode" in file.modes:
+        flags.append(("--max-running-requests", str(file.modes["decode"][-1].last)))
+    return flags + _for_gpus(file) if file.hardware.backend == "nccl" else flags
+
+
+def _for_gpus(file: StrategyFile) -> list[tuple[str, ...]]:
+    """FlashInfer's fusion and prefill graphs are on by default there."""
+    flags: list[tuple[str, ...]] = [
+        ("--enforce-disable-flashinfer-allreduce-fusion",),
+        ("--disable-prefill-cuda-graph",),
+    ]
+    decode = file.modes.get("decode", ())
+    if len(decode) > 1:
+        flags.append(("--cuda-graph-bs-decode", *map(str, sizes_for(decode))))
+    return flags
+
+
+def check_installed() -> None:
+    """Raises RefusedError unless this Python has a tested SGLang that will find the plugin."""
+    try:
+        found = version("sglang")
+    except PackageNotFoundError:
+        raise RefusedError(
+            "SGLang is not installed beside commplan; install commplan into SGLang's environment, or see the command "
+            "with --dry-run",
+            field="sglang",
+        ) from None
+    check_version(found)
+    if not any(point.value.startswith("commplan.") for point in entry_points(group="sglang.srt.plugins")):
+        raise RefusedError(
+            "this installation of commplan does not announce its plugin; install it again", field="sglang.srt.plugins"
+        )
