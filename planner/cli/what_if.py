@@ -72,7 +72,7 @@ def command(
     if html_file is not None:
         from ..report.what_if import write_what_if
 
-        write_what_if(html_file, sweep, points, found, answers, notes)
+        write_what_if(html_file, sweep, points, answers, notes)
     if as_json:
         print_json(_json(points, found, answers, notes))
     else:
@@ -243,6 +243,7 @@ def _print(
 def _print_points(points: Sequence[Point]) -> None:
     from ..errors import one_line
     from ..strategies import strategies
+    from ..what_if.evaluation import short_reason
     from .output import duration, table
 
     legal = [point.found for point in points if point.found is not None]
@@ -277,7 +278,7 @@ def _print_points(points: Sequence[Point]) -> None:
     table(columns, rows, "r" * (len(columns) - 1) + "l")
     absent = {n: why for found in legal for n, why in found.refused.items() if n not in uniform}
     for name, why in absent.items():
-        click.echo(f"  {name} has no place at any point: {one_line(why)}")
+        click.echo(f"  {name} has no place at any point: {one_line(short_reason(name, why))}")
 
 
 def _times(speed_up: float | None) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ..errors import NoLegalPlanError
 from .evaluation import Evaluator
+
+_TOGETHER = 1.25
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Crossover:
 def crossovers(evaluator: Evaluator, mode: str, tokens: Sequence[int]) -> list[Crossover]:
     """Changes of the fastest uniform strategy between neighbouring token counts, each bisected to a count.
 
-    Where counts that tp divides and their neighbours differ, the winner changes to and fro: one change of each such
-    group is found.
+    Where counts that tp divides and their neighbours differ, the winner changes to and fro for a while: changes that
+    lie within a quarter of each other count as one, from the first one's winner to the last one's.
     """
     found: list[Crossover] = []
     for low, high in pairwise(sorted(set(tokens))):
@@ -32,7 +34,18 @@ def crossovers(evaluator: Evaluator, mode: str, tokens: Sequence[int]) -> list[C
         if before is None or after is None or before == after:
             continue
         found += _between(evaluator, mode, low, high)
-    return found
+    return _settled(found)
+
+
+def _settled(found: list[Crossover]) -> list[Crossover]:
+    groups: list[list[Crossover]] = []
+    for change in found:
+        if groups and change.tokens <= _TOGETHER * groups[-1][-1].tokens:
+            groups[-1].append(change)
+        else:
+            groups.append([change])
+    net = (replace(group[-1], before=group[0].before) for group in groups)
+    return [change for change in net if change.before != change.after]
 
 
 def _between(evaluator: Evaluator, mode: str, low: int, high: int) -> list[Crossover]:

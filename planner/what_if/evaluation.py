@@ -116,3 +116,9 @@ def check_tokens(tokens: object) -> None:
     """Raise InputError unless it is a token count that can be planned."""
     if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 < tokens <= MAX_TOKENS:
         raise InputError(f"a whole number from 1 to {MAX_TOKENS} is expected", field="tokens", value=tokens)
+
+
+def short_reason(strategy: str, reason: str) -> str:
+    """Of a refusal that speaks of every op at a boundary, what it says of the strategy's own."""
+    _, found, rest = reason.partition(f"{strategy}: ")
+    return rest.split(";", maxsplit=1)[0] if found else reason

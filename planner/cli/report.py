@@ -1,0 +1,37 @@
+"""`commplan report`: a strategy file as one page of charts."""
+
+from __future__ import annotations
+
+import click
+
+from . import options
+
+
+@click.command("report", short_help="Draw a strategy file: which strategy wins where and why, on one page.")
+@click.argument("strategy_file")
+@click.option("-o", "--output", help="Where to write the page (default: beside the file, .html).")
+@click.option("--html", "html_file", hidden=True, help="The same as --output.")
+@click.option("--deployment", help="Deployment that the file was made for (default: the preset that it names).")
+@options.overrides
+@options.as_json
+def command(
+    strategy_file: str,
+    output: str | None,
+    html_file: str | None,
+    deployment: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Draw STRATEGY_FILE on one page that needs no network; needs plotly (`pip install 'commplan[report]'`)."""
+    from pathlib import Path
+
+    from ..report.strategy import report_strategy
+    from .output import print_json
+
+    target = output or html_file or str(Path(strategy_file).with_suffix(".html"))
+    page = report_strategy(strategy_file, deployment, overrides, target)
+    if as_json:
+        print_json({"html": target, "finding": page.title})
+    else:
+        click.echo(page.title)
+        click.echo(f"Written to {target}")

@@ -1,0 +1,1 @@
+"""Reports: one self-contained page, drawn by plotly in the browser, that needs no network."""

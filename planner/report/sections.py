@@ -1,0 +1,71 @@
+"""The sections that every report has, and the facts and the finding at its top."""
+
+from __future__ import annotations
+
+from ..what_if.evaluation import PLAIN, PLAN
+from .bars import cost_chart
+from .chart import Chart
+from .curves import speed_up_chart
+from .decisions import decision_chart
+from .frontier import frontier_chart
+from .study import Study
+
+
+def sections(study: Study, tokens: dict[str, int] | None = None) -> list[tuple[str, list[Chart]]]:
+    """All charts. `tokens` by mode: where costs are broken down (default: the largest planned count)."""
+    counts = {mode: (tokens or {}).get(mode, study.ranges[mode][-1].last) for mode in study.modes}
+    return [
+        ("Which strategy wins where", [speed_up_chart(study, mode) for mode in study.modes]),
+        ("Why", [cost_chart(study, mode, counts[mode]) for mode in study.modes]),
+        ("What the plan decides", [decision_chart(study)]),
+        ("What an error would buy", [frontier_chart(study, mode, counts[mode]) for mode in study.modes]),
+    ]
+
+
+def headline(study: Study) -> str:
+    """What the whole report finds, in one sentence."""
+    best = None
+    for mode in study.modes:
+        for count in [span.last for span in study.ranges[mode]]:
+            found = study.at(mode, count)
+            gain = found.speed_up(PLAN) or 1.0
+            if best is None or gain > best[0]:
+                best = (gain, mode, count, found)
+    assert best is not None
+    gain, mode, count, found = best
+    name = f"{study.setup.model.name} on {study.setup.hardware.name}"
+    if gain < 1.005:
+        return f"{name}: plain all-reduce is the right choice everywhere"
+    saved = found.plans[PLAIN].parts.step_us - found.plans[PLAN].parts.step_us
+    return (
+        f"{name}: the plan takes {saved / found.plans[PLAIN].parts.step_us:.0%} off a {mode} step of {count:,} tokens, "
+        f"{gain:.2f}x plain all-reduce"
+    )
+
+
+def subtitle(study: Study) -> str:
+    """The deployment in a line."""
+    p, d = study.setup.parallelism, study.setup.deployment
+    attention = f" (attention DP {p.attn_dp} x TP {p.attn_tp})" if p.attn_dp > 1 else ""
+    return f"{d.name}: TP {p.tp}{attention}, executor {study.setup.executor.name}, numerics up to {d.numerics.loosest}"
+
+
+def facts(study: Study) -> list[tuple[str, str]]:
+    """What the figures rest on."""
+    setup = study.setup
+    tables = [
+        f"{used.calibration.name} ({'transferred' if used.transferred_because else used.calibration.provenance})"
+        for used in setup.calibrations
+    ]
+    d = setup.deployment.dtypes
+    weakest = {
+        found.plans[PLAN].parts.provenance_of("communication")
+        for mode in study.modes
+        for _, found in study.evaluations(mode)[-1:]
+    }
+    return [
+        ("Measured tables", ", ".join(tables) or "none: formulas"),
+        ("Wire times from", ", ".join(sorted(weakest))),
+        ("Weights / activations / KV cache", f"{d.weights} / {d.activations} / {d.kv_cache}"),
+        ("Token ranges", ", ".join(f"{mode} {len(ranges)}" for mode, ranges in study.ranges.items())),
+    ]
