@@ -77,6 +77,10 @@ class Executor:
         self._programs = build_programs(self.strategy, self.groups, self.backend, self.counters, self._element_bytes)
         self._starts = {mode: [p.first for p in programs] for mode, programs in self._programs.items()}
 
+    def close(self) -> None:
+        """Give back the process groups; the executor cannot run after that. For a process that loads many models."""
+        self.groups.close()
+
     def switch(self, strategy: StrategyFile) -> None:
         """Execute another plan on the same sharded weights: same model, same parallelism. Counters start anew.
 

@@ -41,6 +41,13 @@ class Groups:
         group: Group = getattr(self, name)
         return group
 
+    def close(self) -> None:
+        """Give the groups back, each with its threads and sockets; the default group stays."""
+        handles = {id(g.handle): g.handle for g in (self.tp, self.attn_tp, self.attn_dp, self.control) if g.handle}
+        for handle in handles.values():
+            if handle is not dist.group.WORLD:
+                dist.destroy_process_group(handle)
+
 
 def control_group(timeout_s: float) -> Group:
     """All ranks over gloo; every rank must call this, and it needs no plan to do so."""

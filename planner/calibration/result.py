@@ -38,8 +38,8 @@ def calibration_of(
     data = {
         "schema": CALIBRATION_SCHEMA,
         "name": name,
-        "machine": machine.get("device", "unknown device"),
-        "library": ", ".join(machine[key] for key in ("library", "torch") if key in machine),
+        "machine": f"{machine['ranks']} x {machine['device']}",
+        "library": ", ".join([*([machine["library"]] if "library" in machine else []), f"torch {machine['torch']}"]),
         "provenance": "measured",
         "source": source,
         "fingerprint": machine,

@@ -34,9 +34,11 @@ _executors: dict[tuple[str, Any, str], Executor] = {}
 
 
 def sharded(checkpoint: str, file: StrategyFile) -> Executor:
-    """An executor of the plan. Weights are loaded once per checkpoint, parallelism and type."""
+    """An executor of the plan. The last one is kept: each holds process groups, and each group threads that poll."""
     key = (checkpoint, file.parallelism, file.deployment.activations)
     if key not in _executors:
+        while _executors:
+            _executors.popitem()[1].close()
         _executors[key] = load_model(checkpoint, file)
     executor = _executors[key]
     executor.switch(file)

@@ -1,0 +1,169 @@
+"""`commplan verify`: a plan's predictions against this machine, and the plan against its rivals."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..spec.loader import Setup
+    from ..strategy_file import StrategyFile
+    from ..verification import Boundary, Contest, Outcome
+
+_LOSES = 1.02  # a regret that is surely above it means that the plan should be redone
+
+
+@click.command("verify", short_help="Measure a plan on this machine: its predictions, and its rivals.")
+@click.argument("strategy")
+@click.option("--deployment", help="What the plan was made for (default: the preset that the file names).")
+@click.option("--mode", "modes", multiple=True, help="Forward mode (default: all of the plan). Repeatable.")
+@click.option("--tokens", help="Token counts, as in 1,100,4096 (default: a dozen over each mode's span).")
+@click.option("--rounds", type=click.IntRange(min=3), default=11, show_default=True, help="Interleaved rounds.")
+@click.option("--force", is_flag=True, help="Go on where the plan's calibration is of another machine.")
+@click.option("--details", is_flag=True, help="Print every boundary.")
+@options.overrides
+@options.as_json
+def command(
+    strategy: str,
+    deployment: str | None,
+    modes: tuple[str, ...],
+    tokens: str | None,
+    rounds: int,
+    force: bool,
+    details: bool,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run the boundaries of the plan in STRATEGY on this machine, beside those of every legal uniform strategy.
+
+    Prints predicted and measured time of the boundaries of a forward, and the regret: the plan's step over that of the
+    best alternative measured. On GPUs times are those of CUDA graphs.
+    """
+    from ..spec.loader import load_setup
+    from ..strategy_file import load
+    from ..verification import contests, judge
+
+    chosen = load(strategy)
+    setup = load_setup(deployment or chosen.deployment.name, overrides)
+    found: list[Contest] = []
+    for mode in modes or tuple(chosen.modes):
+        found += contests(setup, chosen, mode, _counts(chosen, mode, tokens), strategy)
+    samples = _measured(setup, found, rounds, force)
+    boundaries: list[Boundary] = []
+    outcomes: list[Outcome] = []
+    for contest, by_plan in zip(found, samples, strict=True):
+        some, outcome = judge(setup, contest, by_plan)
+        boundaries += some
+        outcomes.append(outcome)
+    if as_json:
+        _print_json(boundaries, outcomes)
+    else:
+        _print(boundaries, outcomes, details)
+
+
+def _counts(chosen: StrategyFile, mode: str, tokens: str | None) -> list[int]:
+    from ..errors import InputError
+
+    ranges = chosen.modes.get(mode)
+    if ranges is None:
+        raise InputError(f"the plan has {', '.join(chosen.modes)}", field="--mode", value=mode)
+    first, last = ranges[0].first, ranges[-1].last
+    if tokens is None:
+        steps = 12
+        grid = {round(first * (last / first) ** (i / (steps - 1))) for i in range(steps)}
+        return sorted(grid)
+    try:
+        counts = sorted({int(text) for text in tokens.split(",")})
+    except ValueError:
+        raise InputError("token counts are written 1,100,4096", field="--tokens", value=tokens) from None
+    outside = next((count for count in counts if not first <= count <= last), None)
+    if outside is not None:
+        raise InputError(f"{mode} is planned for {first} to {last} tokens", field="--tokens", value=outside)
+    return counts
+
+
+def _measured(setup: Setup, found: list[Contest], rounds: int, force: bool) -> list[dict[str, Any]]:
+    """By contest, plan and boundary: the slowest rank's samples, round by round."""
+    boundaries = import_module("commplan.runtime.calibration.boundaries")
+    run_ranks = import_module("commplan.runtime.launch").run_ranks
+    m = setup.model
+    latents = (m.q_lora_rank, (m.kv_lora_rank or 0) + (m.qk_rope_head_dim or 0)) if m.q_lora_rank else ()
+    cases = [boundaries.Case(c.mode, c.tokens, c.files, latents) for c in found]
+    prints = [c.calibration.fingerprint for c in setup.calibrations if c.calibration.fingerprint]
+    ranks = setup.parallelism.tp
+    click.echo(f"Measuring {len(cases)} token counts on {ranks} ranks over {setup.hardware.backend}", err=True)
+    by_rank = run_ranks(boundaries.measure_plans, ranks, cases, rounds, 3, prints, force, timeout_s=1200.0)
+    result = []
+    for same in zip(*(rank["cases"] for rank in by_rank), strict=True):
+        result.append(
+            {
+                name: {
+                    key: [max(times) for times in zip(*(rank[name][key] for rank in same), strict=True)] for key in keys
+                }
+                for name, keys in same[0].items()
+            }
+        )
+    return result
+
+
+def _print_json(boundaries: list[Boundary], outcomes: list[Outcome]) -> None:
+    from ..verification import errors_of
+    from .output import print_json
+
+    middle, high = errors_of(boundaries)
+    print_json(
+        {
+            "boundary_error": {"points": len(boundaries), "median": middle, "p95": high},
+            "boundaries": [{**b._asdict(), "error": b.error} for b in boundaries],
+            "outcomes": [o._asdict() for o in outcomes],
+        }
+    )
+
+
+def _print(boundaries: list[Boundary], outcomes: list[Outcome], details: bool) -> None:
+    from ..verification import errors_of
+    from .output import duration, heading, table
+
+    heading("Boundaries of a forward: the plan's predicted and measured time, and its best rival")
+    rows = [
+        [
+            o.mode,
+            str(o.tokens),
+            duration(o.predicted_us),
+            duration(o.measured_us),
+            f"{o.predicted_us / o.measured_us - 1:+.1%}",
+            o.alternative,
+            f"{o.regret:.3f}x",
+            f"{o.low:.3f} to {o.high:.3f}",
+        ]
+        for o in outcomes
+    ]
+    columns = ["mode", "tokens", "predicted", "measured", "error", "best rival", "regret", "95 % of its median"]
+    table(columns, rows, "lrrrrlrr")
+    if details:
+        click.echo()
+        heading("Every distinct boundary, us")
+        table(
+            ["mode", "tokens", "plan", "boundary", "op", "times", "predicted", "measured", "error"],
+            [_row(b) for b in boundaries],
+            "lrlllrrrr",
+        )
+    middle, high = errors_of(boundaries)
+    click.echo()
+    click.echo(f"Error of {len(boundaries)} boundary times: median {middle:.1%}, 95th percentile {high:.1%}.")
+    losing = [o for o in outcomes if o.low > _LOSES]
+    for o in losing:
+        click.echo(f"{o.mode} at {o.tokens} tokens: {o.alternative} is surely faster, by {o.regret - 1:.1%} of a step.")
+    if losing:
+        click.echo("This plan should be redone: calibrate this machine (commplan calibrate), and plan again.")
+    else:
+        click.echo(f"No rival is surely more than {_LOSES - 1:.0%} of a step faster: the plan stands.")
+
+
+def _row(b: Boundary) -> list[str]:
+    times = [f"{b.predicted_us:.1f}", f"{b.measured_us:.1f}", f"{b.error:+.1%}"]
+    return [b.mode, str(b.tokens), b.plan, b.boundary, b.op, str(b.times), *times]

@@ -1,0 +1,152 @@
+"""Timing planned boundaries: the runtime's own bound ops on random rows, without a model.
+
+A boundary is what the runtime does between two blocks: at an `_out` boundary the sum, the other stream, and the add and
+norm that follow; at an `_in` boundary the gather, and with MLA the latent projections before or behind it. The latents'
+own norms are left out: no choice changes them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from commplan.planner.strategy_file import DP_LOCAL, State, StrategyFile
+
+from ..backends import load_backend
+from ..collectives import BoundIn, BoundOut
+from ..errors import RefusedError
+from ..executor import Executor
+from ..groups import make_groups
+from ..layer import cross_in, cross_out
+from ..program import Program, build_programs
+from ..rendezvous import meet
+from ..sizes import sizes_of
+from .measure import machine
+from .points import DTYPES, PlainNorm
+from .timing import Timer, no_gradients
+
+Key = tuple[str, str, str, str]
+
+
+class Case(NamedTuple):
+    """Plans to measure against each other at one token count. Every plan's file has one range, which holds it."""
+
+    mode: str
+    tokens: int
+    plans: dict[str, StrategyFile]
+    latent_widths: tuple[int, ...]  # columns of the projections that make the latents
+
+
+def measure_plans(
+    cases: list[Case], rounds: int, samples: int, fingerprints: list[dict[str, str]], force: bool
+) -> dict[str, Any]:
+    """For each case, plan and distinct boundary: samples in us on this rank, round by round, plans interleaved.
+
+    Refuses a machine that is not the one of the `fingerprints` of the calibrations behind the plan, unless forced.
+    """
+    first = next(iter(cases[0].plans.values()))
+    ranks = meet(120.0)
+    backend = load_backend(first.hardware.backend)
+    device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
+    ranks.join(backend.name, device, 300.0)
+    groups = make_groups(first.parallelism, 300.0)
+    mine = machine(backend.name, device, groups.tp.size)
+    if not force:
+        _check_machine(mine, fingerprints)
+    timer = Timer(device, groups.control)
+    found = []
+    with no_gradients():
+        for case in cases:
+            bench = _Bench(case, groups, backend, device)
+            by_plan: dict[str, dict[Key, list[float]]] = {name: {} for name in case.plans}
+            for _ in range(rounds):
+                for name, calls in bench.calls.items():
+                    for key, call in calls.items():
+                        by_plan[name].setdefault(key, []).append(median(timer.samples(call, samples)))
+            found.append(by_plan)
+    return {"cases": found, "machine": mine}
+
+
+def _check_machine(mine: dict[str, str], fingerprints: list[dict[str, str]]) -> None:
+    for theirs in fingerprints:
+        different = [f"{key} {theirs[key]}, here {mine.get(key)}" for key in theirs if theirs[key] != mine.get(key)]
+        if different:
+            raise RefusedError(
+                f"the plan rests on a calibration of another machine ({'; '.join(different)}); "
+                "calibrate this one and plan again, or give --force",
+                field="calibrations",
+            )
+
+
+class _Bench:
+    """The calls of all distinct boundaries of a case's plans."""
+
+    def __init__(self, case: Case, groups: Any, backend: Any, device: torch.device) -> None:
+        self._case, self._device, self._backend = case, device, backend
+        any_plan = next(iter(case.plans.values()))
+        self._dtype, self._width = DTYPES[any_plan.deployment.activations], any_plan.model.hidden_size
+        p = any_plan.parallelism
+        self._sizes = sizes_of(p, -(-case.tokens // p.attn_dp), -(-case.tokens // p.attn_dp))
+        self._norm = PlainNorm(self._width, self._dtype, device)
+        self._latents = [self._rows(columns, self._width) for columns in case.latent_widths]
+        self.calls: dict[str, dict[Key, Callable[[], Any]]] = {}
+        for name, strategy in case.plans.items():
+            executor = Executor(strategy, groups, backend, agree=False)
+            programs = build_programs(strategy, groups, backend, executor.counters, self._norm.weight.element_size())
+            self.calls[name] = self._of_program(executor, programs[case.mode][0])
+
+    def _rows(self, rows: int, width: int) -> Tensor:
+        return torch.randn(rows, width, dtype=self._dtype, device=self._device) / width**0.5
+
+    def _of_program(self, executor: Executor, program: Program) -> dict[Key, Callable[[], Any]]:
+        bound: list[BoundIn | BoundOut] = [program.embed_out]
+        for layer in program.layers:
+            bound += [layer.attn_in, layer.attn_out, layer.mlp_in, layer.mlp_out]
+        calls: dict[Key, Callable[[], Any]] = {}
+        for each in bound:
+            place = each.place
+            key = key_of(place.boundary, str(replace(place.op, producer=None)), place.before, place.after)
+            if key not in calls and place.op.name != "fused":
+                make = self._in if isinstance(each, BoundIn) else self._out
+                calls[key] = make(executor, each)  # type: ignore[arg-type]
+        return calls
+
+    def _out(self, executor: Executor, bound: BoundOut) -> Callable[[], Any]:
+        sizes, place = self._sizes, bound.place
+        whole = place.boundary == "mlp_out" or executor.groups.parallelism.attn_dp == 1
+        partial = self._rows(sizes.total if whole else sizes.of(DP_LOCAL), self._width)
+        residual = self._rows(sizes.of(place.before.residual), self._width) if place.before else None
+
+        def call() -> Any:
+            summed, carried = cross_out(executor, bound, partial, residual, sizes)
+            if carried is None:
+                return self._backend.rms_norm(summed, self._norm)
+            return self._backend.add_rms_norm(summed, carried, self._norm)
+
+        return call
+
+    def _in(self, executor: Executor, bound: BoundIn) -> Callable[[], Any]:
+        sizes, place = self._sizes, bound.place
+        assert place.before is not None
+        rows = self._rows(sizes.of(place.before.hidden), self._width)
+        latents = self._latents if place.boundary == "attn_in" else []
+
+        def call() -> Any:
+            if bound.latent:
+                return cross_in(executor, bound, torch.cat([F.linear(rows, w) for w in latents], dim=-1), sizes)
+            gathered = cross_in(executor, bound, rows, sizes)
+            return [F.linear(gathered, w) for w in latents]
+
+        return call
+
+
+def key_of(boundary: str, op: str, before: State | None, after: State) -> Key:
+    """What tells one boundary from another: place, op and layouts around it."""
+    return (boundary, op, str(before), str(after))
