@@ -19,6 +19,8 @@ _COMMANDS = {
     "diff": "commplan.planner.cli.diff",
     "what-if": "commplan.planner.cli.what_if",
     "calibrate": "commplan.planner.cli.calibrate",
+    "report": "commplan.planner.cli.report",
+    "verify": "commplan.planner.cli.verify",
     "backtest": "commplan.planner.cli.backtest",
     "check": "commplan.runtime.cli.check",
     "run": "commplan.runtime.cli.run",
