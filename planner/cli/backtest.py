@@ -9,20 +9,26 @@ import click
 from . import options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..backtest.case import Case
     from ..backtest.run import Outcome
 
 
 @click.command("backtest", short_help="Compare predictions with published measurements.")
 @click.argument("cases", nargs=-1)
+@click.option("--tables", is_flag=True, help="Instead: hold out every interior point of the shipped tables in turn.")
 @click.option("--markdown", is_flag=True, help="The table as Markdown, as docs/accuracy.md has it.")
 @options.as_json
-def command(cases: tuple[str, ...], markdown: bool, as_json: bool) -> None:
+def command(cases: tuple[str, ...], tables: bool, markdown: bool, as_json: bool) -> None:
     """Compare predictions with published measurements.
 
     Each of CASES is a case file; without any, the cases that come with commplan are run. A prediction outside the
-    tolerance of its case is a finding, not an error: the exit code stays 0.
+    tolerance of its case is a finding, not an error: the exit code stays 0. With --tables, CASES are calibrations.
     """
+    if tables:
+        _tables(cases, markdown, as_json)
+        return
     from ..backtest.case import read_case, shipped_cases
     from ..backtest.run import run_case
     from .output import print_json
@@ -37,6 +43,41 @@ def command(cases: tuple[str, ...], markdown: bool, as_json: bool) -> None:
         _print_markdown(outcomes)
     else:
         _print(outcomes)
+
+
+def _tables(names: tuple[str, ...], markdown: bool, as_json: bool) -> None:
+    """Held-out accuracy of calibrations, by default of all that ship."""
+    from dataclasses import asdict
+
+    from ..held_out import held_out
+    from ..spec.loader import preset_names
+    from .output import print_json, table
+
+    found = [row for name in names or preset_names("calibrations") for row in held_out(name)]
+    if as_json:
+        print_json({"tables": [asdict(row) for row in found]})
+        return
+    rows = [
+        [
+            *(row.calibration, row.op, row.impl, row.dtype, str(row.group_size), str(row.points)),
+            *(_percent(error) for error in (row.median_error, row.p95_error, row.noise)),
+            row.noise_from,
+        ]
+        for row in found
+    ]
+    columns = ("table", "op", "impl", "type", "ranks", "points", "median", "p95", "noise", "noise from")
+    if markdown:
+        _markdown(columns, rows)
+    else:
+        table(columns, rows, "llllrrrrrl")
+    known = [row for row in found if row.median_error is not None and row.p95_error is not None]
+    good = sum(row.median_error <= 0.05 for row in known if row.median_error is not None)
+    calm = sum(row.p95_error <= 0.25 for row in known if row.p95_error is not None)
+    click.echo(f"\n{len(known)} tables with interior points: median within 5 % in {good}, p95 within 25 % in {calm}.")
+
+
+def _percent(error: float | None) -> str:
+    return "-" if error is None else f"{error:.1%}"
 
 
 def _check_ids(cases: list[tuple[str, Case]]) -> None:
@@ -117,14 +158,21 @@ def _summary(outcomes: list[Outcome]) -> str:
 
 
 def _print_markdown(outcomes: list[Outcome]) -> None:
-    click.echo("| " + " | ".join(_COLUMNS) + " |")
-    click.echo("|" + "|".join("---" for _ in _COLUMNS) + "|")
+    rows = []
     for outcome in outcomes:
         cells = _cells(outcome)
         if outcome.verdict == "outside":
             cells[7] = "**outside**"
-        click.echo("| " + " | ".join(cells) + " |")
+        rows.append(cells)
+    _markdown(_COLUMNS, rows)
     click.echo(f"\n{_summary(outcomes)}")
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    click.echo("| " + " | ".join(columns) + " |")
+    click.echo("|" + "|".join("---" for _ in columns) + "|")
+    for row in rows:
+        click.echo("| " + " | ".join(row) + " |")
 
 
 def number(value: float) -> str:

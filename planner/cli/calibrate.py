@@ -19,8 +19,14 @@ _RUNTIME = "commplan.runtime.calibration"  # known by name alone: planning needs
 
 
 @click.command("calibrate", short_help="Measure this machine for some deployments and write a calibration file.")
-@click.argument("deployments", nargs=-1, required=True)
-@click.option("-o", "--output", required=True, type=click.Path(readable=False), help="The calibration file to write.")
+@click.argument("deployments", nargs=-1)
+@click.option("-o", "--output", type=click.Path(readable=False), help="The calibration file to write.")
+@click.option(
+    "--import",
+    "imported",
+    metavar="SOURCE:SYSTEM",
+    help="Measure nothing: take the tables of an installed package, as in aiconfigurator:h200_sxm.",
+)
 @click.option("--name", help="Name of the calibration (default: the file's).")
 @click.option(
     "--seconds",
@@ -33,7 +39,8 @@ _RUNTIME = "commplan.runtime.calibration"  # known by name alone: planning needs
 @options.overrides
 def command(
     deployments: tuple[str, ...],
-    output: str,
+    output: str | None,
+    imported: str | None,
     name: str | None,
     seconds: float,
     fresh: bool,
@@ -44,6 +51,13 @@ def command(
     Name the file under `calibrations` of a hardware file, before any published table, and plan again. On GPUs times are
     those of CUDA graphs: launches from the host are not in them.
     """
+    if imported is not None:
+        _import(imported, deployments, output, name)
+        return
+    if not deployments or output is None:
+        raise click.UsageError(
+            "name the DEPLOYMENTS to measure for and the file to write (-o), or --import SOURCE:SYSTEM"
+        )
     from ..calibration.points import check_measurable, points_of
     from ..calibration.result import calibration_of, dump
     from ..spec.loader import load_setup
@@ -68,6 +82,36 @@ def command(
     tables = len(calibration.tables) + len(calibration.kernels) + len(calibration.gemms)
     click.echo(f"{len(points)} points in {tables} tables, written to {output}.")
     click.echo(f"Name it in a hardware file: calibrations: [{{file: {output}}}]")
+
+
+def _import(source: str, deployments: tuple[str, ...], output: str | None, name: str | None) -> None:
+    """Write the tables of an installed package as a calibration file."""
+    from ..calibration.aiconfigurator import import_system
+    from ..calibration.result import dump
+    from ..errors import InputError
+    from ..yaml_file import write_text_atomically
+
+    kind, _, system = source.partition(":")
+    if kind != "aiconfigurator" or not system:
+        raise InputError("a source is written aiconfigurator:SYSTEM", field="--import", value=source)
+    if deployments:
+        raise InputError(
+            "an import measures nothing: leave the deployments out", field="--import", value=deployments[0]
+        )
+    found = import_system(system)
+    calibration = found.calibration.model_copy(update={"name": name} if name else {})
+    target = output or f"{calibration.name}.yaml"
+    write_text_atomically(target, dump(calibration))
+    size = f"{found.points} points in {len(calibration.tables)} tables"
+    click.echo(f"{calibration.library} of {system}: {size}, written to {target}.")
+    if found.left_out:
+        click.echo(f"{found.left_out} rows of other ops, types or launches are left out.")
+    if found.reordered:
+        click.echo(
+            f"{found.reordered} points will be smoothed when costs are looked up: lone outliers to the median of "
+            "three, reversed neighbours to their geometric mean."
+        )
+    click.echo(f"Name it in a hardware file: calibrations: [{{file: {target}}}]")
 
 
 def _measured(setup: Setup, points: list[Point], seconds: float, partial: Path) -> list[dict[str, Any]]:
