@@ -6,6 +6,7 @@ import functools
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -307,11 +308,7 @@ class Executor:
         assert self._compiled is not None
         key = (self.program.mode, self.program.index)
         if key not in self._compiled:
-            # A function of its own per program: each has its own graph and its own guards.
-            def run(*a: Any, **k: Any) -> Any:
-                return inner(*a, **k)
-
-            self._compiled[key] = torch.compile(run, **self._compile_options)
+            self._compiled[key] = torch.compile(_own_code(inner, f"{key[0]}_{key[1]}"), **self._compile_options)
         out = self._compiled[key](*args, **kwargs)
         p = self.groups.parallelism
         for count in self.program.counts:  # per replay: the graph itself counts nothing
@@ -319,6 +316,15 @@ class Executor:
             count.calls += 1
             count.rows += rows_into(place.boundary, place.before, place.shape, p, self._sizes)
         return out
+
+
+def _own_code(inner: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A call of `inner` with a code object of its own: torch.compile keeps graphs, guards and their limit by code."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return inner(*args, **kwargs)
+
+    return FunctionType(run.__code__.replace(co_name=name), run.__globals__, name, None, run.__closure__)
 
 
 def _rows_of_mlp(mlp: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ def run_ranks(function: Callable[..., Any], nproc: int, *args: Any, timeout_s: f
         _end(ranks)
 
 
-def _collect(pipes: list[Connection], ranks: list[BaseProcess], deadline: float) -> list[Any]:
+def _collect(pipes: list[Connection], ranks: Sequence[BaseProcess], deadline: float) -> list[Any]:
     results: dict[int, Any] = {}
     failures: dict[int, _Failure] = {}
     open_pipes = dict(enumerate(pipes))
@@ -102,7 +102,7 @@ def _error_of(failures: dict[int, _Failure], num_ranks: int) -> CommplanError:
     return error
 
 
-def _end(ranks: list[BaseProcess]) -> None:
+def _end(ranks: Sequence[BaseProcess]) -> None:
     for process in ranks:
         process.join(0.2)
     for process in ranks:

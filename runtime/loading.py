@@ -114,10 +114,11 @@ def _with_all_weights(checkpoint: str | Path, options: dict[str, Any]) -> nn.Mod
     from transformers import AutoModelForCausalLM
 
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True, **options)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = f"cannot be loaded: {type(error).__name__}: {error}; download or save the checkpoint again"
         raise RefusedError(reason, file=str(checkpoint)) from error
+    model, found = loaded
     missing = sorted(found["missing_keys"])
     if missing:
         names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from .agreement import Exchange, exchange_over
 from .errors import BoundaryError
@@ -40,7 +42,7 @@ class Rendezvous:
         options: dict[str, Any] = {"device_id": device} if device.type == "cuda" else {}
         dist.init_process_group(
             backend,
-            store=dist.PrefixStore("default", self.store),
+            store=PrefixStore("default", self.store),
             rank=int(os.environ["RANK"]),
             world_size=self.size,
             timeout=timedelta(seconds=timeout_s),
@@ -57,7 +59,7 @@ def meet(timeout_s: float) -> Rendezvous:
     if size == 1:
         return Rendezvous(1, lambda mine: [mine])
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
+        store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
     except RuntimeError as error:
         raise BoundaryError(f"not all of {size} ranks came: {error}", where="start") from error
     return Rendezvous(size, _exchange_through(store, rank, size, timeout_s), store)
@@ -65,7 +67,7 @@ def meet(timeout_s: float) -> Rendezvous:
 
 def _exchange_through(store: Any, rank: int, size: int, timeout_s: float) -> Exchange:
     """An exchange for one use."""
-    notes = dist.PrefixStore("commplan", store)
+    notes = PrefixStore("commplan", store)
     others = [other for other in range(size) if other != rank]
 
     def exchange(mine: Any) -> list[Any]:
