@@ -1,0 +1,194 @@
+"""Sweeps: every combination of values, illegal ones with their reason, and the same figures as the planner's own."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from commplan.planner.what_if.fields import read_axes
+
+from ..cli.commandline import answer, refused, run
+from ..named_plans import planner_of
+
+R1, SMALL = "deepseek-r1-h20-tp8", "qwen3-0.6b-cpu-tp2"
+LINK = "hardware.links.intra_node.bandwidth_gb_per_s"
+
+
+def values(text: str) -> list[object]:
+    return list(read_axes((text,), ("prefill", "decode"))[0].values)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tokens=1,64,4096", [1, 64, 4096]),
+        ("tokens=1..4", [1, 2, 3, 4]),
+        ("tokens=16..128:x2", [16, 32, 64, 128]),
+        ("tokens=16..100:*2", [16, 32, 64]),
+        ("tp=2..8:+2", [2, 4, 6, 8]),
+        ("tp=1,2..4,8", [1, 2, 3, 4, 8]),
+        ("link_bandwidth=100..200:+50", [100, 150, 200]),
+        ("error_budget=null,0.1", [None, 0.1]),
+        ("numerics.pin=[],[{boundary: attn_in, op: slice}]", [[], [{"boundary": "attn_in", "op": "slice"}]]),
+        ("tp=2,2,4", [2, 4]),
+    ],
+)
+def test_values_are_lists_and_ranges(text, expected):
+    assert values(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("vary", "field"),
+    [
+        ("tokns=1", "tokns"),
+        ("parallelism.tq=1", "parallelism.tq"),
+        ("parallelism=1", "parallelism"),
+        ("hardware.links.intra_node.speed=1", "hardware.links.intra_node.speed"),
+        ("model.layers=1", "model.layers"),
+        ("modes.mixed.context_tokens=1", "modes.mixed.context_tokens"),
+        ("name.first=1", "name.first"),
+        ("mode=mixed", "mode"),
+        ("tp=", "tp"),
+        ("tp=1,,2", "tp"),
+        ("tp=4..2", "tp"),
+        ("tp=1..8:x1", "tp"),
+        ("tp=a..b", "tp"),
+        ("schema=1", "schema"),
+    ],
+)
+def test_a_field_that_does_not_exist_is_refused_up_front(vary, field):
+    assert refused("what-if", SMALL, "--vary", vary)["field"] == field
+
+
+def test_a_sweep_without_field_or_twice_the_same_is_refused():
+    refused("what-if", SMALL, "--vary", "tp")
+    refused("what-if", SMALL, "--vary", "tp=2", "--vary", "parallelism.tp=2")
+    refused("what-if", SMALL, "--vary", "tokens=1..99999", "--vary", "tp=1,2")
+    refused("what-if", SMALL, "--mode", "mixed")
+    refused("what-if", SMALL, "--tokens", "0")
+
+
+def test_the_points_are_the_product_of_the_values():
+    found = answer("what-if", SMALL, "--vary", "tokens=1,64", "--vary", "mode=prefill,decode")
+    assert [(p["tokens"], p["mode"]) for p in found["points"]] == [
+        (1, "prefill"), (1, "decode"), (64, "prefill"), (64, "decode"),
+    ]  # fmt: skip
+    point = found["points"][0]
+    assert point["set"] == {"tokens": 1, "mode": "prefill"}
+    assert {"set", "mode", "tokens", "legal", "reason", "plans"} <= set(point)
+    assert {"name", "step_us", "communication_us", "wire_bytes", "activation_bytes", "numerics"} <= set(
+        point["plans"][0]
+    )
+
+
+def test_figures_are_the_planners_own():
+    planner = planner_of(R1, "prefill")
+    (point,) = answer("what-if", R1, "--vary", "tokens=16384")["points"]
+    steps = {plan["name"]: plan["step_us"] for plan in point["plans"]}
+    assert steps["plan"] == planner.step_us(planner.best(16384), 16384)
+    assert steps["all_reduce"] == planner.step_us(planner.plain(16384), 16384)
+    assert steps["tp_sp"] == planner.uniform("tp_sp", 16384).step_us
+    assert {"int8_all_reduce", "mixed_comm"} == set(point["refused"])
+
+
+def test_sharing_graphs_between_points_changes_no_figure():
+    """Setups that differ in prices share their graphs; each alone says the same."""
+    together = answer("what-if", "qwen3-32b-h200-tp2", "--vary", "error_budget=0.02,0.05", "--vary", f"{LINK}=200,900")
+    for point in together["points"]:
+        alone = [f"--vary={field}={value}" for field, value in point["set"].items()]
+        (again,) = answer("what-if", "qwen3-32b-h200-tp2", *alone)["points"]
+        assert again == point
+
+
+def test_an_illegal_value_is_shown_and_the_sweep_goes_on():
+    found = answer("what-if", R1, "--vary", "tp=3,8,16", "--vary", "tokens=1,0,x")["points"]
+    assert [point["legal"] for point in found] == [False] * 3 + [True, False, False] + [False] * 3
+    assert all(point["reason"] and not point["plans"] for point in found if not point["legal"])
+    assert "larger than the machine" in found[-1]["reason"]
+
+
+def test_constraints_that_leave_no_plan_are_an_illegal_point():
+    found = answer("what-if", R1, "--vary", "activation_memory_gb=0.001,100")["points"]
+    assert [point["legal"] for point in found] == [False, True]
+    assert "activation memory" in found[0]["reason"]
+
+
+def test_a_model_or_machine_that_is_not_there_is_an_illegal_point():
+    found = answer("what-if", R1, "--vary", "hardware=h20-8,nowhere", "--tokens", "64")["points"]
+    assert [point["legal"] for point in found] == [True, False]
+
+
+def test_crossovers_are_where_the_fastest_strategy_changes():
+    found = answer("what-if", R1, "--vary", "tokens=1,4096", "--vary", "tp=4,8")["crossovers"]
+    assert [(c["set"], c["before"], c["after"]) for c in found] == [
+        ({"tp": 4}, "all_reduce", "tp_sp"),
+        ({"tp": 8}, "all_reduce", "tp_sp"),
+    ]
+    count = found[1]["tokens"]
+    planner = planner_of(R1, "prefill")
+    before, after = (count - 1) // 8 * 8 - 8, (count + 7) // 8 * 8 + 8  # tp divides both
+    assert planner.uniform("tp_sp", before).step_us > planner.uniform("all_reduce", before).step_us
+    assert planner.uniform("tp_sp", after).step_us < planner.uniform("all_reduce", after).step_us
+
+
+def test_a_varied_link_scales_the_tables_and_says_so():
+    found = answer("what-if", R1, "--vary", f"{LINK}=225,450,900")
+    half, own, twice = ({p["name"]: p for p in point["plans"]}["all_reduce"] for point in found["points"])
+    assert (
+        own["communication_us"]
+        == {p["name"]: p for p in answer("what-if", R1, "--vary", "tokens=16384")["points"][0]["plans"]}["all_reduce"][
+            "communication_us"
+        ]
+    )
+    assert own["provenance"] == "table (transferred)"
+    assert half["provenance"] == twice["provenance"] == "formula"
+    assert 1.8 <= half["communication_us"] / own["communication_us"] <= 2.05
+    assert 0.48 <= twice["communication_us"] / own["communication_us"] <= 0.56
+    assert any("scaled" in note for note in found["notes"])
+
+
+def test_a_link_that_is_set_drops_its_tables_and_says_so():
+    found = answer("what-if", R1, "--set", f"{LINK}=225", "--vary", "tokens=64")
+    assert any("dropped" in note for note in found["notes"])
+
+
+def test_the_answers_people_ask_for():
+    found = {
+        a["question"]: a
+        for a in answer(
+            "what-if", "qwen3-32b-h200-tp2", "--set", "numerics.error_budget=0.03", "--vary", "tokens=4096"
+        )["answers"]
+    }
+    assert set(found) == {
+        "What if the link were half as fast, or twice?",
+        "What does one more INT8 boundary buy?",
+        "Which TP size?",
+    }
+    assert [f["tp"] for f in found["Which TP size?"]["figures"]] == [1, 2]
+
+
+def test_one_more_int8_boundary_has_a_price():
+    found = answer("what-if", "qwen3-32b-a2-tp2", "--set", "numerics.error_budget=0.05", "--tokens", "16384")[
+        "answers"
+    ][1]
+    now, more, free = (figure["int8_boundaries"] for figure in found["figures"])
+    assert now < more <= now + 1 < free
+    assert found["figures"][1]["step_us"] < found["figures"][0]["step_us"]
+
+
+def test_the_table_for_people_and_the_csv(tmp_path):
+    file = tmp_path / "sweep.csv"
+    result = run("what-if", R1, "--vary", "tokens=64,4096", "--vary", "tp=8,16", "--csv", file)
+    assert (result.code, result.err) == (0, "")
+    assert "illegal: parallelism.tp: larger than the machine" in result.out
+    assert "tp 8: from" in result.out
+    with file.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["plan"] for row in rows] == ["all_reduce", "tp_sp", "plan", "", "all_reduce", "tp_sp", "plan", ""]
+    assert rows[3]["legal"] == "False"
+
+
+def test_without_a_field_the_token_count_is_varied():
+    found = answer("what-if", SMALL, "--mode", "decode")["points"]
+    assert [point["tokens"] for point in found] == [1, 2, 4, 8, 16, 32]
