@@ -37,6 +37,7 @@ _RUNTIME = "commplan.runtime.calibration"  # known by name alone: planning needs
 )
 @click.option("--fresh", is_flag=True, help="Forget what an interrupted run has measured.")
 @options.overrides
+@options.as_json
 def command(
     deployments: tuple[str, ...],
     output: str | None,
@@ -45,6 +46,7 @@ def command(
     seconds: float,
     fresh: bool,
     overrides: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Measure the collectives, kernels and GEMMs that DEPLOYMENTS (presets or paths) ask about, on all their tp ranks.
 
@@ -52,7 +54,7 @@ def command(
     those of CUDA graphs: launches from the host are not in them.
     """
     if imported is not None:
-        _import(imported, deployments, output, name)
+        _import(imported, deployments, output, name, as_json)
         return
     if not deployments or output is None:
         raise click.UsageError(
@@ -62,6 +64,7 @@ def command(
     from ..calibration.result import calibration_of, dump
     from ..spec.loader import load_setup
     from ..yaml_file import write_text_atomically
+    from .output import print_json
 
     setups = [load_setup(deployment, overrides) for deployment in deployments]
     check_measurable(setups)
@@ -80,16 +83,20 @@ def command(
     write_text_atomically(output, dump(calibration))
     partial.unlink(missing_ok=True)
     tables = len(calibration.tables) + len(calibration.kernels) + len(calibration.gemms)
+    if as_json:
+        print_json({"calibration_file": output, "tables": tables, "points": len(points)})
+        return
     click.echo(f"{len(points)} points in {tables} tables, written to {output}.")
     click.echo(f"Name it in a hardware file: calibrations: [{{file: {output}}}]")
 
 
-def _import(source: str, deployments: tuple[str, ...], output: str | None, name: str | None) -> None:
+def _import(source: str, deployments: tuple[str, ...], output: str | None, name: str | None, as_json: bool) -> None:
     """Write the tables of an installed package as a calibration file."""
     from ..calibration.aiconfigurator import import_system
     from ..calibration.result import dump
     from ..errors import InputError
     from ..yaml_file import write_text_atomically
+    from .output import print_json
 
     kind, _, system = source.partition(":")
     if kind != "aiconfigurator" or not system:
@@ -102,6 +109,18 @@ def _import(source: str, deployments: tuple[str, ...], output: str | None, name:
     calibration = found.calibration.model_copy(update={"name": name} if name else {})
     target = output or f"{calibration.name}.yaml"
     write_text_atomically(target, dump(calibration))
+    if as_json:
+        print_json(
+            {
+                "calibration_file": target,
+                "library": calibration.library,
+                "tables": len(calibration.tables),
+                "points": found.points,
+                "left_out": found.left_out,
+                "smoothed": found.reordered,
+            }
+        )
+        return
     size = f"{found.points} points in {len(calibration.tables)} tables"
     click.echo(f"{calibration.library} of {system}: {size}, written to {target}.")
     if found.left_out:

@@ -230,4 +230,4 @@ def test_an_impl_without_table_or_formula_is_not_comparable(tmp_path):
     op = "{op: all_gather, impl: custom_one_shot, dtype: bf16, group_size: 8, message_bytes: 1024}"
     found = latency(tmp_path, "qwen2.5-72b-h100-tp4", op)
     assert found["verdict"] == "not comparable"
-    assert "neither a table nor a formula" in found["reason"]
+    assert "no table has all_gather by custom_one_shot" in found["reason"]
