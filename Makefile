@@ -94,7 +94,7 @@ $(RUNTIME): $(PLANNER)
 
 $(EVERYTHING): $(RUNTIME)
 	@echo "Installing what tests need"
-	$(PIP) --no-build-isolation --editable '.[runtime,test]'
+	$(PIP) --no-build-isolation --editable '.[runtime,report,test]'
 	@touch $@
 
 # ---- Ascend ----------------------------------------------------------------------------------------------------------
