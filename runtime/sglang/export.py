@@ -127,8 +127,11 @@ def _input_scattered(place: Place) -> str:
 
 
 def _attention_dp(place: Place) -> str:
-    after = {"attn_in": "all_gather", "mlp_in": "all_gather", "attn_out": "reduce_scatter", "mlp_out": "reduce_scatter"}
-    return after.get(place.boundary, _plain(place))
+    if place.boundary == "embed_out":
+        return "all_reduce"
+    if place.boundary == "attn_in" and place.layer == 0:
+        return "none"
+    return "reduce_scatter" if place.boundary in ("attn_out", "mlp_out") else "all_gather"
 
 
 def _ordinary_tp(file: StrategyFile) -> bool:

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +138,12 @@ def tail(log: Path, lines: int = 40) -> str:
 
 
 def refused(
-    model: Path, folder: Path, strategy: Path, arguments: Sequence[str] = (), timeout_s: float = 240
+    model: Path,
+    folder: Path,
+    strategy: Path,
+    arguments: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+    timeout_s: float = 420,
 ) -> tuple[int, str]:
     """Exit code and output of a server that should not start; fails if anything of it is left running."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,13 +152,14 @@ def refused(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
-        env=environment(strategy),
+        env=environment(strategy) | dict(variables or {}),
         cwd=folder,
         start_new_session=True,
     )
     try:
         output, _ = process.communicate(timeout=timeout_s)
-        assert members(process.pid) == [], "processes of the server are left"
+        # Those that the server itself has told to end get a moment.
+        assert wait_until(lambda: not members(process.pid), 10), "processes of the server are left"
     finally:
         end(process)
     return process.returncode, output.decode(errors="replace")
