@@ -90,9 +90,7 @@ def _measured(setup: Setup, found: list[Contest], rounds: int, force: bool) -> l
     """By contest, plan and boundary: the slowest rank's samples, round by round."""
     boundaries = import_module("commplan.runtime.calibration.boundaries")
     run_ranks = import_module("commplan.runtime.launch").run_ranks
-    m = setup.model
-    latents = (m.q_lora_rank, (m.kv_lora_rank or 0) + (m.qk_rope_head_dim or 0)) if m.q_lora_rank else ()
-    cases = [boundaries.Case(c.mode, c.tokens, c.files, latents) for c in found]
+    cases = [boundaries.Case(c.mode, c.tokens, c.files, setup.model.latent_widths) for c in found]
     prints = [c.calibration.fingerprint for c in setup.calibrations if c.calibration.fingerprint]
     ranks = setup.parallelism.tp
     click.echo(f"Measuring {len(cases)} token counts on {ranks} ranks over {setup.hardware.backend}", err=True)

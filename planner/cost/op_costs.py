@@ -220,8 +220,10 @@ class OpCosts:
         rows = "shard" if op.name == "latent_all_gather" else consumed
         normed = model.q_lora_rank + model.kv_lora_rank + (model.index_head_dim or 0)
         norm = self._setup.executor.kernels_of("norm", self._backend)
+        fused = self._setup.executor.latent_projections == "one_gemm"
+        widths = (model.latent_width,) if fused else model.latent_widths
         return [
-            Term("latent_gemm", "q_a and kv_a", rows, self._hidden, Gemm(model.latent_width)),
+            *(Term("latent_gemm", "q_a and kv_a", rows, self._hidden, Gemm(width)) for width in widths),
             self._kernels("norm", norm * 2, consumed, width=normed // 2),  # two norms, of q and of kv
         ]
 

@@ -115,6 +115,7 @@ class Executor(Spec):
     ops: dict[str, OpCapability]
     absent: dict[str, Text] = Field(default_factory=dict)  # ops that are not listed, and why
     refusals: tuple[Refusal, ...] = ()
+    latent_projections: Literal["one_gemm", "one_by_one"]  # q_a and kv_a (and what an indexer reads): fused, or apart
     gathers_only_logit_rows: bool  # head_in gathers the rows that need logits, not all T
     kernels: KernelTables
 

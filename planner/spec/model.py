@@ -105,14 +105,19 @@ class Model(Spec):
         return self.num_experts is not None
 
     @property
-    def latent_width(self) -> int:
-        """Columns that q_a/kv_a (and V3.2's indexer wk, weights_proj) make of a hidden row; 0 without q_lora_rank."""
+    def latent_widths(self) -> tuple[int, ...]:
+        """Columns of the projections that make latents: q_a, kv_a, V3.2's wk and weights_proj; none without q_a."""
         if self.q_lora_rank is None or self.kv_lora_rank is None or self.qk_rope_head_dim is None:
-            return 0
-        width = self.q_lora_rank + self.kv_lora_rank + self.qk_rope_head_dim
+            return ()
+        widths = [self.q_lora_rank, self.kv_lora_rank + self.qk_rope_head_dim]
         if self.index_head_dim is not None and self.index_n_heads is not None:
-            width += self.index_head_dim + self.index_n_heads
-        return width
+            widths += [self.index_head_dim, self.index_n_heads]
+        return tuple(widths)
+
+    @property
+    def latent_width(self) -> int:
+        """Columns of a row's latents, side by side; 0 without q_lora_rank."""
+        return sum(self.latent_widths)
 
     def mlp_kind(self, layer: int) -> MlpKind:
         """`moe` or `dense`."""

@@ -69,7 +69,8 @@ def measure_plans(
             for _ in range(rounds):
                 for name, calls in bench.calls.items():
                     for key, call in calls.items():
-                        by_plan[name].setdefault(key, []).append(median(timer.samples(call, samples)))
+                        bare = key[0] == "mlp_in" or (key[0] == "attn_in" and not case.latent_widths)
+                        by_plan[name].setdefault(key, []).append(median(timer.samples(call, samples, spaced=bare)))
             found.append(by_plan)
     return {"cases": found, "machine": mine}
 

@@ -51,7 +51,8 @@ def measure_rank(
                     break
                 if groups.get(point.group_size) is None and point.kind == "collective":
                     continue
-                found = timer.samples(call_of(point, backend, groups, device), _SAMPLES)
+                call = call_of(point, backend, groups, device)
+                found = timer.samples(call, _SAMPLES, spaced=point.kind == "collective")
                 samples[key_of(point)] += found
                 if report is not None:
                     report.done(number, index, len(wanted), point, found)

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ..backends import Backend
+from ..collectives.rows import pad_rows
 from ..groups import Group
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -95,11 +96,13 @@ def _kernel(point: Point, backend: Backend, groups: dict[int, Group], device: to
             values, scales = values.repeat(copies, 1), scales.repeat(copies, 1)
             return lambda: backend.dequantize_sum(values, scales, copies, dtype)
         return lambda: backend.quantize(backend.dequantize_sum(values, scales, copies, dtype))
-    other = torch.randn_like(x) * 1e-6
+    other, short = torch.randn_like(x) * 1e-6, x[: max(1, point.rows - 1)]
+    if point.name == "copy" and point.rows == 1:
+        return x.clone
     steps: dict[str, Callable[[], Any]] = {
         "quantize": lambda: backend.quantize(x),
         "fold_residual": lambda: x.add_(other),
-        "copy": x.clone,
+        "copy": lambda: pad_rows(short, point.rows),
         "zero_fill": lambda: torch.zeros_like(x),
     }
     return steps[point.name]

@@ -10,9 +10,14 @@ from torch import Tensor
 def pad_rows(x_RH: Tensor, rows: int) -> Tensor:
     """[R, H] to [rows, H] with zero rows at the end; as it is where R == rows."""
     missing = rows - x_RH.shape[0]
-    if not torch.compiler.is_compiling() and missing == 0:
+    if torch.compiler.is_compiling():
+        return F.pad(x_RH, (0, 0, 0, missing))
+    if missing == 0:
         return x_RH
-    return F.pad(x_RH, (0, 0, 0, missing))
+    out = x_RH.new_empty(rows, *x_RH.shape[1:])  # F.pad would fill all of it with zeros first
+    out[: x_RH.shape[0]] = x_RH
+    out[x_RH.shape[0] :] = 0
+    return out
 
 
 def slice_rows(x_RH: Tensor, start: int, rows: int) -> Tensor:

@@ -90,7 +90,11 @@ class Prices:
         """q_a and kv_a on the shard or on what attention consumes; the norms of q and kv always on the latter."""
         model, consumed = self.model, self.rows(move.after.hidden)
         rows = self.shard if move.name == "latent_all_gather" else consumed
-        yield self.device.gemm(rows, model.hidden_size, model.latent_width).total_us
+        widths = [model.q_lora_rank or 0, (model.kv_lora_rank or 0) + (model.qk_rope_head_dim or 0)]
+        if model.index_head_dim:
+            widths += [model.index_head_dim, model.index_n_heads or 0]
+        for width in widths if self.setup.executor.latent_projections == "one_by_one" else [sum(widths)]:
+            yield self.device.gemm(rows, model.hidden_size, width).total_us
         for width in (model.q_lora_rank or 0, (model.kv_lora_rank or 0) + (model.index_head_dim or 0)):
             yield self._listed("norm", self.backend, consumed, width=width)
 
