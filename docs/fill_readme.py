@@ -1,5 +1,7 @@
 """Fills README.md with what its commands really print: the blocks that start with `$ commplan`.
 
+In docs/accuracy.md it fills what stands between `<!-- commplan ... -->` and `<!-- end -->`.
+
 python docs/fill_readme.py            # rewrites the outputs
 python docs/fill_readme.py --check    # exits 1 if one differs
 """
@@ -14,6 +16,8 @@ from pathlib import Path
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
+ACCURACY = Path(__file__).parent / "accuracy.md"
+TABLE = re.compile(r"<!-- commplan (.*?) -->\n.*?<!-- end -->", re.DOTALL)
 # Blocks that need what a planner alone has not: they are filled in by hand, from a real run.
 BY_HAND = ("commplan check", "commplan run")
 
@@ -24,15 +28,15 @@ def filled(block: str, folder: str) -> str:
     for line in block.splitlines():
         if not line.startswith("$ "):
             continue
-        done = subprocess.run(
-            [sys.executable, "-m", "commplan.planner.cli", *line.split()[2:]],
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            check=False,
-        )
-        lines += [line, *(done.stdout or done.stderr).rstrip("\n").splitlines()]
+        lines += [line, *printed(line.split()[2:], folder).splitlines()]
     return "\n".join(lines) + "\n"
+
+
+def printed(arguments: list[str], folder: str) -> str:
+    """What `commplan ARGUMENTS` prints in a folder, without the last line break."""
+    command = [sys.executable, "-m", "commplan.planner.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    return (done.stdout or done.stderr).rstrip("\n")
 
 
 def filled_readme(text: str) -> str:
@@ -48,13 +52,24 @@ def filled_readme(text: str) -> str:
         )
 
 
+def filled_accuracy(text: str) -> str:
+    """docs/accuracy.md with every table filled."""
+    with tempfile.TemporaryDirectory() as folder:
+        return TABLE.sub(
+            lambda match: f"<!-- commplan {match[1]} -->\n{printed(match[1].split(), folder)}\n<!-- end -->", text
+        )
+
+
 def main() -> None:
-    """Fill or check the README beside this folder."""
-    text = README.read_text(encoding="utf-8")
-    new = filled_readme(text)
-    if "--check" in sys.argv:
-        sys.exit(new != text)
-    README.write_text(new, encoding="utf-8")
+    """Fill or check the README beside this folder, and docs/accuracy.md."""
+    wrong = False
+    for path, fill in ((README, filled_readme), (ACCURACY, filled_accuracy)):
+        text = path.read_text(encoding="utf-8")
+        new = fill(text)
+        wrong |= new != text
+        if "--check" not in sys.argv:
+            path.write_text(new, encoding="utf-8")
+    sys.exit("--check" in sys.argv and wrong)
 
 
 if __name__ == "__main__":

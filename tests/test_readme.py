@@ -8,14 +8,23 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def test_every_session_in_the_readme_is_real():
+def fill_readme():
     spec = importlib.util.spec_from_file_location("fill_readme", ROOT / "docs" / "fill_readme.py")
     assert spec is not None
     assert spec.loader is not None
-    fill_readme = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fill_readme)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_session_in_the_readme_is_real():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert fill_readme.filled_readme(text) == text, "run: python docs/fill_readme.py"
+    assert fill_readme().filled_readme(text) == text, "run: python docs/fill_readme.py"
+
+
+def test_every_table_of_the_accuracy_page_is_what_its_command_prints():
+    text = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    assert fill_readme().filled_accuracy(text) == text, "run: python docs/fill_readme.py"
 
 
 def test_the_strategy_file_in_the_readme_is_the_golden_one():

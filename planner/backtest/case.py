@@ -178,6 +178,19 @@ def shipped_cases() -> list[Path]:
     return sorted(Path(str(entry)) for entry in root.iterdir() if entry.name.endswith(".yaml"))
 
 
+def find_case(name: str) -> Path:
+    """The file of a case: a path, or the name of one that ships."""
+    path = Path(name)
+    if not path.exists() and "/" not in name:
+        shipped = {case.stem: case for case in shipped_cases()}
+        if name in shipped:
+            return shipped[name]
+        if not name.endswith((".yaml", ".yml", ".json")):
+            hint = did_you_mean(name, shipped) if name else "name a file"
+            raise InputError(f"neither a file nor a case that ships; {hint}", file=name or None)
+    return path
+
+
 def read_case(path: str | Path) -> Case:
     """A case from its file; raises InputError naming file, field, value and what is accepted."""
     data = read_mapping(path)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from ..backtest.case import Case
     from ..backtest.run import Outcome
+    from ..held_out import HeldOut
 
 
 @click.command("backtest", short_help="Compare predictions with published measurements.")
@@ -23,17 +24,18 @@ if TYPE_CHECKING:
 def command(cases: tuple[str, ...], tables: bool, markdown: bool, as_json: bool) -> None:
     """Compare predictions with published measurements.
 
-    Each of CASES is a case file; without any, the cases that come with commplan are run. A prediction outside the
-    tolerance of its case is a finding, not an error: the exit code stays 0. With --tables, CASES are calibrations.
+    Each of CASES is a file, or the name of a case that comes with commplan; without any, all of those are run. A
+    prediction outside the tolerance of its case is a finding, not an error: the exit code stays 0. With --tables,
+    CASES are calibrations.
     """
     if tables:
         _tables(cases, markdown, as_json)
         return
-    from ..backtest.case import read_case, shipped_cases
+    from ..backtest.case import find_case, read_case, shipped_cases
     from ..backtest.run import run_case
     from .output import print_json
 
-    paths = list(cases) or [str(path) for path in shipped_cases()]
+    paths = [str(find_case(name)) for name in cases] or [str(path) for path in shipped_cases()]
     read = [(path, read_case(path)) for path in paths]
     _check_ids(read)
     outcomes = [run_case(case, path) for path, case in read]
@@ -66,14 +68,36 @@ def _tables(names: tuple[str, ...], markdown: bool, as_json: bool) -> None:
         for row in found
     ]
     columns = ("table", "op", "impl", "type", "ranks", "points", "median", "p95", "noise", "noise from")
+    summary = [
+        _summed(name, [row for row in found if row.calibration == name])
+        for name in dict.fromkeys(r.calibration for r in found)
+    ]
+    heads = ("calibration", "tables", "median of medians", "median within 5 %", "p95 within 25 %", "noise, median")
     if markdown:
+        _markdown(heads, summary)
+        click.echo("\n<details><summary>Every table</summary>\n")
         _markdown(columns, rows)
+        click.echo("\n</details>")
     else:
         table(columns, rows, "llllrrrrrl")
-    known = [row for row in found if row.median_error is not None and row.p95_error is not None]
-    good = sum(row.median_error <= 0.05 for row in known if row.median_error is not None)
-    calm = sum(row.p95_error <= 0.25 for row in known if row.p95_error is not None)
-    click.echo(f"\n{len(known)} tables with interior points: median within 5 % in {good}, p95 within 25 % in {calm}.")
+        click.echo()
+        table(heads, summary, "lrrrrr")
+
+
+def _summed(name: str, rows: Sequence[HeldOut]) -> list[str]:
+    from statistics import median
+
+    medians = [row.median_error for row in rows if row.median_error is not None]
+    tails = [row.p95_error for row in rows if row.p95_error is not None]
+    noises = [row.noise for row in rows if row.noise is not None]
+    return [
+        name,
+        str(len(rows)),
+        _percent(median(medians) if medians else None),
+        f"{sum(e <= 0.05 for e in medians)} of {len(medians)}",
+        f"{sum(e <= 0.25 for e in tails)} of {len(tails)}",
+        _percent(median(noises) if noises else None),
+    ]
 
 
 def _percent(error: float | None) -> str:

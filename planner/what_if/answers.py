@@ -128,7 +128,7 @@ class Asker:
         fastest = min(steps, key=lambda tp: steps[tp])
         frugal = min(steps, key=lambda tp: tp * steps[tp])
         text = (
-            f"TP {fastest} has the shortest step ({steps[fastest]:,.0f} us), "
+            f"TP {fastest} has the shortest step ({steps[fastest] / 1000:,.2f} ms), "
             f"TP {frugal} the most tokens per device; weights and KV cache have to fit as well"
         )
         return Answer("Which TP size?", text, figures)
