@@ -12,6 +12,7 @@ from typing import Any
 from commplan.planner.strategy_file import StrategyFile
 
 from ..errors import RefusedError
+from .graphs import check_captured
 from .words import DEVICES
 
 Arguments = Mapping[str, Any]
@@ -116,6 +117,7 @@ def conflicts(file: StrategyFile, arguments: Arguments, environment: Mapping[str
         if value.lower() not in _OFF:
             yield RefusedError(f"{reason}; unset it", field=name, value=value)
     yield from _impls(file, arguments)
+    yield from _graphs(file, arguments)
     yield from _token_counts(file, arguments)
 
 
@@ -149,6 +151,24 @@ def _impls(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedError]:
             field="--disable-custom-all-reduce",
             value=True,
         )
+
+
+def _graphs(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedError]:
+    """`cuda_graph_config`: a mapping of phase to backend and captured sizes."""
+    phases = arguments.get("cuda_graph_config") or {}
+    backends = {phase: (phases.get(phase) or {}).get("backend", "disabled") for phase in ("prefill", "decode")}
+    if backends["prefill"] != "disabled":
+        yield RefusedError(
+            "a prefill graph pads batches to token counts that the plan may give other ops; never run under a plan: "
+            "add --disable-prefill-cuda-graph",
+            field="--cuda-graph-backend-prefill",
+            value=backends["prefill"],
+        )
+    if backends["decode"] != "disabled":
+        try:
+            check_captured(file, phases["decode"].get("bs") or ())
+        except RefusedError as error:
+            yield error
 
 
 def _token_counts(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedError]:

@@ -1,0 +1,57 @@
+"""The nearest native switch, boundary by boundary, for plans that ship."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from commplan.planner.strategy_file import load
+from commplan.runtime.cli.export import command as export
+from commplan.runtime.cli.launch import command as launch
+from commplan.runtime.sglang.export import nearest
+
+from .fakes import strategy
+from .plans import written
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.mark.parametrize(
+    ("plan", "flag"),
+    [
+        ("deepseek-r1-h20-tp8", "--enable-attn-tp-input-scattered"),
+        ("qwen3-32b-a2-tp2", "--enable-quant-communications"),
+        ("qwen3-235b-h200-dp4", "--attn-dp-size"),
+        ("qwen3-0.6b-cpu-tp2", None),
+    ],
+)
+def test_the_nearest_switch(plan: str, flag: str | None) -> None:
+    found = nearest(load(GOLDEN / f"{plan}.yaml"))
+    flags = [words[0] for words in found.flags]
+    assert flag in flags if flag else found.switch.flags == ()
+    assert 0.5 < found.matched <= 1
+
+
+def test_what_a_switch_does_not_express_is_said_by_mode_range_boundary_and_layers(tmp_path: Path) -> None:
+    file = written(strategy(), tmp_path / "plan.yaml")
+    told = json.loads(CliRunner().invoke(export, ["sglang", str(file), "--json"]).output)
+    assert told["differences"] == [
+        {"mode": mode, "tokens": tokens, "boundary": "attn_out", "layers": [0, 1], **ops}
+        for mode, tokens in (("prefill", [17, 256]), ("decode", [3, 8]))
+        for ops in ({"planned": "reduce_scatter_all_gather", "native": "all_reduce"},)
+    ]
+    text = CliRunner().invoke(export, ["sglang", str(file)]).output
+    assert "prefill 17-256 tokens, attn_out of layers 0-1: planned reduce_scatter_all_gather, runs all_reduce" in text
+
+
+def test_launch_shows_its_command_and_dry_run_leaves_it_at_that(tmp_path: Path) -> None:
+    file = written(strategy(), tmp_path / "plan.yaml")
+    done = CliRunner().invoke(
+        launch, ["sglang", str(file), "--model-path", "org/model", "--dry-run", "--", "--port", "1"]
+    )
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(f"COMMPLAN_STRATEGY={file} ")
+    assert done.output.endswith("--max-running-requests 8 --port 1\n")
