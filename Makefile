@@ -25,7 +25,7 @@ LATE_GATHER := numerics.pin=[{boundary: attn_in, op: latent_all_gather, modes: [
 .PHONY: help demo test check fmt bench clean FORCE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEMO_FILES) $(RUNTIME) ## plan published cases, explain a choice, execute plans on two ranks
 	@echo
@@ -114,3 +114,21 @@ clean: clean-npu
 
 clean-npu:
 	rm -rf .venv-npu
+
+# ---- SGLang ----------------------------------------------------------------------------------------------------------
+
+SGLANG_READY := .venv-sglang/ready.stamp
+
+.PHONY: test-sglang clean-sglang
+
+test-sglang: $(SGLANG_READY) ## the plugin in real SGLang servers on two CPU ranks; minutes, 3.4 GB of packages
+	.venv-sglang/bin/python -m pytest tests/sglang $(PYTEST_ARGS)
+
+$(SGLANG_READY): pyproject.toml constraints/sglang.txt tests/sglang/setup.sh
+	@PYTHON=$(PYTHON) tests/sglang/setup.sh
+	@touch $@
+
+clean: clean-sglang
+
+clean-sglang:
+	rm -rf .venv-sglang
