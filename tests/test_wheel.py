@@ -58,7 +58,7 @@ def test_wheel_holds_every_source_file_and_nothing_else(wheel: Path) -> None:
         f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}"
         for package, folder in FOLDERS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and path.suffix in (".py", ".yaml", ".typed")
+        if path.is_file() and path.suffix in (".py", ".yaml", ".typed", ".css", ".js")
     }
     found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert found == expected

@@ -67,12 +67,16 @@ def command(
     found = _crossovers(sweep, points)
     answers = Asker(deployment, overrides, base, mode, count).answers()
     notes = _notes(sweep)
-    if csv_file is not None:
-        _write_csv(points, csv_file)
     if html_file is not None:
+        from ..errors import NoLegalPlanError
         from ..report.what_if import write_what_if
 
-        write_what_if(html_file, sweep, points, answers, notes)
+        try:
+            write_what_if(html_file, sweep, points, answers, notes)
+        except NoLegalPlanError as error:
+            raise error.in_file(base.file) from None
+    if csv_file is not None:
+        _write_csv(points, csv_file)
     if as_json:
         print_json(_json(points, found, answers, notes))
     else:

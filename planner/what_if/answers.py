@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from ..cost.numerics import relative_rms_error
-from ..errors import CommplanError
+from ..errors import CommplanError, NoLegalPlanError
 from ..graph import ERROR_UNIT
 from ..ops import ALGORITHMS, QUANTIZED_OPS, Op
 from ..search import Plan
@@ -42,8 +42,16 @@ class Asker:
     tokens: int
 
     def answers(self) -> list[Answer]:
-        """Every answer that this deployment has."""
-        return [answer for ask in (self._link, self._int8, self._tp) if (answer := ask()) is not None]
+        """Every answer that this deployment has; none where it has no plan of its own."""
+        found = []
+        for ask in (self._link, self._int8, self._tp):
+            try:
+                answer = ask()
+            except NoLegalPlanError:
+                continue
+            if answer is not None:
+                found.append(answer)
+        return found
 
     # ---- the link ---------------------------------------------------------------------------------------------------
 

@@ -192,3 +192,33 @@ def test_the_table_for_people_and_the_csv(tmp_path):
 def test_without_a_field_the_token_count_is_varied():
     found = answer("what-if", SMALL, "--mode", "decode")["points"]
     assert [point["tokens"] for point in found] == [1, 2, 4, 8, 16, 32]
+
+
+def test_a_deployment_without_a_plan_of_its_own_can_be_swept():
+    found = answer(
+        "what-if", R1, "--set", "limits.activation_memory_gb=0.0001", "--vary", "activation_memory_gb=0.0001,9"
+    )
+    assert [point["legal"] for point in found["points"]] == [False, True]
+
+
+def test_a_terminal_sees_progress_and_a_pipe_does_not():
+    import os
+    import pty
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "commplan.planner.cli", "what-if", SMALL, "--vary", "tokens=1..4", "--json"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while chunk := os.read(ours, 4096):
+                shown += chunk
+        except OSError:  # the other side is gone
+            pass
+        assert process.stdout is not None
+        assert process.stdout.read().startswith(b"{")
+    assert b"100%" in shown
+    quiet = subprocess.run(command, capture_output=True, check=True)
+    assert quiet.stderr == b""
