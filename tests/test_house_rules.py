@@ -58,7 +58,9 @@ NOT_OURS = re.compile(
             r"\.\./" + "shared",
             r"/home/" + r"\w+",
             "extra-" + r"index-url[= ]\s*\S*(file|http)",  # where one machine gets its packages
-            r"https?://" + r"(\d+\.\d+\.\d+\.\d+|[\w-]+(:\d+)?(?=[/\"'\s])|[\w.-]+\.(internal|local|corp|lan|svc))",
+            r"https?://"
+            + r"(?!127\.0\.0\.1|localhost)"
+            + r"(\d+\.\d+\.\d+\.\d+|[\w-]+(:\d+)?(?=[/\"'\s])|[\w.-]+\.(internal|local|corp|lan|svc))",
             r"\b(arti" + "factory|nex" + r"us)\b",
         ]
     )
@@ -102,7 +104,8 @@ def test_such_a_line_would_be_found(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["https://github.com/x", "http://www.apache.org/", "a/work/b", "their work", "pip install"]
+    "line",
+    ["https://github.com/x", "http://www.apache.org/", "http://127.0.0.1:30000/", "a/work/b", "their work"],
 )
 def test_an_ordinary_line_is_not(line: str) -> None:
     assert not NOT_OURS.search(line)

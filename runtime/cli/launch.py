@@ -8,8 +8,6 @@ import sys
 
 import click
 
-from commplan.planner.strategy_file import config_fingerprint
-
 
 @click.command(
     "launch",
@@ -45,6 +43,8 @@ def command(server: str, strategy: str, model_path: str, dry_run: bool, argument
 
 def _check_checkpoint(planned: str, model_path: str) -> None:
     """A local checkpoint is compared at once; SGLang's processes compare in any case."""
+    from commplan.planner.strategy_file import config_fingerprint
+
     from ..errors import RefusedError
     from ..fit import read_config
 

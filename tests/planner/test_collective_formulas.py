@@ -129,8 +129,8 @@ def test_fused_kernels_stop_at_the_edge_of_a_node(folder):
 
 
 def test_an_overridden_link_is_no_longer_priced_by_a_table_of_another():
-    plain = load_setup("qwen3-32b-h200-tp2")
-    slower = load_setup("qwen3-32b-h200-tp2", ("hardware.links.intra_node.bandwidth_gb_per_s=45",))
+    plain = load_setup("qwen3-235b-h200-tp8")
+    slower = load_setup("qwen3-235b-h200-tp8", ("hardware.links.intra_node.bandwidth_gb_per_s=45",))
     before, after = (
         CollectiveCosts(s).collective("all_gather", "nccl", "bf16", "tp", 64 * MEGABYTE) for s in (plain, slower)
     )

@@ -33,7 +33,7 @@ def test_h20_is_priced_by_the_tables_of_h200_and_says_so():
     ("name", "provenance"),
     [
         ("deepseek-r1-h20-tp8", "table (transferred)"),
-        ("qwen3-32b-h200-tp2", "table"),
+        ("qwen3-32b-h200-tp2", "measured"),
         ("qwen3-32b-a2-tp2", "assumed"),
         ("qwen3-0.6b-cpu-tp2", "measured"),
     ],

@@ -44,7 +44,7 @@ NO_PLAN: list[tuple[str, list[str], str, list[str]]] = [
     (L40S, ["numerics.pin=[{op: none, boundary: mlp_out, modes: [decode]}]"], "numerics.pin[0]", ["mlp_out in decode"]),
     (L40S, ["limits.activation_memory_gb=0.001"], "limits.activation_memory_gb", ["0.001 GB", "prefill"]),
     (SGLANG, [f"numerics.pin=[{SCATTER}]"], "numerics.pin[0]", ["executor sglang cannot run reduce_scatter"]),
-    ("qwen3-235b-h200-dp4", ["executor=sglang"], "modes.prefill", ["executor sglang", "not attention DP"]),
+    ("qwen3-235b-h200-dp4", ["executor=sglang"], "modes.prefill", ["executor sglang", "under attention DP"]),
 ]
 
 
