@@ -132,6 +132,12 @@ def test_a_forward_that_the_plan_has_no_range_for_is_an_error(runner: Runner) ->
         runner.serve("DECODE", 9)
 
 
+def test_a_warm_up_may_be_larger_than_any_request_and_counts_nothing(runner: Runner) -> None:
+    runner.model("DECODE", 64)
+    runner.model("TARGET_VERIFY", 4)
+    assert of_rank(runner.hooks.forwards)["forwards"] == []
+
+
 def test_rows_that_are_not_those_of_the_forward_are_an_error(runner: Runner) -> None:
     forwards = runner.hooks.forwards
     with forwards.forward("decode", 4), pytest.raises(BoundaryError, match="holds 2 rows in a forward of 4 tokens"):
