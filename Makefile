@@ -59,6 +59,7 @@ fmt: $(EVERYTHING) ## format the code and fix what ruff can fix
 
 bench: $(EVERYTHING) ## time the planner, measure the error of INT8 sums
 	$(BIN)/python benchmarks/planner/speed.py
+	$(BIN)/python benchmarks/planner/sweeps.py
 	$(BIN)/python benchmarks/planner/int8_error.py
 
 clean: ## remove .venv and everything else that make has made

@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const charts = JSON.parse(document.getElementById("charts").textContent);
+  const PAPER = 640; // width of a chart on paper, in CSS pixels
   const themed = ["ink", "muted", "faint", "line"];
 
   const colours = () => {
@@ -26,13 +27,15 @@
   const draw = (width) => {
     const palette = colours();
     charts.forEach((chart, index) => {
+      const height = Math.round(chart.height * (width && chart.height > 300 ? 0.78 : 1));
+      document.getElementById("chart-" + index).style.height = height + "px";
       const layout = painted(chart.layout, palette);
       Plotly.react("chart-" + index, painted(chart.traces, palette), {
         margin: { t: 12, r: 30, b: 44, l: 56 },
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: getComputedStyle(document.documentElement).fontFamily, size: 12, color: palette.muted },
         hoverlabel: { bgcolor: palette.card, bordercolor: palette.line, font: { color: palette.ink, size: 12 }, align: "left" },
-        showlegend: false, height: chart.height, ...(width ? { width } : { autosize: true }),
+        showlegend: false, height, ...(width ? { width } : { autosize: true }),
         ...layout, xaxis: axis(layout.xaxis, palette), yaxis: axis(layout.yaxis, palette),
       }, { displayModeBar: false, responsive: true });
     });
@@ -40,7 +43,7 @@
 
   draw();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
-  matchMedia("print").addEventListener("change", (event) => draw(event.matches ? 660 : undefined));
-  addEventListener("beforeprint", () => draw(660));
+  matchMedia("print").addEventListener("change", (event) => draw(event.matches ? PAPER : undefined));
+  addEventListener("beforeprint", () => draw(PAPER));
   addEventListener("afterprint", () => draw());
 })();
