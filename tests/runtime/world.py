@@ -31,19 +31,30 @@ class RankWorld:
     def __init__(self, size: int) -> None:
         self.size = size
         key = secrets.token_bytes(16)
-        with Listener(("127.0.0.1", 0), authkey=key) as listener:
+        with Listener(("127.0.0.1", 0), backlog=size, authkey=key) as listener:
             self._thread = threading.Thread(target=self._spawn, args=(listener.address, key), daemon=True)
             self._thread.start()
             joined = [listener.accept() for _ in range(size)]
-        by_rank: dict[int, Connection] = {connection.recv(): connection for connection in joined}
+        by_rank: dict[int | str, Connection] = {connection.recv(): connection for connection in joined}
+        if set(by_rank) != set(range(size)):
+            raise WorldError("; ".join(text for text in by_rank if isinstance(text, str)))
         self._ranks = [by_rank[rank] for rank in range(size)]
         self.broken = False
 
-    def _spawn(self, address: object, key: bytes) -> None:
+    def _spawn(self, address: Any, key: bytes) -> None:
         try:
             run_ranks(_serve, self.size, address, key, timeout_s=_LIFETIME_S)
         except BoundaryError as error:
-            self._end = error
+            self._tell_failed_start(address, key, str(error))
+
+    def _tell_failed_start(self, address: Any, key: bytes, text: str) -> None:
+        """Whoever still waits for ranks to join hears why they never will."""
+        for _ in range(self.size):
+            try:
+                with Client(address, authkey=key) as connection:
+                    connection.send(text)
+            except OSError:
+                return  # all had joined: nobody waits
 
     def run(self, function: Callable[..., Any], *args: Any, timeout_s: float = 300.0) -> list[Any]:
         """What `function(*args)` returns on each rank; raises WorldError if it fails on any, and ends the world."""
