@@ -35,6 +35,11 @@ class Breakdown:
         """Time of all collectives."""
         return self.parts["communication"]
 
+    @property
+    def extrapolated(self) -> bool:
+        """True where a collective lies beyond the ends of its table."""
+        return any(is_extrapolated(source) for source in self.sources)
+
     def provenance_of(self, *parts: str) -> str:
         """The weakest provenance among some parts: what their sum rests on."""
         return weakest({self.provenances[part] for part in parts if part in self.provenances})
@@ -57,6 +62,11 @@ def breakdown(planner: ModePlanner, plan: Plan, tokens: int) -> Breakdown:
         activation_bytes=peak_activation_bytes(planner, plan, tokens),
         numerics=NUMERICS_CLASSES[plan.numerics_rank],
     )
+
+
+def is_extrapolated(source: str) -> bool:
+    """True for the source of a time that a table gives beyond its ends."""
+    return "extrapolated" in source
 
 
 def peak_activation_bytes(planner: ModePlanner, plan: Plan, tokens: int) -> int:

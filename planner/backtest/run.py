@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
+from ..breakdown import is_extrapolated
 from ..cost.estimate import weakest
 from ..errors import InputError, did_you_mean
 from ..planning import ModePlanner
@@ -29,6 +30,11 @@ class Outcome:
     reason: str
     provenance: str | None
     sources: tuple[str, ...]
+
+    @property
+    def extrapolated(self) -> bool:
+        """True where a collective lies beyond the ends of its table."""
+        return any(is_extrapolated(source) for source in self.sources)
 
     @cached_property
     def error(self) -> float | None:

@@ -130,6 +130,7 @@ def _json(outcome: Outcome) -> dict[str, object]:
         "verdict": outcome.verdict,
         "reason": outcome.reason or None,
         "provenance": outcome.provenance,
+        "extrapolated": outcome.extrapolated,
         "sources": list(outcome.sources),
     }
 
@@ -153,7 +154,7 @@ def _cells(outcome: Outcome) -> list[str]:
         "-" if outcome.error is None else f"{outcome.error:+.1%}",
         f"{number(case.low)} to {number(case.high)}",
         outcome.verdict,
-        outcome.provenance or "-",
+        (outcome.provenance or "-") + (", extrapolated" if outcome.extrapolated else ""),
     ]
 
 

@@ -185,6 +185,7 @@ def _plan_json(point: Point, name: str) -> dict[str, object]:
         "activation_bytes": parts.activation_bytes,
         "numerics": parts.numerics,
         "provenance": parts.provenance_of("communication"),
+        "extrapolated": parts.extrapolated,
     }
 
 
@@ -280,6 +281,11 @@ def _print_points(points: Sequence[Point]) -> None:
             ]
         )
     table(columns, rows, "r" * (len(columns) - 1) + "l")
+    beyond = sum(found.plans["plan"].parts.extrapolated for found in legal)
+    if beyond:
+        click.echo(
+            f"  {beyond} of {len(points)} points ask a table beyond its ends: their wire times are extrapolated."
+        )
     absent = {n: why for found in legal for n, why in found.refused.items() if n not in uniform}
     for name, why in absent.items():
         click.echo(f"  {name} has no place at any point: {one_line(short_reason(name, why))}")

@@ -72,9 +72,10 @@ def _hover(name: str, found: Evaluation) -> str:
         return ""
     parts = found.plans[name].parts
     share = parts.communication_us / parts.step_us
+    wire = parts.provenance_of("communication") + (", extrapolated" if parts.extrapolated else "")
     return (
         f"{milliseconds(parts.step_us)}, {share:.0%} communication, {parts.numerics}; "
-        f"wire times: {parts.provenance_of('communication')}, compute: {parts.provenance_of('compute')}"
+        f"wire times: {wire}, compute: {parts.provenance_of('compute')}"
     )
 
 

@@ -22,7 +22,8 @@ NOTE = "tables are scaled by the formula's ratio of the varied link to the machi
 
 def with_scaled_tables(varied: Setup, own: Setup) -> Setup:
     """`varied` with the tables of `own`, scaled from its link to the varied one."""
-    if _figures(varied.hardware.links) == _figures(own.hardware.links):
+    # Tables are of groups inside a node; what lies between nodes is always priced by its formula.
+    if _figures(varied.hardware.links.intra_node) == _figures(own.hardware.links.intra_node):
         return replace(varied, calibrations=own.calibrations)
     p = varied.parallelism
     groups = {placement(group, p, varied.hardware).per_node for group in ("tp", "attn_tp", "attn_dp")}

@@ -231,3 +231,9 @@ def test_an_impl_without_table_or_formula_is_not_comparable(tmp_path):
     found = latency(tmp_path, "qwen2.5-72b-h100-tp4", op)
     assert found["verdict"] == "not comparable"
     assert "no table has all_gather by custom_one_shot" in found["reason"]
+
+
+@pytest.mark.parametrize(("size", "beyond"), [(8192, False), (2048, True), (29360128, False), (2**30, True)])
+def test_a_size_beyond_the_ends_of_a_table_is_marked(tmp_path, size, beyond):
+    op = f"{{op: all_gather, impl: hccl, dtype: bf16, group_size: 8, message_bytes: {size}}}"
+    assert latency(tmp_path, "deepseek-v3-a3-tp16", op)["extrapolated"] == beyond
