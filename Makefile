@@ -50,17 +50,19 @@ test: check ## run the checks, then all tests
 check: $(EVERYTHING) ## lint, formatting, types, who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy planner
+	@mkdir -p build/types/commplan && ln -sfn ../../../planner ../../../runtime build/types/commplan/
+	$(BIN)/mypy -p commplan.planner -p commplan.runtime
 	$(BIN)/lint-imports --no-logo
 
 fmt: $(EVERYTHING) ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(EVERYTHING) ## time the planner, measure the error of INT8 sums
+bench: $(EVERYTHING) ## time planner and executor, measure the error of INT8 sums
 	$(BIN)/python benchmarks/planner/speed.py
 	$(BIN)/python benchmarks/planner/sweeps.py
 	$(BIN)/python benchmarks/planner/int8_error.py
+	$(BIN)/python benchmarks/runtime/overhead.py
 
 clean: ## remove .venv and everything else that make has made
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

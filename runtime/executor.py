@@ -27,6 +27,7 @@ from .program import Program, build_programs
 from .sizes import Sizes, rows_into, sizes_of
 from .stream import Stream
 
+_is_compiling = torch.compiler.is_compiling  # at every boundary: a lookup less
 _UNPLANNED = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
 
 
@@ -242,7 +243,7 @@ class Executor:
 
     def at(self, place: Place, count: Count, rows: int) -> None:
         """Note that an op is about to run."""
-        if torch.compiler.is_compiling():
+        if _is_compiling():
             return
         self._place = place
         count.calls += 1
@@ -331,8 +332,8 @@ def _rows_of_mlp(mlp: nn.Module) -> Callable[[Tensor], Tensor]:
     """An MLP on rows [R, H]; some blocks insist on [1, R, H]."""
 
     def run(rows: Tensor) -> Tensor:
-        out = mlp(rows.unsqueeze(0))
-        out = out[0] if isinstance(out, tuple) else out
+        found = mlp(rows.unsqueeze(0))
+        out: Tensor = found[0] if isinstance(found, tuple) else found
         return out.reshape(rows.shape[0], -1)
 
     return run
