@@ -131,7 +131,7 @@ def cut_kv_heads(
         projection.weight = nn.Parameter(projection.weight[rows].clone(), requires_grad=False)
         if projection.bias is not None:
             projection.bias = nn.Parameter(projection.bias[rows].clone(), requires_grad=False)
-    attention.num_key_value_groups = heads // ranks
+    attention.num_key_value_groups = heads // ranks  # type: ignore[assignment]
 
 
 def keep_bias_once(projection: nn.Module, rank: int) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from commplan.planner.strategy_file import DP_LOCAL, State, StrategyFile
 
+from ..agreement import together
 from ..backends import load_backend
 from ..collectives import BoundIn, BoundOut
 from ..errors import RefusedError
@@ -53,13 +54,14 @@ def measure_plans(
     """
     first = next(iter(cases[0].plans.values()))
     ranks = meet(120.0)
-    backend = load_backend(first.hardware.backend)
-    device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
+    with together(ranks.exchange):
+        backend = load_backend(first.hardware.backend)
+        device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
+        mine = machine(backend.name, device, ranks.size)
+        if not force:
+            _check_machine(mine, fingerprints)
     ranks.join(backend.name, device, 300.0)
     groups = make_groups(first.parallelism, 300.0)
-    mine = machine(backend.name, device, groups.tp.size)
-    if not force:
-        _check_machine(mine, fingerprints)
     timer = Timer(device, groups.control)
     found = []
     with no_gradients():
@@ -104,7 +106,8 @@ class _Bench:
             self.calls[name] = self._of_program(executor, programs[case.mode][0])
 
     def _rows(self, rows: int, width: int) -> Tensor:
-        return torch.randn(rows, width, dtype=self._dtype, device=self._device) / width**0.5
+        normal = torch.randn(rows, width, dtype=self._dtype, device=self._device)
+        return normal.div_(width**0.5)
 
     def _of_program(self, executor: Executor, program: Program) -> dict[Key, Callable[[], Any]]:
         bound: list[BoundIn | BoundOut] = [program.embed_out]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..agreement import together
 from ..backends import load_backend
 from ..groups import Group, control_group
 from ..rendezvous import meet
@@ -33,8 +34,9 @@ def measure_rank(
     interrupted run, whose points the first round leaves out. Rank 0 appends its samples to the file `partial`.
     """
     ranks = meet(120.0)
-    backend = load_backend(backend_name)
-    device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
+    with together(ranks.exchange):
+        backend = load_backend(backend_name)
+        device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
     ranks.join(backend.name, device, 300.0)
     control = control_group(300.0)
     todo = [Point(*values) for values in points]

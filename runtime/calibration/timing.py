@@ -78,7 +78,8 @@ class Timer:
         return graph
 
     def _replayed(self, graph: torch.cuda.CUDAGraph, repeats: int) -> float:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event
+        start, end = event(enable_timing=True), event(enable_timing=True)
         graph.replay()  # brings the ranks in step
         start.record()
         graph.replay()

@@ -197,7 +197,8 @@ class SchedulerHooks:
         for variant, path in stage.plan.paths.items():
             run = getattr(path.output.sum_impl, "run", None)
             ours = isinstance(run, PlannedSum) and run.forwards is self.forwards
-            if variant.name != "ORDINARY" or not ours or (run.layer, run.boundary) != (layer, boundary):
+            here = isinstance(run, PlannedSum) and (run.layer, run.boundary) == (layer, boundary)
+            if variant.name != "ORDINARY" or not ours or not here:
                 raise RefusedError(
                     f"layer {layer} {boundary} does not run the planned op on {variant.name} batches", field="layers"
                 )

@@ -20,7 +20,7 @@ NONE, SLICE, FUSED = Op("none"), Op("slice"), Op("fused")
 
 
 class Streams(NamedTuple):
-    """Rows that a rank holds of the hidden and of the residual stream; `spanned`: the op before does this one's work."""
+    """Rows that a rank holds of both streams; `spanned`: the op before does this one's work."""
 
     hidden: int
     residual: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from functools import cache
 from typing import Any, NamedTuple
@@ -83,7 +84,7 @@ def largest_error(executor: Executor, checkpoint: str, case: Case, steps: int) -
     if logits.shape != wanted.shape:
         return float("inf")
     error = (logits - wanted).abs().max().item() if batch else 0.0
-    return error if error == error else float("inf")
+    return float("inf") if math.isnan(error) else error
 
 
 def failures(checkpoint: str, plans: list[Named], bound: float) -> list[str]:

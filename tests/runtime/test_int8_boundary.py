@@ -1,7 +1,7 @@
 """One INT8 sum: its error against float64, element by element and in the mean, and what is not a number.
 
-Per token symmetric: scale_r = max|row| / 127 on rank r, so an element is off by at most the sum of scale_r / 2. Two-shot
-quantises the sum once more, with the scale of the summed row.
+Per token symmetric: scale_r = max|row| / 127 on rank r, so an element is off by at most the sum of scale_r / 2.
+Two-shot quantises the sum once more, with the scale of the summed row.
 """
 
 from __future__ import annotations
