@@ -35,7 +35,8 @@ def cost_chart(study: Study, mode: str, tokens: int) -> Chart:
         "barmode": "stack",
         "bargap": 0.42,
         "xaxis": axis("ms of a step that the choice of communication changes", range=[0, widest * 1.2], zeroline=False),
-        "yaxis": {"showgrid": False, "ticks": "", "automargin": True},
+        "yaxis": {"showgrid": False, "ticks": ""},
+        "margin": {"t": 12, "r": 30, "b": 48, "l": 18 + 7 * max(map(len, names))},
         "annotations": [
             {
                 "x": sum(found.plans[n].parts.parts[p] for p in parts) / 1000,

@@ -14,6 +14,7 @@ from .study import Range, Study
 
 _GAP = None  # an empty column between ranges
 _MOST_LABELLED = 41  # columns up to which each is named
+_MOST_LEVEL = 11  # columns up to which their names fit side by side
 
 
 def decision_chart(study: Study) -> Chart:
@@ -51,7 +52,7 @@ def decision_chart(study: Study) -> Chart:
         "xaxis": {
             "tickvals": [i for i, column in enumerate(columns) if column] if few else [],
             "ticktext": [column[2] for column in columns if column] if few else [],
-            "tickangle": 0 if len(columns) <= 11 else -60,
+            "tickangle": 0 if len(columns) <= _MOST_LEVEL else -60,
             "range": [-0.6, len(columns) - 1.4],
             "showgrid": False,
             "ticks": "",
@@ -66,7 +67,7 @@ def decision_chart(study: Study) -> Chart:
             "ticks": "",
         },
         "annotations": heads,
-        "margin": {"t": 64, "b": 24, "l": 78, "r": 12},
+        "margin": {"t": 64, "b": 30 if len(columns) <= _MOST_LEVEL else 56, "l": 78, "r": 12},
     }
     about = (
         "Each group of columns is a token range of a mode; its columns are attn_in, attn_out, mlp_in, mlp_out. An "

@@ -20,7 +20,7 @@
 
   const axis = (given, palette) => ({
     gridcolor: palette.line, linecolor: palette.line, tickcolor: palette.line, zerolinecolor: palette.line,
-    automargin: true, ticks: "outside", ticklen: 4, fixedrange: true, ...given,
+    ticks: "outside", ticklen: 4, fixedrange: true, ...given,
     title: { font: { size: 12, color: palette.muted }, ...(given || {}).title },
   });
 
@@ -31,7 +31,7 @@
       document.getElementById("chart-" + index).style.height = height + "px";
       const layout = painted(chart.layout, palette);
       Plotly.react("chart-" + index, painted(chart.traces, palette), {
-        margin: { t: 12, r: 30, b: 44, l: 56 },
+        margin: { t: 12, r: 30, b: 48, l: 66 },
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: getComputedStyle(document.documentElement).fontFamily, size: 12, color: palette.muted },
         hoverlabel: { bgcolor: palette.card, bordercolor: palette.line, font: { color: palette.ink, size: 12 }, align: "left" },

@@ -43,6 +43,15 @@ def swept(folder) -> Path:
     return page
 
 
+@pytest.fixture(scope="module")
+def long_names(folder) -> Path:
+    """The page of 94 layers, with the names of every strategy at its axes."""
+    file = folder / "long.yaml"
+    assert run("plan", "qwen3-235b-h200-tp8", "-o", file).code == 0
+    assert run("report", file).code == 0
+    return file.with_suffix(".html")
+
+
 def charts(page: Path) -> list[dict[str, Any]]:
     text = page.read_text()
     found = re.search(r'<script type="application/json" id="charts">(.*?)</script>', text, re.DOTALL)
@@ -142,8 +151,8 @@ def test_names_cannot_leave_their_place():
 
 
 @pytest.mark.slow
-def test_a_browser_draws_every_chart_and_has_nothing_to_say(planned, swept):
-    for page in (planned, swept):
+def test_a_browser_draws_every_chart_and_has_nothing_to_say(planned, swept, long_names):
+    for page in (planned, swept, long_names):
         seen = opened(page, "--dump-dom")
         assert seen.console == []
         drawn = re.findall(r'<div class="chart js-plotly-plot"', seen.dom)
