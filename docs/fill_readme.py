@@ -19,7 +19,7 @@ BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 ACCURACY = Path(__file__).parent / "accuracy.md"
 TABLE = re.compile(r"<!-- commplan (.*?) -->\n.*?<!-- end -->", re.DOTALL)
 # Blocks that need what a planner alone has not: they are filled in by hand, from a real run.
-BY_HAND = ("commplan check", "commplan run")
+BY_HAND = ("commplan check", "commplan run", "commplan launch")
 
 
 def filled(block: str, folder: str) -> str:

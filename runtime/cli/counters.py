@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -66,7 +67,7 @@ def _ask(url: str, timeout_s: float) -> dict[str, Any]:
 
 
 def _print(told: dict[str, Any], wrong: list[list[str]]) -> None:
-    click.secho(f"plan {told['plan']}, {told['file']}", bold=True)
+    click.secho(f"plan {told['plan']} ({os.path.basename(told['file'])})", bold=True)
     for number, (rank, found) in enumerate(zip(told["ranks"], wrong, strict=True)):
         click.echo(f"rank {number}")
         for forwards in rank["forwards"]:

@@ -32,13 +32,19 @@ def command(server: str, strategy: str, model_path: str, dry_run: bool, argument
     file = load_runnable(strategy)
     _check_checkpoint(file.model.fingerprint, model_path)
     line = server_command(file, model_path, arguments)
-    variable = f"{STRATEGY_VARIABLE}={os.path.abspath(strategy)}"
-    click.echo(shlex.join([variable, *line]), err=not dry_run)
+    shown = [f"{STRATEGY_VARIABLE}={strategy}", _from_here(line[0]), *line[1:]]
+    click.echo(shlex.join(shown), err=not dry_run)
     if dry_run:
         return
     check_installed()
     sys.stdout.flush()
     os.execve(line[0], line, os.environ | {STRATEGY_VARIABLE: os.path.abspath(strategy)})
+
+
+def _from_here(path: str) -> str:
+    """A path as short as it can be typed in this folder."""
+    here = os.path.relpath(path)
+    return path if here.startswith(os.pardir) else here
 
 
 def _check_checkpoint(planned: str, model_path: str) -> None:
