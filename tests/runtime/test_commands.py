@@ -227,3 +227,55 @@ def test_run_goes_on_from_a_text_where_there_is_a_tokenizer(checkpoint: Checkpoi
     assert said[:3] == ["w5", "w3", "w11"]
     assert len(said) == 6
     assert "2 x mlp_out all_reduce (prefill)" in ended.stderr
+
+
+# ---- torchrun --------------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import os, sys, torch
+from commplan.runtime import load_model
+executor = load_model(sys.argv[1], sys.argv[2 + int(os.environ["RANK"])], timeout_s=60.0)
+tokens = executor.generate(torch.tensor([[5, 3, 11]]), max_new_tokens=2, do_sample=False, pad_token_id=0)
+print("tokens", tokens.tolist())
+"""
+
+
+def under_torchrun(folder: Path, program: Path, *plans: Path) -> subprocess.CompletedProcess[str]:
+    program.write_text(PROGRAM)
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            "--standalone",
+            program,
+            folder,
+            *plans,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_a_program_under_torchrun_executes_a_plan(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = checkpoint("qwen3")
+    save(sharded_from_nine_tokens(folder), tmp_path / "plan.yaml")
+    ended = under_torchrun(folder, tmp_path / "program.py", tmp_path / "plan.yaml", tmp_path / "plan.yaml")
+    assert ended.returncode == 0, ended
+    said = [line for line in ended.stdout.splitlines() if line.startswith("tokens [[5, 3, 11, ")]
+    assert len(said) == 2
+    assert len(set(said)) == 1
+
+
+def test_a_rank_under_torchrun_with_another_tp_ends_all_with_one_reason(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = checkpoint("qwen3")
+    file = sharded_from_nine_tokens(folder)
+    save(file, tmp_path / "plan.yaml")
+    save(replace(file, parallelism=Parallelism(4)), tmp_path / "other.yaml")
+    ended = under_torchrun(folder, tmp_path / "program.py", tmp_path / "plan.yaml", tmp_path / "other.yaml")
+    assert ended.returncode != 0
+    # Whichever rank says it first: torchrun ends the other at once.
+    assert "parallelism.tp: this start has 2 ranks; start as many as the plan has" in ended.stderr
