@@ -54,7 +54,12 @@ def test_the_readme_shows_what_its_commands_print() -> None:
     expected = session()
     assert len(expected) > 5
     printed = typed([command for command, _ in expected], str(free_port()))
-    assert printed == [output for _, output in expected]
+    assert [words(output) for output in printed] == [words(output) for _, output in expected]
+
+
+def words(text: str) -> str:
+    """Without figures: times are predictions that follow the tables, and counts depend on who else asked."""
+    return re.sub(r"\b[0-9a-f]{16}\b|\d[\d.]*", "#", text)
 
 
 if (
