@@ -5,6 +5,8 @@ Ranks are numbered so that a DP group is a run of attn_tp neighbours: rank = dp_
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -47,6 +49,24 @@ class Groups:
         for handle in handles.values():
             if handle is not dist.group.WORLD:
                 dist.destroy_process_group(handle)
+
+
+@contextmanager
+def temporary_groups() -> Iterator[None]:
+    """Give back the process groups that are made within.
+
+    transformers' loader makes six groups of one rank for mesh dimensions that nothing uses here; over gloo each has
+    threads that poll.
+    """
+    if not dist.is_initialized():
+        yield
+        return
+    from torch.distributed.distributed_c10d import _world
+
+    before = set(_world.pg_map)
+    yield
+    for handle in [handle for handle in _world.pg_map if handle not in before]:
+        dist.destroy_process_group(handle)
 
 
 def control_group(timeout_s: float) -> Group:

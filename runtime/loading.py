@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from commplan.planner.strategy_file import StrategyFile, config_fingerprint, plan_hash
 from commplan.planner.strategy_file import load as load_strategy
@@ -19,7 +20,7 @@ from .errors import RefusedError
 from .executor import Executor
 from .experts import AllToAllExperts, LocalExperts
 from .fit import DTYPES, check_fit, check_world
-from .groups import Groups, make_groups
+from .groups import Groups, make_groups, temporary_groups
 from .latent import Latents
 from .models import Adapter
 from .rendezvous import meet
@@ -59,8 +60,9 @@ def load_model(
         values.update(_what_must_agree(file, config, agree))
     ranks.join(backend.name, device, timeout_s)
     groups = make_groups(file.parallelism, timeout_s, ranks.control)
-    with together(exchange_over(groups.control)):
-        model = _sharded(checkpoint, file, adapter, groups, device, attn_implementation)
+    mesh = attention_mesh(groups, device.type) if file.parallelism.attn_dp > 1 else None
+    with together(exchange_over(groups.control)), temporary_groups():
+        model = _sharded(checkpoint, file, adapter, groups, device, mesh, attn_implementation)
         executor = Executor(file, groups, backend, agree=agree)
         _take_over(model, executor, adapter)
     return executor
@@ -83,6 +85,7 @@ def _sharded(
     adapter: Adapter,
     groups: Groups,
     device: torch.device,
+    mesh: DeviceMesh | None,
     attn_implementation: str | None,
 ) -> nn.Module:
     """The model with this rank's parameters alone, as transformers' loader gives it."""
@@ -97,7 +100,6 @@ def _sharded(
     if groups.tp.size > 1:
         from transformers.distributed import DistributedConfig
 
-        mesh = attention_mesh(groups, device.type) if groups.parallelism.attn_dp > 1 else None
         register_styles(mesh)
         with torch.device("meta"):
             outline = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint))

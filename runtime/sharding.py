@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -18,12 +19,17 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from .groups import Groups
 from .models import Adapter
 
+_meshes: dict[tuple[int, int, int, str], DeviceMesh] = {}
+
 
 def attention_mesh(groups: Groups, device_type: str) -> DeviceMesh:
-    """The mesh of this rank's DP group; every rank must call this."""
+    """The mesh of this rank's DP group; every rank must call this. Made once: DTensor's caches hold its groups."""
     p = groups.parallelism
-    mesh = init_device_mesh(device_type, (p.attn_dp, p.attn_tp), mesh_dim_names=("attn_dp", "attn_tp"))
-    return mesh["attn_tp"]
+    key = (id(dist.group.WORLD), p.attn_dp, p.attn_tp, device_type)
+    if key not in _meshes:
+        mesh = init_device_mesh(device_type, (p.attn_dp, p.attn_tp), mesh_dim_names=("attn_dp", "attn_tp"))
+        _meshes[key] = mesh["attn_tp"]
+    return _meshes[key]
 
 
 def register_styles(attention: DeviceMesh | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import gc
 from collections import Counter
 from functools import cache
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ def sharded(checkpoint: str, file: StrategyFile) -> Executor:
     if key not in _executors:
         while _executors:
             _executors.popitem()[1].close()
+            gc.collect()  # its programs and its model hold each other
         _executors[key] = load_model(checkpoint, file)
     executor = _executors[key]
     executor.switch(file)
