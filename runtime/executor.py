@@ -6,7 +6,6 @@ import functools
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -20,9 +19,11 @@ from .collectives.rows import pad_rows
 from .counters import Count, Counters, Place
 from .errors import BoundaryError, RefusedError
 from .fit import check_runnable
+from .graphs import own_code
 from .groups import Groups
+from .head import gather_logit_rows, no_logits
 from .latent import Latents
-from .layer import layer_forward
+from .layer import layer_forward, rows_of_mlp
 from .program import Program, build_programs
 from .sizes import Sizes, rows_into, sizes_of
 from .stream import Stream
@@ -71,7 +72,7 @@ class Executor:
         for index, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
             layer._commplan, layer._commplan_index = self, index
             layer.forward = functools.partial(layer_forward, layer)
-            self.mlps.append(_rows_of_mlp(layer.mlp))
+            self.mlps.append(rows_of_mlp(layer.mlp))
         inner = model.forward
         model.forward = functools.wraps(inner)(functools.partial(self._outer_forward, inner))
 
@@ -186,7 +187,7 @@ class Executor:
         self._begin(mode, batch, seq, batch * kept)
         try:
             if self._sizes.total == 0:
-                return _empty(self.model, batch, kept, source.device)
+                return no_logits(self.model, batch, kept, source.device)
             if self._sizes.own == 0:
                 return self._idle_forward(batch, kept, source.device)
             if self._compiled is not None:
@@ -267,8 +268,6 @@ class Executor:
 
     def leave(self, rows: Tensor, stream: Stream) -> Tensor:
         """head_in: normed rows in their layout to [B, kept, H] of this rank's requests."""
-        from .head import gather_logit_rows
-
         gathered, mine = gather_logit_rows(self, rows, stream, self._shapes)
         self._head_rows = gathered
         return mine
@@ -303,13 +302,13 @@ class Executor:
             self.model.lm_head(base.norm(stream))
         finally:
             self.idle = False
-        return _empty(self.model, batch, kept, device)
+        return no_logits(self.model, batch, kept, device)
 
     def _compiled_forward(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assert self._compiled is not None
         key = (self.program.mode, self.program.index)
         if key not in self._compiled:
-            self._compiled[key] = torch.compile(_own_code(inner, f"{key[0]}_{key[1]}"), **self._compile_options)
+            self._compiled[key] = torch.compile(own_code(inner, f"{key[0]}_{key[1]}"), **self._compile_options)
         out = self._compiled[key](*args, **kwargs)
         p = self.groups.parallelism
         for count in self.program.counts:  # per replay: the graph itself counts nothing
@@ -317,31 +316,3 @@ class Executor:
             count.calls += 1
             count.rows += rows_into(place.boundary, place.before, place.shape, p, self._sizes)
         return out
-
-
-def _own_code(inner: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """A call of `inner` with a code object of its own: torch.compile keeps graphs, guards and their limit by code."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return inner(*args, **kwargs)
-
-    return FunctionType(run.__code__.replace(co_name=name), run.__globals__, name, None, run.__closure__)
-
-
-def _rows_of_mlp(mlp: nn.Module) -> Callable[[Tensor], Tensor]:
-    """An MLP on rows [R, H]; some blocks insist on [1, R, H]."""
-
-    def run(rows: Tensor) -> Tensor:
-        found = mlp(rows.unsqueeze(0))
-        out: Tensor = found[0] if isinstance(found, tuple) else found
-        return out.reshape(rows.shape[0], -1)
-
-    return run
-
-
-def _empty(model: Any, batch: int, kept: int, device: torch.device) -> Any:
-    from transformers.modeling_outputs import CausalLMOutputWithPast
-
-    weight = model.lm_head.weight
-    logits = torch.zeros(batch, kept, model.config.get_text_config().vocab_size, dtype=weight.dtype, device=device)
-    return CausalLMOutputWithPast(logits=logits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -67,3 +67,12 @@ def _gather_some(executor: Executor, rows: Tensor, needed: Tensor, sizes: Sizes)
     starts = torch.cumsum(counts, 0) - counts
     order = owner * most + torch.arange(needed.shape[0]) - starts[owner]
     return received[order.to(rows.device)]
+
+
+def no_logits(model: Any, batch: int, kept: int, device: torch.device) -> Any:
+    """The output of a rank without requests: [batch, kept, V] zeros."""
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
+    weight = model.lm_head.weight
+    logits = torch.zeros(batch, kept, model.config.get_text_config().vocab_size, dtype=weight.dtype, device=device)
+    return CausalLMOutputWithPast(logits=logits)

@@ -6,6 +6,7 @@ rows the layout leaves to this rank.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -80,3 +81,14 @@ def _attention(layer: nn.Module, rows: Tensor, stream: Stream, kwargs: dict[str,
     partial = out.new_zeros(rows.shape[0], out.shape[1])
     partial[:own] = out
     return partial
+
+
+def rows_of_mlp(mlp: nn.Module) -> Callable[[Tensor], Tensor]:
+    """An MLP on rows [R, H]; some blocks insist on [1, R, H]."""
+
+    def run(rows: Tensor) -> Tensor:
+        found = mlp(rows.unsqueeze(0))
+        out: Tensor = found[0] if isinstance(found, tuple) else found
+        return out.reshape(rows.shape[0], -1)
+
+    return run

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import gc
+import math
 from collections import Counter
 from functools import cache
 from typing import Any, NamedTuple
