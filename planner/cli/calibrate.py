@@ -137,25 +137,27 @@ def _measured(setup: Setup, points: list[Point], seconds: float, partial: Path) 
     """What every rank measured, by rank."""
     measure = import_module(f"{_RUNTIME}.measure").measure_rank
     run_ranks = import_module("commplan.runtime.launch").run_ranks
-    known = _known(partial)
+    known, machine = _known(partial)
     if known:
         click.echo(f"Going on from {partial}: {len(known)} points are there already.", err=True)
     backend, ranks = setup.hardware.backend, setup.parallelism.tp
     click.echo(f"Measuring {len(points)} points on {ranks} ranks over {backend}", err=True)
-    arguments = ([list(point) for point in points], backend, seconds, known, str(partial))
+    arguments = ([list(point) for point in points], backend, seconds, known, machine, str(partial))
     found: list[dict[str, Any]] = run_ranks(measure, ranks, *arguments, timeout_s=max(600.0, 4 * seconds))
     return found
 
 
-def _known(partial: Path) -> dict[str, list[float]]:
-    """Samples of an interrupted run; a last line that was cut off is left out."""
+def _known(partial: Path) -> tuple[dict[str, list[float]], dict[str, str] | None]:
+    """Samples of an interrupted run and its machine; a line that was cut off is left out."""
     found: dict[str, list[float]] = {}
-    if not partial.is_file():
-        return found
-    for line in partial.read_text(encoding="utf-8").splitlines():
+    machine: dict[str, str] | None = None
+    for line in partial.read_text(encoding="utf-8").splitlines() if partial.is_file() else []:
         try:
             entry = json.loads(line)
-            found.setdefault(entry["key"], []).extend(float(s) for s in entry["samples"])
-        except (ValueError, KeyError, TypeError):
+            if "machine" in entry:
+                machine = {str(key): str(value) for key, value in entry["machine"].items()}
+            else:
+                found.setdefault(entry["key"], []).extend(float(s) for s in entry["samples"])
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    return found
+    return found, machine

@@ -29,7 +29,7 @@ from ..layer import cross_in, cross_out
 from ..program import Program, build_programs
 from ..rendezvous import meet
 from ..sizes import sizes_of
-from .measure import machine
+from .measure import differences, machine
 from .points import DTYPES, PlainNorm
 from .timing import Timer, no_gradients
 
@@ -79,10 +79,9 @@ def measure_plans(
 
 def _check_machine(mine: dict[str, str], fingerprints: list[dict[str, str]]) -> None:
     for theirs in fingerprints:
-        different = [f"{key} {theirs[key]}, here {mine.get(key)}" for key in theirs if theirs[key] != mine.get(key)]
-        if different:
+        if different := differences(theirs, mine):
             raise RefusedError(
-                f"the plan rests on a calibration of another machine ({'; '.join(different)}); "
+                f"the plan rests on a calibration of another machine ({different}); "
                 "calibrate this one and plan again, or give --force",
                 field="calibrations",
             )

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from ..agreement import together
 from ..backends import load_backend
+from ..errors import RefusedError
 from ..groups import Group, control_group
 from ..rendezvous import meet
 from .points import Point, call_of
@@ -26,24 +27,35 @@ _ROUNDS = 4
 
 
 def measure_rank(
-    points: list[list[Any]], backend_name: str, seconds: float, known: dict[str, list[float]], partial: str | None
+    points: list[list[Any]],
+    backend_name: str,
+    seconds: float,
+    known: dict[str, list[float]],
+    known_machine: dict[str, str] | None,
+    partial: str | None,
 ) -> dict[str, Any]:
     """Samples in us of every point, by its key, on this rank; `machine` says what was measured.
 
     Stops after the round in which `seconds` are over; the first round is always completed. `known` holds samples of an
-    interrupted run, whose points the first round leaves out. Rank 0 appends its samples to the file `partial`.
+    interrupted run on `known_machine`, whose points the first round leaves out; another machine is refused. Rank 0
+    appends its samples to the file `partial`.
     """
     ranks = meet(120.0)
     with together(ranks.exchange):
         backend = load_backend(backend_name)
         device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
+        mine = machine(backend.name, device, ranks.size)
+        if different := differences(known_machine or {}, mine):
+            raise RefusedError(
+                f"the interrupted run was on another machine ({different}); forget it with --fresh", file=partial
+            )
     ranks.join(backend.name, device, 300.0)
     control = control_group(300.0)
     todo = [Point(*values) for values in points]
     groups = _groups({point.group_size for point in todo if point.kind == "collective"}, control)
     timer = Timer(device, control)
     samples = {key_of(point): list(known.get(key_of(point), [])) for point in todo}
-    report = _Progress(len(todo), seconds, partial) if control.rank == 0 else None
+    report = _Progress(len(todo), seconds, partial, mine) if control.rank == 0 else None
     end = time.monotonic() + seconds
     with no_gradients():
         for number in range(_ROUNDS):
@@ -60,7 +72,7 @@ def measure_rank(
                     report.done(number, index, len(wanted), point, found)
     if report is not None:
         report.end()
-    return {"samples": samples, "machine": machine(backend_name, device, control.size)}
+    return {"samples": samples, "machine": mine}
 
 
 def key_of(point: Iterable[Any]) -> str:
@@ -80,6 +92,11 @@ def machine(backend: str, device: torch.device, ranks: int) -> dict[str, str]:
     else:
         found["device"] = f"{platform.machine()}, {os.cpu_count()} cores"
     return found
+
+
+def differences(theirs: dict[str, str], mine: dict[str, str]) -> str:
+    """In which of the fingerprint's parts another machine differs from this one; empty where it is the same."""
+    return "; ".join(f"{key} {theirs[key]}, here {mine.get(key)}" for key in theirs if theirs[key] != mine.get(key))
 
 
 def _all_reach_each_other() -> bool:
@@ -111,16 +128,15 @@ def _shuffled(points: list[Point], number: int) -> list[Point]:
 class _Progress:
     """Rank 0's bar on standard error, and the file of samples so far."""
 
-    def __init__(self, points: int, seconds: float, partial: str | None) -> None:
+    def __init__(self, points: int, seconds: float, partial: str | None, machine: dict[str, str]) -> None:
         self._points, self._seconds, self._partial = points, seconds, partial
+        self._append({"machine": machine})
         self._start = time.monotonic()
         self._bar = sys.stderr.isatty()
 
     def done(self, number: int, index: int, count: int, point: Point, found: list[float]) -> None:
         """A point has been measured."""
-        if self._partial is not None:
-            with open(self._partial, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key_of(point), "samples": found}) + "\n")
+        self._append({"key": key_of(point), "samples": found})
         passed = time.monotonic() - self._start
         last = index + 1 == count
         if self._bar or last:
@@ -128,6 +144,11 @@ class _Progress:
             text = f"round {number + 1} of {_ROUNDS} [{'#' * filled:30}] {index + 1}/{count}, {passed:.0f} s"
             text += f"  {point.name} {point.rows} x {point.width}: {median(found):.1f} us"
             print(f"\r{text:110}", end="\n" if not self._bar and last else "", file=sys.stderr, flush=True)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if self._partial is not None:
+            with open(self._partial, "a", encoding="utf-8") as file:
+                file.write("\n" + json.dumps(line))  # after a line that was cut off, too
 
     def end(self) -> None:
         """Leave the bar's line."""

@@ -61,6 +61,17 @@ def test_an_interrupted_calibration_leaves_the_old_file_and_goes_on(calibration:
     assert not partial.exists()
 
 
+def test_samples_of_another_machine_are_refused(tmp_path: Path) -> None:
+    path, partial = tmp_path / "here.yaml", tmp_path / "here.yaml.partial"
+    lines = [{"machine": {"ranks": "2", "backend": "nccl"}}, {"key": "collective all_reduce", "samples": [1.0]}]
+    partial.write_text("\n".join(map(json.dumps, lines)))
+    before = partial.read_text()
+    found = commplan("calibrate", TINY, "-o", path, "--seconds", 1, *SMALL, code=2)
+    assert "another machine (backend nccl, here gloo)" in found.stderr
+    assert "--fresh" in found.stderr
+    assert (partial.read_text(), path.exists()) == (before, False)
+
+
 def test_a_calibration_that_cannot_be_made_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "here.yaml"
     path.write_text("the old one")
