@@ -53,10 +53,10 @@ class Groups:
 
 @contextmanager
 def temporary_groups() -> Iterator[None]:
-    """Give back the process groups that are made within.
+    """Give back the gloo groups that are made within.
 
     transformers' loader makes six groups of one rank for mesh dimensions that nothing uses here; over gloo each has
-    threads that poll.
+    threads that poll. Elsewhere they cost nothing until they are used.
     """
     if not dist.is_initialized():
         yield
@@ -66,7 +66,8 @@ def temporary_groups() -> Iterator[None]:
     before = set(_world.pg_map)
     yield
     for handle in [handle for handle in _world.pg_map if handle not in before]:
-        dist.destroy_process_group(handle)
+        if dist.get_backend(handle) == "gloo":
+            dist.destroy_process_group(handle)
 
 
 def control_group(timeout_s: float) -> Group:
