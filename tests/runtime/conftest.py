@@ -15,6 +15,8 @@ if str(ROOT) not in sys.path:  # spawned ranks find this package by its name, un
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+STAYING = 4
+
 from .tiny_models import write_checkpoint  # noqa: E402
 from .world import RankWorld  # noqa: E402
 
@@ -47,12 +49,14 @@ def _worlds() -> Iterator[dict[int, RankWorld]]:
 
 
 @pytest.fixture
-def world(_worlds: dict[int, RankWorld]) -> Callable[[int], RankWorld]:
-    """`world(4)`: four ranks that stay; new ones where the last test broke them."""
+def world(_worlds: dict[int, RankWorld]) -> Iterator[Callable[[int], RankWorld]]:
+    """`world(4)`: four ranks that stay; new ones where the last test broke them. More than four end with the test."""
 
     def find(size: int) -> RankWorld:
         if size not in _worlds or _worlds[size].broken:
             _worlds[size] = RankWorld(size)
         return _worlds[size]
 
-    return find
+    yield find
+    for size in [size for size in _worlds if size > STAYING]:  # idle ranks are not free: gloo's threads poll
+        _worlds.pop(size).close()
