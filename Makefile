@@ -100,6 +100,18 @@ $(EVERYTHING): $(RUNTIME)
 	$(PIP) --no-build-isolation --editable '.[runtime,report,test]'
 	@touch $@
 
+# ---- NVIDIA ----------------------------------------------------------------------------------------------------------
+
+# PYTHON names the one that has PyTorch for these GPUs, and commplan: pip install --editable '.[runtime]' pytest
+.PHONY: test-gpu bench-gpu
+
+test-gpu: ## our collectives and planned models on two NVIDIA GPUs, with the Python that PYTHON names
+	$(PYTHON) -m pytest tests/gpu $(PYTEST_ARGS)
+
+bench-gpu: ## our collectives beside NCCL's, planned prefills beside plain ones; two NVIDIA GPUs
+	$(PYTHON) benchmarks/runtime/collectives.py
+	$(PYTHON) benchmarks/runtime/stacks.py
+
 # ---- Ascend ----------------------------------------------------------------------------------------------------------
 
 NPU_READY := .venv-npu/ready.stamp

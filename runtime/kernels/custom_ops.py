@@ -1,0 +1,86 @@
+"""The kernels as custom ops of torch, so that torch.compile leaves them whole.
+
+A group's kernels are known to a graph by a name (a number would become a symbol of the graph). Ops that depend on
+nothing of each other would have no order; in a model every collective depends on the one before.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .peers import PeerKernels
+
+_PEERS: WeakValueDictionary[str, PeerKernels] = WeakValueDictionary()
+_NUMBERS = itertools.count(1)
+
+
+def register(peers: PeerKernels) -> str:
+    """A name for a group's kernels."""
+    handle = f"peers {next(_NUMBERS)}"
+    _PEERS[handle] = peers
+    return handle
+
+
+def forget(handle: str) -> None:
+    """The name stands for nothing any more."""
+    _PEERS.pop(handle, None)
+
+
+def rows_now(x: Tensor, handle: str, op: str) -> Tensor:
+    """An op on rows, at once."""
+    out = _empty(x, handle, op)
+    _PEERS[handle].run(op, x, out)
+    return out
+
+
+def normed_rows_now(
+    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, handle: str, op: str
+) -> tuple[Tensor, Tensor]:
+    """An op with residual add and norm, at once: (normed, total)."""
+    out = _empty(x, handle, op)
+    total = torch.empty_like(out)
+    _PEERS[handle].run_normed(op, x, residual, weight, eps, out, total)
+    return out, total
+
+
+def _empty(x: Tensor, handle: str, op: str) -> Tensor:
+    """Where the result of an op goes."""
+    name, _, parameter = op.partition(".")
+    rows, size = x.shape[0], _PEERS[handle].size
+    if name == "reduce_scatter":
+        rows = (rows + size - 1) // size
+    elif name == "all_gather":
+        rows = rows * size
+    elif name == "gather_sum":
+        rows = rows * (size // int(parameter))
+    elif name == "scatter_sum":
+        rows = rows // (size // int(parameter))
+    return x.new_empty(rows, x.shape[1])
+
+
+rows = torch.library.custom_op("commplan::peer_rows", rows_now, mutates_args=())
+normed_rows = torch.library.custom_op("commplan::peer_normed_rows", normed_rows_now, mutates_args=())
+
+
+@rows.register_fake
+def _fake_rows(x: Tensor, handle: str, op: str) -> Tensor:
+    return _empty(x, handle, op)
+
+
+@normed_rows.register_fake
+def _fake_normed_rows(
+    x: Tensor,
+    residual: Tensor | None,  # noqa: ARG001
+    weight: Tensor,  # noqa: ARG001
+    eps: float,  # noqa: ARG001
+    handle: str,
+    op: str,
+) -> tuple[Tensor, Tensor]:
+    out = _empty(x, handle, op)
+    return out, torch.empty_like(out)

@@ -1,0 +1,96 @@
+"""Launching a row kernel: how a row is cut, how many warps a program has, which part of the workspace it uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+from torch import Tensor
+
+from ..errors import RefusedError
+from .symmetric import Workspace
+
+SCALE_BYTES = 16  # a row in INT8 is followed by its scale, and padded to the next 16 bytes
+_SMALLEST_PART = 64
+_PIECE = 1024
+_MOST_PIECES = 1024  # more of them cost more than they save
+_FEW_PROGRAMS = 264  # two for each multiprocessor of a Hopper GPU
+
+
+def row_bytes(width: int, quantized: bool) -> int:
+    """Bytes of a row on its way."""
+    return width + SCALE_BYTES if quantized else 2 * width
+
+
+def launch(
+    kernel: Any,
+    space: Workspace,
+    programs: int,
+    slots: int,
+    arrays: tuple[Tensor, ...],
+    numbers: tuple[Any, ...],
+    *,
+    width: int,
+    polls: int,
+    quantized: bool = False,
+    eps: tuple[float, ...] = (),
+    **flags: Any,
+) -> None:
+    """Run a kernel of one program a row. A half of the workspace is cut into `slots` of `programs` rows."""
+    if programs == 0:
+        return
+    one = row_bytes(width, quantized)
+    if slots * programs * one > space.half_bytes:
+        raise RefusedError(
+            f"takes {slots * programs * one} bytes of a workspace of {space.half_bytes}; it was made for fewer rows",
+            field="rows",
+            value=programs,
+        )
+    kernel[(programs,)](
+        *arrays,
+        space.peers,
+        space.state,
+        space.error,
+        *numbers,
+        width,
+        *eps,
+        one,
+        programs * one,
+        space.half_bytes,
+        polls,
+        PARTS=parts_of(width),
+        FEW=programs <= _FEW_PROGRAMS,
+        num_warps=warps_of(width, programs, quantized),
+        # Every rank compiles a kernel of its own; a product fused into a sum in one and not in another would differ.
+        enable_fp_fusion=False,
+        **flags,
+    )
+
+
+def parts_of(width: int) -> tuple[tuple[int, int], ...]:
+    """(first column, size) of the powers of two that hold a row. At most three, so the last may reach beyond."""
+    found: list[tuple[int, int]] = []
+    first = 0
+    while first < width:
+        rest = width - first
+        size = 1 << (rest.bit_length() - 1)
+        if len(found) == 2 or size < _SMALLEST_PART:
+            size = max(triton.next_power_of_2(rest), _SMALLEST_PART)
+        found.append((first, size))
+        first += size
+    return tuple(found)
+
+
+def warps_of(width: int, programs: int, quantized: bool) -> int:
+    """Warps of a program. With many rows in INT8, a multiprocessor is filled with rows rather than with warps."""
+    most = 40 if quantized and programs > _FEW_PROGRAMS else 28  # elements of a thread
+    warps = 4
+    while width > most * 32 * warps and warps < 16:
+        warps *= 2
+    return warps
+
+
+def flattened(x: Tensor) -> Tensor:
+    """A few rows in pieces of 1024 where that goes evenly: where a row means nothing, more programs are quicker."""
+    few = x.numel() <= _PIECE * _MOST_PIECES and x.shape[1] % _PIECE == 0
+    return x.view(-1, _PIECE) if few else x

@@ -1,0 +1,117 @@
+"""MixedComm's pairs for attention TP x DP in one kernel, over peer-to-peer memory without multicast.
+
+gather_sum    all-reduce over a DP group and all-gather over the dp axis: every rank sends its DP group's partial rows
+              to all N ranks, and sums the A ranks of each DP group. Bytes received: (N - 1) * the group's rows.
+scatter_sum   reduce-scatter over the dp axis and all-reduce over a DP group: every rank sends to each rank the rows of
+              its DP group, and sums N of them. Bytes received: the same.
+
+One shot: for decode, where the way over the link is all. Rank = dp_rank * A + attn_tp_rank.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .rows import (
+    add_rows,
+    address,
+    begin_call,
+    count_call,
+    load_row,
+    receive_row,
+    send_row,
+    store_row,
+    wide_row,
+)
+
+
+@triton.jit
+def gather_sum_kernel(  # type: ignore[no-untyped-def]
+    x,
+    out,
+    peers,
+    state,
+    error,
+    width,
+    row_bytes,
+    slot_bytes,
+    half_bytes,
+    polls,
+    RANK: tl.constexpr,
+    WORLD: tl.constexpr,
+    ATTN_TP: tl.constexpr,
+    PARTS: tl.constexpr,
+    FEW: tl.constexpr,
+):
+    """x [G, width], partial over the DP group, to `out` [WORLD / ATTN_TP * G, width]. Grid: G."""
+    dtype: tl.constexpr = x.dtype.element_ty
+    index = tl.program_id(0)
+    group_rows = tl.num_programs(0)
+    call, ticket = begin_call(state)
+    start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
+    mine = load_row(x + index.to(tl.int64) * width, width, PARTS)
+    for q in tl.static_range(WORLD):
+        if q != RANK:
+            there = address(peers, q, start + (RANK - (q < RANK)) * slot_bytes, tl.int16)
+            send_row(there, mine, width, PARTS)
+    count_call(state, call, ticket)
+    for q in tl.static_range(WORLD):
+        if q == RANK:
+            one = wide_row(mine, PARTS)
+        else:
+            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int16)
+            one = receive_row(here, width, error, polls, dtype, PARTS, FEW)
+        if q % ATTN_TP == 0:
+            summed = one
+        else:
+            summed = add_rows(summed, one, PARTS)
+        if q % ATTN_TP == ATTN_TP - 1:
+            row = (q // ATTN_TP) * group_rows + index
+            store_row(out + row.to(tl.int64) * width, summed, width, PARTS)
+
+
+@triton.jit
+def scatter_sum_kernel(  # type: ignore[no-untyped-def]
+    x,
+    out,
+    peers,
+    state,
+    error,
+    width,
+    row_bytes,
+    slot_bytes,
+    half_bytes,
+    polls,
+    RANK: tl.constexpr,
+    WORLD: tl.constexpr,
+    ATTN_TP: tl.constexpr,
+    PARTS: tl.constexpr,
+    FEW: tl.constexpr,
+):
+    """x [WORLD / ATTN_TP * G, width], partial over all ranks, to the rows [G, width] of this DP group. Grid: G."""
+    dtype: tl.constexpr = x.dtype.element_ty
+    index = tl.program_id(0)
+    group_rows = tl.num_programs(0)
+    call, ticket = begin_call(state)
+    start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
+    for q in tl.static_range(WORLD):
+        if q != RANK:
+            row = (q // ATTN_TP) * group_rows + index
+            partial = load_row(x + row.to(tl.int64) * width, width, PARTS)
+            there = address(peers, q, start + (RANK - (q < RANK)) * slot_bytes, tl.int16)
+            send_row(there, partial, width, PARTS)
+    row = (RANK // ATTN_TP) * group_rows + index
+    mine = load_row(x + row.to(tl.int64) * width, width, PARTS)
+    count_call(state, call, ticket)
+    for q in tl.static_range(WORLD):
+        if q == RANK:
+            one = wide_row(mine, PARTS)
+        else:
+            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int16)
+            one = receive_row(here, width, error, polls, dtype, PARTS, FEW)
+        if q == 0:
+            summed = one
+        else:
+            summed = add_rows(summed, one, PARTS)
+    store_row(out + index.to(tl.int64) * width, summed, width, PARTS)

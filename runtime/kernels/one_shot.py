@@ -1,0 +1,101 @@
+"""All-reduce in one shot: every rank sends its rows to all others, and sums what all have sent.
+
+Bytes a rank receives: (N - 1) * M. One way over the link, so it wins where latency is all: decode; and for two ranks
+always, since two shots bring no fewer bytes. With INT8 (`int8_all_reduce`, algorithm `gather`) it is half of them. One
+program a row: load, send, wait, sum, add, norm, store; other rows on the multiprocessor cover the wait of one.
+
+All ranks sum in the order of ranks, and in INT8 use their own rows quantised like everyone else's: the same bits
+everywhere.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .rows import (
+    add_rows,
+    address,
+    begin_call,
+    count_call,
+    finish_row,
+    load_row,
+    quantize_row,
+    receive_int8_row,
+    receive_row,
+    scale_row,
+    send_int8_row,
+    send_row,
+    wide_row,
+)
+
+
+@triton.jit
+def one_shot_kernel(  # type: ignore[no-untyped-def]
+    x,
+    residual,
+    weight,
+    out,
+    total,
+    peers,
+    state,
+    error,
+    width,
+    eps,
+    row_bytes,
+    slot_bytes,
+    half_bytes,
+    polls,
+    RANK: tl.constexpr,
+    WORLD: tl.constexpr,
+    PARTS: tl.constexpr,
+    QUANTIZED: tl.constexpr,
+    NORM: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    FEW: tl.constexpr,
+):
+    """x [T, width] of this rank to the sum in `out`. Grid: T.
+
+    A workspace has two halves of WORLD - 1 slots, one for each peer, of rows of `row_bytes`.
+    """
+    dtype: tl.constexpr = x.dtype.element_ty
+    row = tl.program_id(0)
+    offset = row.to(tl.int64) * width
+    call, ticket = begin_call(state)
+    start = (call % 2) * half_bytes + row.to(tl.int64) * row_bytes
+    mine = load_row(x + offset, width, PARTS)
+    if QUANTIZED:
+        values, own, scale = quantize_row(wide_row(mine, PARTS), PARTS)
+        own = scale_row(own, scale, PARTS)
+    else:
+        own = wide_row(mine, PARTS)
+    for q in tl.static_range(WORLD):
+        if q != RANK:
+            there = start + (RANK - (q < RANK)) * slot_bytes
+            if QUANTIZED:
+                send_int8_row(address(peers, q, there, tl.int8), values, scale, width, width, PARTS)
+            else:
+                send_row(address(peers, q, there, tl.int16), mine, width, PARTS)
+    before = mine
+    if RESIDUAL:
+        before = load_row(residual + offset, width, PARTS)
+    gain = mine
+    if NORM and FEW:
+        gain = load_row(weight, width, PARTS)
+    count_call(state, call, ticket)
+    for q in tl.static_range(WORLD):
+        if q == RANK:
+            one = own
+        elif QUANTIZED:
+            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int8)
+            one = receive_int8_row(here, width, width, error, polls, PARTS)
+        else:
+            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int16)
+            one = receive_row(here, width, error, polls, dtype, PARTS, FEW)
+        if q == 0:
+            summed = one
+        else:
+            summed = add_rows(summed, one, PARTS)
+    if NORM and not FEW:
+        gain = load_row(weight, width, PARTS)
+    finish_row(summed, out, total, before, gain, row, width, width, eps, NORM, RESIDUAL, PARTS)

@@ -1,0 +1,215 @@
+"""Our collectives of one group: which kernel performs an op, on which workspace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BoundaryError, RefusedError
+from ..groups import Group
+from . import custom_ops
+from .all_gather import all_gather_kernel
+from .launch import flattened, launch, row_bytes
+from .mixed_comm import gather_sum_kernel, scatter_sum_kernel
+from .one_shot import one_shot_kernel
+from .reduce_scatter import reduce_scatter_kernel
+from .symmetric import ABSENT_8, ABSENT_16, Workspace, make_workspace
+from .two_shot import two_shot_kernel
+
+MOST_RANKS = 8
+# Up to this many bytes one_shot's bytes cost less than two_shot's second way over the link: 2 us at 300 GB/s. Two ranks
+# receive the same bytes by either. More than two were not measured.
+_ONE_SHOT_BYTES = {2: 1 << 62, 3: 1 << 20, 4: 1 << 19}
+_ONE_SHOT_BYTES_ELSE = 1 << 17
+_ALWAYS_ROWS = 512  # a workspace holds these many rows of any op, whatever it was made for
+_POLLS = 1 << 26  # about half a microsecond each: half a minute
+
+
+class PeerKernels:
+    """Collectives of a group by Triton kernels over symmetric memory; the interface of `collectives/peers.py`.
+
+    Results are the same bits on every rank. Calls of a group run on one stream, in the same order on all ranks. Two
+    workspaces: `plain` for rows of 2-byte elements, `small` for rows in INT8.
+    """
+
+    def __init__(self, group: Group, plain: Workspace, small: Workspace) -> None:
+        self._group, self._plain, self._small = group, plain, small
+        self._error = plain.error
+        self.polls = _POLLS
+        self.handle = custom_ops.register(self)
+
+    @classmethod
+    def make(cls, group: Group, device: torch.device, dtype: torch.dtype, width: int, rows: int) -> PeerKernels:
+        """For messages of up to `rows` rows; every rank of the group must call this, in the same order."""
+        check(group, dtype, width)
+        others, shard = group.size - 1, -(-rows // group.size)
+        in_two = 2 * others * shard  # rows that two_shot needs: more than those of the rest
+        most = max(in_two, others * min(rows, _ALWAYS_ROWS))
+        error = torch.zeros(1, dtype=torch.int32, pin_memory=True)
+        plain = make_workspace(group, device, most * row_bytes(width, False), ABSENT_16, error)
+        small = make_workspace(group, device, max(in_two, others * rows) * row_bytes(width, True), ABSENT_8, error)
+        return cls(group, plain, small)
+
+    @property
+    def size(self) -> int:
+        """Ranks of the group."""
+        return self._group.size
+
+    def check(self) -> None:
+        """Raises BoundaryError if a kernel has given up waiting for a peer. Costs no synchronisation."""
+        if int(self._error[0]):
+            raise BoundaryError(
+                "a peer has sent nothing for half a minute: its process has ended or hangs", where="commplan_triton"
+            )
+
+    def close(self) -> None:
+        """Give the memory back. No kernel may run any more, on any rank."""
+        torch.cuda.synchronize()
+        custom_ops.forget(self.handle)
+        del self._plain, self._small
+
+    # ---- ops --------------------------------------------------------------------------------------------------------
+
+    def all_reduce(self, x_TH: Tensor) -> Tensor:
+        """[T, H] to the sum [T, H]."""
+        return self._rows("all_reduce", x_TH)
+
+    def all_reduce_norm(
+        self, x_TH: Tensor, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """(norm of sum + residual, sum + residual), both [T, H]."""
+        return self._normed_rows("all_reduce", x_TH, residual_TH, weight_H, eps)
+
+    def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
+        """[T, H] to the sum [T, H] of what INT8 leaves of it."""
+        return self._rows(f"int8_all_reduce.{algorithm}", x_TH)
+
+    def int8_all_reduce_norm(
+        self, x_TH: Tensor, algorithm: str, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """As `all_reduce_norm`, with the sum in INT8."""
+        return self._normed_rows(f"int8_all_reduce.{algorithm}", x_TH, residual_TH, weight_H, eps)
+
+    def reduce_scatter(self, x_TH: Tensor) -> Tensor:
+        """[T, H] to this rank's [ceil(T / N), H] of the sum; rows beyond T are zero."""
+        return self._rows("reduce_scatter", x_TH)
+
+    def reduce_scatter_norm(
+        self, x_TH: Tensor, residual_SH: Tensor | None, weight_H: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """(norm of sum + residual, sum + residual) of this rank's shard."""
+        return self._normed_rows("reduce_scatter", x_TH, residual_SH, weight_H, eps)
+
+    def all_gather(self, x_SH: Tensor) -> Tensor:
+        """[S, H] of each rank to [N * S, H]."""
+        return self._rows("all_gather", x_SH)
+
+    def gather_sum(self, x_GH: Tensor, attn_tp: int) -> Tensor:
+        """A DP group's partial rows [G, H] to the summed rows of all groups [N / attn_tp * G, H]."""
+        return self._rows(f"gather_sum.{attn_tp}", x_GH)
+
+    def scatter_sum(self, x_TH: Tensor, attn_tp: int) -> Tensor:
+        """Partial rows of all groups [N / attn_tp * G, H] to the summed rows of this DP group [G, H]."""
+        return self._rows(f"scatter_sum.{attn_tp}", x_TH)
+
+    def _rows(self, op: str, x: Tensor) -> Tensor:
+        run = custom_ops.rows if torch.compiler.is_compiling() else custom_ops.rows_now
+        return run(x, self.handle, op)
+
+    def _normed_rows(
+        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        run = custom_ops.normed_rows if torch.compiler.is_compiling() else custom_ops.normed_rows_now
+        return run(x, residual, weight, eps, self.handle, op)
+
+    # ---- what runs --------------------------------------------------------------------------------------------------
+
+    def run(self, op: str, x: Tensor, out: Tensor) -> None:
+        """One op; `out` has its shape."""
+        name, _, parameter = op.partition(".")
+        if name == "all_reduce":
+            self._sum(name, "", flattened(x), None, None, 0.0, flattened(out), flattened(out))
+        elif name == "int8_all_reduce":
+            self._sum(name, parameter, x, None, None, 0.0, out, out)
+        elif name == "reduce_scatter":
+            self._reduce_scatter(x, None, None, 0.0, out, out)
+        elif name == "all_gather":
+            self._exchange(all_gather_kernel, flattened(x), flattened(out), flattened(x).shape[0])
+        elif name == "gather_sum":
+            self._exchange(gather_sum_kernel, x, out, x.shape[0], ATTN_TP=int(parameter))
+        else:
+            self._exchange(scatter_sum_kernel, x, out, out.shape[0], ATTN_TP=int(parameter))
+
+    def run_normed(
+        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, out: Tensor, total: Tensor
+    ) -> None:
+        """One op with the residual add and the norm that follow."""
+        name, _, parameter = op.partition(".")
+        if name == "reduce_scatter":
+            self._reduce_scatter(x, residual, weight, eps, out, total)
+        else:
+            self._sum(name, parameter, x, residual, weight, eps, out, total)
+
+    def _sum(
+        self,
+        name: str,
+        algorithm: str,
+        x: Tensor,
+        residual: Tensor | None,
+        weight: Tensor | None,
+        eps: float,
+        out: Tensor,
+        total: Tensor,
+    ) -> None:
+        rows, others, quantized = x.shape[0], self.size - 1, name == "int8_all_reduce"
+        arrays = (x, _or(residual, x), _or(weight, x), out, total)
+        flags = {**_flags(residual, weight), "QUANTIZED": quantized, "quantized": quantized, "eps": (eps,)}
+        if algorithm == "gather" or (not quantized and self._is_short(x)):
+            self._launch(one_shot_kernel, rows, others, arrays, (), **flags)
+        else:
+            self._launch(two_shot_kernel, -(-rows // self.size), 2 * others, arrays, (rows,), **flags)
+
+    def _reduce_scatter(
+        self, x: Tensor, residual: Tensor | None, weight: Tensor | None, eps: float, out: Tensor, total: Tensor
+    ) -> None:
+        arrays = (x, _or(residual, x), _or(weight, x), out, total)
+        flags = {**_flags(residual, weight), "eps": (eps,)}
+        self._launch(reduce_scatter_kernel, out.shape[0], self.size - 1, arrays, (x.shape[0],), **flags)
+
+    def _exchange(self, kernel: Any, x: Tensor, out: Tensor, programs: int, **flags: Any) -> None:
+        self._launch(kernel, programs, self.size - 1, (x, out), (), **flags)
+
+    def _launch(
+        self, kernel: Any, programs: int, slots: int, arrays: tuple[Tensor, ...], numbers: tuple[int, ...], **flags: Any
+    ) -> None:
+        space = self._small if flags.get("quantized") else self._plain
+        width = arrays[0].shape[1]
+        ranks = {"RANK": self._group.rank, "WORLD": self.size}
+        launch(kernel, space, programs, slots, arrays, numbers, width=width, polls=self.polls, **ranks, **flags)
+
+    def _is_short(self, x: Tensor) -> bool:
+        return x.numel() * x.element_size() <= _ONE_SHOT_BYTES.get(self.size, _ONE_SHOT_BYTES_ELSE)
+
+
+def _or(x: Tensor | None, other: Tensor) -> Tensor:
+    """A kernel takes a pointer even for what it does not read."""
+    return other if x is None else x
+
+
+def _flags(residual: Tensor | None, weight: Tensor | None) -> dict[str, Any]:
+    return {"NORM": weight is not None, "RESIDUAL": residual is not None}
+
+
+def check(group: Group, dtype: torch.dtype, width: int) -> None:
+    """Raises RefusedError for what the kernels cannot take."""
+    if not 2 <= group.size <= MOST_RANKS:
+        raise RefusedError(f"commplan_triton takes 2 to {MOST_RANKS} ranks", field="impl", value=group.size)
+    if dtype not in (torch.bfloat16, torch.float16):
+        raise RefusedError("commplan_triton takes bf16 and fp16", field="deployment.activations", value=str(dtype))
+    if width % 16:
+        raise RefusedError("commplan_triton takes rows of a multiple of 16 elements", field="width", value=width)
+
+
+__all__ = ["PeerKernels", "check"]

@@ -1,0 +1,260 @@
+"""What the collectives do with one row: send it, receive it, quantise it, add and norm it. Device functions only.
+
+A row travels with no flag behind it. The place where it arrives holds a value that no row holds; the receiver reads
+until that value is gone, and puts it back for the next call but one (NCCL and TensorRT-LLM know the idea as LL and
+Lamport). Nothing is flushed or signalled, so a row costs its bytes and one way over the link. Any 4 bytes of a store
+arrive together, and every element is looked at, so the order of arrival does not matter.
+
+bf16, fp16   the absent element is -0.0; a sender turns it into 0.0
+INT8         the absent value is -128, which the symmetric range has not; four of them stand where the scale will
+
+A row is a tuple of tensors, one for each of PARTS, (first column, size): a tensor's size is a power of two, and 5120
+columns in one tensor of 8192 would spend three eighths of all instructions on nothing. Columns from `limit` on do not
+exist; a limit of 0 stands for a row that is not there.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+ABSENT_16 = tl.constexpr(-32768)  # the bits of -0.0
+ABSENT_8 = tl.constexpr(-128)
+ABSENT_SCALE = tl.constexpr(-2139062144)  # four times -128; as fp32 it is negative, and no scale is
+_ROUND = tl.constexpr(12582912.0)  # 1.5 * 2**23: a sum with it is rounded to an integer, which is then its low bits
+
+
+# ---- calls -----------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def begin_call(state):  # type: ignore[no-untyped-def]
+    """(number of this call, ticket). The parity of the number picks the half of the workspace.
+
+    The number is kept on the device, so that graphs replay. The ticket is drawn only after the number has been read:
+    what is added depends on it.
+    """
+    call = tl.load(state, volatile=True)
+    ticket = tl.atomic_add(state + 1, tl.where(call >= 0, 1, 2).to(tl.int64), sem="relaxed")
+    return call, ticket
+
+
+@triton.jit
+def count_call(state, call, ticket):  # type: ignore[no-untyped-def]
+    """The last program to read the number of the call counts it."""
+    if ticket == tl.num_programs(0) - 1:
+        tl.store(state + 1, 0)
+        tl.store(state, call + 1)
+
+
+@triton.jit
+def address(peers, rank, offset, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Pointer to an offset in bytes, a multiple of 16, in the workspace of a rank."""
+    base = (tl.load(peers + rank) + offset).to(tl.pointer_type(dtype))
+    return tl.multiple_of(base, 16)
+
+
+# ---- rows as they are ------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def load_row(place, limit, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A row as it stands in memory."""
+    row = ()
+    for part in tl.static_range(len(PARTS)):
+        columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
+        row = row + (tl.load(place + columns, mask=columns < limit, other=0.0),)
+    return row
+
+
+@triton.jit
+def store_row(place, row, limit, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A row, rounded to the type of memory."""
+    for part in tl.static_range(len(PARTS)):
+        columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
+        tl.store(place + columns, row[part].to(place.dtype.element_ty), mask=columns < limit)
+
+
+@triton.jit
+def wide_row(row, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A row in fp32."""
+    wide = ()
+    for part in tl.static_range(len(PARTS)):
+        wide = wide + (row[part].to(tl.float32),)
+    return wide
+
+
+@triton.jit
+def add_rows(a, b, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """a + b."""
+    added = ()
+    for part in tl.static_range(len(PARTS)):
+        added = added + (a[part] + b[part],)
+    return added
+
+
+@triton.jit
+def send_row(place, row, limit, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A row of bf16 or fp16 to `place` (a pointer to int16), without the absent element."""
+    for part in tl.static_range(len(PARTS)):
+        columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
+        bits = row[part].to(tl.int16, bitcast=True)
+        bits = tl.where(bits == ABSENT_16, 0, bits).to(tl.int16)
+        tl.store(place + columns, bits, mask=columns < limit)
+
+
+@triton.jit
+def _look(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """(what stands at a place, 1 if any of it is absent)."""
+    row = ()
+    missing = 0
+    for part in tl.static_range(len(PARTS)):
+        columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
+        bits = tl.load(place + columns, mask=columns < limit, other=0, volatile=True)
+        row = row + (bits,)
+        missing = tl.maximum(missing, tl.max((bits == absent).to(tl.int32), axis=0))
+    return row, missing
+
+
+@triton.jit
+def _empty(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    for part in tl.static_range(len(PARTS)):
+        columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
+        tl.store(place + columns, tl.full([PARTS[part][1]], absent, place.dtype.element_ty), mask=columns < limit)
+
+
+@triton.jit
+def receive_row(  # type: ignore[no-untyped-def]
+    place, limit, error, polls, dtype: tl.constexpr, PARTS: tl.constexpr, FEW: tl.constexpr
+):
+    """A row in fp32, awaited at `place` (a pointer to int16), which is emptied. NaN if it never comes.
+
+    FEW: few programs run, so latency is all. One element is waited for, which is quicker to look at again.
+    """
+    tried = 0
+    if FEW:
+        seen = tl.load(place + (limit - 1), mask=limit > 0, other=0, volatile=True)
+        while (seen == ABSENT_16) & (tried < polls):
+            seen = tl.load(place + (limit - 1), volatile=True)
+            tried += 1
+    bits, missing = _look(place, limit, ABSENT_16, PARTS)
+    while (missing != 0) & (tried < polls):
+        bits, missing = _look(place, limit, ABSENT_16, PARTS)
+        tried += 1
+    _empty(place, limit, ABSENT_16, PARTS)
+    spoil = 0.0
+    if missing != 0:
+        tl.store(error, 1)
+        spoil = float("nan")
+    row = ()
+    for part in tl.static_range(len(PARTS)):
+        row = row + (bits[part].to(dtype, bitcast=True).to(tl.float32) + spoil,)
+    return row
+
+
+# ---- rows in INT8 ----------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def quantize_row(row, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """(INT8 values, those values in fp32, fp32 scale) of a row in fp32: scale = max|x| / 127, nearest, ties to even.
+
+    The maximum is taken of the bits, whose order puts NaN above infinity: a row with either has a scale that is not
+    finite, and nothing finite comes out of it. Neither gives the absent value: the low bits of NaN are not -128.
+    """
+    top = 0
+    for part in tl.static_range(len(PARTS)):
+        top = tl.maximum(top, tl.max(tl.abs(row[part]).to(tl.int32, bitcast=True), axis=0))
+    largest = top.to(tl.float32, bitcast=True)
+    inverse = 127.0 / tl.where(largest == 0.0, 1.0, largest)  # of a row of zeros anything gives zeros
+    values = ()
+    wide = ()
+    for part in tl.static_range(len(PARTS)):
+        shifted = row[part] * inverse + _ROUND
+        values = values + (shifted.to(tl.int32, bitcast=True).to(tl.int8),)
+        wide = wide + (shifted - _ROUND,)
+    return values, wide, largest / 127.0
+
+
+@triton.jit
+def scale_row(row, scale, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """INT8 values times their scale, in fp32."""
+    scaled = ()
+    for part in tl.static_range(len(PARTS)):
+        scaled = scaled + (row[part].to(tl.float32) * scale,)
+    return scaled
+
+
+@triton.jit
+def send_int8_row(place, values, scale, width, limit, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A row in INT8 to `place`, its scale behind it."""
+    for part in tl.static_range(len(PARTS)):
+        columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
+        tl.store(place + columns, values[part], mask=columns < limit)
+    tl.store((place + width).to(tl.pointer_type(tl.int32)), scale.to(tl.int32, bitcast=True), mask=limit > 0)
+
+
+@triton.jit
+def receive_int8_row(place, width, limit, error, polls, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A row in fp32 from INT8 values and the scale behind them; as `receive_row`. The scale is looked at first."""
+    behind = (place + width).to(tl.pointer_type(tl.int32))
+    tried = 0
+    scale = tl.load(behind, mask=limit > 0, other=0, volatile=True)
+    while (scale == ABSENT_SCALE) & (tried < polls):
+        scale = tl.load(behind, volatile=True)
+        tried += 1
+    values, missing = _look(place, limit, ABSENT_8, PARTS)
+    while (missing != 0) & (tried < polls):
+        values, missing = _look(place, limit, ABSENT_8, PARTS)
+        tried += 1
+    _empty(place, limit, ABSENT_8, PARTS)
+    tl.store(behind, ABSENT_SCALE, mask=limit > 0)
+    factor = scale.to(tl.float32, bitcast=True)
+    if (missing != 0) | (scale == ABSENT_SCALE):
+        tl.store(error, 1)
+        factor = float("nan")
+    return scale_row(values, factor, PARTS)
+
+
+# ---- what follows the sum --------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def finish_row(  # type: ignore[no-untyped-def]
+    summed,
+    out,
+    total,
+    residual,
+    gain,
+    row,
+    width,
+    limit,
+    eps,
+    NORM: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """Store a sum; or, with NORM, its total with the residual, and the RMSNorm of that in `out`.
+
+    Rounding is that of an all-reduce, then `add_rms_norm`: the sum, the total, the normed row before the weight.
+    """
+    dtype: tl.constexpr = out.dtype.element_ty
+    place = row.to(tl.int64) * width
+    if not NORM:
+        store_row(out + place, summed, limit, PARTS)
+        return
+    squares = 0.0
+    rounded = ()
+    for part in tl.static_range(len(PARTS)):
+        one = summed[part].to(dtype)
+        if RESIDUAL:
+            one = (one.to(tl.float32) + residual[part].to(tl.float32)).to(dtype)
+        rounded = rounded + (one,)
+        squares += tl.sum(one.to(tl.float32) * one.to(tl.float32), axis=0)
+    store_row(total + place, rounded, limit, PARTS)
+    scale = tl.rsqrt(squares / width + eps)
+    normed = ()
+    for part in tl.static_range(len(PARTS)):
+        one = (rounded[part].to(tl.float32) * scale).to(dtype).to(tl.float32)
+        normed = normed + (gain[part].to(tl.float32) * one,)
+    store_row(out + place, normed, limit, PARTS)

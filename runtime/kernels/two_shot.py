@@ -1,0 +1,132 @@
+"""All-reduce in two shots: rank i sums block i of the rows, and sends the sums to all others.
+
+Bytes a rank receives: 2 (N - 1) / N * M, the least there is. Two ways over the link, so it wins where bytes are all:
+prefill on more than two ranks. One program takes row i of every block: send, wait, sum, send, wait, add, norm, store;
+while it waits, other programs on the multiprocessor have the link.
+
+Sums are made by their owner alone, in the order of ranks, and the owner uses what it sends: the same bits everywhere.
+In INT8 its own partial enters in full precision, and the sum is quantised again.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .rows import (
+    add_rows,
+    address,
+    begin_call,
+    count_call,
+    finish_row,
+    load_row,
+    quantize_row,
+    receive_int8_row,
+    receive_row,
+    scale_row,
+    send_int8_row,
+    send_row,
+    wide_row,
+)
+
+
+@triton.jit
+def two_shot_kernel(  # type: ignore[no-untyped-def]
+    x,
+    residual,
+    weight,
+    out,
+    total,
+    peers,
+    state,
+    error,
+    rows,
+    width,
+    eps,
+    row_bytes,
+    slot_bytes,
+    half_bytes,
+    polls,
+    RANK: tl.constexpr,
+    WORLD: tl.constexpr,
+    PARTS: tl.constexpr,
+    QUANTIZED: tl.constexpr,
+    NORM: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    FEW: tl.constexpr,
+):
+    """x [T, width] of this rank to the sum in `out`. Grid: ceil(T / WORLD).
+
+    A half of the workspace has WORLD - 1 slots for partials, then WORLD - 1 for sums, of ceil(T / WORLD) rows each.
+    """
+    dtype: tl.constexpr = x.dtype.element_ty
+    index = tl.program_id(0)
+    shard = tl.num_programs(0)
+    call, ticket = begin_call(state)
+    start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
+
+    for q in tl.static_range(WORLD):  # partials to their owners
+        if q != RANK:
+            row = q * shard + index
+            limit = tl.where(row < rows, width, 0)
+            partial = load_row(x + row.to(tl.int64) * width, limit, PARTS)
+            there = start + (RANK - (q < RANK)) * slot_bytes
+            if QUANTIZED:
+                values, wide, scale = quantize_row(wide_row(partial, PARTS), PARTS)
+                send_int8_row(address(peers, q, there, tl.int8), values, scale, width, limit, PARTS)
+            else:
+                send_row(address(peers, q, there, tl.int16), partial, limit, PARTS)
+
+    row = RANK * shard + index
+    limit = tl.where(row < rows, width, 0)
+    mine = load_row(x + row.to(tl.int64) * width, limit, PARTS)
+    before = mine
+    if RESIDUAL:
+        before = load_row(residual + row.to(tl.int64) * width, limit, PARTS)
+    gain = mine
+    if NORM and FEW:
+        gain = load_row(weight, width, PARTS)
+    count_call(state, call, ticket)
+    for q in tl.static_range(WORLD):  # this rank's sum
+        if q == RANK:
+            one = wide_row(mine, PARTS)
+        elif QUANTIZED:
+            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int8)
+            one = receive_int8_row(here, width, limit, error, polls, PARTS)
+        else:
+            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int16)
+            one = receive_row(here, limit, error, polls, dtype, PARTS, FEW)
+        if q == 0:
+            summed = one
+        else:
+            summed = add_rows(summed, one, PARTS)
+    if QUANTIZED:
+        values, wide, scale = quantize_row(summed, PARTS)
+        summed = scale_row(wide, scale, PARTS)
+    else:
+        rounded = ()
+        for part in tl.static_range(len(PARTS)):
+            rounded = rounded + (summed[part].to(dtype),)
+    for q in tl.static_range(WORLD):
+        if q != RANK:
+            there = start + (WORLD - 1 + RANK - (q < RANK)) * slot_bytes
+            if QUANTIZED:
+                send_int8_row(address(peers, q, there, tl.int8), values, scale, width, limit, PARTS)
+            else:
+                send_row(address(peers, q, there, tl.int16), rounded, limit, PARTS)
+    if NORM and not FEW:
+        gain = load_row(weight, width, PARTS)
+    finish_row(summed, out, total, before, gain, row, width, limit, eps, NORM, RESIDUAL, PARTS)
+
+    for q in tl.static_range(WORLD):  # the others' sums
+        if q != RANK:
+            row = q * shard + index
+            limit = tl.where(row < rows, width, 0)
+            if RESIDUAL:
+                before = load_row(residual + row.to(tl.int64) * width, limit, PARTS)
+            here = start + (WORLD - 1 + q - (q > RANK)) * slot_bytes
+            if QUANTIZED:
+                summed = receive_int8_row(address(peers, RANK, here, tl.int8), width, limit, error, polls, PARTS)
+            else:
+                summed = receive_row(address(peers, RANK, here, tl.int16), limit, error, polls, dtype, PARTS, FEW)
+            finish_row(summed, out, total, before, gain, row, width, limit, eps, NORM, RESIDUAL, PARTS)

@@ -1,0 +1,212 @@
+"""What runs on each rank: the kernels against float64, on inputs that every rank can make for all ranks."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from commplan.runtime.errors import BoundaryError
+from commplan.runtime.groups import Group
+from commplan.runtime.kernels.peers import PeerKernels
+
+from ..peer_cases import EPS, Case, rows_of, shard_of
+
+# Relative RMS error allowed, in units of the type's epsilon for what is rounded to it, absolute for INT8.
+DTYPES = {"bf16": (torch.bfloat16, 2.0**-8), "fp16": (torch.float16, 2.0**-11)}
+
+
+def start() -> tuple[int, int, torch.device]:
+    """(rank, world, device) of a rank with NCCL up."""
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.cuda.set_device(rank)
+    device = torch.device("cuda", rank)
+    dist.init_process_group("nccl", device_id=device)
+    return rank, world, device
+
+
+def peers_of(dtype: torch.dtype, width: int, rows: int) -> PeerKernels:
+    rank, world = dist.get_rank(), dist.get_world_size()
+    return PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), torch.device("cuda", rank), dtype, width, rows)
+
+
+def every_op(width: int, dtype_name: str, kind: str) -> list[tuple[int, dict[str, float]]]:
+    """Errors of every op at odd and even row counts, and whether the ranks hold the same bits."""
+    ranks = start()[:2]
+    dtype, _ = DTYPES[dtype_name]
+    peers = peers_of(dtype, width, 1000)
+    found = []
+    for rows in (1, 3, 64, 257, 1000):
+        found.append((rows, Case(ranks, rows, width, dtype, kind, seed=rows * 1000).errors(peers)))
+    torch.cuda.synchronize()
+    peers.check()
+    return found
+
+
+def same_bits(width: int, rows: int) -> dict[str, bool]:
+    """Whether all ranks hold the same result of every op that gives all of them the same rows."""
+    ranks = start()[:2]
+    peers = peers_of(torch.bfloat16, width, rows)
+    case = Case(ranks, rows, width, torch.bfloat16, "outliers", seed=7)
+    x, residual, weight = case.mine, case.residual, case.weight
+    results = {
+        "all_reduce": peers.all_reduce(x),
+        "all_reduce_norm": peers.all_reduce_norm(x, residual, weight, EPS)[0],
+        "int8 gather": peers.int8_all_reduce(x, "gather"),
+        "int8 two_shot": peers.int8_all_reduce(x, "two_shot"),
+        "int8 gather norm": peers.int8_all_reduce_norm(x, "gather", residual, weight, EPS)[0],
+        "int8 two_shot norm": peers.int8_all_reduce_norm(x, "two_shot", residual, weight, EPS)[0],
+    }
+    same = {}
+    for name, mine in results.items():
+        first = mine.clone()
+        dist.broadcast(first, 0)
+        same[name] = bool(torch.equal(first, mine))
+    return same
+
+
+def not_finite(value: float, at: int) -> dict[str, tuple[bool, bool]]:
+    """(every row with `value` on rank 0 or 1 holds something not finite, every other row is right), by op."""
+    rank, world, _ = start()
+    width, rows = 1536, 8
+    peers = peers_of(torch.bfloat16, width, rows)
+    case = Case((rank, world), rows, width, torch.bfloat16, "normal", seed=3)
+    x = case.mine.clone()
+    bad = 2 + rank  # another row on each rank
+    x[bad, at] = value
+    found = {}
+    for name, run in (
+        ("all_reduce", lambda: peers.all_reduce(x)),
+        ("int8 gather", lambda: peers.int8_all_reduce(x, "gather")),
+        ("int8 two_shot", lambda: peers.int8_all_reduce(x, "two_shot")),
+        ("all_reduce_norm", lambda: peers.all_reduce_norm(x, case.residual, case.weight, EPS)[0]),
+        ("int8 gather norm", lambda: peers.int8_all_reduce_norm(x, "gather", case.residual, case.weight, EPS)[0]),
+    ):
+        out = run()
+        spoilt = ~torch.isfinite(out).all(dim=1)
+        wanted = torch.zeros(rows, dtype=torch.bool, device="cuda")
+        wanted[2:4] = True
+        found[name] = (bool(spoilt[2:4].all()), bool((spoilt == wanted).all()))
+    torch.cuda.synchronize()
+    peers.check()
+    return found
+
+
+def stress(calls: int) -> dict[str, Any]:
+    """Random ops of random sizes with ranks that are late by random times: wrong results by op, growth of memory."""
+    rank, world, _ = start()
+    width, most = 1024, 300
+    peers = peers_of(torch.bfloat16, width, most)
+    pool = [[rows_of(100 * k + r, most, width, torch.bfloat16) for r in range(world)] for k in range(8)]
+    weight = rows_of(5, 1, width, torch.bfloat16)[0]
+    sums = [torch.stack([x.float() for x in xs]).sum(0).to(torch.bfloat16) for xs in pool]
+    int8 = [peers.int8_all_reduce(xs[rank], "gather") for xs in pool]
+    wrong = torch.zeros(8, dtype=torch.int64, device="cuda")  # by op
+    generator = torch.Generator().manual_seed(1)  # alike on all ranks
+    late = torch.Generator().manual_seed(rank)
+    memory = None
+    for call in range(calls):
+        k, op = (int(v) for v in torch.randint(0, 8, (2,), generator=generator))
+        rows = int(torch.randint(1, most + 1, (1,), generator=generator)) if call % 3 else 1 + call % 7
+        x = pool[k][rank][:rows]
+        if int(torch.randint(0, 4, (1,), generator=late)) == 0:
+            torch.cuda._sleep(int(torch.randint(0, 40_000, (1,), generator=late)))
+        if op in (0, 1):
+            wrong[op] += (peers.all_reduce(x) != sums[k][:rows]).any()
+        elif op == 2:
+            wrong[op] += (peers.int8_all_reduce(x, "gather") != int8[k][:rows]).any()
+        elif op == 3:
+            # Which rank owns a row depends on the number of rows, and the owner's part is not quantised.
+            out, wanted = peers.int8_all_reduce(x, "two_shot").float(), sums[k][:rows].float()
+            wrong[op] += (out - wanted).norm() > 0.02 * wanted.norm()
+        elif op == 4:
+            wrong[op] += (peers.reduce_scatter(x) != shard_of(sums[k][:rows], rank, world)).any()
+        elif op == 5:
+            wrong[op] += (peers.all_gather(x) != torch.cat([pool[k][r][:rows] for r in range(world)])).any()
+        elif op == 6:
+            wrong[op] += (peers.all_reduce_norm(x, None, weight, EPS)[1] != sums[k][:rows]).any()
+        else:
+            wrong[op] += (peers.int8_all_reduce_norm(x, "gather", None, weight, EPS)[1] != int8[k][:rows]).any()
+        if call == 100:
+            torch.cuda.synchronize()
+            memory = torch.cuda.memory_allocated()
+    torch.cuda.synchronize()
+    peers.check()
+    return {"wrong": wrong.tolist(), "grown": torch.cuda.memory_allocated() - (memory or 0)}
+
+
+def graphs(replays: int) -> int:
+    """Wrong results of a graph with an odd number of calls, replayed with new inputs, other calls between."""
+    rank, world, _ = start()
+    width, rows = 2112, 33
+    peers = peers_of(torch.bfloat16, width, 64)
+    x = torch.empty(rows, width, dtype=torch.bfloat16, device="cuda")
+    peers.all_reduce(x), peers.int8_all_reduce(x, "gather")
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        first = peers.all_reduce(x)
+        second = peers.all_reduce(first)
+        small = peers.int8_all_reduce(x, "gather")
+        third = peers.all_gather(second)
+    wrong = 0
+    for replay in range(replays):
+        parts = [rows_of(10 * replay + r, rows, width, torch.bfloat16) for r in range(world)]
+        x.copy_(parts[rank])
+        graph.replay()
+        once = torch.stack([p.float() for p in parts]).sum(0).to(torch.bfloat16)
+        twice = (once.float() * world).to(torch.bfloat16)
+        wrong += not torch.equal(first, once)
+        wrong += not torch.equal(third, torch.cat([twice] * world))
+        wrong += not torch.equal(small, peers.int8_all_reduce(parts[rank], "gather"))
+    peers.check()
+    return wrong
+
+
+def compiled() -> dict[str, bool]:
+    """Whether torch.compile gives the same bits, for several sizes from one graph."""
+    rank, _, _ = start()
+    width = 1024
+    peers = peers_of(torch.bfloat16, width, 128)
+    weight = rows_of(5, 1, width, torch.bfloat16)[0]
+
+    def block(x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        out, total = peers.int8_all_reduce_norm(x, "gather", residual, weight, EPS)
+        shard, _ = peers.reduce_scatter_norm(out * 2, None, weight, EPS)
+        return peers.all_gather(shard), peers.all_reduce(total + 1)
+
+    fast = torch.compile(block, fullgraph=True, dynamic=True)
+    found = {}
+    for rows in (6, 32, 128):
+        x, residual = rows_of(rows + rank, rows, width, torch.bfloat16), rows_of(9, rows, width, torch.bfloat16)
+        found[f"{rows} rows"] = all(
+            torch.allclose(a.float(), b.float(), rtol=0.02, atol=0.02)
+            for a, b in zip(block(x, residual), fast(x, residual), strict=True)
+        )
+    return found
+
+
+def dead_peer() -> tuple[bool, str]:
+    """Rank 1 never calls: (rank 0's result is NaN, what its check says)."""
+    rank, _, _ = start()
+    peers = peers_of(torch.bfloat16, 1024, 8)
+    peers.polls = 20_000
+    x = rows_of(rank, 4, 1024, torch.bfloat16)
+    peers.all_reduce(x)
+    torch.cuda.synchronize()
+    dist.barrier()
+    if rank == 1:
+        dist.barrier()
+        return True, ""
+    out = peers.all_reduce(x)
+    torch.cuda.synchronize()
+    text = ""
+    try:
+        peers.check()
+    except BoundaryError as caught:
+        text = str(caught)
+    dist.barrier()
+    return bool(torch.isnan(out).all()), text

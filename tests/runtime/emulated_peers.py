@@ -1,0 +1,157 @@
+"""Our kernels without GPUs: Triton's interpreter on every rank, and the ranks' buffers in files that all of them map.
+
+Every rank is a process of its own, and rows really travel and are really awaited. What it cannot show: races inside a
+program, the memory order of a GPU and its link, and anything about time. Programs of a rank run one after another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..peer_cases import EPS, Case, error
+
+
+def make_buffers(folder: Path, world: int, rows: int, width: int) -> None:
+    """Every rank's empty workspaces."""
+    for rank in range(world):
+        plain = torch.full((2 * 2 * world * rows * width,), -32768, dtype=torch.int16)
+        small = torch.full((2 * 2 * world * rows * (width + 16),), -128, dtype=torch.int8)
+        (folder / f"plain{rank}").write_bytes(plain.numpy().tobytes())
+        (folder / f"small{rank}").write_bytes(small.numpy().tobytes())
+
+
+def all_empty(folder: Path, world: int) -> bool:
+    """Whether every buffer is as it was made."""
+    return all(
+        set((folder / f"small{rank}").read_bytes()) == {128} and set((folder / f"plain{rank}").read_bytes()) == {0, 128}
+        for rank in range(world)
+    )
+
+
+def emulated(folder: str) -> tuple[int, int, Any]:
+    """(rank, world, kernels) of this process."""
+    os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
+    torch.set_num_threads(1)
+    from commplan.runtime.groups import Group
+    from commplan.runtime.kernels.peers import PeerKernels
+    from commplan.runtime.kernels.symmetric import Workspace
+
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    error_flag = torch.zeros(1, dtype=torch.int32)
+
+    def workspace(name: str, dtype: torch.dtype) -> Workspace:
+        paths = [Path(folder) / f"{name}{r}" for r in range(world)]
+        size = paths[0].stat().st_size
+        maps = [torch.from_file(str(p), shared=True, size=size // dtype.itemsize, dtype=dtype) for p in paths]
+        peers = torch.tensor([m.data_ptr() for m in maps], dtype=torch.int64)
+        return Workspace(size // 2, peers, torch.zeros(2, dtype=torch.int64), error_flag, maps)
+
+    group = Group("tp", None, world, rank)
+    return rank, world, PeerKernels(group, workspace("plain", torch.int16), workspace("small", torch.int8))
+
+
+def every_op(folder: str, sizes: list[int], width: int, dtype: torch.dtype) -> list[tuple[int, dict[str, float]]]:
+    """Errors of every op by row count; with four ranks, of the attention-DP pairs too."""
+    rank, world, peers = emulated(folder)
+    found = []
+    for rows in sizes:
+        case = Case((rank, world), rows, width, dtype, "normal", 1000 * rows, "cpu")
+        by_op = case.errors(peers)
+        if world == 4:
+            by_op |= _pairs(peers, case)
+        found.append((rows, by_op))
+    peers.check()
+    return found
+
+
+def _pairs(peers: Any, case: Case) -> dict[str, float]:
+    """Attention TP 2 x DP 2."""
+    parts = [part.double() for part in case.parts]
+    groups = [parts[0] + parts[1], parts[2] + parts[3]]
+    both = torch.cat([case.mine, case.residual])  # rows of two DP groups, partial over all ranks
+    wanted = case.sum if case.rank < 2 else 4 * case.residual.double()
+    return {
+        "gather_sum": error(peers.gather_sum(case.mine, 2), torch.cat(groups)),
+        "scatter_sum": error(peers.scatter_sum(both, 2), wanted),
+    }
+
+
+def bits(folder: str, width: int) -> list[bytes]:
+    """Results that all ranks must share to the bit, in two shots too."""
+    rank, world, peers = emulated(folder)
+    from commplan.runtime.kernels import peers as module
+
+    case = Case((rank, world), 5, width, torch.bfloat16, "outliers", 11, "cpu")
+    x, residual, weight = case.mine, case.residual, case.weight
+    found = [
+        peers.all_reduce(x),
+        peers.int8_all_reduce(x, "gather"),
+        peers.int8_all_reduce_norm(x, "two_shot", residual, weight, EPS)[0],
+    ]
+    module._ONE_SHOT_BYTES.clear()
+    module._ONE_SHOT_BYTES_ELSE = 0
+    found += [peers.all_reduce(x), peers.all_reduce_norm(x, residual, weight, EPS)[0]]
+    return [out.view(torch.int16).numpy().tobytes() for out in found]
+
+
+def not_finite(folder: str, value: float) -> list[bool]:
+    """Whether a value that is not finite spoils its own row and no other, by op."""
+    rank, world, peers = emulated(folder)
+    case = Case((rank, world), 4, 64, torch.bfloat16, "normal", 3, "cpu")
+    x = case.mine.clone()
+    if rank == 0:
+        x[2, 17] = value
+    runs: list[Callable[[], Tensor]] = [
+        lambda: peers.all_reduce(x),
+        lambda: peers.int8_all_reduce(x, "gather"),
+        lambda: peers.int8_all_reduce(x, "two_shot"),
+        lambda: peers.int8_all_reduce_norm(x, "gather", case.residual, case.weight, EPS)[0],
+    ]
+    found = []
+    for run in runs:
+        finite = torch.isfinite(run())
+        found.append(not bool(finite[2, 17]) and bool(finite[[0, 1, 3]].all()))
+    return found
+
+
+def dead_peer(folder: str) -> tuple[bool, str]:
+    """Rank 1 never calls: whether rank 0 gets nothing but NaN, and what its check says."""
+    from commplan.runtime.errors import BoundaryError
+
+    rank, world, peers = emulated(folder)
+    if rank == 1:
+        return True, ""
+    peers.polls = 50
+    case = Case((rank, world), 2, 64, torch.bfloat16, "normal", 3, "cpu")
+    outs = [peers.all_reduce(case.mine), peers.int8_all_reduce(case.mine, "gather")]
+    try:
+        peers.check()
+    except BoundaryError as caught:
+        return all(bool(torch.isnan(out).all()) for out in outs), str(caught)
+    return False, ""
+
+
+def compiled(folder: str) -> list[bool]:
+    """Whether a compiled function makes the same calls, for several sizes from one graph."""
+    rank, world, peers = emulated(folder)
+    width = 64
+    weight = torch.ones(width, dtype=torch.bfloat16)
+
+    def block(x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        out, total = peers.int8_all_reduce_norm(x, "gather", residual, weight, EPS)
+        shard, _ = peers.reduce_scatter_norm(out * 2, None, weight, EPS)
+        return peers.all_gather(shard), peers.all_reduce(total + 1)
+
+    fast = torch.compile(block, fullgraph=True, dynamic=True, backend="aot_eager")
+    found = []
+    for rows in (2, 5, 6):
+        case = Case((rank, world), rows, width, torch.bfloat16, "normal", rows, "cpu")
+        pairs = zip(block(case.mine, case.residual), fast(case.mine, case.residual), strict=True)
+        found.append(all(torch.equal(a, b) for a, b in pairs))
+    return found
