@@ -202,7 +202,7 @@ def _one_kernel_notes(options: list[Option]) -> list[str]:
     words = {"quantize": "quantisation", "norm": "residual add and norm"}
     notes = []
     for o in options:
-        inside = " and ".join(words[part] for part in o.wire_contains)
+        inside = ", ".join(words[part] for part in o.wire_contains)
         if inside:
             notes.append(f"{o.op.name} by {o.impl} is one kernel: its wire time contains {inside}")
     return list(dict.fromkeys(notes))

@@ -21,7 +21,7 @@ from ..strategies import strategies
 PLAIN, PLAN = "all_reduce", "plan"
 OWN = "own_all_reduce"  # uniform all-reduce by commplan's kernels where they are cheaper
 OWN_NOTE = (
-    "all_reduce is the library's; own_all_reduce may use commplan's kernels, and an op by one of those is "
+    "column all_reduce is the library's; own_all_reduce may use commplan's kernels, and an op by one of those is "
     "communication as a whole, with the quantisation and the norm that it does on the way"
 )
 
