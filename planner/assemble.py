@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .cost.estimate import weakest
-from .cost.op_costs import PeerKernel, Wire
+from .cost.terms import COMMUNICATION
 from .graph import Edge
 from .planning import ModePlanner
 from .ranges import PlannedRange
@@ -81,7 +81,7 @@ def collective_provenance(planner: ModePlanner, plan: Plan, tokens: int) -> str:
     found = set()
     for edge, _ in plan.counted:
         for term in edge.terms:
-            if isinstance(term.work, Wire | PeerKernel):
+            if isinstance(term.work, COMMUNICATION):
                 estimate = planner.costs.estimate(term, tokens)
                 if estimate.wire_bytes:
                     found.add(estimate.provenance)

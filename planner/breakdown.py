@@ -1,7 +1,8 @@
 """What a forward under a plan is made of: time by part, bytes on the wire, peak activation memory, provenance.
 
 The parts add up to the step. `communication` holds every collective of the forward, the dispatch and combine of an
-all-to-all MoE among them; no overlap with compute is assumed.
+all-to-all MoE among them; no overlap with compute is assumed. An op that is one kernel is communication as a whole,
+with the quantisation and the norm that the kernel does on the way.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .cost.estimate import Estimate, weakest
-from .cost.op_costs import Gemm, PeerKernel, Term, Wire
+from .cost.terms import COMMUNICATION, Gemm, Term
 from .ops import NUMERICS_CLASSES
 from .planning import ModePlanner
 from .search import Plan
@@ -76,7 +77,7 @@ def peak_activation_bytes(planner: ModePlanner, plan: Plan, tokens: int) -> int:
 
 
 def _part(term: Term) -> str:
-    if isinstance(term.work, Wire | PeerKernel):
+    if isinstance(term.work, COMMUNICATION):
         return "communication"  # also where it gathers a residual
     if term.category == "latent_gemm" and not isinstance(term.work, Gemm):
         return "padding"  # the copy that lays the latents side by side

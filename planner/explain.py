@@ -15,7 +15,7 @@ from .cost.estimate import CATEGORIES, Estimate
 from .errors import InputError, NoLegalPlanError, did_you_mean
 from .graph import ERROR_UNIT, Edge, ForwardGraph, Restriction
 from .layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
-from .ops import Op
+from .ops import QUANTIZED_OPS, Op
 from .planning import ModePlanner
 from .search import Plan
 from .swap import swapped
@@ -26,6 +26,7 @@ class Option:
     """One op at the place asked about.
 
     `time_us` and `breakdown` are of this boundary; `step_us` is of the whole forward with the op exchanged here.
+    `wire_contains` are the categories that an op by one kernel has in its wire time: nothing of them stands apart.
     """
 
     op: Op
@@ -39,6 +40,7 @@ class Option:
     step_us: float | None
     slower_by_us: float | None
     neighbours: dict[str, str]
+    wire_contains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,15 @@ class Explainer:
             step_us=step,
             slower_by_us=slower,
             neighbours=around,
+            wire_contains=self._wire_contains(edge.op),
         )
+
+    def _wire_contains(self, op: Op) -> tuple[str, ...]:
+        impl = self._planner.setup.executor.impls[op.impl] if op.impl else None
+        if impl is None or impl.kind != "one_kernel":
+            return ()
+        parts = (("quantize", op.name in QUANTIZED_OPS), ("norm", impl.fuses_norm))
+        return tuple(part for part, is_inside in parts if is_inside)
 
     def _breakdown(self, edge: Edge) -> tuple[dict[str, float], str]:
         """us by category, launches apart, and where the wire time comes from."""

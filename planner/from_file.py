@@ -10,6 +10,7 @@ from .layout import LAYER_BOUNDARIES, State
 from .ops import Op
 from .planning import ModePlanner
 from .search import Plan
+from .spec.loader import Setup
 from .strategy_file import StrategyFile
 from .strategy_file.legality import places
 
@@ -39,7 +40,7 @@ def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str
         edge = _edge(graph, layer, boundary, replace(op, producer=None), state)
         if edge is None:
             raise InputError(
-                f"executor {setup.executor.name} on {setup.hardware.name} cannot run this op",
+                _why_not(setup, op),
                 file=file,
                 field=boundary if layer is None else f"layers.{layer}.{boundary}",
                 value=str(op),
@@ -49,6 +50,13 @@ def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str
     step = len(LAYER_BOUNDARIES)
     layers = tuple(tuple(edges[i : i + step]) for i in range(1, len(edges) - 1, step))
     return Plan(edges[0], layers, edges[-1]), (chosen.first, chosen.last)
+
+
+def _why_not(setup: Setup, op: Op) -> str:
+    impl = setup.executor.impls.get(op.impl or "")
+    if impl is not None and impl.needs_table and setup.hardware.vendor in impl.vendors:
+        return f"no calibration of {setup.hardware.name} has a table of this op by {op.impl}: run commplan calibrate"
+    return f"executor {setup.executor.name} on {setup.hardware.name} cannot run this op"
 
 
 def _edge(graph: ForwardGraph, layer: int | None, boundary: str, op: Op, state: State | None) -> Edge | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from .cost.op_costs import Term
+from .cost.terms import Term
 from .errors import NoLegalPlanError
 from .layout import LAYER_BOUNDARIES, LayerShape, State
 from .ops import Op
@@ -83,13 +83,17 @@ class ForwardGraph:
 class Restriction:
     """What may be used: strategies, numerics policy, pins, or a plan named by its ops.
 
-    `only` maps a boundary to the op names (or ops) that must stand there on every layer where they are legal.
+    only         maps a boundary to the op names (or ops) that must stand there on every layer where they are legal
+    own_kernels  ops by commplan's own kernels; without them a plan has what a user runs today
+    unmeasured   impls that need a table although none is there: to measure them, since they have no price
     """
 
     strategies: tuple[str, ...] | None = None  # None: all
     policy: bool = True  # loosest class, pin and forbid of the deployment
     pins: bool = True
     only: tuple[tuple[str, Op], ...] = ()
+    own_kernels: bool = True
+    unmeasured: bool = False
 
 
 ANY = Restriction()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from .cost.memory import MemoryCosts
 from .cost.numerics import relative_rms_error
 from .cost.op_costs import OpCosts
-from .errors import NoLegalPlanError
 from .graph import (
     ANY,
     ERROR_UNIT,
@@ -30,10 +29,11 @@ from .layout import (
     numerics_class,
     with_group,
 )
+from .offers import Offers
 from .ops import Op, numerics_rank
 from .spec.deployment import parse_layers
 from .spec.loader import Setup
-from .strategies import Offer, Strategy, strategies
+from .strategies import Strategy, strategies
 
 _NO_OPS = ("none", "fused", "slice")
 
@@ -46,15 +46,17 @@ class GraphBuilder:
     mode: str
     costs: OpCosts
     memory: MemoryCosts = field(init=False)
+    offers: Offers = field(init=False)
     _edges: dict[tuple[object, ...], Edge | IllegalOpError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.memory = MemoryCosts(self.setup)
+        self.offers = Offers(self.setup, self.costs)
 
     def build(self, restriction: Restriction = ANY) -> ForwardGraph:
         """The graph of the mode under a restriction; raises NoLegalPlanError where nothing leads to the end."""
         model, p = self.setup.model, self.setup.parallelism
-        chosen = self._strategies(restriction)
+        chosen = self.offers.strategies(restriction)
         layer_graphs: dict[tuple[object, ...], LayerGraph] = {}
         layers = []
         first = model.layer_shape(0, p)
@@ -93,13 +95,15 @@ class GraphBuilder:
         shape = model.layer_shape(layer or 0, p)
         mlp = model.mlp_kind(layer) if layer is not None else "dense"
         seen = set()
-        for op, reason in self._candidates(boundary, tuple(strategies().values())):
+        for op, reason in self.offers.candidates(boundary, tuple(strategies().values()), ANY):
             if op in seen:
                 continue
             seen.add(op)
             why = reason or self._refusal(boundary, op, layer, mlp, ANY)
             if why is None:
                 edge = self._edge(boundary, op, before, shape)
+                if isinstance(edge, Edge) and not self.offers.is_offered(edge.op, edge.terms, ANY):
+                    continue
                 why = str(edge) if isinstance(edge, IllegalOpError) else self._policy_refusal(edge, layer, ANY)
             if why is not None:
                 yield Rejection(op, why, before)
@@ -141,7 +145,8 @@ class GraphBuilder:
         shape: LayerShape,
         mlp: str,
     ) -> Boundary:
-        candidates = list(dict.fromkeys(op for op, why in self._candidates(boundary, chosen) if why is None))
+        offered = self.offers.candidates(boundary, chosen, restriction)
+        candidates = list(dict.fromkeys(op for op, why in offered if why is None))
         result: Boundary = {}
         for before in states:
             edges: dict[Op, Edge] = {}
@@ -149,6 +154,8 @@ class GraphBuilder:
                 if self._refusal(boundary, op, layer, mlp, restriction) is not None:
                     continue
                 edge = self._edge(boundary, op, before, shape)
+                if isinstance(edge, Edge) and not self.offers.is_offered(edge.op, edge.terms, restriction):
+                    continue
                 if isinstance(edge, Edge) and self._policy_refusal(edge, layer, restriction) is None:
                     edges.setdefault(edge.op, edge)
             kept = self._named_only(boundary, tuple(edges.values()), restriction)
@@ -174,12 +181,14 @@ class GraphBuilder:
             spelled = with_group(boundary, op, before, shape, p)
             if spelled != op:
                 return self._edge(boundary, spelled, before, shape)
+            group = group_of(boundary, op, before, shape, p)
+            self.offers.check_impl(boundary, op, group)
         except IllegalOpError as reason:
             return reason
         numerics = numerics_class(boundary, op, p)
         error = 0.0
         if op.algorithm is not None:
-            error = relative_rms_error(op, p.group_size(group_of(boundary, op, before, shape, p)))
+            error = relative_rms_error(op, p.group_size(group))
         return Edge(
             boundary,
             op,
@@ -192,62 +201,7 @@ class GraphBuilder:
             shape,
         )
 
-    # ---- what is offered, what is refused ---------------------------------------------------------------------------
-
-    def _strategies(self, restriction: Restriction) -> tuple[Strategy, ...]:
-        found = strategies()
-        names = restriction.strategies if restriction.strategies is not None else tuple(found)
-        chosen = []
-        for name in names:
-            why = found[name].needs(self.setup.parallelism)
-            if why is None:
-                chosen.append(found[name])
-            elif len(names) == 1 and self.setup.parallelism.tp > 1:
-                raise NoLegalPlanError(why, field="strategy", value=name)
-        return tuple(chosen) or (found["all_reduce"],)
-
-    def _candidates(self, boundary: str, chosen: tuple[Strategy, ...]) -> Iterator[tuple[Op, str | None]]:
-        """Offered ops with their impls spelled, each with the reason why it has no impl or no place here."""
-        for strategy in chosen:
-            needs = strategy.needs(self.setup.parallelism) if self.setup.parallelism.tp > 1 else None
-            for offer in strategy.offers.get(boundary, ()):
-                if not offer.op.kind.is_collective:
-                    yield offer.op, None
-                elif needs is not None:
-                    yield offer.op, needs
-                else:
-                    yield from self._with_impls(offer, strategy)
-
-    def _with_impls(self, offer: Offer, strategy: Strategy) -> Iterator[tuple[Op, str | None]]:
-        executor, hardware = self.setup.executor, self.setup.hardware
-        capability = executor.ops.get(offer.op.name)
-        if capability is None:
-            yield offer.op, executor.cannot_run(offer.op.name)
-            return
-        usable = 0
-        for name in capability.impls:
-            impl = executor.impls[name]
-            mine = impl.strategies is None or strategy.name in impl.strategies
-            if hardware.vendor not in impl.vendors or not mine:
-                continue
-            if offer.peer_to_peer and impl.kind != "peer_to_peer":
-                continue
-            tp, links = self.setup.parallelism.tp, impl.topologies
-            if hardware.devices_per_node < tp and (impl.kind == "peer_to_peer" or links is not None):
-                continue
-            if links is not None and tp > 2 and hardware.links.intra_node.topology not in links:
-                continue
-            if name == "custom_one_shot" and not self._has_table(offer.op.name, name):
-                continue
-            usable += 1
-            spelled = None if name == hardware.backend else name
-            yield Op(offer.op.name, offer.op.algorithm, offer.op.group, offer.op.residual, spelled), None
-        if usable == 0:
-            kind = "fused peer-to-peer " if offer.peer_to_peer else ""
-            yield offer.op, f"executor {executor.name} has no {kind}impl of {offer.op.name} for {hardware.name}"
-
-    def _has_table(self, op: str, impl: str) -> bool:
-        return bool(self.costs.collectives.table_sizes(op, impl, self.setup.deployment.dtypes.activations, "tp"))
+    # ---- what is refused ---------------------------------------------------------------------------------------------
 
     def _refusal(self, boundary: str, op: Op, layer: int | None, mlp: str, restriction: Restriction) -> str | None:
         why = self.setup.executor.refusal(boundary, op, self.mode, mlp, self.setup.parallelism)

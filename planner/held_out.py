@@ -27,9 +27,12 @@ class HeldOut:
 
     calibration: str
     op: str
+    algorithm: str | None
     impl: str
     dtype: str
     group_size: int
+    attn_dp: int | None
+    width: int | None
     points: int
     median_error: float | None
     p95_error: float | None
@@ -50,9 +53,12 @@ def _table(calibration: Calibration, table: Table) -> HeldOut:
     return HeldOut(
         calibration.name,
         table.op,
+        table.algorithm,
         table.impl,
         table.dtype,
         table.group_size,
+        table.attn_dp,
+        table.width,
         len(table.message_bytes),
         median(errors) if errors else None,
         percentile_95(errors) if errors else None,
@@ -86,8 +92,12 @@ def _noise(calibration: Calibration, table: Table) -> tuple[float | None, str]:
     differences = [
         abs(latency / measured[size] - 1)
         for twin in calibration.tables
-        if twin is not table and (twin.op, twin.impl, twin.group_size) == (table.op, table.impl, table.group_size)
+        if twin is not table and _but_for_the_type(twin) == _but_for_the_type(table)
         for size, latency in zip(twin.message_bytes, twin.latency_us, strict=True)
         if size in measured
     ]
     return (percentile_95(differences), "other type") if differences else (None, "")
+
+
+def _but_for_the_type(table: Table) -> tuple[object, ...]:
+    return (table.op, table.algorithm, table.impl, table.group_size, table.attn_dp, table.width)

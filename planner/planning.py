@@ -137,10 +137,10 @@ class ModePlanner:
         """Time of a whole forward under a plan."""
         return (self.pricer.plan_ps(plan, tokens) + self.fixed_ps(tokens)) / _PS
 
-    def uniform(self, strategy: str, tokens: int) -> Uniform:
+    def uniform(self, strategy: str, tokens: int, own_kernels: bool = True) -> Uniform:
         """The cheapest legal member of a strategy at a token count. Pins are about the plan, not about its rivals."""
         try:
-            plan = self.best(tokens, Restriction(strategies=(strategy,), pins=False))
+            plan = self.best(tokens, Restriction(strategies=(strategy,), pins=False, own_kernels=own_kernels))
         except NoLegalPlanError as error:
             return Uniform(strategy, None, None, error.message)
         return Uniform(strategy, plan, self.step_us(plan, tokens), None)
@@ -150,6 +150,9 @@ class ModePlanner:
         return [self.uniform(name, tokens) for name in strategies()]
 
     def plain(self, tokens: int) -> Plan:
-        """Plain all-reduce: the yardstick, whatever policy and memory limit say of it."""
-        graph = self.graph(Restriction(strategies=("all_reduce",), policy=False))
+        """Plain all-reduce: the yardstick, whatever policy and memory limit say of it.
+
+        It is what a user runs without commplan, so by the library and the kernels of the executor, never by our own.
+        """
+        graph = self.graph(Restriction(strategies=("all_reduce",), policy=False, own_kernels=False))
         return cheapest_plan(graph, Pricer(self.builder, limited=False), tokens)

@@ -21,7 +21,7 @@ class Pricer:
     def __init__(self, builder: GraphBuilder, limited: bool = True) -> None:
         self._costs: OpCosts = builder.costs
         self._memory = builder.memory
-        self._setup = builder.setup
+        self._impls = builder.setup.executor.impls
         limit = builder.setup.deployment.limits.activation_memory_gb
         self._limit_bytes = limit * 1e9 if limited and limit is not None else None
         self._term_prices: dict[tuple[int, object], int] = {}
@@ -61,7 +61,8 @@ class Pricer:
     def fits(self, edge: Edge, tokens: int) -> bool:
         """False where the op would need more activation memory than the deployment allows, or its impl takes no
         message of this size."""
-        if edge.op.impl is not None and self._costs.message_bytes(edge.terms, tokens) > self._largest(edge.op.impl):
+        largest = None if edge.op.impl is None else self._impls[edge.op.impl].max_message_bytes
+        if largest is not None and self._costs.message_bytes(edge.terms, tokens) > largest:
             return False
         if self._limit_bytes is None:
             return True
@@ -69,10 +70,6 @@ class Pricer:
             self._memory.peak_bytes(edge.boundary, edge.op, edge.before, edge.after, edge.shape, tokens)
             <= self._limit_bytes
         )
-
-    def _largest(self, impl: str) -> float:
-        limit = self._setup.executor.impls[impl].max_message_bytes
-        return float("inf") if limit is None else limit
 
     def plan_ps(self, plan: Plan, tokens: int) -> int:
         """Time of all ops of a plan at a token count, in ps."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .executors import Executor, load_executor
-from .layout import IllegalOpError
+from .layout import IllegalOpError, State, group_of
 from .ops import Op
 from .spec.deployment import DTYPE_BYTES
 from .strategy_file import Problem, RangePlan, StrategyFile, problems, read
@@ -48,9 +48,10 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
         for index, plan in enumerate(ranges):
             refused: dict[str, Problem] = {}
             try:
-                for layer, boundary, op, _, _ in walk(strategy, plan):
+                for layer, boundary, op, before, _ in walk(strategy, plan):
                     mlp = "moe" if layer in strategy.model.moe_layers else "dense"
                     why = executor.refusal(boundary, _with_impl(op, strategy), mode, mlp, strategy.parallelism)
+                    why = why or _cannot_perform(layer, boundary, op, before, strategy, executor)
                     why = why or _too_large(op, plan, strategy, executor)
                     if why is not None and why not in refused:
                         place = boundary if layer is None else f"layers.{layer}.{boundary}"
@@ -59,6 +60,15 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
                 pass  # reported by `problems`
             found += refused.values()
     return found
+
+
+def _cannot_perform(
+    layer: int | None, boundary: str, op: Op, before: State | None, strategy: StrategyFile, executor: Executor
+) -> str | None:
+    """Why the impl of an op cannot perform it here, or None."""
+    p = strategy.parallelism
+    size = p.group_size(group_of(boundary, op, before, strategy.layer_shape(layer or 0), p))
+    return executor.impl_refusal(boundary, op, strategy.hardware.backend, strategy.deployment.activations, size)
 
 
 def _too_large(op: Op, plan: RangePlan, strategy: StrategyFile, executor: Executor) -> str | None:

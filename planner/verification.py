@@ -1,7 +1,9 @@
 """Prediction against measurement: what is measured on the live machine, and what comes of it.
 
-For each token count the plan stands beside plain all-reduce and every uniform strategy. Each distinct boundary of each
-is predicted and measured; a whole forward is the boundaries of all layers, and the compute that no choice changes.
+For each token count the plan stands beside every uniform strategy, by the cheapest impls that each may have, and beside
+all-reduce by the library alone where that is another plan: what the machine would run without commplan. Each distinct
+boundary of each is predicted and measured; a whole forward is the boundaries of all layers, and the compute that no
+choice changes.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from .spec.loader import Setup
 from .strategies import strategies
 from .strategy_file import StrategyFile
 
-PLAN = "plan"
+PLAN, LIBRARY = "plan", "all_reduce by the library"
 Key = tuple[str, str, str, str]
 _RESAMPLES = 1000
 
@@ -79,8 +81,9 @@ def contests(setup: Setup, chosen: StrategyFile, mode: str, counts: list[int], f
     found = []
     for tokens in counts:
         plans: dict[str, Plan] = {PLAN: plan_of(planner, chosen, tokens, file)[0]}
-        for name in strategies():
-            uniform = planner.uniform(name, tokens)
+        rivals = {name: planner.uniform(name, tokens) for name in strategies()}
+        rivals[LIBRARY] = planner.uniform("all_reduce", tokens, own_kernels=False)
+        for name, uniform in rivals.items():
             if uniform.plan is not None and not _same_ops(uniform.plan, plans.values()):
                 plans[name] = uniform.plan
         files = {

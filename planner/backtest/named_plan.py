@@ -1,8 +1,9 @@
 """A plan named by its ops: they stand on every layer where they are legal, and the rest is as plain as it can be.
 
 The plan is the path through the graph of all ops that any executor-legal plan may use (the deployment's policy has no
-say: what was measured was run) with, in this order, the fewest boundaries without the op named for them, at the others
-the least departure from no op or else from plain all-reduce and all-gather, and the least time.
+say: what was measured was run; by libraries, never by kernels of ours) with, in this order, the fewest boundaries
+without the op named for them, at the others the least departure from no op or else from plain all-reduce and
+all-gather, and the least time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..search import Plan
 
 _Label = tuple[int, int, int, tuple[Edge, ...]]  # named ops missing, departures elsewhere, weight, edges so far
 _PLAIN = ("all_reduce", "all_gather")
+_RAN = Restriction(policy=False, own_kernels=False)
 
 
 class AbsentOpError(Exception):
@@ -74,7 +76,7 @@ def is_named(op: Op, named: Op, backend: str) -> bool:
 
 
 def _boundaries(planner: ModePlanner) -> Iterator[tuple[str, Boundary]]:
-    graph = planner.graph(Restriction(policy=False))
+    graph = planner.graph(_RAN)
     yield "embed_out", graph.embed_out
     for layer in graph.layers:
         for name in LAYER_BOUNDARIES:
@@ -88,7 +90,7 @@ def _check_present(planner: ModePlanner, ops: dict[str, Op], edges: tuple[Edge, 
         there = [edge for edge in edges if edge.boundary == name]
         if any(is_named(edge.op, wanted, backend) for edge in there):
             continue
-        layer = None if name in ("embed_out", "head_in") else len(planner.graph(Restriction(policy=False)).layers) // 2
+        layer = None if name in ("embed_out", "head_in") else len(planner.graph(_RAN).layers) // 2
         before = there[len(there) // 2].before
         reasons = (r.reason for r in planner.builder.rejections(name, layer, before) if is_named(r.op, wanted, backend))
         why = next(reasons, "it does not connect with the other ops that are named, or has no such impl here")

@@ -79,7 +79,8 @@ def _plan(planner: ModePlanner, plan: PlanName, tokens: int) -> Plan:
         assert plan.strategy is not None
         if plan.strategy == "all_reduce":
             return planner.plain(tokens)
-        return planner.best(tokens, Restriction(strategies=(plan.strategy,), pins=False))
+        # What was published ran on libraries, never on kernels of ours.
+        return planner.best(tokens, Restriction(strategies=(plan.strategy,), pins=False, own_kernels=False))
     except NoLegalPlanError as error:
         raise NotComparableError(f"{plan}: {error.message}") from None
     except AbsentOpError as error:
@@ -100,6 +101,8 @@ def of_collective(setup: Setup, asked: OpLatency) -> Figure:
             f"a group of {asked.group_size} is larger than {hardware.name}, which has {hardware.num_devices} devices"
         )
     costs = CollectiveCosts(_over(setup, asked.group_size))
+    if declared.kind == "one_kernel":
+        raise NotComparableError(f"{asked.impl} works on rows: name a plan, which says how wide they are")
     if declared.kind == "peer_to_peer":
         if asked.op not in ("all_gather", "reduce_scatter"):
             raise NotComparableError(f"{asked.impl} is a fused kernel without a plain {asked.op}")

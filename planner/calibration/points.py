@@ -1,14 +1,23 @@
 """What to measure for a deployment: exactly the collectives, kernels and GEMMs that its cost model asks about.
 
 A point is a plain tuple (kind, name, group_size, dtype, rows, width, columns), as the runtime's `Point`: the planner
-decides what is measured, the runtime measures it.
+decides what is measured, the runtime measures it. An op that is one kernel of commplan's has
+
+  kind        its impl, as in the executor's file
+  name        the op, with its algorithm where it has one: `int8_all_reduce.gather`; a latent gather is `all_gather`
+  rows        of the whole message: of each rank's partial, of what a gather gives, of all DP groups for a pair
+  width       elements per row: the hidden size, or that of the latents
+  columns     0; of a pair the number of DP groups
+
+and is measured wherever the deployment's machine might run it, since without a table it is never planned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..cost.op_costs import Gemm, OpCosts, Passes, Term, Wire
+from ..cost.op_costs import OpCosts
+from ..cost.terms import Gemm, OneKernel, Passes, Term, Wire
 from ..errors import InputError
 from ..executors import Executor, Kernels
 from ..graph import Restriction
@@ -19,11 +28,12 @@ from ..spec.loader import Setup
 
 Point = tuple[str, str, int, str, int, int, int]
 
-EVERYTHING = Restriction(policy=False)
+EVERYTHING = Restriction(policy=False, unmeasured=True)
 COLLECTIVE_WIDTH = 64  # elements per row of a collective's buffer, which has no shape of its own
 _SMALLEST_BYTES = 1024
 _FINE_BYTES = (1 << 17, 1 << 26)  # between these, libraries change protocols: two points per power of two
 _STEPS = ("add_norm", "norm", "quantize", "dequantize_sum", "reduce_shard", "dequantize")
+_FINE_ROWS = 128  # from here on kernels of our own change algorithms: two points per power of two
 _UNWRITTEN_STEPS = ("fold_residual", "copy", "zero_fill")
 
 
@@ -31,15 +41,19 @@ def points_of(setups: Iterable[Setup]) -> list[Point]:
     """All points of some deployments, each once."""
     found: dict[Point, None] = {}
     largest: dict[tuple[int, str], int] = {}
+    most_rows: dict[_OneKernel, int] = {}
     for setup in setups:
         for mode in setup.deployment.modes:
             planner = ModePlanner(setup, mode)
             tokens = setup.deployment.modes[mode].tokens[1]
             for term in dict.fromkeys(t for edge in planner.graph(EVERYTHING).edges for t in edge.terms):
+                if isinstance(term.work, OneKernel):
+                    key, rows = _one_kernel(setup, term.work, term.width), planner.costs.rows(term.rows, tokens)
+                    most_rows[key] = max(most_rows.get(key, 1), rows)
                 for point in _of_term(setup, planner.costs, term, tokens, largest):
                     found[point] = None
         found |= dict.fromkeys(_of_gemms(setup))
-    return [*_collectives(largest), *found]
+    return [*_collectives(largest), *_own_kernels(most_rows), *found]
 
 
 def _of_term(
@@ -96,6 +110,33 @@ def _collectives(largest: dict[tuple[int, str], int]) -> Iterator[Point]:
             for bytes_ in _sizes(most):
                 rows = -(-round(bytes_ / row) // size) * size
                 yield ("collective", op, size, dtype, rows, COLLECTIVE_WIDTH, 0)
+
+
+_OneKernel = tuple[str, str, int, str, int, int]  # a point without its rows
+
+
+def _one_kernel(setup: Setup, work: OneKernel, width: int) -> _OneKernel:
+    name = work.op if work.algorithm is None else f"{work.op}.{work.algorithm}"
+    return (work.impl, name, setup.parallelism.group_size(work.group), work.dtype, width, work.attn_dp or 0)
+
+
+def _own_kernels(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
+    for (impl, name, size, dtype, width, columns), most in sorted(most_rows.items()):
+        align = size if name == "all_gather" or columns else 1  # shards of equal size
+        counts = {-(-count // align) * align for count in _fine_row_counts(most)}
+        for rows in sorted(counts):
+            yield (impl, name, size, dtype, rows, width, columns)
+
+
+def _fine_row_counts(most: int) -> Iterator[int]:
+    """Powers of two with one more between where algorithms change, and the largest."""
+    count = 1
+    while count < most:
+        yield count
+        if count >= _FINE_ROWS and count * 3 // 2 < most:
+            yield count * 3 // 2
+        count *= 2
+    yield most
 
 
 def _sizes(most: int) -> list[int]:

@@ -14,18 +14,25 @@ from ..spec.deployment import DTYPE_BYTES
 from ..yaml_file import flow_text, scalar_text
 from .points import Point
 
-Samples = dict[Point, list[list[float]]]  # per rank
+Samples = dict[Point, list[list[float]]]  # per rank; empty where a kernel cannot run there
 _Points = list[tuple[int, float, float]]  # size, us, relative spread
+_ONE_KERNEL = ("op", "algorithm", "impl", "dtype", "group_size", "attn_dp", "width")
 
 
 def calibration_of(
     samples: Samples, executor: Executor, backend: str, name: str, machine: dict[str, str], source: str
 ) -> Calibration:
-    """The tables. A point is the median of its samples, on the slowest rank; its spread is that of the samples."""
+    """The tables. A point is the median of its samples, on the slowest rank; its spread is that of the samples.
+
+    A point that some rank has no sample of is left out: what cannot run on a machine gets no table there.
+    """
     collectives: dict[tuple[Any, ...], _Points] = {}
     kernels: dict[tuple[Any, ...], _Points] = {}
     gemms: dict[tuple[Any, ...], _Points] = {}
+    own: dict[tuple[Any, ...], _Points] = {}
     for (kind, what, group_size, dtype, rows, width, columns), by_rank in samples.items():
+        if not all(by_rank):
+            continue
         time, spread = _summary(by_rank)
         message_bytes = int(rows * width * DTYPE_BYTES[dtype])
         if kind == "collective":
@@ -33,6 +40,10 @@ def calibration_of(
         elif kind == "kernel":
             names = _kernels_of(executor, backend, what)
             kernels.setdefault((names, group_size, dtype, width), []).append((message_bytes, time, spread))
+        elif kind in executor.impls:
+            op, _, algorithm = what.partition(".")
+            key = (op, algorithm or None, kind, dtype, group_size, columns or None, width)
+            own.setdefault(key, []).append((message_bytes, time, spread))
         else:
             gemms.setdefault((width, columns, dtype), []).append((rows, time, spread))
     data = {
@@ -43,7 +54,10 @@ def calibration_of(
         "provenance": "measured",
         "source": source,
         "fingerprint": machine,
-        "tables": _tables(collectives, ("op", "impl", "dtype", "group_size"), "message_bytes"),
+        "tables": (
+            *_tables(collectives, ("op", "impl", "dtype", "group_size"), "message_bytes"),
+            *_tables({k: p for k, p in own.items() if len(p) > 1}, _ONE_KERNEL, "message_bytes"),
+        ),
         "kernels": _tables(kernels, ("kernels", "group_size", "dtype", "width"), "message_bytes"),
         "gemms": _tables(gemms, ("inner", "columns", "dtype"), "rows"),
     }

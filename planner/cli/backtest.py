@@ -59,15 +59,19 @@ def _tables(names: tuple[str, ...], markdown: bool, as_json: bool) -> None:
     if as_json:
         print_json({"tables": [asdict(row) for row in found]})
         return
+    by_width = any(row.width is not None for row in found)
     rows = [
         [
-            *(row.calibration, row.op, row.impl, row.dtype, str(row.group_size), str(row.points)),
+            *(row.calibration, _op(row), row.impl, row.dtype, _ranks(row)),
+            *([str(row.width or "-")] if by_width else []),
+            str(row.points),
             *(_percent(error) for error in (row.median_error, row.p95_error, row.noise)),
             row.noise_from,
         ]
         for row in found
     ]
-    columns = ("table", "op", "impl", "type", "ranks", "points", "median", "p95", "noise", "noise from")
+    widths = ("width",) if by_width else ()
+    columns = ("table", "op", "impl", "type", "ranks", *widths, "points", "median", "p95", "noise", "noise from")
     summary = [
         _summed(name, [row for row in found if row.calibration == name])
         for name in dict.fromkeys(r.calibration for r in found)
@@ -79,9 +83,17 @@ def _tables(names: tuple[str, ...], markdown: bool, as_json: bool) -> None:
         _markdown(columns, rows)
         click.echo("\n</details>")
     else:
-        table(columns, rows, "llllrrrrrl")
+        table(columns, rows, f"llllr{'r' * len(widths)}rrrrl")
         click.echo()
         table(heads, summary, "lrrrrr")
+
+
+def _op(row: HeldOut) -> str:
+    return row.op if row.algorithm is None else f"{row.op} {row.algorithm}"
+
+
+def _ranks(row: HeldOut) -> str:
+    return str(row.group_size) if row.attn_dp is None else f"{row.group_size // row.attn_dp} x {row.attn_dp}"
 
 
 def _summed(name: str, rows: Sequence[HeldOut]) -> list[str]:

@@ -83,10 +83,15 @@ def command(
     write_text_atomically(output, dump(calibration))
     partial.unlink(missing_ok=True)
     tables = len(calibration.tables) + len(calibration.kernels) + len(calibration.gemms)
+    absent = [p for p in points if not all(samples[p])]
+    measured = len(points) - len(absent)
     if as_json:
-        print_json({"calibration_file": output, "tables": tables, "points": len(points)})
+        print_json({"calibration_file": output, "tables": tables, "points": measured, "not_measured": len(absent)})
         return
-    click.echo(f"{len(points)} points in {tables} tables, written to {output}.")
+    click.echo(f"{measured} points in {tables} tables, written to {output}.")
+    if absent:
+        impls = ", ".join(dict.fromkeys(kind for kind, *_ in absent))
+        click.echo(f"{len(absent)} points of {impls} cannot run on this machine: no plan will have them here.")
     click.echo(f"Name it in a hardware file: calibrations: [{{file: {output}}}]")
 
 

@@ -132,6 +132,7 @@ def _option_json(option: Option, boundary: str) -> dict[str, object]:
         "reason": option.reason,
         "time_us": option.time_us,
         "breakdown": option.breakdown,
+        "wire_contains": list(option.wire_contains),
         "source": option.source,
         "step_us": option.step_us,
         "slower_by_us": option.slower_by_us,
@@ -187,11 +188,24 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
         "",
     ]
     table(columns, rows, "lllrrrrrrrrl")
+    for note in _one_kernel_notes([chosen, *explanation.alternatives]):
+        click.echo(f"  {note}")
     refused = [o for o in explanation.alternatives if o.time_us is None]
     if refused:
         click.echo()
         heading("Not possible here")
         table(["op", "because"], [[_label(o.op), o.reason] for o in refused])
+
+
+def _one_kernel_notes(options: list[Option]) -> list[str]:
+    """Where an op is one kernel, what its wire time contains."""
+    words = {"quantize": "quantisation", "norm": "residual add and norm"}
+    notes = []
+    for o in options:
+        inside = ", ".join(words[part] for part in o.wire_contains)
+        if inside:
+            notes.append(f"{o.op.name} by {o.impl} is one kernel: its wire time contains {inside}")
+    return list(dict.fromkeys(notes))
 
 
 def _label(op: Op) -> str:

@@ -40,6 +40,8 @@ def command(
 ) -> None:
     """Run the boundaries of the plan in STRATEGY on this machine, beside those of every legal uniform strategy.
 
+    A uniform strategy has the cheapest impls that it may; all-reduce by the library alone is a rival of its own.
+
     Prints predicted and measured time of the boundaries of a forward, and the regret: the plan's step over that of the
     best alternative measured. On GPUs times are those of CUDA graphs.
     """

@@ -129,6 +129,8 @@ def _crossovers(sweep: Sweep, points: list[Point]) -> list[tuple[dict[str, Any],
 
 
 def _notes(sweep: Sweep) -> list[str]:
+    from ..offers import has_own_kernels
+    from ..what_if.evaluation import OWN_NOTE
     from ..what_if.links import NOTE
 
     notes = ["no overlap of communication and compute is assumed"]
@@ -136,6 +138,8 @@ def _notes(sweep: Sweep) -> list[str]:
         notes.insert(0, f"a link is varied: {NOTE}, and marked `formula`")
     if any(text.strip().startswith("hardware.links.") for text in sweep.overrides):
         notes.insert(0, "a link is overridden with --set: its measured tables are dropped, the formulas price it")
+    if has_own_kernels(sweep.base):
+        notes.append(OWN_NOTE)
     return notes
 
 
@@ -248,11 +252,11 @@ def _print(
 def _print_points(points: Sequence[Point]) -> None:
     from ..errors import one_line
     from ..strategies import strategies
-    from ..what_if.evaluation import short_reason
+    from ..what_if.evaluation import OWN, PLAIN, short_reason
     from .output import duration, table
 
     legal = [point.found for point in points if point.found is not None]
-    uniform = [n for n in strategies() if n != "all_reduce" and any(n in found.plans for found in legal)]
+    uniform = [n for n in (OWN, *strategies()) if n != PLAIN and any(n in found.plans for found in legal)]
     names = list(points[0].values)
     columns = [*names, "all_reduce", *uniform, "plan", "step", "wire share", "wire", "activations", "numerics"]
     rows = []

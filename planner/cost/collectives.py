@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from ..errors import InputError
 from ..layout import Parallelism
-from ..spec.calibration import Table
 from ..spec.hardware import Link
 from ..spec.loader import Setup
+from .collective_tables import CollectiveTables, Found, Measured
 from .estimate import Estimate, weakest
 from .links import Placement, bandwidth_bytes_per_us, hierarchical_us, placement
-from .tables import Curve
-
-# Bytes travel alike whatever they mean: where a data type has no table of its own, one of these stands in.
-_STANDS_IN = {"bf16": ("bf16", "fp32"), "fp16": ("bf16", "fp32"), "fp32": ("fp32", "bf16"), "int8": ("int8", "bf16")}
-
-_Key = tuple[str, str, str, int]  # op, impl, dtype, group size
+from .one_kernel import received_bytes
+from .terms import OneKernel
 
 # Bytes that a rank receives, as a multiple of the whole buffer M, for N ranks.
 _RECEIVED = {
@@ -31,20 +27,7 @@ class CollectiveCosts:
     def __init__(self, setup: Setup) -> None:
         self._hardware = setup.hardware
         self._parallelism: Parallelism = setup.parallelism
-        self._executor = setup.executor
-        self._tables: dict[_Key, tuple[Table, str, str]] = {}
-        self._curves: dict[_Key, tuple[Curve, str, str]] = {}  # smoothed when first asked for
-        for used in setup.calibrations:
-            c = used.calibration
-            provenance: str = c.provenance
-            source = c.source
-            if used.transferred_because:
-                provenance = "table (transferred)"
-                source = f"{c.machine} table: {used.transferred_because} ({c.source})"
-            for table in c.tables:
-                key = (table.op, table.impl, table.dtype, table.group_size)
-                # An earlier file wins: a calibration of this machine comes first.
-                self._tables.setdefault(key, (table, provenance, source))
+        self._tables = CollectiveTables(setup.calibrations)
 
     def collective(self, op: str, impl: str, dtype: str, group: str, message_bytes: float) -> Estimate:
         """One library collective over a group. `message_bytes` is the whole buffer; 0 bytes cost nothing."""
@@ -59,14 +42,12 @@ class CollectiveCosts:
                 return self._all_reduce_in_two(impl, dtype, group, message_bytes)
         return self._by_formula(op, impl, dtype, where, message_bytes, wire)
 
-    def _by_table(
-        self, op: str, where: Placement, message_bytes: float, wire: float, found: tuple[Curve, str, str]
-    ) -> Estimate:
-        curve, provenance, source = found
+    def _by_table(self, op: str, where: Placement, message_bytes: float, wire: float, found: Found) -> Estimate:
+        curve = found.curve
         time, extrapolated = curve.at(message_bytes)
         if message_bytes < curve.sizes[0]:  # follow the formula's slope down from the first point
             time *= sum(self._formula(op, where, message_bytes)) / sum(self._formula(op, where, curve.sizes[0]))
-        return Estimate(time, 0.0, wire, provenance, source + (", extrapolated" if extrapolated else ""))
+        return Estimate(time, 0.0, wire, found.provenance, _marked(found, extrapolated))
 
     def _all_reduce_in_two(self, impl: str, dtype: str, group: str, message_bytes: float) -> Estimate:
         """An all-reduce without a table: its two halves by theirs, less the second library call."""
@@ -124,28 +105,41 @@ class CollectiveCosts:
             f"one launch, {rounds} signal rounds, peer-to-peer bytes over {link.bandwidth_gb_per_s.value:g} GB/s",
         )
 
-    def is_peer_to_peer(self, impl: str) -> bool:
-        """True for fused kernels, which no table of library collectives prices."""
-        declared = self._executor.impls.get(impl)
-        return declared is not None and declared.kind == "peer_to_peer"
+    def one_kernel(self, work: OneKernel, rows: int, width: int) -> Estimate:
+        """An op that is one kernel, by the table of its width or of the nearest one; it has no formula."""
+        size = self._parallelism.group_size(work.group)
+        found = self._of_kernel(work, width)
+        assert found is not None, f"no table of {work}"  # such an op is offered only where there is one
+        message_bytes = rows * width * work.bytes_per_element
+        time, extrapolated = found.curve.at(message_bytes)
+        wire = received_bytes(work, size, message_bytes, width)
+        return Estimate(time, 0.0, wire, found.provenance, _marked(found, extrapolated))
+
+    def is_measured(self, impl: str) -> bool:
+        """True if there is any table of an impl."""
+        return impl in self._tables.impls
+
+    def num_nodes(self, group: str) -> int:
+        """Nodes that a group spans."""
+        return placement(group, self._parallelism, self._hardware).num_nodes
 
     def table_sizes(self, op: str, impl: str, dtype: str, group: str) -> tuple[float, ...]:
         """Message sizes at which the cost of a collective has a kink; empty where a formula stands."""
         where = placement(group, self._parallelism, self._hardware)
         found = self._table(op, impl, dtype, where.per_node)
-        return found[0].sizes if found else ()
+        return found.curve.sizes if found else ()
 
-    def _table(self, op: str, impl: str, dtype: str, size: int) -> tuple[Curve, str, str] | None:
-        for stand_in in _STANDS_IN[dtype]:
-            key = (op, impl, stand_in, size)
-            if key in self._curves:
-                return self._curves[key]
-            if known := self._tables.get(key):
-                table, provenance, source = known
-                curve = Curve.of(table.message_bytes, table.latency_us)
-                self._curves[key] = (curve, provenance, source)
-                return self._curves[key]
-        return None
+    def kernel_sizes(self, work: OneKernel, width: int) -> tuple[float, ...]:
+        """The same of an op that is one kernel; empty where it has no table."""
+        found = self._of_kernel(work, width)
+        return found.curve.sizes if found else ()
+
+    def _table(self, op: str, impl: str, dtype: str, size: int) -> Found | None:
+        return self._tables.find(Measured(op, impl, dtype, size))
+
+    def _of_kernel(self, work: OneKernel, width: int) -> Found | None:
+        size = self._parallelism.group_size(work.group)
+        return self._tables.find(Measured(work.op, work.impl, work.dtype, size, work.algorithm, work.attn_dp), width)
 
     def _by_formula(
         self, op: str, impl: str, dtype: str, where: Placement, message_bytes: float, wire: float
@@ -159,13 +153,17 @@ class CollectiveCosts:
             provenances = {"formula", *_provenances(links.inter_node)}
             source = f"level by level: {links.inter_node.bandwidth_gb_per_s.source}"
             if where.per_node > 1 and (table := self._table(op, impl, dtype, where.per_node)):
-                intra = (table[0].at(message_bytes)[0], 0.0)
-                provenances.add(table[1])
-                source += f"; inside a node {table[2]}"
+                intra = (table.curve.at(message_bytes)[0], 0.0)
+                provenances.add(table.provenance)
+                source += f"; inside a node {table.source}"
             elif where.per_node > 1:
                 provenances |= _provenances(links.intra_node)
         time, fixed = hierarchical_us(op, where, message_bytes, self._hardware, intra)
         return Estimate(time, fixed, wire, weakest(provenances), source)
+
+
+def _marked(found: Found, extrapolated: bool) -> str:
+    return found.source + (", extrapolated" if extrapolated else "")
 
 
 def _provenances(link: Link) -> set[str]:

@@ -34,6 +34,8 @@ class MemoryCosts:
             if op.name == "latent_all_gather":  # the block takes the latents themselves
                 consumed *= self._setup.model.latent_width / hidden_size
             moving = stream(before.hidden) + (consumed if op.kind.is_collective else 0.0)
+            if op.kind.is_collective and self._is_one_kernel(op):
+                moving += consumed  # what peers wrote, before it is taken out of the symmetric buffer
             return int(residual + max(moving, consumed + self._inside(boundary, shape, tokens)))
         produced = after.hidden
         if sum_group(boundary, shape, p) is not None:
@@ -58,11 +60,17 @@ class MemoryCosts:
         width = m.hidden_size + 2 * m.moe_intermediate_size // (1 if shape.all_to_all else p.tp // p.ep)
         return rows * m.num_experts_per_tok * width * self._element / (1 if shape.all_to_all else p.ep)
 
+    def _is_one_kernel(self, op: Op) -> bool:
+        return op.impl is not None and self._setup.executor.impls[op.impl].kind == "one_kernel"
+
     def _workspace(self, boundary: str, op: Op, before: State | None, shape: LayerShape, partial: float) -> float:
         if op.name == "none":
             return 0.0
         size = self._p.group_size(group_of(boundary, op, before, shape, self._p))
         elements = partial / self._element
+        if self._is_one_kernel(op):  # symmetric buffers, as large as what arrives in them
+            times = size if op.algorithm == "gather" else 1 if op.name == "reduce_scatter" else 2
+            return times * (elements if op.algorithm else partial)
         if op.algorithm == "gather":
             return elements * (1 + size + 4 * size)  # own values, all values, all dequantised to fp32
         if op.algorithm == "two_shot":

@@ -6,8 +6,6 @@ ops share it. That keeps a search over many token counts cheap.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ..executors import Kernel, Kernels, Traffic
 from ..layout import (
     DP_LOCAL,
@@ -25,57 +23,13 @@ from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
 from .measured import MeasuredKernels
+from .one_kernel import SCALE_BYTES
+from .terms import Gemm, OneKernel, Passes, PeerKernel, Term, Wire
 from .workload import Work, work_of
-
-SCALE_BYTES = 4  # one fp32 scale per row
 
 _FOLD = (Kernel(name="fold_residual", read=Traffic(message=4), write=Traffic(message=2)),)
 _COPY = (Kernel(name="copy", read=Traffic(message=2), write=Traffic(message=2)),)
 _ZERO_FILL = (Kernel(name="zero_fill", write=Traffic(message=2)),)
-
-
-class Wire(NamedTuple):
-    """A library collective; the whole buffer is rows x width x bytes_per_element."""
-
-    op: str
-    impl: str
-    dtype: str
-    group: str
-    bytes_per_element: float
-
-
-class PeerKernel(NamedTuple):
-    """A fused kernel over all tp ranks, by the pattern of bytes that `CollectiveCosts.peer_to_peer` knows."""
-
-    pattern: str
-
-
-class Passes(NamedTuple):
-    """Kernels that pass over memory; `group_size` is the N of gathered and shard."""
-
-    kernels: Kernels
-    group_size: int
-
-
-class Gemm(NamedTuple):
-    """[rows, width] x [width, columns]."""
-
-    columns: int
-
-
-class Term(NamedTuple):
-    """One priced part of an op.
-
-    category  wire | quantize | norm | residual | latent_gemm | padding
-    rows      rows it works on: all | padded | dp_local | shard | logits | unaligned (all, unless tp divides T)
-    width     elements per row
-    """
-
-    category: str
-    label: str
-    rows: str
-    width: int
-    work: Wire | PeerKernel | Passes | Gemm
 
 
 class OpCosts:
@@ -90,6 +44,7 @@ class OpCosts:
         self._p = setup.parallelism
         self._dtype = dtypes.activations
         self._backend = setup.hardware.backend
+        self._impls = setup.executor.impls
         self._mode_spec = setup.deployment.modes[mode]
 
     def work(self, tokens: int) -> Work:
@@ -116,16 +71,20 @@ class OpCosts:
         everywhere = boundary == "mlp_out" or self._p.attn_dp == 1 or group == "tp"
         rows = "all" if everywhere else "dp_local"
         padded = "padded" if everywhere else "dp_local"
+        kind = self._impls[impl].kind
+        widened = op.name == "all_reduce" and boundary == "attn_out" and group == "tp" and self._p.attn_dp > 1
+        zero = [self._kernels("padding", _ZERO_FILL, "all"), self._kernels("padding", _COPY, "dp_local")]
+        if kind == "one_kernel":  # takes any number of rows, so nothing is copied to pad
+            whole = rows if self._p.attn_dp == 1 or op.name in ("all_reduce", "int8_all_reduce") else padded
+            return [self._one_kernel(op, impl, group, whole), *(zero if widened else [])]
         if op.name == "int8_all_reduce":
             return self._int8(op, impl, group, rows, padded)
         if op.name == "all_reduce":
-            zero = [self._kernels("padding", _ZERO_FILL, "all"), self._kernels("padding", _COPY, "dp_local")]
-            widened = boundary == "attn_out" and group == "tp" and self._p.attn_dp > 1
             return [self._wire("all_reduce", impl, group, rows), *(zero if widened else [])]
         if op.kind.spans_two:
             return self._fused(op, impl)
         terms = [self._pad_copy()] if everywhere and self._p.attn_dp == 1 else []
-        if self.collectives.is_peer_to_peer(impl):
+        if kind == "peer_to_peer":
             return [*terms, Term("wire", op.name, "padded", self._hidden, PeerKernel(op.name))]
         terms.append(self._wire("reduce_scatter", impl, group, padded))
         if op.name == "reduce_scatter_all_gather":
@@ -134,7 +93,7 @@ class OpCosts:
         return terms
 
     def _fused(self, op: Op, impl: str) -> list[Term]:
-        if self.collectives.is_peer_to_peer(impl):
+        if self._impls[impl].kind == "peer_to_peer":
             pattern = "gather_sum" if op.name == "all_reduce_all_gather" else "scatter_sum"
             return [Term("wire", op.name, "padded", self._hidden, PeerKernel(pattern))]
         if op.name == "all_reduce_all_gather":
@@ -170,18 +129,18 @@ class OpCosts:
 
     def _add_and_norm(self, op: Op, impl: str, before: State | None, after: State) -> list[Term]:
         kernels = self._setup.executor.kernels_of
-        rows = _rows_of(after.hidden)
+        rows, fused = _rows_of(after.hidden), self._impls[impl].fuses_norm
         if before is None:
             return [self._kernels("norm", kernels("norm", self._backend), rows)]
         terms = []
         if op.residual == "fold":
             terms.append(self._kernels("residual", _FOLD, _rows_of(before.residual)))
-            return [*terms, self._kernels("norm", kernels("norm", self._backend), rows)]
+            return terms if fused else [*terms, self._kernels("norm", kernels("norm", self._backend), rows)]
         if op.residual == "gather":
             group, gathered = self._residual_gather(before.residual, after.hidden)
-            library = impl if not self.collectives.is_peer_to_peer(impl) else self._backend
+            library = impl if self._impls[impl].kind == "library" else self._backend
             terms.append(self._wire("all_gather", library, group, gathered)._replace(category="residual"))
-        return [*terms, self._kernels("norm", kernels("add_norm", self._backend), rows)]
+        return terms if fused else [*terms, self._kernels("norm", kernels("add_norm", self._backend), rows)]
 
     def _residual_gather(self, source: Layout, destination: Layout) -> tuple[str, str]:
         assert is_finer(source, destination)
@@ -199,17 +158,17 @@ class OpCosts:
             rows = "logits"
         else:
             rows = "dp_local" if after.hidden == DP_LOCAL else "padded"
+        kind, width = self._impls[impl].kind, None
+        terms = []
         if op.name == "latent_all_gather":
             width = self._setup.model.latent_width
-            return [
-                self._kernels(
-                    "latent_gemm", _COPY, "shard", width=width
-                ),  # the latents side by side, to travel at once
-                self._wire("all_gather", impl, group, rows, width=width),
-            ]
-        if self.collectives.is_peer_to_peer(impl):
+            # The latents side by side, to travel at once.
+            terms.append(self._kernels("latent_gemm", _COPY, "shard", width=width))
+        if kind == "one_kernel":
+            return [*terms, self._one_kernel(op, impl, group, rows, width)]
+        if kind == "peer_to_peer":
             return [Term("wire", "all_gather", "padded", self._hidden, PeerKernel("all_gather"))]
-        return [self._wire("all_gather", impl, group, rows)]
+        return [*terms, self._wire("all_gather", impl, group, rows, width=width)]
 
     def _latent(self, boundary: str, op: Op, shape: LayerShape) -> list[Term]:
         if boundary != "attn_in" or not shape.has_latent:
@@ -250,6 +209,13 @@ class OpCosts:
         label = op if what == "activation" else f"{op} of {'scales' if what == 'scale' else 'int8 values'}"
         return Term("wire", label, rows, width, Wire(op, impl, dtype, group, bytes_per_element * times))
 
+    def _one_kernel(self, op: Op, impl: str, group: str, rows: str, width: int | None = None) -> Term:
+        """The whole op by one kernel of commplan's: whatever else it does is in the time of its wire term."""
+        name = "all_gather" if op.name == "latent_all_gather" else op.name  # the same kernel on narrower rows
+        attn_dp = self._p.attn_dp if op.kind.spans_two else None
+        work = OneKernel(name, impl, self._dtype, group, self.device.activation_bytes, op.algorithm, attn_dp)
+        return Term("wire", name, rows, width or self._hidden, work)
+
     def _kernels(
         self, category: str, kernels: Kernels, rows: str, group_size: int = 1, width: int | None = None
     ) -> Term:
@@ -274,15 +240,36 @@ class OpCosts:
             return self.device.passes(work.kernels, elements, work.group_size, term.width)
         if isinstance(work, Gemm):
             return self.device.gemm(rows, term.width, work.columns)
+        if isinstance(work, OneKernel):
+            return self.collectives.one_kernel(work, rows, term.width)
         mine = self.rows("dp_local", tokens) * term.width * self.device.activation_bytes
         return self.collectives.peer_to_peer(work.pattern, elements * self.device.activation_bytes, mine)
 
     def message_bytes(self, terms: tuple[Term, ...], tokens: int) -> float:
-        """The largest buffer that goes through a library collective of an op."""
+        """The largest buffer that goes through a collective of an op."""
         return max(
-            (self.rows(t.rows, tokens) * t.width * t.work.bytes_per_element for t in terms if isinstance(t.work, Wire)),
+            (
+                self.rows(t.rows, tokens) * t.width * t.work.bytes_per_element
+                for t in terms
+                if isinstance(t.work, Wire | OneKernel)
+            ),
             default=0.0,
         )
+
+    def lacks_table(self, terms: tuple[Term, ...]) -> bool:
+        """True for an op by an impl that is used only where it was measured, and here it was not."""
+        return any(
+            isinstance(t.work, Wire | OneKernel)
+            and t.category == "wire"
+            and self._impls[t.work.impl].needs_table
+            and not self._table_sizes(t.work, t.width)
+            for t in terms
+        )
+
+    def _table_sizes(self, work: Wire | OneKernel, width: int) -> tuple[float, ...]:
+        if isinstance(work, OneKernel):
+            return self.collectives.kernel_sizes(work, width)
+        return self.collectives.table_sizes(work.op, work.impl, work.dtype, work.group)
 
     def rows(self, rule: str, tokens: int) -> int:
         """Rows that a rule names, at a token count."""
@@ -303,12 +290,12 @@ class OpCosts:
     def kinks(self, term: Term) -> set[int]:
         """Token counts at which a term changes its slope or ends: knots of its table and limits of its impl."""
         work = term.work
-        if not isinstance(work, Wire) or term.rows == "logits":
+        if not isinstance(work, Wire | OneKernel) or term.rows == "logits":
             return set()
         per_row = term.width * work.bytes_per_element
         scale = self._p.attn_dp if term.rows == "dp_local" else 1
-        sizes = self.collectives.table_sizes(work.op, work.impl, work.dtype, work.group)
-        limit = self._setup.executor.impls[work.impl].max_message_bytes
+        sizes = self._table_sizes(work, term.width)
+        limit = self._impls[work.impl].max_message_bytes
         last_that_fits = set() if limit is None else {int(limit / per_row * scale)}
         return last_that_fits | {round(size / per_row * scale) for size in sizes}
 

@@ -45,17 +45,33 @@ class Kernel(Spec):
 
 
 Kernels = tuple[Kernel, ...]
+_RESIDUAL_OUT = ("attn_out", "mlp_out")  # where a residual is added and a norm follows
 
 
 class Impl(Spec):
-    """Who performs an op: `library` collectives are costed by tables, `peer_to_peer` kernels as launches + bytes."""
+    """Who performs an op, and where it can.
+
+    library       collectives of a library, costed by tables, else by formulas
+    peer_to_peer  fused kernels that nobody here has run, costed as launches and bytes
+    one_kernel    kernels of commplan's own: an op is one launch, costed by a table of its own and by nothing else
+    """
 
     vendors: tuple[Literal["nvidia", "ascend", "cpu"], ...]
-    kind: Literal["library", "peer_to_peer"] = "library"
+    kind: Literal["library", "peer_to_peer", "one_kernel"] = "library"
+    needs_table: bool = False  # offered only where a calibration has a table of it
+    fuses_norm: bool = False  # does the residual add and the norm that follow as well
     strategies: tuple[Text, ...] | None = None  # offered to these strategies alone
+    dtypes: tuple[Text, ...] | None = None  # of the activations; null: any
+    max_ranks: PositiveInt | None = None  # of the group it runs over
     max_message_bytes: PositiveInt | None = None  # larger messages it refuses
     topologies: tuple[Text, ...] | None = None  # works inside a node alone; for more than two ranks over these links
     status: Text | None = None
+
+    @model_validator(mode="after")
+    def _has_a_price(self) -> Impl:
+        if self.kind == "one_kernel" and not self.needs_table:
+            raise ValueError("a one_kernel impl has no formula, so it needs its table: needs_table: true")
+        return self
 
 
 class OpCapability(Spec):
@@ -141,6 +157,21 @@ class Executor(Spec):
         for refusal in self.refusals:
             if refusal.covers(boundary, op, mode, mlp, parallelism):
                 return f"executor {self.name}: {refusal.reason}"
+        return None
+
+    def impl_refusal(self, boundary: str, op: Op, backend: str, dtype: str, group_size: int) -> str | None:
+        """Why the impl of an op cannot perform it here, or None. `backend` is the library of the machine."""
+        if op.impl is None or op.impl not in self.impls:
+            return None
+        name, impl = op.impl, self.impls[op.impl]
+        if backend in self.impls and not set(impl.vendors) & set(self.impls[backend].vendors):
+            return f"{name} runs on {' and '.join(impl.vendors)}, not where {backend} is the backend"
+        if impl.fuses_norm and boundary not in _RESIDUAL_OUT:
+            return f"{name} does the residual add and norm too, and at {boundary} there is no residual yet: use one without"
+        if impl.dtypes is not None and dtype not in impl.dtypes:
+            return f"{name} takes {' or '.join(impl.dtypes)} activations, not {dtype}"
+        if impl.max_ranks is not None and group_size > impl.max_ranks:
+            return f"{name} runs over up to {impl.max_ranks} ranks, and this group has {group_size}"
         return None
 
 

@@ -10,6 +10,7 @@ INK = "ink"  # replaced by the page with the text colour of its theme
 STRATEGY_COLOURS = {
     "plan": INK,
     "all_reduce": "#8a929e",
+    "own_all_reduce": "#4d5663",
     "tp_sp": "#2f6fd0",
     "int8_all_reduce": "#d9822b",
     "mixed_comm": "#1b9a7a",

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ..errors import InputError, NoLegalPlanError
 from ..from_file import plan_of
+from ..offers import has_own_kernels
 from ..spec.loader import Setup, load_setup, preset_names
 from ..strategy_file import StrategyFile, load
 from ..what_if.answers import Asker
-from ..what_if.evaluation import Evaluator
+from ..what_if.evaluation import OWN_NOTE, Evaluator
 from .page import Page, check_plotly, write_page
 from .sections import facts, headline, sections, subtitle
 from .study import Range, Study
@@ -33,7 +34,7 @@ def report_strategy(file: str, deployment: str | None, overrides: tuple[str, ...
         facts=facts(study),
         sections=sections(study),
         answers=[(a.question, f"{a.answer[0].upper()}{a.answer[1:]}.") for a in asker.answers()],
-        notes=[*study.notes, *NOTES],
+        notes=[*study.notes, *([OWN_NOTE] if has_own_kernels(study.setup) else []), *NOTES],
     )
     write_page(page, output)
     return page

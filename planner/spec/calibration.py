@@ -1,6 +1,7 @@
 """Measured tables: one file per machine or per published source. Collectives always; kernels and GEMMs where measured.
 
 `message_bytes` is the whole buffer: the gathered tensor of an all-gather, the input of a reduce-scatter or all-to-all.
+Of an op that is one kernel it is the activations it works on, whatever travels: rows x width x bytes of their type.
 One rule smooths what was measured: repeats of a size give their median; a point becomes the median of itself and its
 two neighbours, which changes nothing but lone outliers; then neighbours in reversed order (a larger message that took
 less time) are pooled to their geometric mean until the latency never falls with the size. Refused are only NaN, zero
@@ -9,9 +10,9 @@ and negative numbers, and a missing op.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .base import FieldError, Positive, PositiveInt, Provenance, Spec, Text
 
@@ -19,15 +20,26 @@ CALIBRATION_SCHEMA = "commplan/calibration/v1"
 MessageBytes = Annotated[int, Field(gt=0, le=2**50, strict=True)]
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
 COLLECTIVES: tuple[Collective, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+PairOp = Literal["all_reduce_all_gather", "reduce_scatter_all_reduce"]
+PAIR_OPS: tuple[str, ...] = get_args(PairOp)
+MeasuredOp = Literal[Collective, "int8_all_reduce", PairOp]  # the last two by kernels of commplan's own
 
 
 class Table(Spec):
-    """Latency by message size, of one op by one impl on one group."""
+    """Latency by message size, of one op by one impl on one group.
 
-    op: Collective
+    algorithm  of an int8_all_reduce that is one kernel
+    attn_dp    of a MixedComm pair: the DP groups among its `group_size` ranks
+    width      elements per row, where the impl works on rows; a table without it fits any
+    """
+
+    op: MeasuredOp
+    algorithm: Literal["gather", "two_shot"] | None = None
     impl: Text
-    dtype: Literal["bf16", "int8", "fp32"]
+    dtype: Literal["bf16", "fp16", "int8", "fp32"]
     group_size: Annotated[int, Field(ge=2, strict=True)]
+    attn_dp: Annotated[int, Field(ge=2, strict=True)] | None = None
+    width: PositiveInt | None = None
     message_bytes: Annotated[tuple[MessageBytes, ...], Field(min_length=2)]
     latency_us: Annotated[tuple[Positive, ...], Field(min_length=2)]
     relative_spread: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = (
@@ -42,6 +54,27 @@ class Table(Spec):
                 f"{self.op} over {self.group_size}: {len(self.message_bytes)} sizes, {len(self.latency_us)} latencies",
             )
         return self
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Table:
+        for field, given, ops in (
+            ("algorithm", self.algorithm, ("int8_all_reduce",)),
+            ("attn_dp", self.attn_dp, PAIR_OPS),
+        ):
+            if given is None and self.op in ops:
+                raise FieldError(field, f"is missing: a table of {self.op} says its {field}", kind="missing_key")
+            if given is not None and self.op not in ops:
+                raise FieldError(field, f"{self.op} has none; it belongs to {' and '.join(ops)}", given)
+        if self.attn_dp is not None and (self.group_size % self.attn_dp or self.attn_dp == self.group_size):
+            text = f"does not split {self.group_size} ranks into DP groups of two and more"
+            raise FieldError("attn_dp", text, self.attn_dp)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
+        data: dict[str, Any] = write(self)
+        return {k: v for k, v in data.items() if v is not None or k not in ("algorithm", "attn_dp", "width")}
 
 
 class KernelTable(Spec):
@@ -109,9 +142,9 @@ class Calibration(Spec):
                 raise FieldError("tables", f"no table for {op}, though `ops` says that the source covers it")
         seen = set()
         for table in self.tables:
-            key = (table.op, table.impl, table.dtype, table.group_size)
+            key = (table.op, table.algorithm, table.impl, table.dtype, table.group_size, table.attn_dp, table.width)
             if key in seen:
-                raise FieldError("tables", f"two tables for {' '.join(map(str, key))}")
+                raise FieldError("tables", f"two tables for {' '.join(str(part) for part in key if part is not None)}")
             seen.add(key)
         kernels: list[object] = [(k.kernels, k.group_size, k.dtype, k.width) for k in self.kernels]
         gemms: list[object] = [(g.inner, g.columns, g.dtype) for g in self.gemms]

@@ -1,4 +1,8 @@
-"""One deployment at one token count: plain all-reduce, each uniform strategy, and the plan."""
+"""One deployment at one token count: plain all-reduce, each uniform strategy, and the plan.
+
+Plain all-reduce is the library's, the yardstick. Where commplan's own kernels were measured, the uniform strategy that
+may use them stands beside it under a name of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from ..breakdown import Breakdown, breakdown
 from ..errors import InputError, NoLegalPlanError
 from ..graph import ForwardGraph, Restriction
+from ..offers import has_own_kernels
 from ..planning import ModePlanner
 from ..search import Plan
 from ..spec.deployment import MAX_TOKENS
@@ -14,6 +19,11 @@ from ..spec.loader import Setup
 from ..strategies import strategies
 
 PLAIN, PLAN = "all_reduce", "plan"
+OWN = "own_all_reduce"  # uniform all-reduce by commplan's kernels where they are cheaper
+OWN_NOTE = (
+    "column all_reduce is the library's; own_all_reduce may use commplan's kernels, and an op by one of those is "
+    "communication as a whole, with the quantisation and the norm that it does on the way"
+)
 
 
 @dataclass(frozen=True)
@@ -83,9 +93,10 @@ class Evaluator:
         best = planner.best(tokens)
         refused: dict[str, str] = {}
         named = {PLAIN: planner.plain(tokens)}
-        for name in strategies():
+        own = [OWN] if has_own_kernels(self.setup) else []
+        for name in [*own, *strategies()]:
             if name != PLAIN:
-                found = self._uniform(planner, name, tokens)
+                found = self._uniform(planner, PLAIN if name == OWN else name, tokens)
                 if isinstance(found, Plan):
                     named[name] = found
                 else:

@@ -12,8 +12,11 @@ from dataclasses import replace
 
 from ..cost.estimate import weakest
 from ..cost.links import one_level_us, placement
+from ..cost.one_kernel import formula_us, received_bytes
+from ..cost.terms import OneKernel
 from ..spec.base import Figure, Spec
 from ..spec.calibration import Calibration, Table
+from ..spec.deployment import DTYPE_BYTES
 from ..spec.hardware import Hardware
 from ..spec.loader import Setup, UsedCalibration
 
@@ -27,7 +30,8 @@ def with_scaled_tables(varied: Setup, own: Setup) -> Setup:
         return replace(varied, calibrations=own.calibrations)
     p = varied.parallelism
     groups = {placement(group, p, varied.hardware).per_node for group in ("tp", "attn_tp", "attn_dp")}
-    scaled = (_scaled(used, own.hardware, varied.hardware, groups) for used in own.calibrations)
+    kernels = frozenset(name for name, impl in own.executor.impls.items() if impl.kind == "one_kernel")
+    scaled = (_scaled(used, own.hardware, varied.hardware, groups, kernels) for used in own.calibrations)
     return replace(varied, calibrations=tuple(used for used in scaled if used.calibration.tables))
 
 
@@ -40,8 +44,13 @@ def _figures(value: object) -> object:
     return value
 
 
-def _scaled(used: UsedCalibration, own: Hardware, varied: Hardware, groups: set[int]) -> UsedCalibration:
-    """A calibration on the varied link, with the tables that groups of these sizes ask for."""
+def _scaled(
+    used: UsedCalibration, own: Hardware, varied: Hardware, groups: set[int], kernels: frozenset[str]
+) -> UsedCalibration:
+    """A calibration on the varied link, with the tables that groups of these sizes ask for.
+
+    `kernels` are the impls that are one kernel: what those compute between their bytes is scaled along.
+    """
     calibration = used.calibration
     source = f"{calibration.source}; {NOTE}"
     if used.transferred_because:
@@ -50,15 +59,18 @@ def _scaled(used: UsedCalibration, own: Hardware, varied: Hardware, groups: set[
         update={
             "provenance": weakest({calibration.provenance, "formula"}),
             "source": source,
-            "tables": tuple(_table(t, own, varied) for t in calibration.tables if t.group_size in groups),
+            "tables": tuple(
+                _table(t, own, varied, t.impl in kernels) for t in calibration.tables if t.group_size in groups
+            ),
         }
     )
     return UsedCalibration(changed, None)
 
 
-def _table(table: Table, own: Hardware, varied: Hardware) -> Table:
+def _table(table: Table, own: Hardware, varied: Hardware, is_kernel: bool) -> Table:
+    formula = _kernel_us if is_kernel else _formula_us
     latencies = tuple(
-        latency * _formula_us(table, size, varied) / _formula_us(table, size, own)
+        latency * formula(table, size, varied) / formula(table, size, own)
         for size, latency in zip(table.message_bytes, table.latency_us, strict=True)
     )
     return table.model_copy(update={"latency_us": latencies})
@@ -69,3 +81,9 @@ def _formula_us(table: Table, message_bytes: int, hardware: Hardware) -> float:
     return sum(
         one_level_us(table.op, min(table.group_size, devices), message_bytes, hardware.links.intra_node, devices)
     )
+
+
+def _kernel_us(table: Table, message_bytes: int, hardware: Hardware) -> float:
+    element, size = DTYPE_BYTES[table.dtype], table.group_size
+    work = OneKernel(table.op, table.impl, table.dtype, "tp", element, table.algorithm, table.attn_dp)
+    return formula_us(received_bytes(work, size, message_bytes, table.width), size, hardware)

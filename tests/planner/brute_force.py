@@ -57,6 +57,7 @@ class Move:
         return f"{self.name}({inside})" if inside else self.name
 
 
+WITH_NORM = ("all_reduce", "int8_all_reduce", "reduce_scatter")  # the residual add and norm in the same kernel
 FUSED_OPS = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
 
 
@@ -71,6 +72,7 @@ class World:
     shard_layers: frozenset[int] = frozenset()  # layers whose MLP takes and returns shards: all-to-all MoE
     executor: str = "transformers"
     one_shot: bool = False  # a custom one-shot all-reduce has a table here
+    own: bool = False  # every op that commplan's kernels do has a table here
 
     @property
     def attn(self) -> int:
@@ -169,7 +171,10 @@ class World:
             if name not in able:
                 return ()
             return (None, "custom_one_shot") if name == "all_reduce" and self.one_shot else (None,)
-        return (None,)
+        if not self.own or name == "reduce_scatter_all_gather":
+            return (None,)
+        with_norm = name in WITH_NORM and boundary in ("attn_out", "mlp_out")
+        return (None, "commplan_triton", *(("commplan_triton_norm",) if with_norm else ()))
 
     # ---- whole forwards ------------------------------------------------------------------------------------
 

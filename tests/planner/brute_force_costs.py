@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 from commplan.planner.cost.collectives import CollectiveCosts
 from commplan.planner.cost.kernels import DeviceCosts
+from commplan.planner.cost.terms import OneKernel
 from commplan.planner.spec.loader import Setup
 
-from .brute_force import ALL, GROUP, SHARD, Move
+from .brute_force import ALL, FUSED_OPS, GROUP, SHARD, Move
 
+OWN = ("commplan_triton", "commplan_triton_norm")
 SCALE_BYTES, INT8_BYTES = 4, 1
 
 
@@ -80,6 +82,12 @@ class Prices:
             rows = self.logits
         if move.impl == "flashinfer_mixed":
             yield self._mixed("all_gather")
+        elif move.impl in OWN:
+            width = None
+            if move.name == "latent_all_gather":
+                width = self.model.latent_width
+                yield self._kernel(self.shard, width, bytes_per_element=4)
+            yield self._own(move, rows, width)
         elif move.name == "latent_all_gather":
             yield self._kernel(self.shard, self.model.latent_width, bytes_per_element=4)  # side by side, read and write
             yield self._collective("all_gather", move, rows, width=self.model.latent_width)
@@ -102,7 +110,14 @@ class Prices:
         n = self.groups.get(move.group or "", 1)
         within = move.boundary != "mlp_out" and self.dp > 1 and move.group == "attn_tp"  # a DP group sums its own rows
         rows, padded = (self.group, self.group) if within else (self.tokens, self.padded)
-        if move.name == "all_reduce":
+        if move.impl in OWN:
+            # Rows as they are but where DP groups are padded to equal size: the kernels need no padding of their own.
+            whole = rows if self.dp == 1 or move.name in ("all_reduce", "int8_all_reduce") else padded
+            yield self._own(move, whole)
+            if move.name == "all_reduce" and move.boundary == "attn_out" and self.dp > 1 and move.group == "tp":
+                yield self._kernel(self.tokens, bytes_per_element=2)
+                yield self._kernel(self.group, bytes_per_element=4)
+        elif move.name == "all_reduce":
             yield self._collective("all_reduce", move, rows)
             if move.boundary == "attn_out" and self.dp > 1 and move.group == "tp":
                 yield self._kernel(self.tokens, bytes_per_element=2)  # the zero buffer
@@ -156,14 +171,16 @@ class Prices:
             yield self._listed("norm", self.backend, rows)  # no residual yet
         elif move.residual == "fold":
             yield self._kernel(self.rows(move.before.residual), bytes_per_element=6)  # read two, write one
-            yield self._listed("norm", self.backend, rows)
+            if move.impl != OWN[1]:
+                yield self._listed("norm", self.backend, rows)
         else:
             if move.residual == "gather":
                 have = move.before.residual
                 group = "attn_dp" if have == GROUP else "attn_tp" if move.after.hidden == GROUP else "tp"
                 gathered = self.group if move.after.hidden == GROUP else self.padded
                 yield self._collective("all_gather", move, gathered, group=group, impl=self.backend)
-            yield self._listed("add_norm", self.backend, rows)
+            if move.impl != OWN[1]:
+                yield self._listed("add_norm", self.backend, rows)
 
     # ---- price lists ---------------------------------------------------------------------------------------
 
@@ -182,6 +199,13 @@ class Prices:
         size = rows * (width or self.model.hidden_size) * (element or self.element)
         who = impl or move.impl or self.backend
         return self.wire.collective(op, who, dtype or self.dtype, group or move.group or "tp", size).total_us
+
+    def _own(self, move: Move, rows: int, width: int | None = None) -> float:
+        """The whole op by one kernel, its table asked for the rows of the message."""
+        name = "all_gather" if move.name == "latent_all_gather" else move.name
+        dp = self.dp if move.name in FUSED_OPS else None
+        work = OneKernel(name, move.impl or "", self.dtype, move.group or "tp", self.element, move.algorithm, dp)
+        return self.wire.one_kernel(work, rows, width or self.model.hidden_size).total_us
 
     def _mixed(self, pattern: str) -> float:
         per_row = self.model.hidden_size * self.element

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from commplan.planner.cost.op_costs import OpCosts, Term
+from commplan.planner.cost.op_costs import OpCosts
+from commplan.planner.cost.terms import Term
 from commplan.planner.executors import load_executor
 from commplan.planner.layout import LayerShape, State, apply
 from commplan.planner.ops import Op

@@ -18,7 +18,7 @@ from commplan.planner.search import Plan
 from .brute_force import Move, World, listed
 from .brute_force_costs import Cost, Prices
 from .random_machines import examples, machines, tied_machines
-from .tiny_setups import Machine, Mapping, SetupFolder, dense_model, latent_model, table
+from .tiny_setups import Machine, Mapping, SetupFolder, dense_model, latent_model, own_tables, table
 
 A2A = {"tp": 4, "ep": 4, "moe_backend": "all_to_all"}
 ONE_SHOT = table("all_reduce", 2, {512: 3.0, 65536: 9.0, 1048576: 40.0}, impl="custom_one_shot")
@@ -58,6 +58,16 @@ CASES = {
     "attention 2x2, latent": Case(World(4, 2, dp=2, latent=True), latent_model(), {"tp": 4, "attn_dp": 2}),
     "attention 2x2, all-to-all": Case(
         World(4, 2, dp=2, latent=True, shard_layers=frozenset({1})), latent_model(), {**A2A, "attn_dp": 2}
+    ),
+    "tp 2, own kernels": Case(World(2, 1, own=True), dense_model(1), extra_tables=own_tables((2,))),
+    "tp 2, latent, own kernels": Case(
+        World(2, 1, latent=True, own=True), latent_model(1), extra_tables=own_tables((2,))
+    ),
+    "attention 2x2, own kernels": Case(
+        World(4, 1, dp=2, own=True), dense_model(1), {"tp": 4, "attn_dp": 2}, extra_tables=own_tables((2, 4), attn_dp=2)
+    ),
+    "attn_tp 1, own kernels": Case(
+        World(4, 1, dp=4, own=True), dense_model(1), {"tp": 4, "attn_dp": 4}, extra_tables=own_tables((4,))
     ),
     "attn_tp 1": Case(World(4, 2, dp=4), dense_model(), {"tp": 4, "attn_dp": 4}),
     "attn_tp 1, fused kernels": Case(World(4, 2, dp=4, executor="plan_only"), dense_model(), {"tp": 4, "attn_dp": 4}),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from commplan.planner.spec.calibration import COLLECTIVES
 from commplan.planner.spec.loader import Setup, load_setup
 
 Mapping = dict[str, Any]
@@ -55,9 +56,15 @@ def latent_model(layers: int = 2, **fields: Any) -> Mapping:
     }
 
 
-def table(op: str, group_size: int, points: dict[int, float], dtype: str = "bf16", impl: str = "nccl") -> Mapping:
-    """A table of latencies in us by message bytes."""
+def table(
+    op: str, group_size: int, points: dict[int, float], dtype: str = "bf16", impl: str = "nccl", **fields: Any
+) -> Mapping:
+    """A table of latencies in us by message bytes; `op` with its algorithm where it has one, as in `x.gather`."""
+    op, _, algorithm = op.partition(".")
+    if algorithm:
+        fields["algorithm"] = algorithm
     return {
+        **fields,
         "op": op,
         "impl": impl,
         "dtype": dtype,
@@ -65,6 +72,44 @@ def table(op: str, group_size: int, points: dict[int, float], dtype: str = "bf16
         "message_bytes": list(points),
         "latency_us": list(points.values()),
     }
+
+
+KERNELS, WITH_NORM = "commplan_triton", "commplan_triton_norm"
+INT8_GATHER, INT8_TWO_SHOT = "int8_all_reduce.gather", "int8_all_reduce.two_shot"
+PAIRS = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
+_WITH_NORM = ("all_reduce", INT8_GATHER, INT8_TWO_SHOT, "reduce_scatter")
+
+
+def own_table(
+    op: str,
+    group_size: int,
+    points: dict[int, float],
+    impl: str = KERNELS,
+    width: int | None = HIDDEN_SIZE,
+    **more: Any,
+) -> Mapping:
+    """The table of an op that is one kernel: us by rows, of rows of `width` bf16 elements."""
+    row_bytes = 2 * (width or HIDDEN_SIZE)
+    if width is not None:
+        more["width"] = width
+    by_bytes = {rows * row_bytes: time for rows, time in points.items()}
+    return table(op, group_size, by_bytes, impl=impl, **more)
+
+
+def own_tables(group_sizes: tuple[int, ...], attn_dp: int = 1, scale: float = 1.0) -> tuple[Mapping, ...]:
+    """Tables of every op that is one kernel, no two of them alike."""
+    found = []
+    for size in group_sizes:
+        for index, (op, impl) in enumerate(
+            [(op, KERNELS) for op in (*_WITH_NORM, "all_gather")] + [(op, WITH_NORM) for op in _WITH_NORM]
+        ):
+            rate = 40 + 30 * index if "int8" not in op else 150 + 30 * index
+            points = {4**k: round(scale * (2 + 0.3 * index + 4**k / rate), 4) for k in range(7)}
+            found.append(own_table(op, size, points, impl))
+    for index, op in enumerate(PAIRS if attn_dp > 1 else ()):
+        points = {4**k: scale * (3 + index + 4**k / 30) for k in range(7)}
+        found.append(own_table(op, max(group_sizes), points, attn_dp=attn_dp))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -138,7 +183,7 @@ class Machine:
             "library": "invented",
             "provenance": self.provenance,
             "source": "invented for a test",
-            "ops": sorted({t["op"] for t in self.tables}),
+            "ops": sorted({t["op"] for t in self.tables} & set(COLLECTIVES)),
             "tables": list(self.tables),
         }
 

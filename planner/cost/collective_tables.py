@@ -1,0 +1,80 @@
+"""The measured tables of a setup's calibrations, found by what they measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..spec.calibration import Table
+from ..spec.loader import UsedCalibration
+from .tables import Curve
+
+# Bytes travel alike whatever they mean: where a data type has no table of its own, one of these stands in.
+_STANDS_IN = {
+    "bf16": ("bf16", "fp16", "fp32"),
+    "fp16": ("fp16", "bf16", "fp32"),
+    "fp32": ("fp32", "bf16", "fp16"),
+    "int8": ("int8", "bf16", "fp16"),
+}
+
+
+class Measured(NamedTuple):
+    """What a table measures; `attn_dp` and `algorithm` where an op has them."""
+
+    op: str
+    impl: str
+    dtype: str
+    group_size: int
+    algorithm: str | None = None
+    attn_dp: int | None = None
+
+
+class Found(NamedTuple):
+    """A smoothed table, where it comes from, and the elements per row it was measured at (None: any)."""
+
+    curve: Curve
+    provenance: str
+    source: str
+    width: int | None
+
+
+class CollectiveTables:
+    """Tables by what they measure, then by width. An earlier calibration wins: one of this machine comes first."""
+
+    def __init__(self, calibrations: Iterable[UsedCalibration]) -> None:
+        self._tables: dict[Measured, dict[int | None, tuple[Table, str, str]]] = {}
+        self._found: dict[tuple[Measured, int | None], Found | None] = {}  # smoothed when first asked for
+        for used in calibrations:
+            c = used.calibration
+            provenance: str = c.provenance
+            source = c.source
+            if used.transferred_because:
+                provenance = "table (transferred)"
+                source = f"{c.machine} table: {used.transferred_because} ({c.source})"
+            for t in c.tables:
+                key = Measured(t.op, t.impl, t.dtype, t.group_size, t.algorithm, t.attn_dp)
+                self._tables.setdefault(key, {}).setdefault(t.width, (t, provenance, source))
+        self.impls = frozenset(key.impl for key in self._tables)
+
+    def find(self, wanted: Measured, width: int | None = None) -> Found | None:
+        """The table of this width, else one of any width, else that of the nearest width; None without any."""
+        key = (wanted, width)
+        if key not in self._found:
+            self._found[key] = self._look_up(wanted, width)
+        return self._found[key]
+
+    def _look_up(self, wanted: Measured, width: int | None) -> Found | None:
+        for stand_in in _STANDS_IN[wanted.dtype]:
+            by_width = self._tables.get(wanted._replace(dtype=stand_in))
+            if not by_width:
+                continue
+            nearest = width if width in by_width else None
+            if nearest not in by_width:
+                known = [w for w in by_width if w is not None]
+                nearest = min(known, key=lambda w: (abs(math.log(w / (width or w))), w))
+            table, provenance, source = by_width[nearest]
+            if width is not None and nearest not in (None, width):
+                source += f", rows of {nearest} elements instead of {width}"
+            return Found(Curve.of(table.message_bytes, table.latency_us), provenance, source, nearest)
+        return None

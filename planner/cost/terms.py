@@ -1,0 +1,70 @@
+"""The parts that an op's cost is made of. None depends on the token count: a Term is priced once per count."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..executors import Kernels
+
+
+class Wire(NamedTuple):
+    """A library collective; the whole buffer is rows x width x bytes_per_element."""
+
+    op: str
+    impl: str
+    dtype: str
+    group: str
+    bytes_per_element: float
+
+
+class PeerKernel(NamedTuple):
+    """A fused kernel over all tp ranks, by the pattern of bytes that `CollectiveCosts.peer_to_peer` knows."""
+
+    pattern: str
+
+
+class OneKernel(NamedTuple):
+    """An op that is one kernel of commplan's, priced by a table of its own and by nothing else.
+
+    What the kernel does besides moving rows (INT8 there and back, residual add and norm) is in that table. Sizes are
+    rows x width x bytes_per_element of the activations, whatever travels. `attn_dp` tells the MixedComm pairs apart.
+    """
+
+    op: str
+    impl: str
+    dtype: str
+    group: str
+    bytes_per_element: float
+    algorithm: str | None = None
+    attn_dp: int | None = None
+
+
+class Passes(NamedTuple):
+    """Kernels that pass over memory; `group_size` is the N of gathered and shard."""
+
+    kernels: Kernels
+    group_size: int
+
+
+class Gemm(NamedTuple):
+    """[rows, width] x [width, columns]."""
+
+    columns: int
+
+
+COMMUNICATION = (Wire, PeerKernel, OneKernel)
+
+
+class Term(NamedTuple):
+    """One priced part of an op.
+
+    category  wire | quantize | norm | residual | latent_gemm | padding
+    rows      rows it works on: all | padded | dp_local | shard | logits | unaligned (all, unless tp divides T)
+    width     elements per row
+    """
+
+    category: str
+    label: str
+    rows: str
+    width: int
+    work: Wire | PeerKernel | OneKernel | Passes | Gemm

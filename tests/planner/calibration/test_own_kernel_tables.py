@@ -1,0 +1,223 @@
+"""Ops by one kernel of commplan's are measured before any table of them exists, and only what ran becomes a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from commplan.planner.calibration.points import Point, points_of
+from commplan.planner.calibration.result import Samples, calibration_of, dump
+from commplan.planner.errors import InputError
+from commplan.planner.graph import Restriction
+from commplan.planner.held_out import held_out
+from commplan.planner.planning import ModePlanner
+from commplan.planner.spec.base import build
+from commplan.planner.spec.calibration import COLLECTIVES, Calibration
+from commplan.planner.spec.deployment import DTYPE_BYTES
+from commplan.planner.spec.loader import Setup, load_setup
+from commplan.planner.yaml_file import parse_yaml
+
+from ..cli.commandline import answer, run
+
+OWN = ("commplan_triton", "commplan_triton_norm")
+QWEN, LATENT, PAIRS = "qwen3-32b-h200-tp2", "deepseek-r1-h200-tp2", "qwen3-235b-h200-dp4"
+MACHINE = {"ranks": "2", "torch": "2.13.0", "backend": "nccl", "device": "an invented one"}
+
+
+def own_points(*deployments: str, overrides: tuple[str, ...] = ()) -> list[Point]:
+    return [p for p in points_of([load_setup(d, overrides) for d in deployments]) if p[0] in OWN]
+
+
+def rows_of(points: list[Point], kind: str, name: str, group_size: int, width: int) -> list[int]:
+    return [p[4] for p in points if (p[0], p[1], p[2], p[5]) == (kind, name, group_size, width)]
+
+
+def samples_of(setup: Setup, ran: bool = True) -> Samples:
+    """Invented times: 2 us and what grows with the bytes; of our own kernels none where they did not run."""
+
+    def one(p: Point) -> list[float]:
+        kind, _, group_size, dtype, rows, width, columns = p
+        if kind in OWN and not ran:
+            return []
+        grows = rows * width * (columns if kind == "gemm" else DTYPE_BYTES[dtype])
+        return [2.0 + group_size + grows / 1e6] * 3
+
+    return {p: [one(p), one(p)] for p in points_of([setup])}
+
+
+def calibrated(setup: Setup, ran: bool = True) -> Calibration:
+    return calibration_of(samples_of(setup, ran), setup.executor, "nccl", "invented", MACHINE, "a test")
+
+
+# ---- points ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_op_of_the_kernels_is_measured_though_no_table_of_it_exists():
+    assert not any(t.impl in OWN for c in load_setup(QWEN).calibrations for t in c.calibration.tables)
+    names = {(kind, name) for kind, name, *_ in own_points(QWEN)}
+    both = {"all_reduce", "int8_all_reduce.gather", "int8_all_reduce.two_shot", "reduce_scatter"}
+    assert names == {(impl, name) for impl in OWN for name in both} | {("commplan_triton", "all_gather")}
+
+
+def test_row_counts_are_powers_of_two_with_one_between_from_128_rows_on():
+    rows = rows_of(own_points(QWEN), "commplan_triton", "all_reduce", 2, 5120)
+    assert rows[:8] == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert rows[8:12] == [192, 256, 384, 512]
+    assert rows[-1] == 16384
+    assert len(rows) == len(set(rows)) == 22
+
+
+def test_what_is_gathered_has_equal_shards():
+    rows = rows_of(own_points("qwen3-235b-h200-tp8"), "commplan_triton", "all_gather", 8, 4096)
+    assert rows[0] == 8
+    assert all(count % 8 == 0 for count in rows)
+
+
+def test_latents_are_measured_at_their_own_width_by_the_same_kernel():
+    points = own_points(LATENT)
+    assert rows_of(points, "commplan_triton", "all_gather", 2, 2112)
+    assert rows_of(points, "commplan_triton", "all_gather", 2, 7168)
+    assert "latent_all_gather" not in {name for _, name, *_ in points}
+
+
+def test_a_pair_says_how_many_dp_groups_it_joins():
+    points = [p for p in own_points(PAIRS) if p[1] in ("all_reduce_all_gather", "reduce_scatter_all_reduce")]
+    assert {(p[0], p[1], p[2], p[6]) for p in points} == {
+        ("commplan_triton", name, 8, 4) for name in ("all_reduce_all_gather", "reduce_scatter_all_reduce")
+    }
+    assert all(p[6] == 0 for p in own_points(PAIRS) if p not in points)
+    assert all(p[4] % 8 == 0 for p in points)
+
+
+def test_points_of_several_deployments_are_measured_once():
+    both = own_points(QWEN, LATENT)
+    assert len(both) == len(set(both)) == len(own_points(QWEN)) + len(own_points(LATENT))
+
+
+@pytest.mark.parametrize(
+    ("deployment", "overrides"),
+    [
+        ("qwen3-0.6b-cpu-tp2", ()),
+        (QWEN, ("executor=plan_only",)),
+        (QWEN, ("dtypes.activations=fp32",)),
+        ("deepseek-r1-2xh200nodes-tp16", ()),
+    ],
+    ids=["CPUs", "another executor", "fp32", "two nodes"],
+)
+def test_nothing_is_measured_where_the_kernels_cannot_run(deployment, overrides):
+    assert own_points(deployment, overrides=overrides) == []
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_calibration_of_the_kernels_is_read_as_it_was_written_and_planned_with(tmp_path):
+    setup = load_setup(QWEN)
+    calibration = calibrated(setup)
+    text = dump(calibration)
+    assert build(Calibration, parse_yaml(text), "x.yaml") == calibration
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    planner = ModePlanner(load_setup(QWEN, (f"hardware.calibrations=[{{file: {path}}}]",)), "prefill")
+    for edge in planner.graph(Restriction(policy=False)).edges:
+        for term in edge.terms:
+            if edge.op.impl in OWN and term.category == "wire":
+                estimate = planner.costs.estimate(term, 4096)
+                assert estimate.provenance == "measured"
+                assert "instead of" not in estimate.source
+                bytes_ = planner.costs.rows(term.rows, 4096) * 5120 * 2
+                assert term.rows == "logits" or estimate.total_us == pytest.approx(4.0 + bytes_ / 1e6)
+
+
+def test_tables_say_algorithm_and_width_and_pairs_their_dp_groups():
+    tables = [t for t in calibrated(load_setup(PAIRS)).tables if t.impl in OWN]
+    assert {t.algorithm for t in tables if t.op == "int8_all_reduce"} == {"gather", "two_shot"}
+    assert {t.attn_dp for t in tables if t.op.startswith("all_reduce_") or t.op.endswith("_all_reduce")} >= {4}
+    assert {t.width for t in tables} == {4096}
+
+
+def test_a_machine_on_which_the_kernels_did_not_run_gets_no_tables_of_them():
+    calibration = calibrated(load_setup(QWEN), ran=False)
+    assert {t.impl for t in calibration.tables} == {"nccl"}
+    assert calibration.kernels and calibration.gemms
+
+
+def test_a_point_that_one_rank_has_no_sample_of_is_left_out():
+    setup = load_setup(QWEN)
+    samples = samples_of(setup)
+    lost = next(p for p in samples if p[:2] == (OWN[0], "all_reduce") and p[4] == 512)
+    samples[lost] = [samples[lost][0], []]
+    calibration = calibration_of(samples, setup.executor, "nccl", "invented", MACHINE, "a test")
+    counts = {
+        (t.impl, t.op, t.algorithm): len(t.message_bytes)
+        for t in calibration.tables
+        if t.impl in OWN and t.op != "all_gather"
+    }
+    assert sorted(counts.values()) == [21, *[22] * 7]
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def file_with(*tables: dict[str, object]) -> dict[str, object]:
+    library = [
+        {"op": op, "impl": "nccl", "dtype": "bf16", "group_size": 2, "message_bytes": [1, 2], "latency_us": [1.0, 1.0]}
+        for op in COLLECTIVES
+    ]
+    row = {"impl": OWN[0], "dtype": "bf16", "group_size": 4, "message_bytes": [1, 2], "latency_us": [1.0, 1.0]}
+    head = {"schema": "commplan/calibration/v1", "name": "x", "machine": "x", "library": "x"}
+    return {**head, "provenance": "measured", "source": "a test", "tables": [*library, *(row | t for t in tables)]}
+
+
+INT8 = {"op": "int8_all_reduce", "algorithm": "gather"}
+
+
+@pytest.mark.parametrize(
+    ("table", "field", "words"),
+    [
+        (INT8 | {"algorithm": "ring"}, "algorithm", "two_shot"),
+        ({"op": "int8_all_reduce"}, "algorithm", "says its algorithm"),
+        ({"op": "all_reduce", "algorithm": "gather"}, "algorithm", "all_reduce has none"),
+        ({"op": "latent_all_gather"}, "op", "all_gather"),
+        ({"op": "all_reduce", "width": 0}, "width", "greater"),
+        ({"op": "all_reduce_all_gather"}, "attn_dp", "says its attn_dp"),
+        ({"op": "all_reduce_all_gather", "attn_dp": 3}, "attn_dp", "does not split 4 ranks"),
+        ({"op": "all_reduce_all_gather", "attn_dp": 4}, "attn_dp", "does not split 4 ranks"),
+        ({"op": "all_gather", "attn_dp": 2}, "attn_dp", "all_gather has none"),
+        (INT8 | {"latency_us": [1.0]}, "latency_us", "latenc"),
+    ],
+)
+def test_a_spoiled_table_is_refused(table, field, words):
+    with pytest.raises(InputError) as caught:
+        build(Calibration, file_with(table), "x.yaml")
+    assert caught.value.field is not None
+    assert caught.value.field.startswith(f"tables[4].{field}") or (caught.value.field == "tables[4]")
+    assert words in str(caught.value)
+
+
+def test_two_tables_of_one_op_differ_in_algorithm_or_width():
+    build(
+        Calibration, file_with(INT8, INT8 | {"algorithm": "two_shot"}, INT8 | {"width": 64}, INT8 | {"width": 128}), "x"
+    )
+    with pytest.raises(InputError, match="two tables for int8_all_reduce gather commplan_triton bf16 4 64"):
+        build(Calibration, file_with(INT8 | {"width": 64}, INT8 | {"width": 64}), "x.yaml")
+
+
+def test_a_kernels_table_does_not_stand_in_for_a_missing_collective():
+    data = file_with(INT8)
+    data["tables"] = [t for t in data["tables"] if t["op"] != "all_gather"]
+    with pytest.raises(InputError, match="no table for all_gather"):
+        build(Calibration, data, "x.yaml")
+
+
+def test_held_out_points_are_shown_by_algorithm_and_width(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(dump(calibrated(load_setup(PAIRS))))
+    found = {(t.op, t.algorithm, t.impl, t.width, t.attn_dp) for t in held_out(str(path))}
+    assert ("int8_all_reduce", "two_shot", OWN[1], 4096, None) in found
+    assert ("reduce_scatter_all_reduce", None, OWN[0], 4096, 4) in found
+    assert {"algorithm", "width", "attn_dp"} <= set(answer("backtest", "--tables", path)["tables"][0])
+    text = run("backtest", "--tables", path).out
+    assert " width " in text
+    assert "int8_all_reduce two_shot" in text
+    assert " 2 x 4 " in text
+    assert " width " not in run("backtest", "--tables", "h200-sxm").out
