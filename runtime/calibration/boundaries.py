@@ -81,6 +81,7 @@ def measure_plans(
                     for key, call in calls.items():
                         bare = key[0] == "mlp_in" or (key[0] == "attn_in" and not case.latent_widths)
                         by_plan[name].setdefault(key, []).append(median(timer.samples(call, samples, spaced=bare)))
+                        peers.check()
             found.append(by_plan)
     peers.close()
     return {"cases": found, "machine": mine}

@@ -72,6 +72,7 @@ def measure_rank(
                     continue
                 call = own.call_of(point) if is_own(point) else call_of(point, backend, groups, device)
                 found = timer.samples(call, _SAMPLES, spaced=is_bare(point))
+                own.check()
                 samples[key_of(point)] += found
                 if report is not None:
                     report.done(number, index, len(wanted), point, found)
