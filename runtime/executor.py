@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,17 +14,20 @@ from commplan.planner.strategy_file import FORWARD_MODES, StrategyFile, plan_has
 
 from .agreement import ForwardShape, agree_on_forward, exchange_over, together
 from .backends import Backend
+from .collectives.pool import PeerPool
 from .collectives.rows import pad_rows
 from .counters import Count, Counters, Place
 from .errors import BoundaryError, RefusedError
-from .fit import check_runnable
-from .graphs import own_code
+from .fit import check_runnable, check_same_weights
+from .graphs import Graphs
 from .groups import Groups
 from .head import gather_logit_rows, no_logits
 from .latent import Latents
 from .layer import layer_forward, rows_of_mlp
-from .program import Program, build_programs
-from .sizes import Sizes, rows_into, sizes_of
+from .norms import check_norms
+from .peer_impls import PEER_IMPLS, check_peer_limits, peers_needed
+from .program import Program, Programs, build_programs
+from .sizes import Sizes, sizes_of
 from .stream import Stream
 
 _is_compiling = torch.compiler.is_compiling  # at every boundary: a lookup less
@@ -51,24 +53,23 @@ class Executor:
         self.forwards: list[tuple[str, int]] = []
         self._agree = agree
         self._modes: Callable[[], str] | None = None
-        self._programs: dict[str, tuple[Program, ...]] = {}
-        self._starts: dict[str, list[int]] = {}
+        self._programs = Programs({})
         self._sizes = Sizes(0, 0, 0, 0)
         self._shapes: list[ForwardShape] = []
         self._place: Place | None = None
         self._head_rows: Tensor | None = None
         self._complete_embeds = False
-        self._compiled: dict[tuple[str, int], Callable[..., Any]] | None = None
-        self._compile_options: dict[str, Any] = {}
-        self._element_bytes = 0
+        self._graphs: Graphs | None = None
+        self._peers = PeerPool(groups, backend)
+        self._weights = torch.empty(0)  # stands for the model's: their device and type
 
     # ---- set-up ----------------------------------------------------------------------------------------------------
 
-    def attach(self, model: nn.Module, element_bytes: int) -> None:
-        """Take over a sharded model: its layers' forwards, its final norm, its outer forward."""
+    def attach(self, model: nn.Module) -> None:
+        """Take over a sharded model: its layers' forwards, its final norm, its outer forward. `build` comes next."""
         self.model = model
-        self._element_bytes = element_bytes
-        self._build()
+        self._weights = next(model.parameters())
+        self._check_strategy(self.strategy)
         for index, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
             layer._commplan, layer._commplan_index = self, index
             layer.forward = functools.partial(layer_forward, layer)
@@ -76,12 +77,24 @@ class Executor:
         inner = model.forward
         model.forward = functools.wraps(inner)(functools.partial(self._outer_forward, inner))
 
-    def _build(self) -> None:
-        self._programs = build_programs(self.strategy, self.groups, self.backend, self.counters, self._element_bytes)
-        self._starts = {mode: [p.first for p in programs] for mode, programs in self._programs.items()}
+    def _check_strategy(self, strategy: StrategyFile) -> None:
+        check_peer_limits(strategy, self.backend.name, self.backend.peer_limits)
+        check_norms(self.model, strategy)
+
+    def build(self) -> None:
+        """Bind the plan's ops. Every rank calls this: collectives of our own meet their peers here."""
+        self._peers.make(peers_needed(self.strategy), self._weights.device, self._weights.dtype)
+        element_bytes = self._weights.element_size()
+        self._programs = Programs(
+            build_programs(self.strategy, self.groups, self.backend, self.counters, element_bytes, self._peers)
+        )
 
     def close(self) -> None:
-        """Give back the process groups; the executor cannot run after that. For a process that loads many models."""
+        """Give back what ranks share; the executor cannot run after that. For a process that loads many models.
+
+        Every rank must call this.
+        """
+        self._peers.close()
         self.groups.close()
 
     def switch(self, strategy: StrategyFile) -> None:
@@ -91,31 +104,22 @@ class Executor:
         """
         with together(exchange_over(self.groups.control)) as values:
             check_runnable(strategy)
-            self._check_switch(strategy)
+            check_same_weights(self.strategy, strategy)
+            self._check_strategy(strategy)
             values["plan"] = plan_hash(strategy)
+        self._peers.make(peers_needed(strategy), self._weights.device, self._weights.dtype)
         self.strategy, self.counters = strategy, Counters()
         self.forwards.clear()
-        if self._compiled is not None:
-            self._compiled = {}
-        self._build()
-
-    def _check_switch(self, strategy: StrategyFile) -> None:
-        for field, mine, theirs in (
-            ("model.fingerprint", self.strategy.model.fingerprint, strategy.model.fingerprint),
-            ("parallelism", self.strategy.parallelism, strategy.parallelism),
-            ("deployment.activations", self.strategy.deployment.activations, strategy.deployment.activations),
-        ):
-            if mine != theirs:
-                raise RefusedError(
-                    f"the loaded weights are for {mine}; load the model anew", field=field, value=str(theirs)
-                )
+        if self._graphs is not None:
+            self._graphs.forget()
+        self.build()
 
     # ---- what the runner calls -------------------------------------------------------------------------------------
 
     @contextmanager
     def forward(self, mode: str) -> Iterator[Executor]:
         """Every forward of the model inside runs in this mode."""
-        self._check_mode(mode)
+        self._programs.check_mode(mode)
         before, self._modes = self._modes, lambda: mode
         try:
             yield self
@@ -128,20 +132,21 @@ class Executor:
             if kwargs.get(name) is not None:
                 raise RefusedError("makes forwards whose mode this runner does not know", field=name)
         for mode in ("prefill", "decode"):
-            self._check_mode(mode)
+            self._programs.check_mode(mode)
         first = iter(("prefill",))
         before, self._modes = self._modes, lambda: next(first, "decode")
         if self.groups.parallelism.attn_dp > 1:
             kwargs.setdefault("synced_gpus", True)  # groups whose requests end first keep taking part
         try:
             out: Tensor = self.model.generate(input_ids, **kwargs)
+            self.check_peers()
             return out
         finally:
             self._modes = before
 
     def generate_batch(self, inputs: list[list[int]], **kwargs: Any) -> Any:
         """transformers' continuous batching: prompts and decode steps share its forwards, so all are `mixed`."""
-        self._check_mode("mixed")
+        self._programs.check_mode("mixed")
         kv_heads, ranks = self.model.config.num_key_value_heads, self.groups.parallelism.tp
         if self.groups.parallelism.attn_dp > 1:
             raise RefusedError(
@@ -153,22 +158,30 @@ class Executor:
                 f"transformers' paged cache cannot hold {reason}; use generate()", field="continuous batching"
             )
         with self.forward("mixed"):
-            return self.model.generate_batch(inputs, **kwargs)
+            out = self.model.generate_batch(inputs, **kwargs)
+            self.check_peers()
+            return out
 
     def compile(self, **options: Any) -> None:
         """From now on run torch.compile'd graphs: one per (mode, range), made on first use."""
         if self.groups.parallelism.attn_dp > 1:
             raise RefusedError("graphs need row counts that the ranks agree on outside", field="parallelism.attn_dp")
-        self._compiled, self._compile_options = {}, {"fullgraph": True, "dynamic": True, **options}
+        self._graphs = Graphs(options)
 
-    def _check_mode(self, mode: str) -> None:
-        if mode not in self._programs:
-            known = "is not a forward mode" if mode not in FORWARD_MODES else "has no section in the strategy file"
-            raise RefusedError(
-                f"{known}; it has {', '.join(self._programs)}. Add it to the deployment's modes and plan again",
-                field="mode",
-                value=mode,
-            )
+    def check_peers(self) -> None:
+        """Raises BoundaryError if a kernel of our own has given up waiting for a rank: what it left is garbage.
+
+        Every forward looks at its start, and generate() when it is done. Call this after the results of a last forward
+        have been read: a kernel can fail long after the host has launched it.
+        """
+        try:
+            self._peers.check()
+        except BoundaryError as error:
+            ran = self.program
+            raise BoundaryError(
+                f"{error}; what forwards of {ran.mode}, {ran.first} to {ran.last} tokens, gave is not to be used",
+                where=" or ".join(ran.boundaries_of(PEER_IMPLS)),
+            ) from error
 
     # ---- one forward -----------------------------------------------------------------------------------------------
 
@@ -184,14 +197,17 @@ class Executor:
             raise RefusedError("a forward needs input_ids or inputs_embeds", field="input_ids")
         batch, seq = source.shape[0], source.shape[1]
         kept = self._kept(kwargs.get("logits_to_keep", 0), seq)
+        self.check_peers()
         self._begin(mode, batch, seq, batch * kept)
         try:
             if self._sizes.total == 0:
                 return no_logits(self.model, batch, kept, source.device)
             if self._sizes.own == 0:
                 return self._idle_forward(batch, kept, source.device)
-            if self._compiled is not None:
-                return self._compiled_forward(inner, args, kwargs)
+            if self._graphs is not None:
+                out = self._graphs.of(self.program, inner)(*args, **kwargs)
+                self.program.count_replay(self.groups.parallelism, self._sizes)
+                return out
             return inner(*args, **kwargs)
         except RuntimeError as error:
             raise BoundaryError(
@@ -201,7 +217,7 @@ class Executor:
 
     def _standing(self) -> str:
         """Where this rank is in the forward, for an error."""
-        if self._compiled is not None and self._place is None:
+        if self._graphs is not None and self._place is None:
             return f"graph of {self.program.mode}, {self.program.first} to {self.program.last} tokens"
         return str(self._place or "embed_out")
 
@@ -224,23 +240,10 @@ class Executor:
         self._sizes = sizes_of(p, batch * seq, largest)
         self._place = None
         if self._sizes.total:
-            self.program = self._program(mode, self._sizes.total)
+            self.program = self._programs.of(mode, self._sizes.total)
             for index, latents in self.latents.items():
                 latents.set_gathered(self.program.layers[index].attn_in.latent)
             self.forwards.append((mode, self._sizes.total))
-
-    def _program(self, mode: str, tokens: int) -> Program:
-        self._check_mode(mode)
-        programs = self._programs[mode]
-        program = programs[bisect_right(self._starts[mode], tokens) - 1]
-        if not program.first <= tokens <= program.last:
-            raise RefusedError(
-                f"planned for {programs[0].first} to {programs[-1].last} tokens; send fewer at once, or plan again "
-                f"with --set modes.{mode}.tokens=[1,{tokens}]",
-                field=f"modes.{mode}",
-                value=tokens,
-            )
-        return program
 
     def at(self, place: Place, count: Count, rows: int) -> None:
         """Note that an op is about to run."""
@@ -262,7 +265,7 @@ class Executor:
         bound = self.program.embed_out
         rows = pad_rows(rows, sizes.group)
         self.at(bound.place, bound.count, rows.shape[0])
-        return Stream(bound.sum(rows, sizes), None, sizes, batch, seq)
+        return Stream(bound.sum(rows, sizes), None, None, sizes, batch, seq)
 
     # ---- the head --------------------------------------------------------------------------------------------------
 
@@ -303,16 +306,3 @@ class Executor:
         finally:
             self.idle = False
         return no_logits(self.model, batch, kept, device)
-
-    def _compiled_forward(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        assert self._compiled is not None
-        key = (self.program.mode, self.program.index)
-        if key not in self._compiled:
-            self._compiled[key] = torch.compile(own_code(inner, f"{key[0]}_{key[1]}"), **self._compile_options)
-        out = self._compiled[key](*args, **kwargs)
-        p = self.groups.parallelism
-        for count in self.program.counts:  # per replay: the graph itself counts nothing
-            place = count.place
-            count.calls += 1
-            count.rows += rows_into(place.boundary, place.before, place.shape, p, self._sizes)
-        return out

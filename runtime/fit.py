@@ -13,6 +13,7 @@ from commplan.planner.strategy_file import StrategyFile, config_fingerprint, pla
 
 from .errors import RefusedError
 from .models import Adapter, adapter_for
+from .peer_impls import PEER_IMPLS, check_peer_ops
 
 EXECUTOR_NAME = "transformers"
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -53,6 +54,20 @@ def check_runnable(file: StrategyFile) -> None:
     for problem in problems(file):
         raise RefusedError(problem.reason, field=problem.field, value=problem.value)
     _check_impls(file)
+    check_peer_ops(file)
+
+
+def check_same_weights(loaded: StrategyFile, other: StrategyFile) -> None:
+    """Can another plan be executed on the weights that were loaded for one? Raises RefusedError."""
+    for field, mine, theirs in (
+        ("model.fingerprint", loaded.model.fingerprint, other.model.fingerprint),
+        ("parallelism", loaded.parallelism, other.parallelism),
+        ("deployment.activations", loaded.deployment.activations, other.deployment.activations),
+    ):
+        if mine != theirs:
+            raise RefusedError(
+                f"the loaded weights are for {mine}; load the model anew", field=field, value=str(theirs)
+            )
 
 
 def _check_impls(file: StrategyFile) -> None:
@@ -60,12 +75,12 @@ def _check_impls(file: StrategyFile) -> None:
     for mode, ranges in file.modes.items():
         for index, plan in enumerate(ranges):
             for layer, boundary, op in places(plan):
-                if op.impl in (None, backend):
+                if op.impl in (None, backend, *PEER_IMPLS):
                     continue
                 where = boundary if layer is None else f"layers.{layer}.{boundary}"
                 raise RefusedError(
-                    f"this runtime performs {op.name} by {backend} alone; plan again for this executor, or leave "
-                    "`impl` out",
+                    f"this runtime performs {op.name} by {backend} alone, or by collectives of our own "
+                    f"({', '.join(PEER_IMPLS)}); plan again for this executor, or leave `impl` out",
                     field=f"modes.{mode}[{index}].{where}.impl",
                     value=op.impl,
                 )

@@ -54,7 +54,7 @@ def _gather_some(executor: Executor, rows: Tensor, needed: Tensor, sizes: Sizes)
     """An all-gather of the needed rows alone. Every rank sends as many rows as the one that holds most of them."""
     bound = executor.program.head_in
     assert bound.place.before is not None
-    assert bound.group is not None
+    assert bound.group is not None and bound.gather is not None
     per_rank = sizes.of(bound.place.before.hidden)
     owner = needed // per_rank
     counts = torch.bincount(owner, minlength=bound.group.size)
@@ -63,7 +63,7 @@ def _gather_some(executor: Executor, rows: Tensor, needed: Tensor, sizes: Sizes)
     send = rows.new_zeros(most, rows.shape[1])
     send[: mine.shape[0]] = rows[mine.to(rows.device)]
     executor.at(bound.place, bound.count, most)
-    received = executor.backend.all_gather(send, bound.group)
+    received = bound.gather(send)
     starts = torch.cumsum(counts, 0) - counts
     order = owner * most + torch.arange(needed.shape[0]) - starts[owner]
     return received[order.to(rows.device)]

@@ -21,22 +21,42 @@ if TYPE_CHECKING:
 
 def add_and_norm(executor: Executor, stream: Stream, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """(normed rows, new residual) of a stream: the one place where residual add and norm happen."""
+    if stream.pending is not None:
+        return _sum_add_and_norm(executor, stream.pending, stream, norm)
     if stream.residual_RH is None:
         return executor.backend.rms_norm(stream.hidden_RH, norm), stream.hidden_RH
     return executor.backend.add_rms_norm(stream.hidden_RH, stream.residual_RH, norm)
 
 
+def _sum_add_and_norm(executor: Executor, bound: BoundOut, stream: Stream, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """The same where the sum is still due: one kernel does all three."""
+    partial, residual, sizes = stream.hidden_RH, stream.residual_RH, stream.sizes
+    executor.at(bound.place, bound.count, partial.shape[0])
+    if residual is not None and bound.fold is not None:
+        partial, residual = bound.fold(partial, residual, sizes), None
+    elif residual is not None:
+        residual = bound.residual(residual, sizes)
+    assert bound.norm is not None
+    return bound.norm(partial, residual, sizes, norm)
+
+
 def cross_out(
     executor: Executor, bound: BoundOut, partial: Tensor, residual: Tensor | None, sizes: Sizes
-) -> tuple[Tensor, Tensor | None]:
-    """Sum the partial rows, and bring the residual to the same layout (None where the sum carries it)."""
+) -> tuple[Tensor, Tensor | None, BoundOut | None]:
+    """The first three fields of the stream behind an `_out` boundary.
+
+    The partial rows are summed and the residual is brought to the same layout (None where the sum carries it), unless
+    all that is left to the norm.
+    """
+    if bound.norm is not None:
+        return partial, residual, bound
     executor.at(bound.place, bound.count, partial.shape[0])
     if residual is None:
-        return bound.sum(partial, sizes), None
+        return bound.sum(partial, sizes), None, None
     if bound.fold is not None:
-        return bound.sum(bound.fold(partial, residual, sizes), sizes), None
+        return bound.sum(bound.fold(partial, residual, sizes), sizes), None, None
     summed = bound.sum(partial, sizes)
-    return summed, bound.residual(residual, sizes)
+    return summed, bound.residual(residual, sizes), None
 
 
 def cross_in(executor: Executor, bound: BoundIn, rows: Tensor, sizes: Sizes) -> Tensor:
@@ -57,13 +77,11 @@ def layer_forward(layer: nn.Module, hidden_states: Any, **kwargs: Any) -> Stream
         normed = executor.latents[index].project(normed)
     rows = cross_in(executor, ops.attn_in, normed, sizes)
     partial = _attention(layer, rows, stream, kwargs)
-    summed, carried = cross_out(executor, ops.attn_out, partial, residual, sizes)
-    stream = stream._replace(hidden_RH=summed, residual_RH=carried)
+    stream = Stream(*cross_out(executor, ops.attn_out, partial, residual, sizes), sizes, stream.batch, stream.seq)
     normed, residual = add_and_norm(executor, stream, layer.post_attention_layernorm)  # type: ignore[arg-type]
     rows = cross_in(executor, ops.mlp_in, normed, sizes)
     partial = executor.mlps[index](rows)
-    summed, carried = cross_out(executor, ops.mlp_out, partial, residual, sizes)
-    return stream._replace(hidden_RH=summed, residual_RH=carried)
+    return Stream(*cross_out(executor, ops.mlp_out, partial, residual, sizes), sizes, stream.batch, stream.seq)
 
 
 def _attention(layer: nn.Module, rows: Tensor, stream: Stream, kwargs: dict[str, Any]) -> Tensor:

@@ -23,6 +23,7 @@ from .fit import DTYPES, check_fit, check_world
 from .groups import Groups, make_groups, temporary_groups
 from .latent import Latents
 from .models import Adapter
+from .peer_impls import check_peer_limits
 from .rendezvous import meet
 from .sharding import (
     attention_mesh,
@@ -56,6 +57,7 @@ def load_model(
         config, adapter = check_fit(file, checkpoint)
         check_world(file, ranks.size)
         backend = load_backend(file.hardware.backend)
+        check_peer_limits(file, backend.name, backend.peer_limits)
         device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
         values.update(_what_must_agree(file, config, agree))
     ranks.join(backend.name, device, timeout_s)
@@ -65,6 +67,7 @@ def load_model(
         model = _sharded(checkpoint, file, adapter, groups, device, mesh, attn_implementation)
         executor = Executor(file, groups, backend, agree=agree)
         _take_over(model, executor, adapter)
+    executor.build()
     return executor
 
 
@@ -148,7 +151,7 @@ def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:
             _check_stamp(executor, "latent_width", executor.latents[index].width)
         _prepare_mlp(layer.mlp, executor, index)
     _shard_vocabulary(model, executor)
-    executor.attach(model, next(model.parameters()).element_size())
+    executor.attach(model)
 
 
 def _check_stamp(executor: Executor, field: str, found: object) -> None:

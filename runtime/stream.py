@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .collectives import BoundOut
 from .sizes import Sizes
 
 
@@ -14,11 +15,14 @@ class Stream(NamedTuple):
 
     hidden_RH    the summed rows, not normed yet
     residual_RH  the residual in the same layout, not added yet; None where `hidden` carries it
+    pending      a sum that is still due, because one kernel does it with the norm: `hidden` then holds the partial
+                 rows and `residual` the rows from before the boundary, each in its own layout
     batch, seq   of this rank's requests, so that attention can see [B, S, H]
     """
 
     hidden_RH: Tensor  # noqa: N815
     residual_RH: Tensor | None  # noqa: N815
+    pending: BoundOut | None
     sizes: Sizes
     batch: int
     seq: int

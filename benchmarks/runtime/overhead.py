@@ -87,7 +87,7 @@ def executor_without_model() -> tuple[Executor, list[Any]]:
         layer.self_attn = _attention
         executor.mlps.append(_nothing)
         layers.append(layer)
-    executor._build()
+    executor.build()
     return executor, layers
 
 
@@ -116,7 +116,7 @@ def measure() -> list[Row]:
     executor, layers = executor_without_model()
     rows_TH = torch.zeros(TOKENS, 16)
     sizes = sizes_of(Parallelism(1), TOKENS, TOKENS)
-    stream = Stream(rows_TH, rows_TH, sizes, 1, TOKENS)
+    stream = Stream(rows_TH, rows_TH, None, sizes, 1, TOKENS)
     executor._begin("prefill", 1, TOKENS, TOKENS)
     of_layers = executor.program.layers
     ops = [op for layer in of_layers for op in (layer.attn_in, layer.attn_out, layer.mlp_in, layer.mlp_out)]

@@ -9,13 +9,18 @@ torch 2.13 renamed the single-tensor collectives; `_spelled` takes whichever nam
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..errors import RefusedError
 from ..groups import Group
+from ..peer_impls import PEER_IMPLS, PeerLimits
+
+if TYPE_CHECKING:
+    from ..collectives.peers import Peers
 
 
 def _spelled(*names: str) -> Callable[..., Any]:
@@ -35,6 +40,8 @@ class Backend:
 
     name = "base"
     device_type = "cpu"
+    peer_limits: PeerLimits | None = None
+    """What its `peers` take; None where it has none."""
 
     def device(self, local_rank: int) -> torch.device:
         """The device of a rank."""
@@ -70,6 +77,16 @@ class Backend:
         out = x.new_empty(sum(received), *x.shape[1:])
         dist.all_to_all_single(out, x, output_split_sizes=received, input_split_sizes=sent, group=group.handle)
         return out
+
+    def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, rows: int) -> Peers:  # noqa: ARG002
+        """Collectives of our own over a group, for messages of up to `rows` rows of `width` elements.
+
+        Every rank of the group calls this, in the same order: the ranks share memory from then on.
+        """
+        impls = " or ".join(PEER_IMPLS)
+        raise RefusedError(
+            f"{self.name} has no collectives of our own; plan again without them", field="impl", value=impls
+        )
 
     # ---- kernels ----------------------------------------------------------------------------------------------------
 

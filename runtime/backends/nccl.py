@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+from ..groups import Group
+from ..peer_impls import PeerLimits
 from .base import Backend
+
+if TYPE_CHECKING:
+    from ..collectives.peers import Peers
 
 
 class NcclBackend(Backend):
@@ -16,6 +24,7 @@ class NcclBackend(Backend):
 
     name = "nccl"
     device_type = "cuda"
+    peer_limits = PeerLimits(activations=("bf16", "fp16"), ranks=8)
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
@@ -28,6 +37,12 @@ class NcclBackend(Backend):
         """GPU of the local rank, made current."""
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)
+
+    def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, rows: int) -> Peers:
+        """Triton kernels on symmetric memory."""
+        kernels = import_module("..kernels.peers", __package__)  # loaded where a plan has them, and nowhere else
+        peers: Peers = kernels.PeerKernels(group, device, dtype, width, rows)
+        return peers
 
     def rms_norm(self, x: Tensor, norm: torch.nn.Module) -> Tensor:
         """RMSNorm in one kernel."""

@@ -20,15 +20,18 @@ from torch import Tensor
 from commplan.planner.strategy_file import DP_LOCAL, State, StrategyFile
 
 from ..agreement import together
-from ..backends import load_backend
+from ..backends import Backend, load_backend
 from ..collectives import BoundIn, BoundOut
+from ..collectives.pool import PeerPool
 from ..errors import RefusedError
 from ..executor import Executor
-from ..groups import make_groups
-from ..layer import cross_in, cross_out
+from ..groups import Groups, make_groups
+from ..layer import add_and_norm, cross_in, cross_out
+from ..peer_impls import check_peer_limits, peers_needed
 from ..program import Program, build_programs
 from ..rendezvous import meet
 from ..sizes import sizes_of
+from ..stream import Stream
 from .measure import differences, machine
 from .points import DTYPES, PlainNorm
 from .timing import Timer, no_gradients
@@ -52,10 +55,13 @@ def measure_plans(
 
     Refuses a machine that is not the one of the `fingerprints` of the calibrations behind the plan, unless forced.
     """
-    first = next(iter(cases[0].plans.values()))
+    plans = [strategy for case in cases for strategy in case.plans.values()]
+    first = plans[0]
     ranks = meet(120.0)
     with together(ranks.exchange):
         backend = load_backend(first.hardware.backend)
+        for strategy in plans:
+            check_peer_limits(strategy, backend.name, backend.peer_limits)
         device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
         mine = machine(backend.name, device, ranks.size)
         if not force:
@@ -63,17 +69,21 @@ def measure_plans(
     ranks.join(backend.name, device, 300.0)
     groups = make_groups(first.parallelism, 300.0)
     timer = Timer(device, groups.control)
+    peers = PeerPool(groups, backend)
+    peers.make(peers_needed(*plans), device, DTYPES[first.deployment.activations])
     found = []
     with no_gradients():
         for case in cases:
-            bench = _Bench(case, groups, backend, device)
+            bench = _Bench(case, groups, backend, device, peers)
             by_plan: dict[str, dict[Key, list[float]]] = {name: {} for name in case.plans}
             for _ in range(rounds):
                 for name, calls in bench.calls.items():
                     for key, call in calls.items():
                         bare = key[0] == "mlp_in" or (key[0] == "attn_in" and not case.latent_widths)
                         by_plan[name].setdefault(key, []).append(median(timer.samples(call, samples, spaced=bare)))
+                        peers.check()
             found.append(by_plan)
+    peers.close()
     return {"cases": found, "machine": mine}
 
 
@@ -90,8 +100,8 @@ def _check_machine(mine: dict[str, str], fingerprints: list[dict[str, str]]) -> 
 class _Bench:
     """The calls of all distinct boundaries of a case's plans."""
 
-    def __init__(self, case: Case, groups: Any, backend: Any, device: torch.device) -> None:
-        self._case, self._device, self._backend = case, device, backend
+    def __init__(self, case: Case, groups: Groups, backend: Backend, device: torch.device, peers: PeerPool) -> None:
+        self._device = device
         any_plan = next(iter(case.plans.values()))
         self._dtype, self._width = DTYPES[any_plan.deployment.activations], any_plan.model.hidden_size
         p = any_plan.parallelism
@@ -101,7 +111,8 @@ class _Bench:
         self.calls: dict[str, dict[Key, Callable[[], Any]]] = {}
         for name, strategy in case.plans.items():
             executor = Executor(strategy, groups, backend, agree=False)
-            programs = build_programs(strategy, groups, backend, executor.counters, self._norm.weight.element_size())
+            element_bytes = self._norm.weight.element_size()
+            programs = build_programs(strategy, groups, backend, executor.counters, element_bytes, peers)
             self.calls[name] = self._of_program(executor, programs[case.mode][0])
 
     def _rows(self, rows: int, width: int) -> Tensor:
@@ -109,11 +120,8 @@ class _Bench:
         return normal.div_(width**0.5)
 
     def _of_program(self, executor: Executor, program: Program) -> dict[Key, Callable[[], Any]]:
-        bound: list[BoundIn | BoundOut] = [program.embed_out]
-        for layer in program.layers:
-            bound += [layer.attn_in, layer.attn_out, layer.mlp_in, layer.mlp_out]
         calls: dict[Key, Callable[[], Any]] = {}
-        for each in bound:
+        for each in program.bound[:-1]:  # a head_in is no boundary between blocks
             place = each.place
             key = key_of(place.boundary, str(replace(place.op, producer=None)), place.before, place.after)
             if key not in calls and place.op.name != "fused":
@@ -128,10 +136,8 @@ class _Bench:
         residual = self._rows(sizes.of(place.before.residual), self._width) if place.before else None
 
         def call() -> Any:
-            summed, carried = cross_out(executor, bound, partial, residual, sizes)
-            if carried is None:
-                return self._backend.rms_norm(summed, self._norm)
-            return self._backend.add_rms_norm(summed, carried, self._norm)
+            stream = Stream(*cross_out(executor, bound, partial, residual, sizes), sizes, 1, sizes.own)
+            return add_and_norm(executor, stream, self._norm)
 
         return call
 

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ..agreement import together
+from ..agreement import exchange_over, together
 from ..backends import load_backend
 from ..errors import RefusedError
 from ..groups import Group, control_group
 from ..rendezvous import meet
+from .own import OwnCollectives, is_bare, is_own
 from .points import Point, call_of
 from .timing import Timer, no_gradients
 
@@ -52,7 +53,9 @@ def measure_rank(
     ranks.join(backend.name, device, 300.0)
     control = control_group(300.0)
     todo = [Point(*values) for values in points]
-    groups = _groups({point.group_size for point in todo if point.kind == "collective"}, control)
+    groups = _groups({point.group_size for point in todo if point.kind == "collective" or is_own(point)}, control)
+    with together(exchange_over(control)):
+        own = OwnCollectives(todo, backend, groups, device, control.rank)
     timer = Timer(device, control)
     samples = {key_of(point): list(known.get(key_of(point), [])) for point in todo}
     report = _Progress(len(todo), seconds, partial, mine) if control.rank == 0 else None
@@ -63,13 +66,17 @@ def measure_rank(
             for index, point in enumerate(wanted):
                 if number and not timer.agree(time.monotonic() < end):
                     break
+                if is_own(point) and not own.has(point):
+                    continue
                 if groups.get(point.group_size) is None and point.kind == "collective":
                     continue
-                call = call_of(point, backend, groups, device)
-                found = timer.samples(call, _SAMPLES, spaced=point.kind == "collective")
+                call = own.call_of(point) if is_own(point) else call_of(point, backend, groups, device)
+                found = timer.samples(call, _SAMPLES, spaced=is_bare(point))
+                own.check()
                 samples[key_of(point)] += found
                 if report is not None:
                     report.done(number, index, len(wanted), point, found)
+    own.close()
     if report is not None:
         report.end()
     return {"samples": samples, "machine": mine}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..backends import Backend
 from ..collectives.rows import pad_rows
 from ..groups import Group
+from ..norms import rms_norm
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -19,7 +20,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 class Point(NamedTuple):
     """What to measure.
 
-    kind        collective | kernel | gemm
+    kind        collective | kernel | gemm, or an impl of our own (see own.py)
     name        op of a collective, step of a kernel (as in the executors' kernel tables), `linear`
     group_size  ranks of a collective; copies that a dequantising step takes
     dtype       of the activations: bf16 | fp16 | fp32
@@ -38,7 +39,7 @@ class Point(NamedTuple):
 
 
 class PlainNorm(nn.Module):
-    """RMSNorm as transformers writes it: fp32 statistics, the normed row rounded before the weight."""
+    """RMSNorm with the attributes that transformers' modules have."""
 
     def __init__(self, width: int, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
@@ -47,9 +48,7 @@ class PlainNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[R, H] to [R, H]."""
-        wide = x.to(torch.float32)
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-        return self.weight * wide.to(x.dtype)
+        return rms_norm(x, self.weight, self.variance_epsilon)
 
 
 def call_of(point: Point, backend: Backend, groups: dict[int, Group], device: torch.device) -> Callable[[], Any]:
@@ -58,30 +57,31 @@ def call_of(point: Point, backend: Backend, groups: dict[int, Group], device: to
     return make(point, backend, groups, device)
 
 
-def _rows(rows: int, point: Point, device: torch.device) -> Tensor:
+def random_rows(rows: int, point: Point, device: torch.device) -> Tensor:
+    """[rows, width] of a point's type."""
     return torch.randn(rows, point.width, dtype=DTYPES[point.dtype], device=device)
 
 
 def _collective(point: Point, backend: Backend, groups: dict[int, Group], device: torch.device) -> Callable[[], Any]:
     group = groups[point.group_size]
     if point.name == "all_gather":
-        shard = _rows(point.rows // group.size, point, device)
+        shard = random_rows(point.rows // group.size, point, device)
         return lambda: backend.all_gather(shard, group)
-    x = _rows(point.rows, point, device)
+    x = random_rows(point.rows, point, device)
     run = getattr(backend, point.name)
     return lambda: run(x, group)
 
 
 def _gemm(point: Point, backend: Backend, groups: dict[int, Group], device: torch.device) -> Callable[[], Any]:
     del backend, groups
-    x = _rows(point.rows, point, device)
+    x = random_rows(point.rows, point, device)
     weight = torch.randn(point.columns, point.width, dtype=x.dtype, device=device) / point.width**0.5
     return lambda: F.linear(x, weight)
 
 
 def _kernel(point: Point, backend: Backend, groups: dict[int, Group], device: torch.device) -> Callable[[], Any]:
     del groups
-    x, copies = _rows(point.rows, point, device), point.group_size
+    x, copies = random_rows(point.rows, point, device), point.group_size
     dtype = x.dtype
     if point.name in ("norm", "add_norm"):
         norm, residual = PlainNorm(point.width, dtype, device), torch.randn_like(x)

@@ -12,140 +12,94 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from commplan.planner.strategy_file import (
-    DP_LOCAL,
-    REPLICATED,
-    Layout,
-    group_of,
-    is_finer,
-    sum_group,
-)
+from commplan.planner.strategy_file import DP_LOCAL, REPLICATED, Layout, sum_group
 
 from ..backends import Backend
 from ..counters import Count, Place
-from ..errors import RefusedError
 from ..groups import Group, Groups
+from ..peer_impls import TRITON_NORM
 from ..sizes import Sizes, offset
-from . import int8
-from .rows import add_rows, pad_rows, slice_rows
+from .layouts import Rows, as_it_is, group_at, slicer
+from .peer_sums import Normed, peer_norm, peer_sum
+from .peers import Peers
+from .rows import add_rows
+from .sums import library_sum
 
-Rows = Callable[[Tensor, Sizes], Tensor]
+Gather = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class BoundIn:
-    """An op at attn_in, mlp_in or head_in."""
+    """An op at attn_in, mlp_in or head_in; of a gather also its group, and the bare collective [S, H] to [N * S, H]."""
 
     place: Place
     latent: bool
     run: Rows
     count: Count
-    group: Group | None = None  # of a gather
+    group: Group | None = None
+    gather: Gather | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BoundOut:
-    """An op at embed_out, attn_out or mlp_out: `sum` for the partial, `residual` for the other stream."""
+    """An op at embed_out, attn_out or mlp_out: `sum` for the partial, `residual` for the other stream.
+
+    Where there is a `norm`, it does what `sum`, the residual add and the norm that follows would do.
+    """
 
     place: Place
     sum: Rows
     fold: Callable[[Tensor, Tensor, Sizes], Tensor] | None
     residual: Rows
     count: Count
+    norm: Normed | None = None
 
 
-def bind_in(place: Place, groups: Groups, backend: Backend, count: Count) -> BoundIn:
-    """Bind an op of an `_in` boundary."""
-    op, p = place.op, groups.parallelism
+def bind_in(place: Place, groups: Groups, backend: Backend, count: Count, peers: Peers | None = None) -> BoundIn:
+    """Bind an op of an `_in` boundary; `peers` perform it where its impl is ours."""
+    op = place.op
     assert place.before is not None
     source, wanted = place.before.hidden, place.after.hidden
     if op.name in ("none", "fused"):
-        return BoundIn(place, False, _as_it_is, count)
+        return BoundIn(place, False, as_it_is, count)
     if op.name == "slice":
-        return BoundIn(place, False, _slicer(groups, source, wanted), count)
-    group = groups.of(_group_name(group_of(place.boundary, op, place.before, place.shape, p), groups))
+        return BoundIn(place, False, slicer(groups, source, wanted), count)
+    group = group_at(place, groups)
+    gather = _library_gather(backend, group) if peers is None else peers.all_gather
 
-    def gather(x: Tensor, sizes: Sizes) -> Tensor:
-        return backend.all_gather(x.contiguous(), group)[: sizes.of(wanted)]
+    def run(x: Tensor, sizes: Sizes) -> Tensor:
+        return gather(x.contiguous())[: sizes.of(wanted)]
 
-    return BoundIn(place, op.name == "latent_all_gather", gather, count, group)
+    return BoundIn(place, op.name == "latent_all_gather", run, count, group, gather)
 
 
-def bind_out(place: Place, groups: Groups, backend: Backend, count: Count) -> BoundOut:
-    """Bind an op of an `_out` boundary."""
+def bind_out(place: Place, groups: Groups, backend: Backend, count: Count, peers: Peers | None = None) -> BoundOut:
+    """Bind an op of an `_out` boundary; `peers` perform it where its impl is ours."""
     op, p = place.op, groups.parallelism
     destination = place.after.hidden
     partial: Layout = REPLICATED if place.boundary == "mlp_out" else p.attention_layout
     residual_from = place.before.residual if place.before else destination
     if sum_group(place.boundary, place.shape, p) is None:
-        return BoundOut(place, _as_it_is, None, _slicer(groups, residual_from, destination), count)
-    run = _sum(place, groups, backend, partial, destination)
+        return BoundOut(place, as_it_is, None, slicer(groups, residual_from, destination), count)
     fold = _folder(groups, residual_from, partial) if op.residual == "fold" else None
     if op.residual == "gather":
         residual = _residual_gather(groups, backend, residual_from, destination)
     else:
-        residual = _slicer(groups, residual_from, destination)
-    return BoundOut(place, run, fold, residual, count)
+        residual = slicer(groups, residual_from, destination)
+    if peers is None:
+        return BoundOut(place, library_sum(place, groups, backend, partial), fold, residual, count)
+    norm = peer_norm(place, groups, peers, partial) if op.impl == TRITON_NORM else None
+    return BoundOut(place, peer_sum(place, groups, peers, partial), fold, residual, count, norm)
 
 
-# ---- sums ----------------------------------------------------------------------------------------------------------
-
-
-def _sum(place: Place, groups: Groups, backend: Backend, partial: Layout, destination: Layout) -> Rows:
-    op, p = place.op, groups.parallelism
-    if op.kind.spans_two:
-        return _pair(op.name, groups, backend)
-    name = group_of(place.boundary, op, place.before, place.shape, p)
-    group = groups.of(_group_name(name, groups))
-    if op.name == "reduce_scatter":
-        return lambda x, sizes: backend.reduce_scatter(pad_rows(x, sizes.shard * group.size).contiguous(), group)
-    if op.name == "reduce_scatter_all_gather":
-        back = groups.attn_tp
-
-        def two_steps(x: Tensor, sizes: Sizes) -> Tensor:
-            shard = backend.reduce_scatter(pad_rows(x, sizes.shard * group.size).contiguous(), group)
-            return backend.all_gather(shard, back)[: sizes.of(destination)] if back.size > 1 else shard
-
-        return two_steps
-    cut = _slicer(groups, partial, destination) if is_finer(destination, partial) else _as_it_is
-    if op.name == "int8_all_reduce":
-        algorithm = int8.ALGORITHMS[op.algorithm or "gather"]
-        return lambda x, sizes: cut(algorithm(x.contiguous(), group, backend), sizes)
-    if op.name == "all_reduce" and is_finer(partial, destination):
-        return _zero_buffer(groups, backend)
-    if op.name == "all_reduce":
-        return lambda x, sizes: cut(backend.all_reduce(x.contiguous(), group), sizes)
-    raise RefusedError(f"this runtime has no {op.name}", field=str(place))
-
-
-def _pair(name: str, groups: Groups, backend: Backend) -> Rows:
-    """MixedComm's pairs, composed of two collectives."""
-
-    def reduce_then_gather(x: Tensor, sizes: Sizes) -> Tensor:  # noqa: ARG001
-        return backend.all_gather(backend.all_reduce(x.contiguous(), groups.attn_tp), groups.attn_dp)
-
-    def scatter_then_reduce(x: Tensor, sizes: Sizes) -> Tensor:  # noqa: ARG001
-        return backend.all_reduce(backend.reduce_scatter(x.contiguous(), groups.attn_dp), groups.attn_tp)
-
-    return reduce_then_gather if name == "all_reduce_all_gather" else scatter_then_reduce
-
-
-def _zero_buffer(groups: Groups, backend: Backend) -> Rows:
-    """The DP group's rows in a zero buffer of all rows, summed over tp."""
-
-    def place_and_sum(x: Tensor, sizes: Sizes) -> Tensor:
-        everything = x.new_zeros(sizes.total, x.shape[1])
-        start = offset(groups, DP_LOCAL, REPLICATED, sizes)
-        everything[start : start + sizes.group] = x
-        return backend.all_reduce(everything, groups.tp)
-
-    return place_and_sum
+def _library_gather(backend: Backend, group: Group) -> Gather:
+    return lambda x: backend.all_gather(x, group)
 
 
 # ---- the residual --------------------------------------------------------------------------------------------------
 
 
-def _folder(groups: Groups, residual: Layout, partial: Layout) -> Callable[[Tensor, Tensor, Sizes], Tensor] | None:
+def _folder(groups: Groups, residual: Layout, partial: Layout) -> Callable[[Tensor, Tensor, Sizes], Tensor]:
     """Adds the residual's rows to the partial. Rows that a whole DP group holds are added by its first rank alone."""
     shared = residual == DP_LOCAL and groups.attn_tp.rank != 0
 
@@ -156,28 +110,10 @@ def _folder(groups: Groups, residual: Layout, partial: Layout) -> Callable[[Tens
 
 
 def _residual_gather(groups: Groups, backend: Backend, source: Layout, destination: Layout) -> Rows:
+    """By the backend's library, whoever sums: the file names an impl for the sum."""
     inner = groups.attn_tp if destination == DP_LOCAL else groups.tp
     group = groups.attn_dp if source == DP_LOCAL else inner
     return lambda x, sizes: backend.all_gather(x.contiguous(), group)[: sizes.of(destination)]
-
-
-# ---- layouts -------------------------------------------------------------------------------------------------------
-
-
-def _as_it_is(x: Tensor, sizes: Sizes) -> Tensor:  # noqa: ARG001
-    return x
-
-
-def _slicer(groups: Groups, source: Layout, destination: Layout) -> Rows:
-    if source == destination or groups.tp.size == 1:
-        return _as_it_is
-    if not is_finer(destination, source):
-        return _as_it_is  # a fold carries the residual; nothing is left to move
-    return lambda x, sizes: slice_rows(x, offset(groups, destination, source, sizes), sizes.of(destination))
-
-
-def _group_name(name: str, groups: Groups) -> str:
-    return "tp" if groups.parallelism.attn_dp == 1 else name
 
 
 __all__ = ["BoundIn", "BoundOut", "bind_in", "bind_out"]

@@ -39,4 +39,5 @@ def executor_of(config: Any, strategy: StrategyFile, groups: Groups) -> Executor
     with fake_npu():
         model.to_empty(device="npu")
         loading._take_over(model, executor, adapter)
+        executor.build()
     return executor

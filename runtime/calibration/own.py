@@ -1,0 +1,142 @@
+"""Measuring collectives of our own: points whose kind is an impl of theirs.
+
+kind        commplan_triton | commplan_triton_norm
+name        the op; of int8_all_reduce with its algorithm, as in int8_all_reduce.gather
+rows        of the whole message; of all_gather those that come out; of a pair all rows of the tp group
+columns     attn_tp, of a pair
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..backends import Backend
+from ..collectives.peers import Peers
+from ..errors import RefusedError
+from ..groups import Group
+from ..peer_impls import PEER_IMPLS, TRITON
+from .points import DTYPES, PlainNorm, Point, random_rows
+
+Key = tuple[int, int, str]
+_GATHERS = ("all_gather", "latent_all_gather")
+_PAIRS = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
+
+
+def is_own(point: Point) -> bool:
+    """Is this a point of ours?"""
+    return point.kind in PEER_IMPLS
+
+
+def is_bare(point: Point) -> bool:
+    """Is this nothing but a collective, so that it is timed with a kernel behind it?"""
+    return point.kind in ("collective", TRITON)
+
+
+class OwnCollectives:
+    """Peers for all points that can be measured here: one for each group size, width and dtype."""
+
+    def __init__(
+        self, points: list[Point], backend: Backend, groups: dict[int, Group], device: torch.device, rank: int
+    ) -> None:
+        self._device = device
+        self._peers: dict[Key, Peers] = {}
+        self._groups = groups
+        rows: dict[Key, int] = {}
+        refused: dict[str, int] = {}
+        for point in filter(is_own, points):
+            if (reason := _refusal(point, backend)) is not None:
+                refused[reason] = refused.get(reason, 0) + 1
+            else:
+                rows[_key(point)] = max(rows.get(_key(point), 0), _whole(point))
+        if rank == 0:
+            for reason, count in refused.items():
+                print(f"{count} points of collectives of our own are left out: {reason}", file=sys.stderr)
+        for size, width, dtype in sorted(rows):
+            most = rows[size, width, dtype]
+            self._peers[size, width, dtype] = backend.peers(groups[size], device, DTYPES[dtype], width, most)
+
+    def has(self, point: Point) -> bool:
+        """Can this point be measured here?"""
+        return _key(point) in self._peers
+
+    def call_of(self, point: Point) -> Callable[[], Any]:
+        """The call that a point of ours stands for, with its inputs made."""
+        peers, size = self._peers[_key(point)], point.group_size
+        op, _, algorithm = point.name.partition(".")
+        if op in _GATHERS:
+            shard = random_rows(point.rows // size, point, self._device)
+            return lambda: peers.all_gather(shard)
+        if op in _PAIRS:
+            return _pair(op, point, peers, self._device)
+        x = random_rows(point.rows, point, self._device)
+        if point.kind == TRITON:
+            return _sum(op, algorithm, peers, x)
+        return _sum_and_norm(op, algorithm, peers, x, -(-point.rows // size))
+
+    def check(self) -> None:
+        """Raises BoundaryError if a kernel has given up waiting for a rank: its times mean nothing."""
+        for peers in self._peers.values():
+            peers.check()
+
+    def close(self) -> None:
+        """Give the memory back."""
+        for peers in self._peers.values():
+            peers.close()
+
+
+def _key(point: Point) -> Key:
+    return point.group_size, point.width, point.dtype
+
+
+def _whole(point: Point) -> int:
+    """Rows of the message, padded to whole shards."""
+    return -(-point.rows // point.group_size) * point.group_size
+
+
+def _refusal(point: Point, backend: Backend) -> str | None:
+    if backend.peer_limits is None:
+        return f"{backend.name} has none"
+    return backend.peer_limits.refuses(point.dtype, point.group_size)
+
+
+def _sum(op: str, algorithm: str, peers: Peers, x: torch.Tensor) -> Callable[[], Any]:
+    calls: dict[str, Callable[[], Any]] = {
+        "all_reduce": lambda: peers.all_reduce(x),
+        "int8_all_reduce": lambda: peers.int8_all_reduce(x, algorithm),
+        "reduce_scatter": lambda: peers.reduce_scatter(x),
+    }
+    return _found(op, calls)
+
+
+def _sum_and_norm(op: str, algorithm: str, peers: Peers, x: torch.Tensor, shard_rows: int) -> Callable[[], Any]:
+    norm, residual = PlainNorm(x.shape[1], x.dtype, x.device), torch.randn_like(x)
+    shard = torch.randn_like(x[:1]).repeat(shard_rows, 1)
+    weight, eps = norm.weight, norm.variance_epsilon
+    calls: dict[str, Callable[[], Any]] = {
+        "all_reduce": lambda: peers.all_reduce_norm(x, residual, weight, eps),
+        "int8_all_reduce": lambda: peers.int8_all_reduce_norm(x, algorithm, residual, weight, eps),
+        "reduce_scatter": lambda: peers.reduce_scatter_norm(x, shard, weight, eps),
+    }
+    return _found(op, calls)
+
+
+def _pair(op: str, point: Point, peers: Peers, device: torch.device) -> Callable[[], Any]:
+    attn_tp = point.columns
+    if not 0 < attn_tp <= point.group_size or point.group_size % attn_tp:
+        raise RefusedError("the ranks of a DP group are expected, as the columns of a pair", field=op, value=attn_tp)
+    attn_dp = point.group_size // attn_tp
+    if op == "all_reduce_all_gather":
+        mine = random_rows(point.rows // attn_dp, point, device)
+        return lambda: peers.gather_sum(mine, attn_tp)
+    x = random_rows(point.rows // attn_dp * attn_dp, point, device)
+    return lambda: peers.scatter_sum(x, attn_tp)
+
+
+def _found(op: str, calls: dict[str, Callable[[], Any]]) -> Callable[[], Any]:
+    if op not in calls:
+        raise RefusedError(f"accepted: {', '.join(calls)}", field="point", value=op)
+    return calls[op]

@@ -1,0 +1,109 @@
+"""Peers composed of a backend's library collectives and plain torch: the reference that our kernels are held against.
+
+It runs wherever the backend does, at the speed of many small kernels. No backend of this runtime offers it: a plan that
+names kernels gets kernels, or is refused.
+
+Shapes as in peers.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..backends import Backend
+from ..groups import Group
+from ..norms import rms_norm
+from . import int8
+from .peers import Peers
+from .rows import pad_rows
+
+
+class ComposedPeers(Peers):
+    """The contract of Peers, step by step."""
+
+    def __init__(self, backend: Backend, group: Group, width: int, rows: int) -> None:
+        self.group, self.width, self.rows = group, width, rows
+        self.closed = False
+        self._backend = backend
+
+    def all_reduce(self, x_TH: Tensor) -> Tensor:
+        """As the contract says."""
+        self._take(x_TH, x_TH.shape[0])
+        return self._sum(x_TH)
+
+    def all_reduce_norm(
+        self, x_TH: Tensor, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """As the contract says."""
+        return _normed(self.all_reduce(x_TH), residual_TH, weight_H, eps)
+
+    def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
+        """As the contract says."""
+        self._take(x_TH, x_TH.shape[0])
+        if x_TH.shape[0] == 0:
+            return torch.empty_like(x_TH)
+        return int8.ALGORITHMS[algorithm](x_TH, self.group, self._backend)
+
+    def int8_all_reduce_norm(
+        self, x_TH: Tensor, algorithm: str, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """As the contract says."""
+        return _normed(self.int8_all_reduce(x_TH, algorithm), residual_TH, weight_H, eps)
+
+    def reduce_scatter(self, x_TH: Tensor) -> Tensor:
+        """As the contract says."""
+        self._take(x_TH, x_TH.shape[0])
+        if x_TH.shape[0] == 0:
+            return torch.empty_like(x_TH)
+        size = self.group.size
+        return self._backend.reduce_scatter(pad_rows(x_TH, -(-x_TH.shape[0] // size) * size), self.group)
+
+    def reduce_scatter_norm(
+        self, x_TH: Tensor, residual_SH: Tensor | None, weight_H: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """As the contract says."""
+        return _normed(self.reduce_scatter(x_TH), residual_SH, weight_H, eps)
+
+    def all_gather(self, x_SH: Tensor) -> Tensor:
+        """As the contract says."""
+        self._take(x_SH, x_SH.shape[0] * self.group.size)
+        return self._backend.all_gather(x_SH, self.group) if x_SH.shape[0] else torch.empty_like(x_SH)
+
+    def gather_sum(self, x_GH: Tensor, attn_tp: int) -> Tensor:
+        """As the contract says; every rank gathers all partials and sums those of each DP group."""
+        rows = x_GH.shape[0]
+        attn_dp = self.group.size // attn_tp
+        self._take(x_GH, attn_dp * rows)
+        if rows == 0:
+            return torch.empty_like(x_GH)
+        everyone = self._backend.all_gather(x_GH, self.group).view(attn_dp, attn_tp, rows, self.width)
+        return everyone.sum(1, dtype=torch.float32).to(x_GH.dtype).view(attn_dp * rows, self.width)
+
+    def scatter_sum(self, x_TH: Tensor, attn_tp: int) -> Tensor:
+        """As the contract says; every rank has the whole sum and keeps the rows of its DP group."""
+        self._take(x_TH, x_TH.shape[0])
+        rows = x_TH.shape[0] // (self.group.size // attn_tp)
+        first = self.group.rank // attn_tp * rows
+        return self._sum(x_TH)[first : first + rows].clone()
+
+    def check(self) -> None:
+        """Libraries raise by themselves."""
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+        self.closed = True
+
+    def _sum(self, x: Tensor) -> Tensor:
+        return self._backend.all_reduce(x.clone(), self.group) if x.shape[0] else torch.empty_like(x)
+
+    def _take(self, x: Tensor, message_rows: int) -> None:
+        """The runtime's part of the contract."""
+        assert not self.closed
+        assert x.is_contiguous() and x.shape[1] == self.width
+        assert message_rows <= self.rows, f"{message_rows} rows, made for {self.rows}"
+
+
+def _normed(sum_RH: Tensor, residual_RH: Tensor | None, weight_H: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    total = sum_RH if residual_RH is None else residual_RH + sum_RH
+    return rms_norm(total, weight_H, eps), total

@@ -1,0 +1,72 @@
+"""Peers: collectives of our own over one group, for rows of one width.
+
+All results are memory of their own, bit-equal on all ranks of the group; inputs stay as they are, and are contiguous.
+The sum is rounded to the activation type before the residual is added, and that sum before it is normed: what comes out
+of `*_norm` is what the sum followed by the backend's add_rms_norm gives. Nothing is launched for zero rows.
+
+Shapes: T rows of the whole message, H width, N ranks of the group, S = ceil(T / N) rows of a shard, G rows of a DP
+group. Rows that a shard has beyond T are zero.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class Peers(ABC):
+    """What the kernels of our own do over one group. Every rank of the group makes the same calls in the same order."""
+
+    @abstractmethod
+    def all_reduce(self, x_TH: Tensor) -> Tensor:
+        """[T, H] summed over the group."""
+
+    @abstractmethod
+    def all_reduce_norm(
+        self, x_TH: Tensor, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """(normed, residual), both [T, H]: the new residual is sum + residual; `residual_TH` None: it is the sum."""
+
+    @abstractmethod
+    def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
+        """As `all_reduce`, with per-token symmetric INT8 values on the wire; `algorithm`: gather | two_shot."""
+
+    @abstractmethod
+    def int8_all_reduce_norm(
+        self, x_TH: Tensor, algorithm: str, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """As `all_reduce_norm`, with INT8 on the wire."""
+
+    @abstractmethod
+    def reduce_scatter(self, x_TH: Tensor) -> Tensor:
+        """This rank's [S, H] of the sum of any number of rows."""
+
+    @abstractmethod
+    def reduce_scatter_norm(
+        self, x_TH: Tensor, residual_SH: Tensor | None, weight_H: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """(normed, residual) of this rank's shard, both [S, H]."""
+
+    @abstractmethod
+    def all_gather(self, x_SH: Tensor) -> Tensor:
+        """[S, H] of each rank to [N * S, H]."""
+
+    @abstractmethod
+    def gather_sum(self, x_GH: Tensor, attn_tp: int) -> Tensor:
+        """[G, H], partial over the attn_tp neighbours of a DP group, to the sums of all DP groups [N / attn_tp * G, H].
+
+        Rank = DP group * attn_tp + rank in it.
+        """
+
+    @abstractmethod
+    def scatter_sum(self, x_TH: Tensor, attn_tp: int) -> Tensor:
+        """[T, H], partial over the group, to the sum of this rank's DP group [T / (N / attn_tp), H]."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises BoundaryError if a kernel has given up waiting for a rank; looks at a flag on the host."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the memory back. Every rank of the group calls it; no call may follow."""

@@ -1,0 +1,147 @@
+"""Collectives of our own over peer-to-peer memory: which impls and ops there are, and where they are refused.
+
+Imports no torch, so that the command line refuses before it starts any rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple
+
+from commplan.planner.strategy_file import (
+    DP_LOCAL,
+    REPLICATED,
+    Op,
+    Parallelism,
+    State,
+    StrategyFile,
+    group_of,
+    is_finer,
+    walk,
+)
+
+from .errors import RefusedError
+
+TRITON = "commplan_triton"
+TRITON_NORM = "commplan_triton_norm"
+"""The same sums with the residual add and the RMSNorm that follow in one kernel."""
+PEER_IMPLS = (TRITON, TRITON_NORM)
+
+_OPS = {
+    TRITON: (
+        "all_reduce",
+        "int8_all_reduce",
+        "reduce_scatter",
+        "all_gather",
+        "latent_all_gather",
+        "all_reduce_all_gather",
+        "reduce_scatter_all_reduce",
+    ),
+    TRITON_NORM: ("all_reduce", "int8_all_reduce", "reduce_scatter"),
+}
+_BOUNDARIES = {TRITON_NORM: ("attn_out", "mlp_out")}
+
+PeersKey = tuple[str, int]
+"""What one Peers object is for: a group by its name, and the width of its rows."""
+
+
+class PeerLimits(NamedTuple):
+    """What the peers of a backend take."""
+
+    activations: tuple[str, ...]
+    """As files spell them."""
+    ranks: int
+
+    def refuses(self, activations: str, ranks: int) -> str | None:
+        """Why they cannot work in this type over a group of so many ranks, or None."""
+        if activations not in self.activations:
+            return f"its kernels compute in {' and '.join(self.activations)}, not in {activations}"
+        if ranks > self.ranks:
+            return f"its kernels join up to {self.ranks} ranks, and this group has {ranks}"
+        return None
+
+
+class Use(NamedTuple):
+    """One op of a plan by an impl of ours. `where` is the field of the file that names the impl."""
+
+    where: str
+    layer: int | None
+    boundary: str
+    op: Op
+    before: State | None
+    after: State
+    group: str
+    width: int
+    rows: int
+    """Of the largest message: whole, so of a gather what comes out."""
+
+
+def peer_uses(file: StrategyFile) -> Iterator[Use]:
+    """Every op of a legal file that is by an impl of ours."""
+    p = file.parallelism
+    for mode, ranges in file.modes.items():
+        for index, plan in enumerate(ranges):
+            for layer, boundary, op, before, after in walk(file, plan):
+                if op.impl not in PEER_IMPLS:
+                    continue
+                place = boundary if layer is None else f"layers.{layer}.{boundary}"
+                group = _canonical(group_of(boundary, op, before, file.layer_shape(layer or 0), p), p)
+                width = file.model.latent_width if op.name == "latent_all_gather" else file.model.hidden_size
+                where = f"modes.{mode}[{index}].{place}.impl"
+                yield Use(where, layer, boundary, op, before, after, group, width, _message_rows(group, plan.last, p))
+
+
+def peers_needed(*files: StrategyFile) -> dict[PeersKey, int]:
+    """Rows that the Peers of each group and width must hold for some plans: those of the largest token range."""
+    needed: dict[PeersKey, int] = {}
+    for use in chain.from_iterable(map(peer_uses, files)):
+        key = use.group, use.width
+        needed[key] = max(needed.get(key, 0), use.rows)
+    return needed
+
+
+def _canonical(group: str, p: Parallelism) -> str:
+    return "tp" if p.attn_dp == 1 else group
+
+
+def _message_rows(group: str, tokens: int, p: Parallelism) -> int:
+    dp_local = p.rows(tokens, DP_LOCAL)  # padded to whole shards
+    return dp_local if group == "attn_tp" else dp_local * p.attn_dp
+
+
+# ---- refusals ------------------------------------------------------------------------------------------------------
+
+
+def check_peer_ops(file: StrategyFile) -> None:
+    """Does each impl of ours have the op that a plan names it for? Raises RefusedError; looks at no machine."""
+    for use in peer_uses(file):
+        impl, op = str(use.op.impl), use.op
+        if op.name not in _OPS[impl]:
+            raise _refusal(use, f"it has no {op.name}; it has {', '.join(_OPS[impl])}", file)
+        boundaries = _BOUNDARIES.get(impl, (use.boundary,))
+        if use.boundary not in boundaries:
+            raise _refusal(use, f"it works at {' and '.join(boundaries)}, where a residual add and a norm follow", file)
+        partial = REPLICATED if use.boundary == "mlp_out" else file.parallelism.attention_layout
+        if impl == TRITON_NORM and op.name != "reduce_scatter" and is_finer(use.after.hidden, partial):
+            reason = f"the rows are sliced to {use.after.hidden} between this sum and its norm; take {TRITON} there"
+            raise _refusal(use, reason, file)
+
+
+def check_peer_limits(file: StrategyFile, backend: str, limits: PeerLimits | None) -> None:
+    """Can the peers of a backend run a plan? `limits` None: it has no peers. Raises RefusedError."""
+    for use in peer_uses(file):
+        if limits is None:
+            raise _refusal(use, f"{backend} has no collectives of our own", file)
+        ranks = file.parallelism.group_size(use.group)
+        if (reason := limits.refuses(file.deployment.activations, ranks)) is not None:
+            raise _refusal(use, reason, file)
+
+
+def _refusal(use: Use, reason: str, file: StrategyFile) -> RefusedError:
+    backend = file.hardware.backend
+    return RefusedError(
+        f"{reason}; leave `impl` out ({backend} then performs {use.op.name}), or plan again for this machine",
+        field=use.where,
+        value=use.op.impl,
+    )
