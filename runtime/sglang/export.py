@@ -59,7 +59,7 @@ class Export:
 
 
 # Needed so that a planned op stays the planned one; without the plugin graphs may freeze what they like.
-_FOR_THE_PLUGIN = ("--disable-prefill-cuda-graph", "--cuda-graph-bs-decode")
+_FOR_THE_PLUGIN = ("--disable-prefill-cuda-graph", "--disable-cuda-graph", "--cuda-graph-bs-decode")
 
 
 def nearest(file: StrategyFile) -> Export:
@@ -85,9 +85,7 @@ def _judge(file: StrategyFile, switch: Switch) -> Export:
                     run = open_runs.setdefault((boundary, planned, native), [])
                     run += [] if layer is None else [layer]
             differences += _differences(mode, plan, open_runs)
-    p = file.parallelism
     flags = [flag for flag in needed(file) if flag[0] not in _FOR_THE_PLUGIN]
-    flags += [("--attn-dp-size", str(p.attn_dp))] if p.attn_dp > 1 else []
     return Export(switch, [*flags, *switch.flags], same / total if total else 1.0, differences)
 
 
