@@ -72,12 +72,18 @@ class Refusal(Spec):
     modes: tuple[Text, ...] | None = None
     mlp: Literal["dense", "moe"] | None = None
     attn_dp: bool | None = None  # true: only with attention DP; false: only without
+    attn_tp: bool | None = None  # true: only where a DP group has several ranks; false: only where it has one
+    group: Literal["tp", "attn_tp", "attn_dp"] | None = None
+    impl: Text | None = None
     reason: Text
 
     def covers(self, boundary: str, op: Op, mode: str, mlp: str, parallelism: Parallelism) -> bool:
         """True where the refusal speaks of this op in this place."""
         return (
             op.name == self.op
+            and (self.group is None or op.group == self.group)
+            and (self.impl is None or op.impl == self.impl)
+            and (self.attn_tp is None or self.attn_tp == (parallelism.attn_tp > 1))
             and (self.boundaries is None or boundary in self.boundaries)
             and (self.modes is None or mode in self.modes)
             and (self.mlp is None or (mlp == self.mlp and boundary == "mlp_out"))
@@ -111,6 +117,7 @@ class Executor(Spec):
     description: Text
     loadable: bool  # false: for costs and reports only; a runtime refuses the file
     architectures: tuple[Text, ...] | None  # null: any
+    moe_backends: tuple[Literal["tensor_parallel", "all_to_all"], ...] = ("tensor_parallel", "all_to_all")
     impls: dict[str, Impl]
     ops: dict[str, OpCapability]
     absent: dict[str, Text] = Field(default_factory=dict)  # ops that are not listed, and why

@@ -33,6 +33,9 @@ from .forward import Forward, Forwards
 Hook = Callable[..., Any]
 _BOUNDARY = "sglang.srt.layers.layer_boundary."
 _LOGITS = "sglang.srt.layers.logits_processor.LogitsProcessor."
+_GROUP = "sglang.srt.distributed.parallel_state.GroupCoordinator."
+# By these SGLang's own pairs travel.
+_OF_SGLANG = ("reduce_scatter_tensor", "reduce_scatterv", "all_gather_into_tensor", "all_gatherv")
 
 
 class AttentionDpHooks:
@@ -54,6 +57,7 @@ class AttentionDpHooks:
             ),
             _BOUNDARY + "exit.ExitPolicy._decide": self.around_exit,
             _LOGITS + "_gather_dp_attn_hidden_states": self.around_logit_rows,
+            **{_GROUP + name: self.around_collective for name in _OF_SGLANG},
         }
 
     # ---- the forward -------------------------------------------------------------------------------------------------
@@ -159,7 +163,15 @@ class AttentionDpHooks:
         mine = hidden[: counts[bound.group.rank]]
         most = max(counts)
         everything = self.forwards.run(bound, bound.run, pad_rows(mine, most))
+        now.at_head = True
         return _blocks(everything, most, counts), hidden
+
+    def around_collective(self, original: Hook, group: Any, *args: Any, **options: Any) -> Any:
+        """SGLang's other collectives: between embedding and head none of them was planned."""
+        now = self.forwards.current
+        if now is not None and group.world_size > 1 and not now.at_head:
+            now.unplanned += 1
+        return original(group, *args, **options)
 
     # ---- rows --------------------------------------------------------------------------------------------------------
 
@@ -173,7 +185,7 @@ class AttentionDpHooks:
     def _padded(self, now: Forward, rows: Tensor) -> Tensor:
         if now.tokens == sum(self.groups):
             return rows
-        blocks = rows.split(list(self.groups))
+        blocks = torch.split(rows, list(self.groups))
         return torch.cat([pad_rows(block, now.sizes.group) for block in blocks])
 
     # ---- proof -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 
 from commplan.planner.strategy_file import (
     TENSOR_PARALLEL,
+    TOKEN_SHARDED,
     Op,
     Parallelism,
     RangePlan,
@@ -15,6 +16,7 @@ from commplan.planner.strategy_file import (
     config_fingerprint,
     load,
     places,
+    walk,
 )
 
 from ..errors import RefusedError
@@ -88,18 +90,20 @@ def _check_ops(file: StrategyFile, where: str, plan: RangePlan) -> None:
         if op.name not in accepted:
             names = ", ".join(accepted) or "nothing but none"
             raise RefusedError(f"SGLang runs {names} there; {again}", field=at, value=str(op))
-        if boundary == "head_in" and op.group == "tp" and p.attn_tp > 1:
-            raise RefusedError(
-                f"SGLang picks the rows that need logits from whole DP groups, so the last mlp_out must not leave a "
-                f"shard; {again}",
-                field=at,
-                value=str(op),
-            )
         if op.impl not in (None, file.hardware.backend) and not _one_shot(op, p):
             raise RefusedError(
                 f"SGLang has no such impl of {op.name}; it has {file.hardware.backend}; {again}",
                 field=f"{at}: impl",
                 value=op.impl,
+            )
+    if p.attn_dp > 1 and p.attn_tp > 1:
+        *_, (_, boundary, op, before, _) = walk(file, plan)
+        if before is not None and before.hidden == TOKEN_SHARDED:
+            raise RefusedError(
+                "SGLang picks the rows that need logits from whole DP groups, so the last mlp_out must not leave a "
+                f"shard; {again}",
+                field=f"{where} {boundary}",
+                value=str(op),
             )
 
 

@@ -33,6 +33,7 @@ class Forward:
     sizes: Sizes
     executed: list[tuple[Count, int]] = field(default_factory=list)
     unplanned: int = 0
+    at_head: bool = False  # the logits travel in SGLang's own way
 
     @property
     def tokens(self) -> int:
@@ -165,7 +166,7 @@ class Forwards:
     def all_reduce(self, original: Callable[..., Tensor], group: Any, x: Tensor) -> Tensor:
         """In place of SGLang's all-reduce: embed_out by the planned op; any other inside a forward was not planned."""
         now, p = self.current, self.file.parallelism
-        if now is None or self._in_op or group.world_size not in (p.tp, p.attn_tp):
+        if now is None or self._in_op or group.world_size not in (p.tp, p.attn_tp) or group.world_size == 1:
             return original(group, x)
         if self._in_embedding:
             return self.run(now.program.embed_out, now.program.embed_out.sum, x)

@@ -15,7 +15,7 @@ Key = tuple[str, int | None, str, str, str]  # mode, layer, boundary, op, impl
 
 
 def of_rank(forwards: Forwards) -> dict[str, Any]:
-    """What one rank has run since it started: forwards by range, calls by place, and all-reduces that no plan has."""
+    """What one rank has run since it started: forwards by range, calls by place, and collectives that no plan has."""
     return {
         "forwards": [
             {
@@ -68,7 +68,7 @@ def differences(file: StrategyFile, rank: dict[str, Any]) -> list[str]:
         for key in sorted({*ran, *planned}, key=str)
         if ran.get(key, 0) != planned.get(key, 0)
     ]
-    found += [f"{mode}: {count} all-reduces that the plan does not have" for mode, count in rank["unplanned"].items()]
+    found += [f"{mode}: {count} collectives that the plan does not have" for mode, count in rank["unplanned"].items()]
     return found
 
 
