@@ -23,6 +23,7 @@ class Place:
     boundary: str
     moe: bool
     last: bool  # of the layers
+    alone: bool = False  # a DP group is one rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,13 @@ def nearest(file: StrategyFile) -> Export:
 def _judge(file: StrategyFile, switch: Switch) -> Export:
     same = total = 0
     differences: list[Difference] = []
-    last = file.model.num_hidden_layers - 1
+    last, alone = file.model.num_hidden_layers - 1, file.parallelism.attn_tp == 1
     for mode, ranges in file.modes.items():
         for plan in ranges:
             open_runs: dict[tuple[str, str, str], list[int]] = {}
             for layer, boundary, op in places(plan):
-                native = switch.op(Place(mode, layer, boundary, layer in file.model.moe_layers, layer == last))
+                place = Place(mode, layer, boundary, layer in file.model.moe_layers, layer == last, alone)
+                native = switch.op(place)
                 planned = _words(op)
                 weight = plan.last if (planned, native) != ("none", "none") else 0
                 total += weight
@@ -125,11 +127,22 @@ def _input_scattered(place: Place) -> str:
 
 
 def _attention_dp(place: Place) -> str:
-    if place.boundary == "embed_out":
-        return "all_reduce"
-    if place.boundary == "attn_in" and place.layer == 0:
+    """A prefill is summed in buffers of all rows, unpadded; a decode with groups of like size travels in shards. The
+    norm before the MLP runs on all rows either way, but for DP groups of one rank."""
+    shards = place.mode == "decode"
+    if place.boundary == "attn_in":
         return "none"
-    return "reduce_scatter" if place.boundary in ("attn_out", "mlp_out") else "all_gather"
+    if place.boundary == "mlp_out":
+        return ("reduce_scatter" if place.alone else "reduce_scatter_all_gather") if shards else "all_reduce"
+    if place.alone:  # nothing to sum before; the rows are brought together at mlp_in
+        return {"mlp_in": "all_gather" if shards else "all_reduce", "head_in": "all_reduce"}.get(place.boundary, "none")
+    if place.boundary == "attn_out":
+        return "reduce_scatter" if shards else "all_reduce"
+    return (
+        "none"
+        if place.boundary == "mlp_in" and not shards
+        else {"mlp_in": "all_gather"}.get(place.boundary, "all_reduce")
+    )
 
 
 def _ordinary_tp(file: StrategyFile) -> bool:
@@ -169,6 +182,7 @@ SWITCHES = (
         (("--boundary-reduction", "rs"),),
         lambda file: file.parallelism.attn_dp > 1,
         _attention_dp,
-        "every mode and token count",
+        "by mode alone: in shards where no group prefills and the groups are of like size, else in buffers of all rows, "
+        "but for a prefill that runs as a graph",
     ),
 )
