@@ -59,6 +59,13 @@ CASES = {
     "attention 2x2, all-to-all": Case(
         World(4, 2, dp=2, latent=True, shard_layers=frozenset({1})), latent_model(), {**A2A, "attn_dp": 2}
     ),
+    "attention 2x2 under sglang": Case(
+        World(4, 2, dp=2, executor="sglang", one_shot=True),
+        dense_model(),
+        {"tp": 4, "attn_dp": 2},
+        extra_tables=(ONE_SHOT | {"group_size": 4},),
+    ),
+    "attn_tp 1 under sglang": Case(World(4, 2, dp=4, executor="sglang"), dense_model(), {"tp": 4, "attn_dp": 4}),
     "attn_tp 1": Case(World(4, 2, dp=4), dense_model(), {"tp": 4, "attn_dp": 4}),
     "attn_tp 1, fused kernels": Case(World(4, 2, dp=4, executor="plan_only"), dense_model(), {"tp": 4, "attn_dp": 4}),
 }
