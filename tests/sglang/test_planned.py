@@ -6,20 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from commplan.planner.cli import main
 from commplan.planner.strategy_file import load, problems, walk
 from commplan.planner.validate import validate
 from commplan.runtime.sglang.fit import load_runnable
 
+from ..planner.cli.commandline import run
+
 
 def made(path: Path, *overrides: str) -> Path:
     """`commplan plan` for eight GPUs in four DP groups, with overrides."""
-    words = ["plan", "qwen3-235b-h200-dp4", "--set=executor=sglang", *(f"--set={text}" for text in overrides)]
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-        patch.setattr("sys.argv", ["commplan", *words, "-o", str(path)])
-        main()
-        raise SystemExit(0)
-    assert not end.value.code
+    words = ("--set=executor=sglang", *(f"--set={text}" for text in overrides))
+    done = run("plan", "qwen3-235b-h200-dp4", *words, "-o", path)
+    assert done.code == 0, done.err
     return path
 
 
