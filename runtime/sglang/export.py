@@ -182,7 +182,7 @@ SWITCHES = (
         (("--boundary-reduction", "rs"),),
         lambda file: file.parallelism.attn_dp > 1,
         _attention_dp,
-        "by mode alone: in shards where no group prefills and the groups are of like size, else in buffers of all rows, "
-        "but for a prefill that runs as a graph",
+        "by mode alone: in shards where no group prefills and groups are of like size, else in buffers of all rows "
+        "(a prefill that runs as a graph: in shards)",
     ),
 )
