@@ -136,7 +136,7 @@ SGLANG_READY := .venv-sglang/ready.stamp
 
 .PHONY: test-sglang clean-sglang
 
-test-sglang: $(SGLANG_READY) ## the plugin in real SGLang servers on two CPU ranks; minutes, 3.4 GB of packages
+test-sglang: $(SGLANG_READY) ## the plugin in real SGLang servers on CPU ranks; minutes, 3.4 GB of packages
 	.venv-sglang/bin/python -m pytest tests/sglang $(PYTEST_ARGS)
 
 $(SGLANG_READY): pyproject.toml constraints/sglang.txt tests/sglang/setup.sh

@@ -104,7 +104,7 @@ class GraphBuilder:
                 edge = self._edge(boundary, op, before, shape)
                 if isinstance(edge, Edge) and not self.offers.is_offered(edge.op, edge.terms, ANY):
                     continue
-                why = str(edge) if isinstance(edge, IllegalOpError) else self._policy_refusal(edge, layer, ANY)
+                why = str(edge) if isinstance(edge, IllegalOpError) else self._edge_refusal(edge, layer, mlp, ANY)
             if why is not None:
                 yield Rejection(op, why, before)
 
@@ -156,7 +156,7 @@ class GraphBuilder:
                 edge = self._edge(boundary, op, before, shape)
                 if isinstance(edge, Edge) and not self.offers.is_offered(edge.op, edge.terms, restriction):
                     continue
-                if isinstance(edge, Edge) and self._policy_refusal(edge, layer, restriction) is None:
+                if isinstance(edge, Edge) and self._edge_refusal(edge, layer, mlp, restriction) is None:
                     edges.setdefault(edge.op, edge)
             kept = self._named_only(boundary, tuple(edges.values()), restriction)
             if kept:
@@ -210,6 +210,11 @@ class GraphBuilder:
                 if op.name == rule.op and rule.covers(self.mode, boundary, layer):
                     return f"forbidden by numerics.forbid[{index}]"
         return why
+
+    def _edge_refusal(self, edge: Edge, layer: int | None, mlp: str, restriction: Restriction) -> str | None:
+        """Of an op where it stands, with its group spelled."""
+        why = self.setup.executor.refusal(edge.boundary, edge.op, self.mode, mlp, self.setup.parallelism)
+        return why or self._policy_refusal(edge, layer, restriction)
 
     def _policy_refusal(self, edge: Edge, layer: int | None, restriction: Restriction) -> str | None:
         numerics = self.setup.deployment.numerics

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .executors import Executor, load_executor
-from .layout import IllegalOpError, State, group_of
+from .layout import IllegalOpError, State, group_of, with_group
 from .ops import Op
 from .spec.deployment import DTYPE_BYTES
 from .strategy_file import Problem, RangePlan, StrategyFile, problems, read
@@ -42,6 +42,10 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
                 f"has no adapter for {strategy.model.architecture}; it has {', '.join(executor.architectures)}",
             )
         )
+    moe_backend = strategy.parallelism.moe_backend
+    if moe_backend not in executor.moe_backends:
+        runs = ", ".join(executor.moe_backends)
+        found.append(Problem("parallelism.moe_backend", moe_backend, f"{executor.name} runs {runs} experts only"))
     if strategy.hardware.backend not in executor.impls:
         found.append(Problem("hardware.backend", strategy.hardware.backend, f"{executor.name} has no such impl"))
     for mode, ranges in strategy.modes.items():
@@ -50,7 +54,9 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
             try:
                 for layer, boundary, op, before, _ in walk(strategy, plan):
                     mlp = "moe" if layer in strategy.model.moe_layers else "dense"
-                    why = executor.refusal(boundary, _with_impl(op, strategy), mode, mlp, strategy.parallelism)
+                    shape, p = strategy.layer_shape(layer or 0), strategy.parallelism
+                    spelled = _with_impl(with_group(boundary, op, before, shape, p), strategy)
+                    why = executor.refusal(boundary, spelled, mode, mlp, p)
                     why = why or _cannot_perform(layer, boundary, op, before, strategy, executor)
                     why = why or _too_large(op, plan, strategy, executor)
                     if why is not None and why not in refused:

@@ -88,12 +88,18 @@ class Refusal(Spec):
     modes: tuple[Text, ...] | None = None
     mlp: Literal["dense", "moe"] | None = None
     attn_dp: bool | None = None  # true: only with attention DP; false: only without
+    attn_tp: bool | None = None  # true: only where a DP group has several ranks; false: only where it has one
+    group: Literal["tp", "attn_tp", "attn_dp"] | None = None
+    impl: Text | None = None
     reason: Text
 
     def covers(self, boundary: str, op: Op, mode: str, mlp: str, parallelism: Parallelism) -> bool:
         """True where the refusal speaks of this op in this place."""
         return (
             op.name == self.op
+            and (self.group is None or op.group == self.group)
+            and (self.impl is None or op.impl == self.impl)
+            and (self.attn_tp is None or self.attn_tp == (parallelism.attn_tp > 1))
             and (self.boundaries is None or boundary in self.boundaries)
             and (self.modes is None or mode in self.modes)
             and (self.mlp is None or (mlp == self.mlp and boundary == "mlp_out"))
@@ -127,6 +133,7 @@ class Executor(Spec):
     description: Text
     loadable: bool  # false: for costs and reports only; a runtime refuses the file
     architectures: tuple[Text, ...] | None  # null: any
+    moe_backends: tuple[Literal["tensor_parallel", "all_to_all"], ...] = ("tensor_parallel", "all_to_all")
     impls: dict[str, Impl]
     ops: dict[str, OpCapability]
     absent: dict[str, Text] = Field(default_factory=dict)  # ops that are not listed, and why
@@ -167,7 +174,7 @@ class Executor(Spec):
         if backend in self.impls and not set(impl.vendors) & set(self.impls[backend].vendors):
             return f"{name} runs on {' and '.join(impl.vendors)}, not where {backend} is the backend"
         if impl.fuses_norm and boundary not in _RESIDUAL_OUT:
-            return f"{name} does the residual add and norm too, and at {boundary} there is no residual yet: use one without"
+            return f"{name} also adds the residual and norms, and {boundary} has no residual yet: use one without"
         if impl.dtypes is not None and dtype not in impl.dtypes:
             return f"{name} takes {' or '.join(impl.dtypes)} activations, not {dtype}"
         if impl.max_ranks is not None and group_size > impl.max_ranks:

@@ -96,6 +96,13 @@ def _check_executor(setup: Setup) -> None:
             field="executor",
             value=executor.name,
         )
+    moe_backend = setup.parallelism.moe_backend
+    if moe_backend not in executor.moe_backends:
+        raise InputError(
+            f"{executor.name} runs {', '.join(executor.moe_backends)} experts only",
+            field="parallelism.moe_backend",
+            value=moe_backend,
+        )
     backend = executor.impls.get(hardware.backend)
     if backend is None or hardware.vendor not in backend.vendors:
         raise InputError(

@@ -41,7 +41,7 @@ class NcclBackend(Backend):
     def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, rows: int) -> Peers:
         """Triton kernels on symmetric memory."""
         kernels = import_module("..kernels.peers", __package__)  # loaded where a plan has them, and nowhere else
-        peers: Peers = kernels.PeerKernels(group, device, dtype, width, rows)
+        peers: Peers = kernels.PeerKernels.make(group, device, dtype, width, rows)
         return peers
 
     def rms_norm(self, x: Tensor, norm: torch.nn.Module) -> Tensor:

@@ -72,9 +72,10 @@ def _print(told: dict[str, Any], wrong: list[list[str]]) -> None:
         click.echo(f"rank {number}")
         for forwards in rank["forwards"]:
             first, last = forwards["tokens"]
+            idle = f", {forwards['idle']} of them without rows in this DP group" if forwards["idle"] else ""
             click.echo(
                 f"  {forwards['mode']:14} {first}-{last} tokens: {forwards['forwards']} forwards of "
-                f"{forwards['rows']} tokens in all"
+                f"{forwards['rows']} tokens in all{idle}"
             )
             for line in _ops(rank, forwards["mode"]):
                 click.echo(f"    {line}")

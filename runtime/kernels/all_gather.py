@@ -13,7 +13,7 @@ from .rows import address, begin_call, count_call, load_row, receive_row, send_r
 
 
 @triton.jit
-def all_gather_kernel(  # type: ignore[no-untyped-def]
+def all_gather_kernel(
     x,
     out,
     peers,

@@ -27,7 +27,7 @@ from .rows import (
 
 
 @triton.jit
-def gather_sum_kernel(  # type: ignore[no-untyped-def]
+def gather_sum_kernel(
     x,
     out,
     peers,
@@ -72,7 +72,7 @@ def gather_sum_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def scatter_sum_kernel(  # type: ignore[no-untyped-def]
+def scatter_sum_kernel(
     x,
     out,
     peers,

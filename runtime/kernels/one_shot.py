@@ -31,7 +31,7 @@ from .rows import (
 
 
 @triton.jit
-def one_shot_kernel(  # type: ignore[no-untyped-def]
+def one_shot_kernel(
     x,
     residual,
     weight,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..collectives.peers import Peers
 from ..errors import BoundaryError, RefusedError
 from ..groups import Group
 from . import custom_ops
@@ -27,8 +28,8 @@ _ALWAYS_ROWS = 512  # a workspace holds these many rows of any op, whatever it w
 _POLLS = 1 << 26  # about half a microsecond each: half a minute
 
 
-class PeerKernels:
-    """Collectives of a group by Triton kernels over symmetric memory; the interface of `collectives/peers.py`.
+class PeerKernels(Peers):
+    """Collectives of a group by Triton kernels over symmetric memory.
 
     Results are the same bits on every rank. Calls of a group run on one stream, in the same order on all ranks. Two
     workspaces: `plain` for rows of 2-byte elements, `small` for rows in INT8.
@@ -186,7 +187,7 @@ class PeerKernels:
     ) -> None:
         space = self._small if flags.get("quantized") else self._plain
         width = arrays[0].shape[1]
-        ranks = {"RANK": self._group.rank, "WORLD": self.size}
+        ranks: dict[str, Any] = {"RANK": self._group.rank, "WORLD": self.size}
         launch(kernel, space, programs, slots, arrays, numbers, width=width, polls=self.polls, **ranks, **flags)
 
     def _is_short(self, x: Tensor) -> bool:

@@ -23,7 +23,7 @@ from .rows import (
 
 
 @triton.jit
-def reduce_scatter_kernel(  # type: ignore[no-untyped-def]
+def reduce_scatter_kernel(
     x,
     residual,
     weight,

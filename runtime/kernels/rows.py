@@ -28,7 +28,7 @@ _ROUND = tl.constexpr(12582912.0)  # 1.5 * 2**23: a sum with it is rounded to an
 
 
 @triton.jit
-def begin_call(state):  # type: ignore[no-untyped-def]
+def begin_call(state):
     """(number of this call, ticket). The parity of the number picks the half of the workspace.
 
     The number is kept on the device, so that graphs replay. The ticket is drawn only after the number has been read:
@@ -40,7 +40,7 @@ def begin_call(state):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def count_call(state, call, ticket):  # type: ignore[no-untyped-def]
+def count_call(state, call, ticket):
     """The last program to read the number of the call counts it."""
     if ticket == tl.num_programs(0) - 1:
         tl.store(state + 1, 0)
@@ -48,7 +48,7 @@ def count_call(state, call, ticket):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def address(peers, rank, offset, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
+def address(peers, rank, offset, dtype: tl.constexpr):
     """Pointer to an offset in bytes, a multiple of 16, in the workspace of a rank."""
     base = (tl.load(peers + rank) + offset).to(tl.pointer_type(dtype))
     return tl.multiple_of(base, 16)
@@ -58,7 +58,7 @@ def address(peers, rank, offset, dtype: tl.constexpr):  # type: ignore[no-untype
 
 
 @triton.jit
-def load_row(place, limit, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def load_row(place, limit, PARTS: tl.constexpr):
     """A row as it stands in memory."""
     row = ()
     for part in tl.static_range(len(PARTS)):
@@ -68,7 +68,7 @@ def load_row(place, limit, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def store_row(place, row, limit, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def store_row(place, row, limit, PARTS: tl.constexpr):
     """A row, rounded to the type of memory."""
     for part in tl.static_range(len(PARTS)):
         columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
@@ -76,7 +76,7 @@ def store_row(place, row, limit, PARTS: tl.constexpr):  # type: ignore[no-untype
 
 
 @triton.jit
-def wide_row(row, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def wide_row(row, PARTS: tl.constexpr):
     """A row in fp32."""
     wide = ()
     for part in tl.static_range(len(PARTS)):
@@ -85,7 +85,7 @@ def wide_row(row, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def add_rows(a, b, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def add_rows(a, b, PARTS: tl.constexpr):
     """a + b."""
     added = ()
     for part in tl.static_range(len(PARTS)):
@@ -94,7 +94,7 @@ def add_rows(a, b, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def send_row(place, row, limit, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def send_row(place, row, limit, PARTS: tl.constexpr):
     """A row of bf16 or fp16 to `place` (a pointer to int16), without the absent element."""
     for part in tl.static_range(len(PARTS)):
         columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
@@ -104,7 +104,7 @@ def send_row(place, row, limit, PARTS: tl.constexpr):  # type: ignore[no-untyped
 
 
 @triton.jit
-def _look(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _look(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):
     """(what stands at a place, 1 if any of it is absent)."""
     row = ()
     missing = 0
@@ -117,16 +117,14 @@ def _look(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):  # type: ign
 
 
 @triton.jit
-def _empty(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _empty(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):
     for part in tl.static_range(len(PARTS)):
         columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
         tl.store(place + columns, tl.full([PARTS[part][1]], absent, place.dtype.element_ty), mask=columns < limit)
 
 
 @triton.jit
-def receive_row(  # type: ignore[no-untyped-def]
-    place, limit, error, polls, dtype: tl.constexpr, PARTS: tl.constexpr, FEW: tl.constexpr
-):
+def receive_row(place, limit, error, polls, dtype: tl.constexpr, PARTS: tl.constexpr, FEW: tl.constexpr):
     """A row in fp32, awaited at `place` (a pointer to int16), which is emptied. NaN if it never comes.
 
     FEW: few programs run, so latency is all. One element is waited for, which is quicker to look at again.
@@ -156,7 +154,7 @@ def receive_row(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def quantize_row(row, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def quantize_row(row, PARTS: tl.constexpr):
     """(INT8 values, those values in fp32, fp32 scale) of a row in fp32: scale = max|x| / 127, nearest, ties to even.
 
     The maximum is taken of the bits, whose order puts NaN above infinity: a row with either has a scale that is not
@@ -177,7 +175,7 @@ def quantize_row(row, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def scale_row(row, scale, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def scale_row(row, scale, PARTS: tl.constexpr):
     """INT8 values times their scale, in fp32."""
     scaled = ()
     for part in tl.static_range(len(PARTS)):
@@ -186,7 +184,7 @@ def scale_row(row, scale, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def send_int8_row(place, values, scale, width, limit, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def send_int8_row(place, values, scale, width, limit, PARTS: tl.constexpr):
     """A row in INT8 to `place`, its scale behind it."""
     for part in tl.static_range(len(PARTS)):
         columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
@@ -195,7 +193,7 @@ def send_int8_row(place, values, scale, width, limit, PARTS: tl.constexpr):  # t
 
 
 @triton.jit
-def receive_int8_row(place, width, limit, error, polls, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+def receive_int8_row(place, width, limit, error, polls, PARTS: tl.constexpr):
     """A row in fp32 from INT8 values and the scale behind them; as `receive_row`. The scale is looked at first."""
     behind = (place + width).to(tl.pointer_type(tl.int32))
     tried = 0
@@ -220,7 +218,7 @@ def receive_int8_row(place, width, limit, error, polls, PARTS: tl.constexpr):  #
 
 
 @triton.jit
-def finish_row(  # type: ignore[no-untyped-def]
+def finish_row(
     summed,
     out,
     total,

@@ -7,8 +7,9 @@ fit.py arguments.py   checks at start, on values alone: plan, model, parallelism
 graphs.py             CUDA graphs freeze choices: which batch sizes may be captured
 binding.py            a plan's ops on SGLang's groups
 forward.py            the forward in progress: which range holds, what has run
+attention_dp.py       hooks between attention and MLP, for DP groups
 scheduler.py          hooks of a scheduler process, and the proof that they are in place
-launcher.py           hooks of the process that starts the others
+launcher.py           hooks of the processes that start the others
 report.py             executed ops against the plan
 command.py export.py  the server's command line; the nearest flags without the plugin
 

@@ -91,10 +91,21 @@ CONFLICTS = (
     _leave_out("enable_dense_mlp_attn_tp", _OTHER_GROUP),
     _leave_out("enable_prefill_cp", _OTHER_GROUP),
 )
+# Under a plan with attention DP.
+ATTENTION_DP_CONFLICTS = (
+    _leave_out("enable_dp_lm_head", "gathers no rows for the head, which the plan has at head_in"),
+    _leave_out("enable_tp_lm_head_all_to_all", "brings logits back in another way than the rows were gathered"),
+    _leave_out(
+        "enable_dp_attention_local_control_broadcast",
+        "lets DP groups take control requests at different times, and counts are gathered over all ranks at once",
+    ),
+    _leave_out("enable_mixed_chunk", "mixes modes in a batch of one DP group, which the others are not told"),
+)
 # Environment variables of SGLang that change sums or layouts without an argument.
 VARIABLES = {
     "SGLANG_SHARED_EXPERT_TP1": "replicates shared experts and adds them after the sum",
     "SGLANG_USE_AG_AFTER_QLORA": "moves a gather behind the q_a projection",
+    "SGLANG_ENABLE_EMBED_REPLICATION": "replicates the embedding, so that embed_out has no sum",
 }
 _OFF = ("", "0", "false", "no", "n", "off")
 
@@ -108,7 +119,8 @@ def check_arguments(file: StrategyFile, arguments: Arguments, environment: Mappi
 def conflicts(file: StrategyFile, arguments: Arguments, environment: Mapping[str, str]) -> Iterator[RefusedError]:
     """Every conflict, most telling first."""
     yield from _parallelism(file, arguments)
-    for conflict in CONFLICTS:
+    with_dp = ATTENTION_DP_CONFLICTS if file.parallelism.attn_dp > 1 else ()
+    for conflict in (*CONFLICTS, *with_dp):
         value = arguments.get(conflict.field, conflict.wanted)
         if (value or None) != (conflict.wanted or None):
             yield RefusedError(f"{conflict.reason}; {conflict.way_out}", field=_flag(conflict.field), value=value)
@@ -164,7 +176,13 @@ def _graphs(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedError]:
             field="--cuda-graph-backend-prefill",
             value=backends["prefill"],
         )
-    if backends["decode"] != "disabled":
+    if backends["decode"] != "disabled" and file.parallelism.attn_dp > 1:
+        yield RefusedError(
+            "a graph under attention DP pads every group to one size; never run under a plan: add --disable-cuda-graph",
+            field="--cuda-graph-backend-decode",
+            value=backends["decode"],
+        )
+    elif backends["decode"] != "disabled":
         try:
             check_captured(file, phases["decode"].get("bs") or ())
         except RefusedError as error:
@@ -176,10 +194,55 @@ def _token_counts(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedE
     needed = {"prefill": longest_prefill(arguments), "decode": arguments.get("max_running_requests")}
     if arguments.get("disaggregation_mode") == "prefill":
         del needed["decode"]
-    if arguments.get("enable_mixed_chunk"):
+    if file.parallelism.attn_dp > 1:
+        needed = _over_groups(file, needed)
+    elif arguments.get("enable_mixed_chunk"):
         needed["mixed"] = longest_prefill(arguments)
     for mode, most in needed.items():
         yield from _missing_counts(file, mode, most)
+
+
+def _over_groups(file: StrategyFile, needed: Mapping[str, int | None]) -> dict[str, int | None]:
+    """Tokens of all DP groups, each padded to the largest. SGLang states prefill by group, requests over all; beside a
+    group that prefills, another may decode."""
+    running = needed.get("decode")
+    each = None if running is None else max(1, running // file.parallelism.attn_dp)
+    prefill = needed["prefill"]
+    longest = None if prefill is None or each is None else max(prefill, each)
+    by_group = {"prefill": longest} | ({"decode": each} if "decode" in needed else {})
+    return {mode: None if rows is None else _padded(file, rows) for mode, rows in by_group.items()}
+
+
+def _padded(file: StrategyFile, rows: int) -> int:
+    """Tokens of a forward whose largest DP group brings this many rows."""
+    p = file.parallelism
+    return rows if p.attn_dp == 1 else p.tp * -(-rows // p.attn_tp)
+
+
+def check_running(file: StrategyFile, most: int) -> None:
+    """`most`: requests that a scheduler, of a DP group where there are several, has made room for."""
+    decode = file.modes.get("decode")
+    if decode is not None and _padded(file, most) > decode[-1].last:
+        raise RefusedError(
+            f"the plan ends at {decode[-1].last} decode tokens; start with --max-running-requests "
+            f"{most_requests(file)}",
+            field="--max-running-requests",
+            value=most,
+        )
+
+
+def most_requests(file: StrategyFile) -> int:
+    """Requests over all DP groups for which the plan has decode tokens: whole shards with attention DP."""
+    last, p = file.modes["decode"][-1].last, file.parallelism
+    return last if p.attn_dp == 1 else last // p.tp * p.tp
+
+
+def longest_chunk(file: StrategyFile) -> int:
+    """--chunked-prefill-size for which the plan has prefill tokens; SGLang divides it by the number of DP groups."""
+    last, p = file.modes["prefill"][-1].last, file.parallelism
+    if "mixed" in file.modes and p.attn_dp == 1:
+        last = min(last, file.modes["mixed"][-1].last)
+    return last if p.attn_dp == 1 else last // p.tp * p.tp
 
 
 _LIMITS = {
@@ -208,8 +271,9 @@ def _missing_counts(file: StrategyFile, mode: str, most: int | None) -> Iterator
             value=ranges[0].first,
         )
     if most is not None and most > ranges[-1].last:
+        limit = most_requests(file) if mode == "decode" else longest_chunk(file)
         yield RefusedError(
-            f"the plan ends at {ranges[-1].last} {mode} tokens; start with {_LIMITS[mode]} {ranges[-1].last}, or plan "
+            f"the plan ends at {ranges[-1].last} {mode} tokens; start with {_LIMITS[mode]} {limit}, or plan "
             f"again with --set 'modes.{mode}.tokens=[1, {most}]'",
             field=_LIMITS[mode],
             value=most,

@@ -1,13 +1,15 @@
-"""A plan's ops, bound to SGLang's tp group by the binding that commplan's own runtime has."""
+"""A plan's ops, bound to SGLang's groups by the binding that commplan's own runtime has."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor
 
-from commplan.planner.strategy_file import StrategyFile
+from commplan.planner.strategy_file import Parallelism, StrategyFile
 
 from ..backends import Backend, load_backend
 from ..collectives import BoundOut
@@ -18,9 +20,11 @@ from ..program import LayerProgram, Program, build_programs
 from ..sizes import Sizes
 
 
-def bind(file: StrategyFile, tp_group: Any, counters: Counters, element_bytes: int) -> dict[str, tuple[Program, ...]]:
-    """Programs by mode. `tp_group` is SGLang's GroupCoordinator of the tp ranks."""
-    groups = groups_of(file, tp_group)
+def bind(
+    file: StrategyFile, tp_group: Any, attn_tp_group: Any, counters: Counters, element_bytes: int
+) -> dict[str, tuple[Program, ...]]:
+    """Programs by mode. The groups are SGLang's GroupCoordinators of the tp ranks and of the ranks of a DP group."""
+    groups = groups_of(file, tp_group, attn_tp_group)
     programs = build_programs(file, groups, _backend(file), counters, element_bytes)
     return {
         mode: tuple(_with_custom_all_reduce(program, tp_group) for program in of_mode)
@@ -28,15 +32,34 @@ def bind(file: StrategyFile, tp_group: Any, counters: Counters, element_bytes: i
     }
 
 
-def groups_of(file: StrategyFile, tp_group: Any) -> Groups:
-    """SGLang's tp group in our words; without attention DP there is no other."""
-    if tp_group.world_size != file.parallelism.tp:
-        raise RefusedError(
-            f"the plan is for {file.parallelism.tp} ranks", field="parallelism.tp", value=tp_group.world_size
-        )
+def groups_of(file: StrategyFile, tp_group: Any, attn_tp_group: Any) -> Groups:
+    """SGLang's groups in our words. It has none for the dp axis: with attention DP every rank must call this."""
+    p = file.parallelism
+    for field, planned, group in (("tp", p.tp, tp_group), ("attn_dp", p.attn_tp, attn_tp_group)):
+        if group.world_size != planned:
+            raise RefusedError(
+                f"the plan is for groups of {planned} ranks", field=f"parallelism.{field}", value=group.world_size
+            )
     tp = Group("tp", tp_group.device_group, tp_group.world_size, tp_group.rank_in_group)
     control = Group("control", tp_group.cpu_group, tp_group.world_size, tp_group.rank_in_group)
-    return Groups(file.parallelism, tp, tp, Group("attn_dp", None, 1, 0), control)
+    if p.attn_dp == 1:
+        return Groups(p, tp, tp, Group("attn_dp", None, 1, 0), control)
+    rank, size = attn_tp_group.rank_in_group, attn_tp_group.world_size
+    attn_tp = Group("attn_tp", attn_tp_group.device_group, size, rank)
+    if tp.rank % size != rank:
+        raise RefusedError("numbers its ranks in another way than the plan", field="attn_tp_group", value=rank)
+    return Groups(p, tp, attn_tp, _dp_axis(p, tp, tp_group.ranks), control)
+
+
+def _dp_axis(p: Parallelism, tp: Group, ranks: Sequence[int]) -> Group:
+    """The ranks that hold the same place in their DP groups. Every rank makes every group, and keeps its own."""
+    if p.attn_tp == 1:
+        return replace(tp, name="attn_dp")
+    made = [
+        dist.new_group(list(ranks[place :: p.attn_tp]), backend=dist.get_backend(tp.handle))
+        for place in range(p.attn_tp)
+    ]
+    return Group("attn_dp", made[tp.rank % p.attn_tp], p.attn_dp, tp.rank // p.attn_tp)
 
 
 def _backend(file: StrategyFile) -> Backend:

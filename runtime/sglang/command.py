@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from commplan.planner.strategy_file import StrategyFile
 
 from ..errors import RefusedError
+from .arguments import longest_chunk, most_requests
 from .fit import check_version
 from .graphs import sizes_for
 
@@ -32,16 +33,13 @@ def needed(file: StrategyFile) -> list[tuple[str, ...]]:
     """Flags without which the plan would be refused, each with its values."""
     p = file.parallelism
     flags: list[tuple[str, ...]] = [("--tp-size", str(p.tp))]
-    if p.ep > 1:
-        flags.append(("--ep-size", str(p.ep)))
+    flags += [("--attn-dp-size", str(p.attn_dp))] if p.attn_dp > 1 else []
+    flags += [("--ep-size", str(p.ep))] if p.ep > 1 else []
     flags.append(("--dtype", _DTYPES[file.deployment.activations]))
     if "prefill" in file.modes:
-        last = file.modes["prefill"][-1].last
-        if "mixed" in file.modes:
-            last = min(last, file.modes["mixed"][-1].last)
-        flags.append(("--chunked-prefill-size", str(last)))
+        flags.append(("--chunked-prefill-size", str(longest_chunk(file))))
     if "decode" in file.modes:
-        flags.append(("--max-running-requests", str(file.modes["decode"][-1].last)))
+        flags.append(("--max-running-requests", str(most_requests(file))))
     return flags + _for_gpus(file) if file.hardware.backend == "nccl" else flags
 
 
@@ -51,6 +49,8 @@ def _for_gpus(file: StrategyFile) -> list[tuple[str, ...]]:
         ("--enforce-disable-flashinfer-allreduce-fusion",),
         ("--disable-prefill-cuda-graph",),
     ]
+    if file.parallelism.attn_dp > 1:
+        return [*flags[:1], ("--disable-cuda-graph",)]
     decode = file.modes.get("decode", ())
     if len(decode) > 1:
         flags.append(("--cuda-graph-bs-decode", *map(str, sizes_for(decode))))

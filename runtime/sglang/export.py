@@ -23,6 +23,7 @@ class Place:
     boundary: str
     moe: bool
     last: bool  # of the layers
+    alone: bool = False  # a DP group is one rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Export:
 
 
 # Needed so that a planned op stays the planned one; without the plugin graphs may freeze what they like.
-_FOR_THE_PLUGIN = ("--disable-prefill-cuda-graph", "--cuda-graph-bs-decode")
+_FOR_THE_PLUGIN = ("--disable-prefill-cuda-graph", "--disable-cuda-graph", "--cuda-graph-bs-decode")
 
 
 def nearest(file: StrategyFile) -> Export:
@@ -71,12 +72,13 @@ def nearest(file: StrategyFile) -> Export:
 def _judge(file: StrategyFile, switch: Switch) -> Export:
     same = total = 0
     differences: list[Difference] = []
-    last = file.model.num_hidden_layers - 1
+    last, alone = file.model.num_hidden_layers - 1, file.parallelism.attn_tp == 1
     for mode, ranges in file.modes.items():
         for plan in ranges:
             open_runs: dict[tuple[str, str, str], list[int]] = {}
             for layer, boundary, op in places(plan):
-                native = switch.op(Place(mode, layer, boundary, layer in file.model.moe_layers, layer == last))
+                place = Place(mode, layer, boundary, layer in file.model.moe_layers, layer == last, alone)
+                native = switch.op(place)
                 planned = _words(op)
                 weight = plan.last if (planned, native) != ("none", "none") else 0
                 total += weight
@@ -85,9 +87,7 @@ def _judge(file: StrategyFile, switch: Switch) -> Export:
                     run = open_runs.setdefault((boundary, planned, native), [])
                     run += [] if layer is None else [layer]
             differences += _differences(mode, plan, open_runs)
-    p = file.parallelism
     flags = [flag for flag in needed(file) if flag[0] not in _FOR_THE_PLUGIN]
-    flags += [("--attn-dp-size", str(p.attn_dp))] if p.attn_dp > 1 else []
     return Export(switch, [*flags, *switch.flags], same / total if total else 1.0, differences)
 
 
@@ -127,11 +127,22 @@ def _input_scattered(place: Place) -> str:
 
 
 def _attention_dp(place: Place) -> str:
-    if place.boundary == "embed_out":
-        return "all_reduce"
-    if place.boundary == "attn_in" and place.layer == 0:
+    """A prefill is summed in buffers of all rows, unpadded; a decode with groups of like size travels in shards. The
+    norm before the MLP runs on all rows either way, but for DP groups of one rank."""
+    shards = place.mode == "decode"
+    if place.boundary == "attn_in":
         return "none"
-    return "reduce_scatter" if place.boundary in ("attn_out", "mlp_out") else "all_gather"
+    if place.boundary == "mlp_out":
+        return ("reduce_scatter" if place.alone else "reduce_scatter_all_gather") if shards else "all_reduce"
+    if place.alone:  # nothing to sum before; the rows are brought together at mlp_in
+        return {"mlp_in": "all_gather" if shards else "all_reduce", "head_in": "all_reduce"}.get(place.boundary, "none")
+    if place.boundary == "attn_out":
+        return "reduce_scatter" if shards else "all_reduce"
+    return (
+        "none"
+        if place.boundary == "mlp_in" and not shards
+        else {"mlp_in": "all_gather"}.get(place.boundary, "all_reduce")
+    )
 
 
 def _ordinary_tp(file: StrategyFile) -> bool:
@@ -171,6 +182,7 @@ SWITCHES = (
         (("--boundary-reduction", "rs"),),
         lambda file: file.parallelism.attn_dp > 1,
         _attention_dp,
-        "every mode and token count",
+        "by mode alone: in shards where no group prefills and groups are of like size, else in buffers of all rows "
+        "(a prefill that runs as a graph: in shards)",
     ),
 )

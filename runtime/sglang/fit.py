@@ -6,16 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from commplan.planner.strategy_file import RangePlan, StrategyFile, config_fingerprint, load, places
+from commplan.planner.strategy_file import (
+    TENSOR_PARALLEL,
+    TOKEN_SHARDED,
+    Op,
+    Parallelism,
+    RangePlan,
+    StrategyFile,
+    config_fingerprint,
+    load,
+    places,
+    walk,
+)
 
 from ..errors import RefusedError
 from .words import DTYPES, EXECUTOR, SEAMS, TESTED_VERSIONS
 
-# What the sum seam runs, and at which boundary; planner/executors/sglang.yaml says the same to the planner.
-RUNS = {
+# What runs at which boundary; planner/executors/sglang.yaml says the same to the planner.
+_SUMS = ("all_reduce", "int8_all_reduce", "reduce_scatter_all_gather")
+RUNS: dict[str, tuple[str, ...]] = {"embed_out": ("all_reduce",), "attn_out": _SUMS, "mlp_out": _SUMS}
+RUNS_WITH_ATTENTION_DP: dict[str, tuple[str, ...]] = {
     "embed_out": ("all_reduce",),
-    "attn_out": ("all_reduce", "int8_all_reduce", "reduce_scatter_all_gather"),
-    "mlp_out": ("all_reduce", "int8_all_reduce", "reduce_scatter_all_gather"),
+    "attn_in": ("all_gather",),
+    "attn_out": (*_SUMS, "reduce_scatter", "all_reduce_all_gather"),
+    "mlp_in": ("all_gather",),
+    "mlp_out": (*_SUMS, "reduce_scatter", "reduce_scatter_all_reduce"),
+    "head_in": ("all_gather",),
 }
 
 
@@ -50,11 +66,12 @@ def check_plan(file: StrategyFile) -> None:
             field="model.role",
             value=file.model.role,
         )
-    if file.parallelism.attn_dp > 1:
+    if file.parallelism.moe_backend != TENSOR_PARALLEL:
         raise RefusedError(
-            "SGLang 0.5.23 takes no op at a boundary under attention DP; plan with --set parallelism.attn_dp=1",
-            field="parallelism.attn_dp",
-            value=file.parallelism.attn_dp,
+            "completes the sum of the experts itself, which was never run under a plan; plan with "
+            f"--set parallelism.moe_backend={TENSOR_PARALLEL}",
+            field="parallelism.moe_backend",
+            value=file.parallelism.moe_backend,
         )
     for mode, ranges in file.modes.items():
         for plan in ranges:
@@ -62,21 +79,36 @@ def check_plan(file: StrategyFile) -> None:
 
 
 def _check_ops(file: StrategyFile, where: str, plan: RangePlan) -> None:
+    p = file.parallelism
+    runs = RUNS if p.attn_dp == 1 else RUNS_WITH_ATTENTION_DP
+    again = f"make a runnable plan with commplan plan {file.deployment.name} --set executor={EXECUTOR}"
     for layer, boundary, op in places(plan):
-        if op.name == "none":
+        if op.name in ("none", "fused"):
             continue
         at = f"{where} {boundary}" if layer is None else f"{where} layer {layer} {boundary}"
-        again = f"make a runnable plan with commplan plan {file.deployment.name} --set executor={EXECUTOR}"
-        accepted = RUNS.get(boundary, ())
+        accepted = runs.get(boundary, ())
         if op.name not in accepted:
-            runs = ", ".join(accepted) or "nothing but none"
-            raise RefusedError(f"SGLang runs {runs} there; {again}", field=at, value=str(op))
-        if op.impl not in (None, file.hardware.backend) and (op.impl, op.name) != ("custom_one_shot", "all_reduce"):
+            names = ", ".join(accepted) or "nothing but none"
+            raise RefusedError(f"SGLang runs {names} there; {again}", field=at, value=str(op))
+        if op.impl not in (None, file.hardware.backend) and not _one_shot(op, p):
             raise RefusedError(
                 f"SGLang has no such impl of {op.name}; it has {file.hardware.backend}; {again}",
                 field=f"{at}: impl",
                 value=op.impl,
             )
+    if p.attn_dp > 1 and p.attn_tp > 1:
+        *_, (_, boundary, op, before, _) = walk(file, plan)
+        if before is not None and before.hidden == TOKEN_SHARDED:
+            raise RefusedError(
+                "SGLang picks the rows that need logits from whole DP groups, so the last mlp_out must not leave a "
+                f"shard; {again}",
+                field=f"{where} {boundary}",
+                value=str(op),
+            )
+
+
+def _one_shot(op: Op, p: Parallelism) -> bool:
+    return (op.impl, op.name) == ("custom_one_shot", "all_reduce") and p.attn_dp == 1
 
 
 def check_version(version: str) -> None:

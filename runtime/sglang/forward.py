@@ -16,6 +16,7 @@ from torch import Tensor
 
 from commplan.planner.strategy_file import StrategyFile
 
+from ..collectives import BoundIn, BoundOut
 from ..counters import Count, Counters
 from ..errors import BoundaryError
 from ..program import Program
@@ -26,25 +27,27 @@ Bind = Callable[[Counters], dict[str, tuple[Program, ...]]]
 
 @dataclass(slots=True)
 class Forward:
-    """One forward of the model: its range, and the counts of the ops that ran so far."""
+    """One forward of the model: its range, and the ops that ran so far with the rows that entered them."""
 
     program: Program
     sizes: Sizes
-    executed: list[Count] = field(default_factory=list)
+    executed: list[tuple[Count, int]] = field(default_factory=list)
     unplanned: int = 0
+    at_head: bool = False  # the logits travel in SGLang's own way
 
     @property
     def tokens(self) -> int:
-        """Rows of the hidden state."""
+        """Rows of the hidden state over the whole tp group."""
         return self.sizes.total
 
 
 @dataclass(slots=True)
 class RangeCount:
-    """Forwards that fell into a range."""
+    """Forwards that fell into a range. `idle`: in how many of them this rank's DP group had no rows at all."""
 
     forwards: int = 0
     tokens: int = 0
+    idle: int = 0
 
 
 class Forwards:
@@ -89,10 +92,12 @@ class Forwards:
         return self._programs
 
     @contextmanager
-    def forward(self, mode: str, tokens: int) -> Iterator[Forward]:
-        """Around a forward of the model, eager or while it is captured."""
-        program = self.program(mode, tokens)
-        self.current = Forward(program, sizes_of(self.file.parallelism, tokens, tokens))
+    def forward(self, mode: str, own: int, largest: int | None = None) -> Iterator[Forward]:
+        """Around a forward of the model, eager or while it is captured. With attention DP `own` are the rows of this
+        rank's DP group, `largest` those of the largest."""
+        sizes = sizes_of(self.file.parallelism, own, own if largest is None else largest)
+        tokens = sizes.total
+        self.current = Forward(self.program(mode, tokens), sizes)
         try:
             yield self.current
         finally:
@@ -123,25 +128,31 @@ class Forwards:
         counted = self.by_range.setdefault((mode, done.program.index), RangeCount())
         counted.forwards += 1
         counted.tokens += done.tokens
+        counted.idle += done.sizes.own == 0
         if done.unplanned:
             self.unplanned[mode] = self.unplanned.get(mode, 0) + done.unplanned
-        for count in done.executed:
+        for count, rows in done.executed:
             count.calls += 1
-            count.rows += done.tokens
+            count.rows += rows
 
-    # ---- the sums of a forward -------------------------------------------------------------------------------------
+    # ---- the ops of a forward --------------------------------------------------------------------------------------
+
+    def at(self, where: str) -> Forward:
+        """The forward in progress; raises BoundaryError where there is none."""
+        if self.current is None:
+            raise BoundaryError("reached outside a forward of the model", where=where)
+        return self.current
 
     def sum(self, layer: int, boundary: str, partial: Tensor) -> Tensor:
         """[T, H] partial rows at attn_out or mlp_out of a layer to their sum, by the planned op."""
-        now = self.current
-        if now is None:
-            raise BoundaryError("reached outside a forward of the model", where=f"layer {layer} {boundary}")
+        now = self.at(f"layer {layer} {boundary}")
         if partial.shape[0] != now.tokens:
             raise BoundaryError(
                 f"holds {partial.shape[0]} rows in a forward of {now.tokens} tokens", where=f"layer {layer} {boundary}"
             )
         ops = now.program.layers[layer]
-        return self._run(ops.attn_out if boundary == "attn_out" else ops.mlp_out, partial)
+        bound = ops.attn_out if boundary == "attn_out" else ops.mlp_out
+        return self.run(bound, bound.sum, partial)
 
     @contextmanager
     def embedding(self) -> Iterator[None]:
@@ -154,21 +165,23 @@ class Forwards:
 
     def all_reduce(self, original: Callable[..., Tensor], group: Any, x: Tensor) -> Tensor:
         """In place of SGLang's all-reduce: embed_out by the planned op; any other inside a forward was not planned."""
-        now = self.current
-        if now is None or self._in_op or group.world_size != self.file.parallelism.tp:
+        now, p = self.current, self.file.parallelism
+        if now is None or self._in_op or group.world_size not in (p.tp, p.attn_tp) or group.world_size == 1:
             return original(group, x)
         if self._in_embedding:
-            return self._run(now.program.embed_out, x)
+            return self.run(now.program.embed_out, now.program.embed_out.sum, x)
         now.unplanned += 1
         return original(group, x)
 
-    def _run(self, bound: Any, x: Tensor) -> Tensor:
+    def run(self, bound: BoundIn | BoundOut, op: Callable[[Tensor, Sizes], Tensor], x: Tensor) -> Tensor:
+        """Run an op of the forward in progress and note that it ran."""
         now = self.current
         assert now is not None
         self._in_op = True
         try:
-            out: Tensor = bound.sum(x, now.sizes)
+            out = op(x, now.sizes)
         finally:
             self._in_op = False
-        now.executed.append(bound.count)
+        if bound.place.op.name not in ("none", "fused"):
+            now.executed.append((bound.count, x.shape[0]))
         return out

@@ -33,6 +33,10 @@ def _register(path: str) -> None:
             from .launcher import LauncherHooks
 
             tables.append(LauncherHooks(file, path).table())
+        if "sglang.srt.managers.data_parallel_controller" in sys.modules and file.parallelism.attn_dp > 1:
+            from .launcher import ControllerHooks
+
+            tables.append(ControllerHooks().table())
         if "sglang.srt.managers.scheduler" in sys.modules:
             from .scheduler import SchedulerHooks
 

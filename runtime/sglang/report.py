@@ -15,7 +15,7 @@ Key = tuple[str, int | None, str, str, str]  # mode, layer, boundary, op, impl
 
 
 def of_rank(forwards: Forwards) -> dict[str, Any]:
-    """What one rank has run since it started: forwards by range, calls by place, and all-reduces that no plan has."""
+    """What one rank has run since it started: forwards by range, calls by place, and collectives that no plan has."""
     return {
         "forwards": [
             {
@@ -24,6 +24,7 @@ def of_rank(forwards: Forwards) -> dict[str, Any]:
                 "tokens": [forwards.file.modes[mode][index].first, forwards.file.modes[mode][index].last],
                 "forwards": counted.forwards,
                 "rows": counted.tokens,
+                "idle": counted.idle,
             }
             for (mode, index), counted in sorted(forwards.by_range.items())
         ],
@@ -50,10 +51,12 @@ def planned_calls(file: StrategyFile, rank: dict[str, Any]) -> dict[Key, int]:
     expected: dict[Key, int] = {}
     for told in rank["forwards"]:
         for layer, boundary, op in places(file.modes[told["mode"]][told["range"]]):
-            if op.name != "none":
+            if op.name not in ("none", "fused"):
                 key = (told["mode"], layer, boundary, str(op), impl_of(op, file))
-                expected[key] = expected.get(key, 0) + told["forwards"]
-    return expected
+                # A DP group without rows embeds nothing, so none of its ranks has a sum there.
+                idle = told["idle"] if boundary == "embed_out" else 0
+                expected[key] = expected.get(key, 0) + told["forwards"] - idle
+    return {key: count for key, count in expected.items() if count}
 
 
 def differences(file: StrategyFile, rank: dict[str, Any]) -> list[str]:
@@ -65,7 +68,7 @@ def differences(file: StrategyFile, rank: dict[str, Any]) -> list[str]:
         for key in sorted({*ran, *planned}, key=str)
         if ran.get(key, 0) != planned.get(key, 0)
     ]
-    found += [f"{mode}: {count} all-reduces that the plan does not have" for mode, count in rank["unplanned"].items()]
+    found += [f"{mode}: {count} collectives that the plan does not have" for mode, count in rank["unplanned"].items()]
     return found
 
 
@@ -77,7 +80,7 @@ def change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
         told
         | {
             name: told[name] - old_forwards.get((told["mode"], told["range"]), {}).get(name, 0)
-            for name in ("forwards", "rows")
+            for name in ("forwards", "rows", "idle")
         }
         for told in after["forwards"]
     ]

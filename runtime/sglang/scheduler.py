@@ -21,7 +21,8 @@ from torch import Tensor
 from commplan.planner.strategy_file import StrategyFile, plan_hash
 
 from ..errors import RefusedError
-from .arguments import check_arguments, uses_impl
+from .arguments import check_arguments, check_running, uses_impl
+from .attention_dp import AttentionDpHooks
 from .binding import bind, check_custom_all_reduce
 from .fit import check_model
 from .forward import Forwards
@@ -61,17 +62,19 @@ class SchedulerHooks:
     def __init__(self, file: StrategyFile, path: str) -> None:
         self.file, self.path, self.hash = file, path, plan_hash(file)
         self.forwards = Forwards(file, self._bind)
+        self.attention_dp = AttentionDpHooks(file, self.forwards) if file.parallelism.attn_dp > 1 else None
         self._sums: dict[tuple[int, str], Any] = {}
 
     def table(self) -> dict[str, Hook]:
         """Dotted path of a function of SGLang's -> the hook around it."""
         seam = SEAMS[self.file.model.architecture]
+        own = {f"{seam.layer}.stage_facts": self.around_stages}
         return {
+            **(own if self.attention_dp is None else self.attention_dp.table()),
             f"{_SCHEDULER}.__init__": self.around_scheduler,
             f"{_SCHEDULER}.get_init_info": self.around_init_info,
             f"{_SCHEDULER}.get_internal_state": self.around_internal_state,
             "sglang.srt.model_executor.model_runner.ModelRunner.forward": self.around_runner,
-            f"{seam.layer}.stage_facts": self.around_stages,
             f"{seam.model}.forward": self.around_model,
             "sglang.srt.layers.vocab_parallel_embedding.VocabParallelEmbedding.forward": self.around_embedding,
             "sglang.srt.distributed.parallel_state.GroupCoordinator.all_reduce": self.around_all_reduce,
@@ -102,8 +105,12 @@ class SchedulerHooks:
         self, forward: Hook, model: Any, input_ids: Any, positions: Any, batch: Any, *args: Any, **options: Any
     ) -> Any:
         """<Model>ForCausalLM.forward: tells mode and token count to everything inside."""
-        mode = MODES.get(batch.forward_mode.name)
-        scope = nullcontext() if mode is None else self.forwards.forward(mode, positions.shape[-1])
+        rows = positions.shape[-1]
+        if self.attention_dp is not None:
+            scope: Any = self.forwards.forward(*self.attention_dp.shape(model, batch, rows))
+        else:
+            mode = MODES.get(batch.forward_mode.name)
+            scope = nullcontext() if mode is None else self.forwards.forward(mode, rows)
         with scope:
             return forward(model, input_ids, positions, batch, *args, **options)
 
@@ -128,10 +135,11 @@ class SchedulerHooks:
     def _bind(self, counters: Any) -> Any:
         from sglang.srt.runtime_context import get_parallel
 
-        group = get_parallel().tp_group
+        parallel = get_parallel()
         if uses_impl(self.file, "custom_one_shot"):
-            check_custom_all_reduce(group)
-        return bind(self.file, group, counters, ELEMENT_BYTES[self.file.deployment.activations])
+            check_custom_all_reduce(parallel.tp_group)
+        width = ELEMENT_BYTES[self.file.deployment.activations]
+        return bind(self.file, parallel.tp_group, parallel.attn_tp_group, counters, width)
 
     # ---- the scheduler ----------------------------------------------------------------------------------------------
 
@@ -174,24 +182,21 @@ class SchedulerHooks:
                 f"the plan is for {self.file.model.num_hidden_layers} layers", field="layers", value=len(layers)
             )
         for index, layer in enumerate(layers):
-            for name, boundary in (("attn_boundary", "attn_out"), ("ffn_boundary", "mlp_out")):
-                self._prove_boundary(index, boundary, getattr(layer, name))
+            self._prove_layer(index, layer)
         check_captured(self.file, _captured_sizes(runner))
-        most, last = (
-            scheduler.max_running_requests,
-            self.file.modes["decode"][-1].last if "decode" in self.file.modes else None,
-        )
-        if last is not None and most > last:
-            raise RefusedError(
-                f"the plan ends at {last} decode tokens; start with --max-running-requests {last}",
-                field="--max-running-requests",
-                value=most,
-            )
+        check_running(self.file, scheduler.max_running_requests)
         self.forwards.bind()
         hashes = _everyone(self.hash, scheduler.tp_cpu_group)
         if len(set(hashes)) > 1:
             listing = ", ".join(f"rank {rank}: {text}" for rank, text in enumerate(hashes))
             raise RefusedError(f"the ranks have different plans: {listing}", field="plan")
+
+    def _prove_layer(self, index: int, layer: Any) -> None:
+        if self.attention_dp is not None:
+            self.attention_dp.prove(index, layer, _carries)
+            return
+        for name, boundary in (("attn_boundary", "attn_out"), ("ffn_boundary", "mlp_out")):
+            self._prove_boundary(index, boundary, getattr(layer, name))
 
     def _prove_boundary(self, layer: int, boundary: str, stage: Any) -> None:
         for variant, path in stage.plan.paths.items():

@@ -110,7 +110,7 @@ class World:
             yield Move(boundary, "none" if have == want else "slice", before, after, moe=moe)
             return
         group = "attn_dp" if before.hidden == GROUP else "attn_tp" if wanted == GROUP else "tp"
-        for impl in self._impls(boundary, "all_gather"):
+        for impl in self._impls(boundary, "all_gather", before.hidden):
             yield Move(boundary, "all_gather", before, after, group=group, impl=impl, moe=moe)
         if boundary == "attn_in" and self.latent and before.hidden == SHARD:
             for impl in self._impls(boundary, "latent_all_gather"):
@@ -155,7 +155,7 @@ class World:
         elif self.attn > 1:
             yield "reduce_scatter_all_reduce", None, "tp", GROUP, True
 
-    def _impls(self, boundary: str, name: str) -> tuple[str | None, ...]:
+    def _impls(self, boundary: str, name: str, rows: str = ALL) -> tuple[str | None, ...]:
         """Who performs an op under the executor; None is the backend's library."""
         if name == "none":
             return (None,)
@@ -165,12 +165,13 @@ class World:
             both = {("mlp_in", "all_gather"), ("head_in", "all_gather"), ("mlp_out", "reduce_scatter")}
             return (None, "flashinfer_mixed") if (boundary, name) in both and self.dp > 1 else (None,)
         if self.executor == "sglang":
-            able = {"all_reduce", "int8_all_reduce", "reduce_scatter_all_gather"} if self.dp == 1 else set()
-            if name == "all_gather":
-                return (None,) if boundary == "head_in" else ()
-            if name not in able:
+            able = {"all_reduce", "int8_all_reduce", "reduce_scatter_all_gather"}
+            if self.dp > 1:
+                able |= {"all_gather", *FUSED_OPS} | ({"reduce_scatter"} if boundary != "embed_out" else set())
+            at_head = boundary == "head_in" and self.attn > 1  # takes the rows of whole DP groups
+            if name not in able or (at_head and rows == SHARD):
                 return ()
-            return (None, "custom_one_shot") if name == "all_reduce" and self.one_shot else (None,)
+            return (None, "custom_one_shot") if name == "all_reduce" and self.one_shot and self.dp == 1 else (None,)
         if not self.own or name == "reduce_scatter_all_gather":
             return (None,)
         with_norm = name in WITH_NORM and boundary in ("attn_out", "mlp_out")

@@ -69,6 +69,13 @@ CASES = {
     "attn_tp 1, own kernels": Case(
         World(4, 1, dp=4, own=True), dense_model(1), {"tp": 4, "attn_dp": 4}, extra_tables=own_tables((4,))
     ),
+    "attention 2x2 under sglang": Case(
+        World(4, 2, dp=2, executor="sglang", one_shot=True),
+        dense_model(),
+        {"tp": 4, "attn_dp": 2},
+        extra_tables=(ONE_SHOT | {"group_size": 4},),
+    ),
+    "attn_tp 1 under sglang": Case(World(4, 2, dp=4, executor="sglang"), dense_model(), {"tp": 4, "attn_dp": 4}),
     "attn_tp 1": Case(World(4, 2, dp=4), dense_model(), {"tp": 4, "attn_dp": 4}),
     "attn_tp 1, fused kernels": Case(World(4, 2, dp=4, executor="plan_only"), dense_model(), {"tp": 4, "attn_dp": 4}),
 }

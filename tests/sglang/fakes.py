@@ -60,7 +60,7 @@ def bind_to(file: StrategyFile) -> Callable[[Counters], dict[str, tuple[Program,
         return replace(bound, sum=lambda x, sizes: x)
 
     def programs(counters: Counters) -> dict[str, tuple[Program, ...]]:
-        bound = bind(file, FakeGroup(), counters, 4)
+        bound = bind(file, FakeGroup(), FakeGroup(), counters, 4)
         return {mode: tuple(_with(program, silent) for program in of_mode) for mode, of_mode in bound.items()}
 
     return programs

@@ -39,8 +39,15 @@ def tokens(first: int, last: int, sums: Sums) -> RangePlan:
     return RangePlan(first, last, PLAIN, tuple(LayerOps(NONE, a, NONE, m) for a, m in sums), NONE)
 
 
-def plan(checkpoint: Path, numerics: str = "reordered", ep: int = 1, **modes: Sequence[RangePlan]) -> StrategyFile:
-    """A plan for a checkpoint on two ranks."""
+def plan(
+    checkpoint: Path,
+    numerics: str = "reordered",
+    ep: int = 1,
+    tp: int = 2,
+    attn_dp: int = 1,
+    **modes: Sequence[RangePlan],
+) -> StrategyFile:
+    """A plan for a checkpoint, on two ranks where nothing else is said."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text())
     first_moe = config.get("first_k_dense_replace", 0)
     has_moe = bool({"num_experts", "num_local_experts", "n_routed_experts"} & set(config))
@@ -62,7 +69,7 @@ def plan(checkpoint: Path, numerics: str = "reordered", ep: int = 1, **modes: Se
         hardware=HardwareStamp("cpu-gloo", "gloo", "0" * 16),
         deployment=DeploymentStamp("tiny", "fp32", "0" * 16),
         executor="sglang",
-        parallelism=Parallelism(2, 1, ep),
+        parallelism=Parallelism(tp, attn_dp, ep),
         numerics=numerics,
         modes={mode: tuple(ranges) for mode, ranges in modes.items()},
     )
@@ -86,6 +93,63 @@ def quantised(checkpoint: Path) -> StrategyFile:
         prefill=[tokens(1, PREFILL_TOKENS, QUANTISED)],
         decode=[tokens(1, DECODE_TOKENS, EVERYWHERE_PLAIN)],
     )
+
+
+# ---- attention DP ----------------------------------------------------------------------------------------------------
+
+
+def over(name: str, group: str | None = None, residual: str | None = None, algorithm: str | None = None) -> Op:
+    """An op with its group spelled."""
+    return Op(name, algorithm, group, residual)
+
+
+FUSED = Op("fused")
+# Two groups of two ranks. Every pair that the layouts allow between attention and MLP, and back, once in four layers.
+EVERY_PAIR = (
+    LayerOps(NONE, over("all_reduce", "attn_tp"), over("all_gather", "attn_dp"), over("reduce_scatter", "tp")),
+    LayerOps(
+        over("all_gather", "attn_tp"),
+        over("all_reduce_all_gather", residual="fold"),
+        FUSED,
+        over("reduce_scatter_all_reduce"),
+    ),
+    LayerOps(
+        FUSED,
+        over("reduce_scatter", "attn_tp"),
+        over("all_gather", "tp"),
+        over("all_reduce", "tp", residual="gather"),
+    ),
+    LayerOps(
+        NONE,
+        over("reduce_scatter_all_gather", "attn_tp"),
+        over("all_gather", "attn_dp"),
+        over("reduce_scatter_all_gather", "tp"),
+    ),
+)
+ZERO_BUFFER = (LayerOps(NONE, over("all_reduce", "tp", residual="fold"), NONE, over("all_reduce", "tp")),) * 4
+FOLDED = (
+    LayerOps(
+        NONE, over("reduce_scatter", "attn_tp"), over("all_gather", "tp"), over("all_reduce", "tp", residual="fold")
+    ),
+) * 4
+QUANTISED_GROUPS = (
+    LayerOps(
+        NONE,
+        over("int8_all_reduce", "attn_tp", algorithm="gather"),
+        over("all_gather", "attn_dp"),
+        over("int8_all_reduce", "tp", algorithm="two_shot"),
+    ),
+) * 4
+# Two groups of one rank: nothing is left to sum behind attention.
+GATHER_SCATTER = (LayerOps(NONE, NONE, over("all_gather", "tp"), over("reduce_scatter", "tp")),) * 4
+GATHER_SUM = (LayerOps(NONE, NONE, over("all_gather", "tp"), over("all_reduce", "tp")),) * 4
+
+
+def groups(first: int, last: int, layers: Sequence[LayerOps], attn_tp: int = 2) -> RangePlan:
+    """A range under attention DP."""
+    if attn_tp == 1:
+        return RangePlan(first, last, NONE, tuple(layers), over("all_gather", "tp"))
+    return RangePlan(first, last, over("all_reduce", "attn_tp"), tuple(layers), over("all_gather", "attn_dp"))
 
 
 def written(strategy: StrategyFile, path: Path, **changes: Any) -> Path:

@@ -1,4 +1,4 @@
-"""Starting a real SGLang server on two CPU ranks, talking to it, and ending everything that it started."""
+"""Starting a real SGLang server on CPU ranks, talking to it, and ending everything that it started."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(strategy: Path | None) -> dict[str, str]:
+def environment(strategy: Path | None, tp: int = 2) -> dict[str, str]:
     """For a server on a CPU: without proxies, hubs, or more threads than cores."""
+    cores = os.cpu_count() or 1
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     kept.pop("COMMPLAN_STRATEGY", None)
     kept |= {
         "PYTHONPATH": str(STAND_INS),
         "SGLANG_USE_CPU_ENGINE": "1",
-        "SGLANG_CPU_OMP_THREADS_BIND": "0|1" if (os.cpu_count() or 1) > 1 else "0|0",
+        "SGLANG_CPU_OMP_THREADS_BIND": "|".join(str(rank % cores) for rank in range(tp)),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -50,9 +51,9 @@ def environment(strategy: Path | None) -> dict[str, str]:
     return kept if strategy is None else kept | {"COMMPLAN_STRATEGY": str(strategy)}
 
 
-def command(model: Path, port: int, arguments: Sequence[str] = ()) -> list[str]:
+def command(model: Path, port: int, arguments: Sequence[str] = (), tp: int = 2) -> list[str]:
     """The server's command line. -P: a folder is not a place to import from because one happens to stand in it."""
-    own = ("--model-path", str(model), "--tp-size", "2", "--host", "127.0.0.1", "--port", str(port))
+    own = ("--model-path", str(model), "--tp-size", str(tp), "--host", "127.0.0.1", "--port", str(port))
     return [sys.executable, "-P", "-m", "sglang.launch_server", *own, *CPU_ARGUMENTS, *arguments]
 
 
@@ -96,17 +97,19 @@ class Server:
 
 
 @contextmanager
-def serving(model: Path, folder: Path, strategy: Path | None = None, arguments: Sequence[str] = ()) -> Iterator[Server]:
+def serving(
+    model: Path, folder: Path, strategy: Path | None = None, arguments: Sequence[str] = (), tp: int = 2
+) -> Iterator[Server]:
     """A healthy server; when the block ends, so has every process of it."""
     folder.mkdir(parents=True, exist_ok=True)
     port, log = free_port(), folder / f"server-{time.monotonic_ns()}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command(model, port, arguments),
+            command(model, port, arguments, tp),
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment(strategy),
+            env=environment(strategy, tp),
             cwd=folder,
             start_new_session=True,
         )

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from commplan.planner.strategy_file import HardwareStamp
+from commplan.planner.executors import load_executor
+from commplan.planner.layout import BOUNDARIES
+from commplan.planner.ops import KINDS
+from commplan.planner.strategy_file import HardwareStamp, StrategyFile, problems
 from commplan.runtime.errors import RefusedError
-from commplan.runtime.sglang.arguments import CONFLICTS, check_arguments
+from commplan.runtime.sglang.arguments import (
+    ATTENTION_DP_CONFLICTS,
+    CONFLICTS,
+    check_arguments,
+    check_running,
+    conflicts,
+)
 from commplan.runtime.sglang.command import needed, server_command
-from commplan.runtime.sglang.fit import check_model, check_plan, check_version
+from commplan.runtime.sglang.fit import RUNS, RUNS_WITH_ATTENTION_DP, check_model, check_plan, check_version
+from commplan.runtime.sglang.words import SEAMS
 
 from .fakes import PLAIN, Op, Parallelism, a_range, strategy
+from .plans import EVERY_PAIR, ZERO_BUFFER, groups
 
 FITTING: dict[str, Any] = {
     "tp_size": 2,
@@ -92,7 +104,7 @@ def test_a_range_must_begin_at_one_token() -> None:
     ("changes", "words"),
     [
         ({"executor": "transformers"}, "--set executor=sglang"),
-        ({"parallelism": Parallelism(2, 2)}, "under attention DP"),
+        ({"parallelism": Parallelism(2, moe_backend="all_to_all")}, "--set parallelism.moe_backend=tensor_parallel"),
         ({"modes": {"prefill": (a_range(1, 8, Op("reduce_scatter")),)}}, "layer 0 attn_out: SGLang runs all_reduce"),
         ({"modes": {"prefill": (a_range(1, 8, Op("all_reduce", impl="flashinfer_mixed")),)}}, "no such impl"),
     ],
@@ -132,15 +144,98 @@ def test_on_gpus_launch_turns_off_what_is_on_by_default_and_captures_the_ends_of
     assert flags["--cuda-graph-bs-decode"] == ["1", "2", "4", "8"]
 
 
-def test_the_planner_is_told_what_the_runtime_runs() -> None:
-    """planner/executors/sglang.yaml and fit.RUNS say the same: else a plan would be made and then refused."""
-    from commplan.planner.executors import load_executor
-    from commplan.runtime.sglang.fit import RUNS
-    from commplan.runtime.sglang.words import SEAMS
-
+@pytest.mark.parametrize("p", [Parallelism(2), Parallelism(2, 2), Parallelism(4, 2)], ids=str)
+def test_the_planner_is_told_what_the_runtime_runs(p: Parallelism) -> None:
+    """planner/executors/sglang.yaml and fit.py say the same: else a plan would be made and then refused."""
     executor = load_executor("sglang")
     assert executor.architectures is not None
     assert set(executor.architectures) == set(SEAMS)
-    for boundary, names in RUNS.items():
-        at = {name for name in executor.ops if boundary in Op(name).kind.boundaries}
-        assert at == set(names)
+    runs = RUNS if p.attn_dp == 1 else RUNS_WITH_ATTENTION_DP
+    group = "tp" if p.attn_tp == 1 else "attn_dp"
+    for boundary in BOUNDARIES:
+        able = {
+            name
+            for name, kind in KINDS.items()
+            if kind.is_collective
+            and boundary in kind.boundaries
+            and executor.refusal(boundary, Op(name, group=group), "prefill", "dense", p) is None
+            and not (kind.spans_two and p.attn_dp == 1)  # refused by the layouts
+        }
+        assert able == set(runs.get(boundary, ())), boundary
+
+
+# ---- attention DP ----------------------------------------------------------------------------------------------------
+
+
+def grouped(tp: int = 4, prefill: int = 64, decode: int = 16, layers: Any = ZERO_BUFFER) -> StrategyFile:
+    """A plan for two DP groups."""
+    ranges = {"prefill": (groups(1, prefill, layers[:2]),), "decode": (groups(1, decode, layers[:2]),)}
+    return strategy(parallelism=Parallelism(tp, 2), modes=ranges)
+
+
+def of_groups(**changes: Any) -> str | None:
+    """The first refusal of a server with two DP groups; SGLang states its prefill by group, its requests over all."""
+    fits = {"tp_size": 4, "attn_dp_size": 2, "chunked_prefill_size": 32, "max_running_requests": 16}
+    return next((str(error) for error in conflicts(grouped(), FITTING | fits | changes, {})), None)
+
+
+def test_a_server_of_dp_groups_fits() -> None:
+    check_plan(grouped())
+    assert of_groups() is None
+
+
+@pytest.mark.parametrize("conflict", ATTENTION_DP_CONFLICTS, ids=lambda conflict: conflict.field)
+def test_every_conflict_with_dp_groups_names_reason_and_way_out(conflict: Any) -> None:
+    text = of_groups(**{conflict.field: True})
+    assert text is not None
+    assert conflict.reason in text
+    assert conflict.way_out in text
+    if conflict.field != "enable_mixed_chunk":
+        check_arguments(strategy(), FITTING | {conflict.field: True}, {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        # The largest group brings 33 rows, padded to 34, and so does the other.
+        ({"chunked_prefill_size": 33}, ["ends at 64 prefill tokens", "--chunked-prefill-size 64", "got 68"]),
+        ({"max_running_requests": 18}, ["ends at 16 decode tokens", "--max-running-requests 16", "got 20"]),
+        ({"cuda_graph_config": {"decode": {"backend": "full", "bs": [1]}}}, ["--disable-cuda-graph"]),
+        ({"attn_dp_size": 1}, ["the plan is for attn_dp 2", "--attn-dp-size 2"]),
+    ],
+)
+def test_other_misfits_with_dp_groups(changes: dict[str, Any], words: list[str]) -> None:
+    text = of_groups(**changes)
+    assert text is not None
+    assert all(word in text for word in words), text
+
+
+def test_a_group_that_decodes_beside_one_that_prefills_counts_for_prefill() -> None:
+    text = of_groups(chunked_prefill_size=2, max_running_requests=80)
+    assert text is not None
+    assert "got 80" in text
+
+
+def test_a_scheduler_knows_its_requests_by_group() -> None:
+    check_running(grouped(), 8)
+    with pytest.raises(RefusedError, match="--max-running-requests 16"):
+        check_running(grouped(), 9)
+
+
+def test_the_last_layer_must_not_leave_a_shard_to_the_head() -> None:
+    layers = (EVERY_PAIR[3], EVERY_PAIR[0])
+    file = grouped(layers=layers)
+    last = replace(file.modes["decode"][0], head_in=Op("all_gather", group="tp"))
+    file = replace(file, modes={"decode": (last,)})
+    assert list(problems(file)) == []
+    with pytest.raises(RefusedError, match="must not leave a shard"):
+        check_plan(file)
+
+
+def test_launch_starts_dp_groups_with_whole_shards() -> None:
+    flags = {flag: values for flag, *values in needed(grouped(prefill=63, decode=18))}
+    assert flags["--attn-dp-size"] == ["2"]
+    assert flags["--chunked-prefill-size"] == ["60"]
+    assert flags["--max-running-requests"] == ["16"]
+    on_gpus = {flag for flag, *_ in needed(replace(grouped(), hardware=HardwareStamp("h200-8", "nccl", "0" * 16)))}
+    assert "--disable-cuda-graph" in on_gpus

@@ -123,7 +123,7 @@ def test_an_all_reduce_that_no_plan_has_is_told(runner: Runner, plan: StrategyFi
     with forwards.serving(), forwards.forward("decode", 1):
         forwards.all_reduce(lambda group, x: x, FakeGroup(), torch.ones(1, 4))
     found = differences(plan, of_rank(forwards))
-    assert "decode: 1 all-reduces that the plan does not have" in found
+    assert "decode: 1 collectives that the plan does not have" in found
     assert any("embed_out: all_reduce by gloo ran 0 times, planned 1" in line for line in found)
 
 

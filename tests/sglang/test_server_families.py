@@ -24,15 +24,18 @@ def answers(server: Server) -> list[list[int]]:
     return one + [answer["output_ids"] for answer in server.generate(FOUR)]
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3_moe", "deepseek_v2", "deepseek_v3"])  # Qwen3: test_server_qwen3.py
+FAMILIES = [("qwen2", 1), ("qwen3_moe", 1), ("qwen3_moe", 2), ("deepseek_v2", 1), ("deepseek_v3", 1)]
+
+
+@pytest.mark.parametrize(("family", "ep"), FAMILIES)  # Qwen3: test_server_qwen3.py
 def test_tokens_are_those_without_a_plan_and_ops_are_those_of_the_plan(
-    family: str, checkpoint: Callable[[str], Path], tmp_path: Path
+    family: str, ep: int, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    model = checkpoint(family)
-    with serving(model, tmp_path) as server:
+    model, arguments = checkpoint(family), ("--ep-size", str(ep))
+    with serving(model, tmp_path, None, arguments) as server:
         expected = answers(server)
-    strategy = varied(model)
-    with serving(model, tmp_path, written(strategy, tmp_path / "plan.yaml")) as server:
+    strategy = varied(model, ep)
+    with serving(model, tmp_path, written(strategy, tmp_path / "plan.yaml"), arguments) as server:
         before = server.counts()
         assert answers(server) == expected
         after = server.counts()

@@ -43,8 +43,18 @@ NO_PLAN: list[tuple[str, list[str], str, list[str]]] = [
     (L40S, ["numerics.pin=[{op: none, boundary: mlp_out, layers: 7}]"], "numerics.pin[0]", ["7.mlp_out"]),
     (L40S, ["numerics.pin=[{op: none, boundary: mlp_out, modes: [decode]}]"], "numerics.pin[0]", ["mlp_out in decode"]),
     (L40S, ["limits.activation_memory_gb=0.001"], "limits.activation_memory_gb", ["0.001 GB", "prefill"]),
-    (SGLANG, [f"numerics.pin=[{SCATTER}]"], "numerics.pin[0]", ["executor sglang cannot run reduce_scatter"]),
-    ("qwen3-235b-h200-dp4", ["executor=sglang"], "modes.prefill", ["executor sglang", "under attention DP"]),
+    (
+        SGLANG,
+        [f"numerics.pin=[{SCATTER}]"],
+        "numerics.pin[0]",
+        ["executor sglang: a sum of SGLang's gives complete rows"],
+    ),
+    (
+        "qwen3-235b-h200-dp4",
+        ["executor=sglang", "numerics.pin=[{op: reduce_scatter, boundary: mlp_out}]"],
+        "modes.prefill",
+        ["no legal op at head_in", "executor sglang", "whole DP groups"],
+    ),
 ]
 
 

@@ -46,7 +46,8 @@ def test_exit_codes(arguments: list[str], code: int) -> None:
 
 
 LATE_GATHER = ("explain", "deepseek-v3-a3-tp16", "--layer", "20", "--boundary", "attn_in")
-NO_PLAN = ("plan", "qwen3-235b-h200-dp4", "--set=executor=sglang")
+PIN = "--set=numerics.pin=[{op: reduce_scatter, boundary: mlp_out}]"  # leaves a shard to the head
+NO_PLAN = ("plan", "qwen3-235b-h200-dp4", "--set=executor=sglang", PIN)
 QUESTIONS = [("plan", "deepseek-v3-a3-tp16"), LATE_GATHER, NO_PLAN]
 
 

@@ -63,6 +63,13 @@ def test_an_executor_without_an_adapter_for_the_model(deployment: str, executor:
     assert "plan_only" in error["message"]
 
 
+def test_experts_behind_an_all_to_all_are_refused_where_the_executor_has_none() -> None:
+    overrides = ("--set=executor=sglang", "--set=parallelism.ep=8", "--set=parallelism.moe_backend=all_to_all")
+    error = refused("plan", "qwen3-235b-h200-dp4", *overrides)
+    assert (error["field"], error["value"]) == ("parallelism.moe_backend", "all_to_all")
+    assert "sglang runs tensor_parallel experts only" in error["message"]
+
+
 SENSITIVITY = "schema: commplan/sensitivity/v1\nattn_out: {0}\nmlp_out: {0}\n"
 
 

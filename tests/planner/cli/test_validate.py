@@ -53,7 +53,7 @@ def test_one_illegal_file_among_legal_ones_fails_the_command_and_is_named(file: 
             "executor: transformers",
             "executor: sglang",
             "modes.prefill[1].embed_out",
-            "executor sglang cannot run reduce_scatter",
+            "executor sglang: a sum of SGLang's gives complete rows",
         ),
         ("executor: transformers", "executor: vllm", "executor", "accepted: plan_only, sglang, transformers"),
         ("DeepseekV3ForCausalLM", "LlamaForCausalLM", "executor", "no adapter for LlamaForCausalLM"),

@@ -28,7 +28,7 @@ def _lose_a_hook() -> None:
     place = HookRegistry._apply_target
 
     def failing(target: str, hooks: list[Any]) -> None:
-        if target.endswith("stage_facts"):
+        if target.endswith(("stage_facts", "ExitPolicy._decide")):
             raise AttributeError("moved elsewhere")
         place(target, hooks)
 
