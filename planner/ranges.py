@@ -6,9 +6,11 @@ that share a shard size form a *cell*, and its two ends show the extremes. Up to
 
 The search runs at the ends of the cells that hold a kink or a point of a geometric grid, and bisects wherever two
 neighbouring cells want different plans. Ranges are then grown greedily, each with the plan that keeps the longest
-within the tolerance of the per-count optimum. Where one cell wants two plans, no range can please it: there the
-tolerance is what the best single plan of that cell loses. The edge between two ranges finally moves back to the first
-cell in which the second plan is the cheaper one. The greatest loss seen is recorded with each range.
+within the tolerance of the per-count optimum. The tolerance buys fewer ranges and is not paid in accuracy: where the
+optimum quantises nothing, no plan that does serves, however little it loses. Where one cell wants two plans, no range
+can please it: there the tolerance is what the best single plan of that cell loses. The edge between two ranges finally
+moves back to the first cell in which the second plan is the cheaper one. The greatest loss seen is recorded with each
+range.
 """
 
 from __future__ import annotations
@@ -127,14 +129,18 @@ class RangeSearch:
 
     def _loss(self, plan: Plan, tokens: int) -> float:
         """How much longer a step takes than it must: at most this, where the best plan is known by a bound alone."""
-        best = self._plan_at(tokens)
-        if plan is not best and not self._fits(plan, tokens):
+        if not self._serves(plan, tokens):
             return float("inf")
         least = self._least[tokens]
         return (self._pricer.plan_ps(plan, tokens) - least) / max(1, least + self._fixed(tokens))
 
-    def _fits(self, plan: Plan, tokens: int) -> bool:
-        return all(self._pricer.fits(edge, tokens) for edge, _ in plan.counted)
+    def _serves(self, plan: Plan, tokens: int) -> bool:
+        """True if a plan keeps to the limits at a count, and quantises only where the best one there does."""
+        best = self._plan_at(tokens)
+        if plan is best:
+            return True
+        fits = all(self._pricer.fits(edge, tokens) for edge, _ in plan.counted)
+        return fits and (_quantizes(best) or not _quantizes(plan))
 
     def _cell_loss(self, plan: Plan, cell: Cell) -> float:
         return max(self._loss(plan, count) for count in cell.ends)
@@ -200,9 +206,9 @@ class RangeSearch:
         """First token count of the following range: the first cell from which on its plan is the cheaper one."""
 
         def prefers_following(cell: Cell) -> bool:
-            if not all(self._fits(following, count) for count in cell.ends):
+            if not all(self._serves(following, count) for count in cell.ends):
                 return False
-            if not all(self._fits(plan, count) for count in cell.ends):
+            if not all(self._serves(plan, count) for count in cell.ends):
                 return True
             return sum(self._pricer.plan_ps(following, c) - self._pricer.plan_ps(plan, c) for c in cell.ends) < 0
 
@@ -217,3 +223,8 @@ class RangeSearch:
             else:
                 low = middle
         return high.first
+
+
+def _quantizes(plan: Plan) -> bool:
+    """True if any op of a plan loses information."""
+    return any(edge.numerics == "quantized" for edge, _ in plan.counted)

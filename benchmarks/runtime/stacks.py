@@ -1,10 +1,13 @@
 """How fast is a planned prefill on two GPUs? Random-weight stacks with the shapes of Qwen3-32B and DeepSeek MLA, bf16.
 
     python benchmarks/runtime/stacks.py                 # spawns two ranks; needs two GPUs and about 20 GB of disk
-    python benchmarks/runtime/stacks.py --plan qwen=strategy.yaml    # the planned strategy as one more column
+    python benchmarks/runtime/stacks.py --deployment qwen=qwen3-32b-h100-tp2 --deployment mla=deepseek-r1-h100-tp2
+        # the plan for these deployments, with the stack as their model, as one more column
 
-Every plan runs on the same weights, interleaved in one run; times are medians, ratios are against plain all-reduce.
-`bound` runs the same kernels with no communication at all; `transformers` is transformers' own tensor parallelism.
+Every plan runs on the same weights, interleaved in one run; times are medians, ratios are against plain all-reduce by
+NCCL. `bound` runs the same kernels with no communication at all; what a plan has of the time between the two is the
+share of communication that it recovers. `own ...` are collectives of our own, with the norm in the kernel where there
+is one; `transformers` is transformers' own tensor parallelism.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import json
 import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +44,13 @@ NONE = Op("none")
 AR, RS, AG = Op("all_reduce"), Op("reduce_scatter"), Op("all_gather")
 
 
-def int8(algorithm):
-    return Op("int8_all_reduce", algorithm=algorithm)
+def int8(algorithm, impl=None):
+    return Op("int8_all_reduce", algorithm=algorithm, impl=impl)
+
+
+def own(op, norm=True):
+    """The op by a kernel of our own, which also does the norm."""
+    return replace(op, impl="commplan_triton_norm" if norm else "commplan_triton")
 
 
 LATE, FOLD = Op("latent_all_gather"), Op("all_reduce", residual="fold")
@@ -49,6 +59,11 @@ PLANS = {
     "tp_sp": ((RS, AG, RS, AG, RS, AG), ("qwen", "mla")),
     "late_gather": ((RS, LATE, FOLD, NONE, RS, AG), ("mla",)),
     "late_gather_sp": ((RS, LATE, RS, AG, RS, AG), ("mla",)),
+    "own_all_reduce": ((own(AR, False), NONE, own(AR), NONE, own(AR), NONE), ("qwen", "mla")),
+    "own_tp_sp": ((RS, own(AG, False), own(RS), own(AG, False), own(RS), AG), ("qwen", "mla")),
+    "own_late_sp": ((RS, own(LATE, False), own(RS), own(AG, False), own(RS), AG), ("mla",)),
+    "own_int8_gather": ((AR, NONE, own(int8("gather")), NONE, own(int8("gather")), NONE), ("qwen", "mla")),
+    "own_int8_two_shot": ((AR, NONE, own(int8("two_shot")), NONE, own(int8("two_shot")), NONE), ("qwen", "mla")),
     "int8_gather": ((AR, NONE, int8("gather"), NONE, int8("gather"), NONE), ("qwen", "mla")),
     "int8_two_shot": ((AR, NONE, int8("two_shot"), NONE, int8("two_shot"), NONE), ("qwen", "mla")),
 }
@@ -106,7 +121,7 @@ def strategy_of(ops, checkpoint, tp):
             gather = replace(gather, producer="embed_out" if index == 0 else "previous.mlp_out")
         return LayerOps(gather, attn_out, mlp_in, mlp_out)
 
-    plan = RangePlan(1, 1 << 20, embed, tuple(layer(i) for i in range(layers)), head)
+    plan = RangePlan(1, max(TOKENS), embed, tuple(layer(i) for i in range(layers)), head)
     width = config["q_lora_rank"] + config["kv_lora_rank"] + config["qk_rope_head_dim"] if mla else 0
     strategy = StrategyFile(
         ModelStamp(
@@ -130,8 +145,17 @@ def strategy_of(ops, checkpoint, tp):
     return strategy
 
 
-def rank_main(name, checkpoint, planned, rounds):
-    """All variants of one stack on this rank: {variant: {tokens: (ms, peak GB)}}."""
+def plan_for(deployment, folder, overrides):
+    """A strategy file for a deployment with the stack as its model."""
+    target = str(Path(folder) / "strategy.yaml")
+    given = [f"model={folder}/config.json", "dtypes.weights=bf16", *overrides]
+    command = [sys.executable, "-m", "commplan.planner.cli", "plan", deployment, "-o", target]
+    subprocess.run([*command, *(part for text in given for part in ("--set", text))], check=True)
+    return target
+
+
+def rank_main(name, checkpoint, planned, rounds, variants, tokens, peer):
+    """All variants of one stack on this rank: {variant: {tokens: (ms, peak GB, ms saved over plain all-reduce)}}."""
     import torch
 
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -141,18 +165,23 @@ def rank_main(name, checkpoint, planned, rounds):
         sequence = min(tokens, SEQUENCE)
         return ids[:, :tokens].view(tokens // sequence, sequence)
 
-    plans = {key: strategy_of(ops, checkpoint, 2) for key, (ops, stacks) in PLANS.items() if name in stacks}
+    plans = {
+        key: strategy_of(ops, checkpoint, 2)
+        for key, (ops, stacks) in PLANS.items()
+        if name in stacks and (variants is None or key in variants)
+    }
     if planned:
         plans["plan"] = load(planned)
     with torch.no_grad():
-        results, ours = time_plans(checkpoint, plans, prompts, rounds)
+        results, ours = time_plans(checkpoint, plans, prompts, rounds, tokens)
         torch.cuda.empty_cache()
-        results["transformers"], theirs = time_transformers(checkpoint, prompts, rounds)
-    results["difference to transformers"] = float((ours - theirs).abs().max() / theirs.abs().max())
+        if peer:
+            results["transformers"], theirs = time_transformers(checkpoint, prompts, rounds, tokens)
+            results["difference to transformers"] = float((ours - theirs).abs().max() / theirs.abs().max())
     return results
 
 
-def time_plans(checkpoint, plans, prompts, rounds):
+def time_plans(checkpoint, plans, prompts, rounds, all_tokens):
     """Every plan and the bound, interleaved; and the logits of plain all-reduce."""
     import torch
 
@@ -179,7 +208,7 @@ def time_plans(checkpoint, plans, prompts, rounds):
     order = random.Random(0)
     variants = [*plans, "bound"]
     results = {variant: {} for variant in variants}
-    for tokens in TOKENS:
+    for tokens in all_tokens:
         times, peaks = {variant: [] for variant in variants}, {}
         for _ in range(rounds + WARM_UP):
             # Shuffled, alike on both ranks: what ran before changes clocks and caches by a few per cent.
@@ -189,12 +218,14 @@ def time_plans(checkpoint, plans, prompts, rounds):
                 times[variant].append(timed(run, tokens))
                 peaks[variant] = torch.cuda.max_memory_allocated() / 1e9
         for variant in variants:
-            results[variant][tokens] = (statistics.median(times[variant][WARM_UP:]), peaks[variant])
+            kept, plain = times[variant][WARM_UP:], times["all_reduce"][WARM_UP:]
+            saved = statistics.median(p - t for p, t in zip(plain, kept, strict=True))  # in pairs: clocks drift
+            results[variant][tokens] = (statistics.median(kept), peaks[variant], saved)
     use("all_reduce")
     return results, run(1024).float()
 
 
-def time_transformers(checkpoint, prompts, rounds):
+def time_transformers(checkpoint, prompts, rounds, all_tokens):
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.distributed import DistributedConfig
@@ -207,10 +238,10 @@ def time_transformers(checkpoint, prompts, rounds):
         return model(prompts(tokens), use_cache=False, logits_to_keep=1).logits
 
     found = {}
-    for tokens in TOKENS:
+    for tokens in all_tokens:
         torch.cuda.reset_peak_memory_stats()
         times = [timed(run, tokens) for _ in range(rounds + WARM_UP)][WARM_UP:]
-        found[tokens] = (statistics.median(times), torch.cuda.max_memory_allocated() / 1e9)
+        found[tokens] = (statistics.median(times), torch.cuda.max_memory_allocated() / 1e9, None)
     return found, run(1024).float()
 
 
@@ -230,19 +261,23 @@ def timed(run, tokens):
 
 
 def print_table(name, layers, results):
-    plain = results["all_reduce"]
-    print(
-        f"\n{name}: {layers} layers, TP 2, bf16, prefill in sequences of {SEQUENCE}; ms (speed-up over plain; peak GB)"
-    )
+    """ms of every variant, and the share of communication that it recovers."""
+    plain, bound = results["all_reduce"], results["bound"]
+    print(f"\n{name}: {layers} layers, TP 2, bf16, prefill in sequences of {SEQUENCE}; ms (of communication recovered)")
     names = [key for key in results if isinstance(results[key], dict)]
-    print("  tokens  " + "  ".join(f"{key:>24}" for key in names))
-    for tokens in TOKENS:
+    print("\n| tokens | " + " | ".join(names) + " |\n|---:|" + "---:|" * len(names))
+    for tokens in plain:
         cells = []
         for key in names:
-            ms, peak = results[key][tokens]
-            cells.append(f"{ms:9.3f} ({plain[tokens][0] / ms:5.3f}x {peak:5.1f})")
-        print(f"  {tokens:6}  " + "  ".join(f"{cell:>24}" for cell in cells))
-    print(f"  largest logit difference to transformers' own TP, relative: {results['difference to transformers']:.1e}")
+            ms, _, saved = results[key][tokens]
+            share = "" if saved is None else f" ({saved / bound[tokens][2]:.0%})"
+            cells.append(f"{ms:.2f}{share}")
+        print(f"| {tokens} | " + " | ".join(cells) + " |")
+    largest = max(plain)
+    peaks = ", ".join(f"{key} {results[key][largest][1]:.1f}" for key in names)
+    print(f"\nPeak memory at {largest} tokens, GB: {peaks}")
+    if "difference to transformers" in results:
+        print(f"Largest logit difference to transformers, relative: {results['difference to transformers']:.1e}")
 
 
 def main():
@@ -252,15 +287,23 @@ def main():
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--stack", action="append", choices=("qwen", "mla"))
-    parser.add_argument("--plan", action="append", default=[], metavar="STACK=FILE")
+    parser.add_argument("--deployment", action="append", default=[], metavar="STACK=DEPLOYMENT")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="for the deployments")
+    parser.add_argument("--variant", action="append", help="only these plans; all_reduce always runs")
+    parser.add_argument("--tokens", type=int, action="append", help=f"token counts (default {TOKENS})")
+    parser.add_argument("--no-peer", action="store_true", help="leave transformers' own tensor parallelism out")
     parser.add_argument("--json", help="also write all figures here")
     options = parser.parse_args()
-    planned = dict(text.split("=", 1) for text in options.plan)
+    deployments = dict(text.split("=", 1) for text in options.deployment)
     everything = {}
     for name in options.stack or ("qwen", "mla"):
         with tempfile.TemporaryDirectory() as folder:
             make_checkpoint(name, options.layers, folder)
-            results = run_ranks(rank_main, 2, name, folder, planned.get(name), options.rounds, timeout_s=420)[0]
+            variants = None if options.variant is None else ["all_reduce", *options.variant]
+            tokens, peer = options.tokens or TOKENS, not options.no_peer
+            planned = plan_for(deployments[name], folder, options.set) if name in deployments else None
+            arguments = (name, folder, planned, options.rounds, variants, tokens, peer)
+            results = run_ranks(rank_main, 2, *arguments, timeout_s=420)[0]
         print_table(name, options.layers, results)
         everything[name] = results
     if options.json:

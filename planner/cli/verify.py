@@ -93,7 +93,11 @@ def _measured(setup: Setup, found: list[Contest], rounds: int, force: bool) -> l
     boundaries = import_module("commplan.runtime.calibration.boundaries")
     run_ranks = import_module("commplan.runtime.launch").run_ranks
     cases = [boundaries.Case(c.mode, c.tokens, c.files, setup.model.latent_widths) for c in found]
-    prints = [c.calibration.fingerprint for c in setup.calibrations if c.calibration.fingerprint]
+    prints = [
+        c.calibration.fingerprint
+        for c in setup.calibrations
+        if c.calibration.fingerprint and c.transferred_because is None
+    ]
     ranks = setup.parallelism.tp
     click.echo(f"Measuring {len(cases)} token counts on {ranks} ranks over {setup.hardware.backend}", err=True)
     by_rank = run_ranks(boundaries.measure_plans, ranks, cases, rounds, 3, prints, force, timeout_s=1200.0)

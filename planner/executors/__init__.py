@@ -174,7 +174,8 @@ class Executor(Spec):
         if backend in self.impls and not set(impl.vendors) & set(self.impls[backend].vendors):
             return f"{name} runs on {' and '.join(impl.vendors)}, not where {backend} is the backend"
         if impl.fuses_norm and boundary not in _RESIDUAL_OUT:
-            return f"{name} also adds the residual and norms, and {boundary} has no residual yet: use one without"
+            why = f"{name} does the residual add and norm too, and at {boundary} there is no residual yet"
+            return f"{why}: use one without"
         if impl.dtypes is not None and dtype not in impl.dtypes:
             return f"{name} takes {' or '.join(impl.dtypes)} activations, not {dtype}"
         if impl.max_ranks is not None and group_size > impl.max_ranks:

@@ -43,7 +43,7 @@ def test_all_ranks_hold_the_same_bits() -> None:
             assert all(same.values()), same
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("at", [1300])
 def test_what_is_not_finite_stays_so_and_stays_in_its_row(value: float, at: int) -> None:
     for found in run(ranks.not_finite, value, at):
