@@ -1,4 +1,4 @@
-"""Draws h200-2.svg from the measurements beside it: `python docs/measured/chart.py`. No library needed."""
+"""Draws a chart of each pair of CSV files beside it: `python docs/measured/chart.py`. No library needed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Axes:
 
 def scatter(rows: list[dict[str, str]]) -> Iterator[str]:
     """Predicted over measured."""
-    axes = Axes(LEFT, (5, 5000), (5, 5000), True)
+    axes = Axes(LEFT, (2, 5000), (2, 5000), True)
     yield text(
         LEFT,
         22,
@@ -71,16 +71,16 @@ def scatter(rows: list[dict[str, str]]) -> Iterator[str]:
         weight="600",
     )
     yield text(LEFT, 41, "predicted over measured, us; the band is plus and minus 25 %", 12)
-    band = [axes.at(x, min(max(x * f, 5), 5000)) for f, xs in ((1.25, (5, 4000)), (0.75, (5000, 6.7))) for x in xs]
+    band = [axes.at(x, min(max(x * f, 2), 5000)) for f, xs in ((1.25, (2, 4000)), (0.75, (5000, 2.7))) for x in xs]
     yield f'<polygon fill="{BAND}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in band)}"/>'
     for tick in (10, 100, 1000):
-        yield axes.line([axes.at(tick, 5), axes.at(tick, 5000)], f'stroke="{GRID}"')
-        yield axes.line([axes.at(5, tick), axes.at(5000, tick)], f'stroke="{GRID}"')
-        x, y = axes.at(tick, 5)
+        yield axes.line([axes.at(tick, 2), axes.at(tick, 5000)], f'stroke="{GRID}"')
+        yield axes.line([axes.at(2, tick), axes.at(5000, tick)], f'stroke="{GRID}"')
+        x, y = axes.at(tick, 2)
         yield text(x, y + 18, f"{tick:,}", anchor="middle")
-        x, y = axes.at(5, tick)
+        x, y = axes.at(2, tick)
         yield text(x - 7, y + 4, f"{tick:,}", anchor="end")
-    yield axes.line([axes.at(5, 5), axes.at(5000, 5000)], f'stroke="{INK}" stroke-width="1"')
+    yield axes.line([axes.at(2, 2), axes.at(5000, 5000)], f'stroke="{INK}" stroke-width="1"')
     for row in rows:
         x, y = axes.at(float(row["measured_us"]), float(row["predicted_us"]))
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{COLOURS[family(row["op"])]}" fill-opacity="0.7"/>'
@@ -95,7 +95,7 @@ def regrets(rows: list[dict[str, str]]) -> Iterator[str]:
     left = LEFT + SIDE + GAP
     axes = Axes(left, (1, 16384), (0.94, 1.02), False)
     worst = max(float(row["regret"]) for row in rows)
-    yield text(left, 22, f"No rival beats the plan: at worst {worst:.3f}x", 15, weight="600")
+    yield text(left, 22, f"The plan against its best rival: at worst {worst:.3f}x", 15, weight="600")
     yield text(left, 41, "step time over that of the best alternative measured", 12)
     for tick in (0.94, 0.96, 0.98, 1.0, 1.02):
         style = f'stroke="{INK if tick == 1.0 else GRID}"'
@@ -106,16 +106,16 @@ def regrets(rows: list[dict[str, str]]) -> Iterator[str]:
         x, y = axes.at(tick, 0.94)
         yield text(x, y + 18, f"{tick:,}", anchor="middle")
     series = (
-        ("qwen3-32b-h200-tp2", "prefill", "#4269d0", "Qwen3-32B prefill"),
-        ("qwen3-32b-h200-tp2", "decode", "#97bbf5", "Qwen3-32B decode"),
-        ("deepseek-r1-h200-tp2", "prefill", "#a463f2", "DeepSeek-R1 prefill"),
-        ("deepseek-r1-h200-tp2", "decode", "#d3b1f8", "DeepSeek-R1 decode"),
+        ("qwen3-32b", "prefill", "#4269d0", "Qwen3-32B prefill"),
+        ("qwen3-32b", "decode", "#97bbf5", "Qwen3-32B decode"),
+        ("deepseek-r1", "prefill", "#a463f2", "DeepSeek-R1 prefill"),
+        ("deepseek-r1", "decode", "#d3b1f8", "DeepSeek-R1 decode"),
     )
-    for index, (deployment, mode, colour, label) in enumerate(series):
+    for index, (model, mode, colour, label) in enumerate(series):
         points = [
             axes.at(float(r["tokens"]), max(0.94, float(r["regret"])))
             for r in rows
-            if (r["deployment"], r["mode"]) == (deployment, mode)
+            if r["deployment"].startswith(model) and r["mode"] == mode
         ]
         yield axes.line(points, f'stroke="{colour}" stroke-width="2"')
         yield from (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points)
@@ -130,18 +130,25 @@ def median_error(rows: list[dict[str, str]]) -> float:
     return errors[len(errors) // 2]
 
 
-def main() -> None:
-    """Draw both panels."""
+def chart(machine: str) -> str:
+    """Both panels of a machine."""
     width, height = LEFT + 2 * SIDE + GAP + 24, TOP + SIDE + 52
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'font-family="system-ui, sans-serif" fill="{INK}">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        *scatter(read("h200-2-boundaries.csv")),
-        *regrets(read("h200-2-outcomes.csv")),
+        *scatter(read(f"{machine}-boundaries.csv")),
+        *regrets(read(f"{machine}-outcomes.csv")),
         "</svg>",
     ]
-    (HERE / "h200-2.svg").write_text("\n".join(parts) + "\n")
+    return "\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Draw every machine's."""
+    for path in sorted(HERE.glob("*-boundaries.csv")):
+        machine = path.name.removesuffix("-boundaries.csv")
+        (HERE / f"{machine}.svg").write_text(chart(machine))
 
 
 if __name__ == "__main__":
