@@ -110,7 +110,7 @@ test-gpu: ## our collectives and planned models on two NVIDIA GPUs, with the Pyt
 
 bench-gpu: ## our collectives beside NCCL's, planned prefills beside plain ones; two NVIDIA GPUs
 	$(PYTHON) benchmarks/runtime/collectives.py
-	$(PYTHON) benchmarks/runtime/stacks.py
+	$(PYTHON) benchmarks/runtime/stacks.py --deployment qwen=qwen3-32b-h200-tp2 --deployment mla=deepseek-r1-h200-tp2
 
 # ---- Ascend ----------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from .rows import (
     receive_row,
     send_row,
     store_row,
+    sum_of_ranks,
     wide_row,
 )
 
@@ -104,14 +105,8 @@ def scatter_sum_kernel(
     row = (RANK // ATTN_TP) * group_rows + index
     mine = load_row(x + row.to(tl.int64) * width, width, PARTS)
     count_call(state, call, ticket)
-    for q in tl.static_range(WORLD):
-        if q == RANK:
-            one = wide_row(mine, PARTS)
-        else:
-            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int16)
-            one = receive_row(here, width, error, polls, dtype, PARTS, FEW)
-        if q == 0:
-            summed = one
-        else:
-            summed = add_rows(summed, one, PARTS)
+    own = wide_row(mine, PARTS)
+    summed = sum_of_ranks(
+        own, peers, start, slot_bytes, width, width, error, polls, dtype, RANK, WORLD, False, PARTS, FEW
+    )
     store_row(out + index.to(tl.int64) * width, summed, width, PARTS)

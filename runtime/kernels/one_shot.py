@@ -14,18 +14,16 @@ import triton
 import triton.language as tl
 
 from .rows import (
-    add_rows,
     address,
     begin_call,
     count_call,
     finish_row,
     load_row,
     quantize_row,
-    receive_int8_row,
-    receive_row,
     scale_row,
     send_int8_row,
     send_row,
+    sum_of_ranks,
     wide_row,
 )
 
@@ -83,19 +81,9 @@ def one_shot_kernel(
     if NORM and FEW:
         gain = load_row(weight, width, PARTS)
     count_call(state, call, ticket)
-    for q in tl.static_range(WORLD):
-        if q == RANK:
-            one = own
-        elif QUANTIZED:
-            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int8)
-            one = receive_int8_row(here, width, width, error, polls, PARTS)
-        else:
-            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int16)
-            one = receive_row(here, width, error, polls, dtype, PARTS, FEW)
-        if q == 0:
-            summed = one
-        else:
-            summed = add_rows(summed, one, PARTS)
+    summed = sum_of_ranks(
+        own, peers, start, slot_bytes, width, width, error, polls, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
+    )
     if NORM and not FEW:
         gain = load_row(weight, width, PARTS)
     finish_row(summed, out, total, before, gain, row, width, width, eps, NORM, RESIDUAL, PARTS)

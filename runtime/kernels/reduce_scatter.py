@@ -9,17 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .rows import (
-    add_rows,
-    address,
-    begin_call,
-    count_call,
-    finish_row,
-    load_row,
-    receive_row,
-    send_row,
-    wide_row,
-)
+from .rows import address, begin_call, count_call, finish_row, load_row, send_row, sum_of_ranks, wide_row
 
 
 @triton.jit
@@ -70,16 +60,10 @@ def reduce_scatter_kernel(
     if NORM and FEW:
         gain = load_row(weight, width, PARTS)
     count_call(state, call, ticket)
-    for q in tl.static_range(WORLD):
-        if q == RANK:
-            one = wide_row(mine, PARTS)
-        else:
-            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int16)
-            one = receive_row(here, width, error, polls, dtype, PARTS, FEW)
-        if q == 0:
-            summed = one
-        else:
-            summed = add_rows(summed, one, PARTS)
+    own = wide_row(mine, PARTS)
+    summed = sum_of_ranks(
+        own, peers, start, slot_bytes, width, width, error, polls, dtype, RANK, WORLD, False, PARTS, FEW
+    )
     if NORM and not FEW:
         gain = load_row(weight, width, PARTS)
     finish_row(summed, out, total, before, gain, index, width, width, eps, NORM, RESIDUAL, PARTS)

@@ -214,6 +214,62 @@ def receive_int8_row(place, width, limit, error, polls, PARTS: tl.constexpr):
     return scale_row(values, factor, PARTS)
 
 
+# ---- rows of all ranks -----------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def receive_from(
+    peers,
+    rank,
+    offset,
+    width,
+    limit,
+    error,
+    polls,
+    dtype: tl.constexpr,
+    QUANTIZED: tl.constexpr,
+    PARTS: tl.constexpr,
+    FEW: tl.constexpr,
+):
+    """A row in fp32, awaited at an offset of this rank's workspace, in INT8 or as it is."""
+    if QUANTIZED:
+        row = receive_int8_row(address(peers, rank, offset, tl.int8), width, limit, error, polls, PARTS)
+    else:
+        row = receive_row(address(peers, rank, offset, tl.int16), limit, error, polls, dtype, PARTS, FEW)
+    return row
+
+
+@triton.jit
+def sum_of_ranks(
+    own,
+    peers,
+    offset,
+    slot_bytes,
+    width,
+    limit,
+    error,
+    polls,
+    dtype: tl.constexpr,
+    RANK: tl.constexpr,
+    WORLD: tl.constexpr,
+    QUANTIZED: tl.constexpr,
+    PARTS: tl.constexpr,
+    FEW: tl.constexpr,
+):
+    """This rank's row in fp32 and those awaited in the slots of its peers, summed in the order of ranks."""
+    for q in tl.static_range(WORLD):
+        if q == RANK:
+            one = own
+        else:
+            slot = offset + (q - (q > RANK)) * slot_bytes
+            one = receive_from(peers, RANK, slot, width, limit, error, polls, dtype, QUANTIZED, PARTS, FEW)
+        if q == 0:
+            summed = one
+        else:
+            summed = add_rows(summed, one, PARTS)
+    return summed
+
+
 # ---- what follows the sum --------------------------------------------------------------------------------------------
 
 

@@ -14,18 +14,17 @@ import triton
 import triton.language as tl
 
 from .rows import (
-    add_rows,
     address,
     begin_call,
     count_call,
     finish_row,
     load_row,
     quantize_row,
-    receive_int8_row,
-    receive_row,
+    receive_from,
     scale_row,
     send_int8_row,
     send_row,
+    sum_of_ranks,
     wide_row,
 )
 
@@ -87,19 +86,10 @@ def two_shot_kernel(
     if NORM and FEW:
         gain = load_row(weight, width, PARTS)
     count_call(state, call, ticket)
-    for q in tl.static_range(WORLD):  # this rank's sum
-        if q == RANK:
-            one = wide_row(mine, PARTS)
-        elif QUANTIZED:
-            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int8)
-            one = receive_int8_row(here, width, limit, error, polls, PARTS)
-        else:
-            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int16)
-            one = receive_row(here, limit, error, polls, dtype, PARTS, FEW)
-        if q == 0:
-            summed = one
-        else:
-            summed = add_rows(summed, one, PARTS)
+    own = wide_row(mine, PARTS)
+    summed = sum_of_ranks(
+        own, peers, start, slot_bytes, width, limit, error, polls, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
+    )
     if QUANTIZED:
         values, wide, scale = quantize_row(summed, PARTS)
         summed = scale_row(wide, scale, PARTS)
@@ -125,8 +115,5 @@ def two_shot_kernel(
             if RESIDUAL:
                 before = load_row(residual + row.to(tl.int64) * width, limit, PARTS)
             here = start + (WORLD - 1 + q - (q > RANK)) * slot_bytes
-            if QUANTIZED:
-                summed = receive_int8_row(address(peers, RANK, here, tl.int8), width, limit, error, polls, PARTS)
-            else:
-                summed = receive_row(address(peers, RANK, here, tl.int16), limit, error, polls, dtype, PARTS, FEW)
+            summed = receive_from(peers, RANK, here, width, limit, error, polls, dtype, QUANTIZED, PARTS, FEW)
             finish_row(summed, out, total, before, gain, row, width, limit, eps, NORM, RESIDUAL, PARTS)
