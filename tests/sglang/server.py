@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -29,10 +30,24 @@ CPU_ARGUMENTS = (
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
+    """A port nobody holds, nor those that SGLang derives from it under attention DP.
+
+    All below the range from which a kernel takes ports for connections (32768 upwards by default), because SGLang
+    binds the derived ones later; and above 29999, up to where SGLang looks for its rendezvous.
+    """
+    for port in random.sample(range(30_000, 32_500), 100):
+        if all(map(_is_free, (port, *range(port + 233, port + 240)))):
+            return port
+    raise RuntimeError("no free port between 30000 and 32500")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def environment(strategy: Path | None, tp: int = 2) -> dict[str, str]:
