@@ -59,7 +59,7 @@ def together(exchange: Exchange) -> Iterator[dict[str, str]]:
 
 def _told(error: Exception) -> str:
     expected = type(error).__module__.startswith("commplan")
-    return str(error) if expected else f"{type(error).__name__}: {_first_line(error)}"
+    return str(error) if expected else f"{type(error).__name__}: {first_line(error)}"
 
 
 class ForwardShape(NamedTuple):
@@ -80,7 +80,7 @@ def agree_on_forward(groups: Groups, mine: ForwardShape) -> list[ForwardShape]:
         dist.all_gather(list(table.unbind(0)), torch.tensor(mine, dtype=torch.int64), group=groups.control.handle)
     except RuntimeError as error:
         raise BoundaryError(
-            f"another rank is gone or stuck: {_first_line(error)}", where="start of the forward"
+            f"another rank is gone or stuck: {first_line(error)}", where="start of the forward"
         ) from error
     shapes = [ForwardShape(*row) for row in table.tolist()]
     attn_tp = groups.parallelism.attn_tp
@@ -95,5 +95,6 @@ def agree_on_forward(groups: Groups, mine: ForwardShape) -> list[ForwardShape]:
     return shapes
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

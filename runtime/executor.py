@@ -177,7 +177,8 @@ class Executor:
         try:
             self._peers.check()
         except BoundaryError as error:
-            ran = self.program
+            before = (self._programs.of(*forward) for forward in reversed(self.forwards))
+            ran = next((program for program in before if program.boundaries_of(PEER_IMPLS)), self.program)
             raise BoundaryError(
                 f"{error}; what forwards of {ran.mode}, {ran.first} to {ran.last} tokens, gave is not to be used",
                 where=" or ".join(ran.boundaries_of(PEER_IMPLS)),

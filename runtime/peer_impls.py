@@ -6,7 +6,6 @@ Imports no torch, so that the command line refuses before it starts any rank.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from typing import NamedTuple
 
 from commplan.planner.strategy_file import (
@@ -52,14 +51,55 @@ class PeerLimits(NamedTuple):
     activations: tuple[str, ...]
     """As files spell them."""
     ranks: int
+    row_multiple: int
+    """Elements of a row are a multiple of this."""
 
-    def refuses(self, activations: str, ranks: int) -> str | None:
-        """Why they cannot work in this type over a group of so many ranks, or None."""
+    def refuses(self, activations: str, ranks: int, width: int) -> str | None:
+        """Why they cannot work on rows of this type and width over a group of so many ranks, or None."""
         if activations not in self.activations:
             return f"its kernels compute in {' and '.join(self.activations)}, not in {activations}"
         if ranks > self.ranks:
             return f"its kernels join up to {self.ranks} ranks, and this group has {ranks}"
+        if width % self.row_multiple:
+            return f"its kernels take rows of a multiple of {self.row_multiple} elements, and these have {width}"
         return None
+
+
+KERNEL_LIMITS = PeerLimits(activations=("bf16", "fp16"), ranks=8, row_multiple=16)
+"""What the kernels in `kernels/` take."""
+
+
+class Room(NamedTuple):
+    """What the Peers of a group must hold: rows of the largest message of each kind, 0 where there is none."""
+
+    rows: int = 0
+    """In the activation type: of each rank's partial, or of what a gather gives."""
+    pair_rows: int = 0
+    """Of one DP group, in a pair."""
+    int8_rows: int = 0
+    """In INT8 in two shots."""
+    int8_gather_rows: int = 0
+    """In INT8 by a gather."""
+
+    def joined(self, other: Room) -> Room:
+        """Room for either."""
+        return Room(*map(max, self, other))
+
+    def holds(self, other: Room) -> bool:
+        """Is everything that `other` holds held?"""
+        return self.joined(other) == self
+
+
+PAIRS = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
+
+
+def room_of(op: str, algorithm: str | None, rows: int, attn_dp: int) -> Room:
+    """Room for one op on `rows` rows of all its ranks; `attn_dp` DP groups share a pair's."""
+    if op in PAIRS:
+        return Room(pair_rows=-(-rows // attn_dp))
+    if op == "int8_all_reduce":
+        return Room(int8_gather_rows=rows) if algorithm == "gather" else Room(int8_rows=rows)
+    return Room(rows=rows)
 
 
 class Use(NamedTuple):
@@ -92,12 +132,14 @@ def peer_uses(file: StrategyFile) -> Iterator[Use]:
                 yield Use(where, layer, boundary, op, before, after, group, width, _message_rows(group, plan.last, p))
 
 
-def peers_needed(*files: StrategyFile) -> dict[PeersKey, int]:
-    """Rows that the Peers of each group and width must hold for some plans: those of the largest token range."""
-    needed: dict[PeersKey, int] = {}
-    for use in chain.from_iterable(map(peer_uses, files)):
-        key = use.group, use.width
-        needed[key] = max(needed.get(key, 0), use.rows)
+def peers_needed(*files: StrategyFile) -> dict[PeersKey, Room]:
+    """What the Peers of each group and width must hold for some plans, up to the largest of their token ranges."""
+    needed: dict[PeersKey, Room] = {}
+    for file in files:
+        for use in peer_uses(file):
+            room = room_of(use.op.name, use.op.algorithm, use.rows, file.parallelism.attn_dp)
+            key = use.group, use.width
+            needed[key] = room.joined(needed.get(key, Room()))
     return needed
 
 
@@ -134,7 +176,7 @@ def check_peer_limits(file: StrategyFile, backend: str, limits: PeerLimits | Non
         if limits is None:
             raise _refusal(use, f"{backend} has no collectives of our own", file)
         ranks = file.parallelism.group_size(use.group)
-        if (reason := limits.refuses(file.deployment.activations, ranks)) is not None:
+        if (reason := limits.refuses(file.deployment.activations, ranks, use.width)) is not None:
             raise _refusal(use, reason, file)
 
 

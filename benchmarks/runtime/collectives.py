@@ -38,12 +38,15 @@ def rank_main(hidden):
 
     from commplan.runtime.groups import Group
     from commplan.runtime.kernels.peers import PeerKernels
+    from commplan.runtime.peer_impls import Room
 
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.cuda.set_device(rank)
     device = torch.device("cuda", rank)
     dist.init_process_group("nccl", device_id=device)
-    peers = PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), device, torch.bfloat16, hidden, max(TOKENS))
+    most = max(TOKENS)
+    room = Room(rows=most, int8_rows=most, int8_gather_rows=most)
+    peers = PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), device, torch.bfloat16, hidden, room)
     bench = Bench(device)
     found = {}
     for tokens in TOKENS:

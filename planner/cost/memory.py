@@ -1,6 +1,8 @@
 """Activation bytes per rank while an op runs: both streams, its result, its workspace, and what the layer holds inside.
 
-The peak of a plan is the largest of these, so a limit removes ops one by one.
+The peak of a plan is the largest of these, so a limit removes ops one by one. A kernel of commplan's own has a workspace
+of symmetric memory, in two halves that calls use in turn. It stays between calls; where ops of a plan have workspaces of
+different kinds (rows in INT8 and not, of the latents and not), the peak holds that of one.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from ..layout import REPLICATED, LayerShape, State, group_of, sum_group
 from ..ops import Op
 from ..spec.deployment import DTYPE_BYTES
 from ..spec.loader import Setup
+
+
+_HALVES = 2
 
 
 class MemoryCosts:
@@ -35,7 +40,8 @@ class MemoryCosts:
                 consumed *= self._setup.model.latent_width / hidden_size
             moving = stream(before.hidden) + (consumed if op.kind.is_collective else 0.0)
             if op.kind.is_collective and self._is_one_kernel(op):
-                moving += consumed  # what peers wrote, before it is taken out of the symmetric buffer
+                size = p.group_size(group_of(boundary, op, before, shape, p))
+                moving += _HALVES * 2 * (size - 1) / size * consumed
             return int(residual + max(moving, consumed + self._inside(boundary, shape, tokens)))
         produced = after.hidden
         if sum_group(boundary, shape, p) is not None:
@@ -68,9 +74,13 @@ class MemoryCosts:
             return 0.0
         size = self._p.group_size(group_of(boundary, op, before, shape, self._p))
         elements = partial / self._element
-        if self._is_one_kernel(op):  # symmetric buffers, as large as what arrives in them
-            times = size if op.algorithm == "gather" else 1 if op.name == "reduce_scatter" else 2
-            return times * (elements if op.algorithm else partial)
+        if self._is_one_kernel(op):
+            # What peers write: all their rows in one shot and in a pair, else two shards of each.
+            one_shot = op.algorithm == "gather" or op.kind.spans_two
+            times = size - 1 if one_shot else 2 * (size - 1) / size
+            if op.name == "reduce_scatter_all_reduce":
+                times /= self._p.attn_dp
+            return _HALVES * times * (elements if op.algorithm else partial)
         if op.algorithm == "gather":
             return elements * (1 + size + 4 * size)  # own values, all values, all dequantised to fp32
         if op.algorithm == "two_shot":

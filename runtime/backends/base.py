@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import RefusedError
 from ..groups import Group
-from ..peer_impls import PEER_IMPLS, PeerLimits
+from ..peer_impls import PEER_IMPLS, PeerLimits, Room
 
 if TYPE_CHECKING:
     from ..collectives.peers import Peers
@@ -78,8 +78,8 @@ class Backend:
         dist.all_to_all_single(out, x, output_split_sizes=received, input_split_sizes=sent, group=group.handle)
         return out
 
-    def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, rows: int) -> Peers:  # noqa: ARG002
-        """Collectives of our own over a group, for messages of up to `rows` rows of `width` elements.
+    def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, room: Room) -> Peers:  # noqa: ARG002
+        """Collectives of our own over a group, for rows of `width` elements, with room for so many.
 
         Every rank of the group calls this, in the same order: the ranks share memory from then on.
         """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..groups import Group
-from ..peer_impls import PeerLimits
+from ..peer_impls import KERNEL_LIMITS, Room
 from .base import Backend
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class NcclBackend(Backend):
 
     name = "nccl"
     device_type = "cuda"
-    peer_limits = PeerLimits(activations=("bf16", "fp16"), ranks=8)
+    peer_limits = KERNEL_LIMITS
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
@@ -38,10 +38,10 @@ class NcclBackend(Backend):
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)
 
-    def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, rows: int) -> Peers:
+    def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, room: Room) -> Peers:
         """Triton kernels on symmetric memory."""
         kernels = import_module("..kernels.peers", __package__)  # loaded where a plan has them, and nowhere else
-        peers: Peers = kernels.PeerKernels.make(group, device, dtype, width, rows)
+        peers: Peers = kernels.PeerKernels.make(group, device, dtype, width, room)
         return peers
 
     def rms_norm(self, x: Tensor, norm: torch.nn.Module) -> Tensor:

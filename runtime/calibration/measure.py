@@ -54,8 +54,12 @@ def measure_rank(
     control = control_group(300.0)
     todo = [Point(*values) for values in points]
     groups = _groups({point.group_size for point in todo if point.kind == "collective" or is_own(point)}, control)
-    with together(exchange_over(control)):
-        own = OwnCollectives(todo, backend, groups, device, control.rank)
+    exchange = exchange_over(control)
+    with together(exchange):
+        own = OwnCollectives(todo, backend, groups, device, exchange)
+    if control.rank == 0:
+        for reason, count in own.left_out.items():
+            print(f"{count} points of collectives of our own are left out: {reason}", file=sys.stderr)
     timer = Timer(device, control)
     samples = {key_of(point): list(known.get(key_of(point), [])) for point in todo}
     report = _Progress(len(todo), seconds, partial, mine) if control.rank == 0 else None

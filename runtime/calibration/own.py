@@ -3,27 +3,29 @@
 kind        commplan_triton | commplan_triton_norm
 name        the op; of int8_all_reduce with its algorithm, as in int8_all_reduce.gather
 rows        of the whole message; of all_gather those that come out; of a pair all rows of the tp group
-columns     attn_tp, of a pair
+columns     the number of DP groups, of a pair
+
+What cannot run on a machine is left out with its reason, on all ranks together: no plan will have it there.
 """
 
 from __future__ import annotations
 
-import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from ..agreement import Exchange, first_line
 from ..backends import Backend
 from ..collectives.peers import Peers
 from ..errors import RefusedError
 from ..groups import Group
-from ..peer_impls import PEER_IMPLS, TRITON
+from ..peer_impls import PAIRS, PEER_IMPLS, TRITON, Room, room_of
 from .points import DTYPES, PlainNorm, Point, random_rows
 
 Key = tuple[int, int, str]
-_GATHERS = ("all_gather", "latent_all_gather")
-_PAIRS = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
+_TRIED_ROWS = 2  # of the call that shows whether kernels run here at all
 
 
 def is_own(point: Point) -> bool:
@@ -40,24 +42,37 @@ class OwnCollectives:
     """Peers for all points that can be measured here: one for each group size, width and dtype."""
 
     def __init__(
-        self, points: list[Point], backend: Backend, groups: dict[int, Group], device: torch.device, rank: int
+        self,
+        points: list[Point],
+        backend: Backend,
+        groups: dict[int, Group],
+        device: torch.device,
+        exchange: Exchange,
     ) -> None:
         self._device = device
         self._peers: dict[Key, Peers] = {}
-        self._groups = groups
-        rows: dict[Key, int] = {}
-        refused: dict[str, int] = {}
+        rooms: dict[Key, Room] = {}
+        self.left_out: dict[str, int] = {}
+        """Points that cannot be measured here, by reason."""
+        counts: Counter[Key] = Counter()
         for point in filter(is_own, points):
             if (reason := _refusal(point, backend)) is not None:
-                refused[reason] = refused.get(reason, 0) + 1
+                self._leave_out(reason, 1)
             else:
-                rows[_key(point)] = max(rows.get(_key(point), 0), _whole(point))
-        if rank == 0:
-            for reason, count in refused.items():
-                print(f"{count} points of collectives of our own are left out: {reason}", file=sys.stderr)
-        for size, width, dtype in sorted(rows):
-            most = rows[size, width, dtype]
-            self._peers[size, width, dtype] = backend.peers(groups[size], device, DTYPES[dtype], width, most)
+                rooms[_key(point)] = _room(point).joined(rooms.get(_key(point), Room(rows=_TRIED_ROWS)))
+                counts[_key(point)] += 1
+        for key in sorted(rooms):
+            size, width, dtype = key
+            made, reason = _made(backend, groups[size], device, DTYPES[dtype], width, rooms[key])
+            if reasons := list(filter(None, exchange(reason))):  # on any rank: then none has them
+                self._leave_out(reasons[0], counts[key])
+                if made is not None:
+                    made.close()
+            elif made is not None:
+                self._peers[key] = made
+
+    def _leave_out(self, reason: str, count: int) -> None:
+        self.left_out[reason] = self.left_out.get(reason, 0) + count
 
     def has(self, point: Point) -> bool:
         """Can this point be measured here?"""
@@ -67,10 +82,10 @@ class OwnCollectives:
         """The call that a point of ours stands for, with its inputs made."""
         peers, size = self._peers[_key(point)], point.group_size
         op, _, algorithm = point.name.partition(".")
-        if op in _GATHERS:
+        if op == "all_gather":
             shard = random_rows(point.rows // size, point, self._device)
             return lambda: peers.all_gather(shard)
-        if op in _PAIRS:
+        if op in PAIRS:
             return _pair(op, point, peers, self._device)
         x = random_rows(point.rows, point, self._device)
         if point.kind == TRITON:
@@ -88,19 +103,33 @@ class OwnCollectives:
             peers.close()
 
 
+def _made(
+    backend: Backend, group: Group, device: torch.device, dtype: torch.dtype, width: int, room: Room
+) -> tuple[Peers | None, str]:
+    """(Peers that have summed something here, ""), or (None, why not)."""
+    try:
+        peers = backend.peers(group, device, dtype, width, room)
+        peers.all_reduce(torch.ones(_TRIED_ROWS, width, dtype=dtype, device=device)).sum().item()
+        peers.check()
+    except Exception as error:  # whatever a driver, an allocator or a compiler says
+        return None, first_line(error)
+    return peers, ""
+
+
 def _key(point: Point) -> Key:
     return point.group_size, point.width, point.dtype
 
 
-def _whole(point: Point) -> int:
-    """Rows of the message, padded to whole shards."""
-    return -(-point.rows // point.group_size) * point.group_size
+def _room(point: Point) -> Room:
+    """Of the message, padded to whole shards."""
+    op, _, algorithm = point.name.partition(".")
+    return room_of(op, algorithm, -(-point.rows // point.group_size) * point.group_size, point.columns or 1)
 
 
 def _refusal(point: Point, backend: Backend) -> str | None:
     if backend.peer_limits is None:
         return f"{backend.name} has none"
-    return backend.peer_limits.refuses(point.dtype, point.group_size)
+    return backend.peer_limits.refuses(point.dtype, point.group_size, point.width)
 
 
 def _sum(op: str, algorithm: str, peers: Peers, x: torch.Tensor) -> Callable[[], Any]:
@@ -125,10 +154,10 @@ def _sum_and_norm(op: str, algorithm: str, peers: Peers, x: torch.Tensor, shard_
 
 
 def _pair(op: str, point: Point, peers: Peers, device: torch.device) -> Callable[[], Any]:
-    attn_tp = point.columns
-    if not 0 < attn_tp <= point.group_size or point.group_size % attn_tp:
-        raise RefusedError("the ranks of a DP group are expected, as the columns of a pair", field=op, value=attn_tp)
-    attn_dp = point.group_size // attn_tp
+    attn_dp = point.columns
+    if not 0 < attn_dp <= point.group_size or point.group_size % attn_dp:
+        raise RefusedError("the number of DP groups is expected, as the columns of a pair", field=op, value=attn_dp)
+    attn_tp = point.group_size // attn_dp
     if op == "all_reduce_all_gather":
         mine = random_rows(point.rows // attn_dp, point, device)
         return lambda: peers.gather_sum(mine, attn_tp)

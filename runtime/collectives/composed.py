@@ -14,6 +14,7 @@ from torch import Tensor
 from ..backends import Backend
 from ..groups import Group
 from ..norms import rms_norm
+from ..peer_impls import Room, room_of
 from . import int8
 from .peers import Peers
 from .rows import pad_rows
@@ -22,14 +23,14 @@ from .rows import pad_rows
 class ComposedPeers(Peers):
     """The contract of Peers, step by step."""
 
-    def __init__(self, backend: Backend, group: Group, width: int, rows: int) -> None:
-        self.group, self.width, self.rows = group, width, rows
+    def __init__(self, backend: Backend, group: Group, width: int, room: Room) -> None:
+        self.group, self.width, self.room = group, width, room
         self.closed = False
         self._backend = backend
 
     def all_reduce(self, x_TH: Tensor) -> Tensor:
         """As the contract says."""
-        self._take(x_TH, x_TH.shape[0])
+        self._take(x_TH, room_of("all_reduce", None, x_TH.shape[0], 1))
         return self._sum(x_TH)
 
     def all_reduce_norm(
@@ -40,7 +41,7 @@ class ComposedPeers(Peers):
 
     def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
         """As the contract says."""
-        self._take(x_TH, x_TH.shape[0])
+        self._take(x_TH, room_of("int8_all_reduce", algorithm, x_TH.shape[0], 1))
         if x_TH.shape[0] == 0:
             return torch.empty_like(x_TH)
         return int8.ALGORITHMS[algorithm](x_TH, self.group, self._backend)
@@ -53,7 +54,7 @@ class ComposedPeers(Peers):
 
     def reduce_scatter(self, x_TH: Tensor) -> Tensor:
         """As the contract says."""
-        self._take(x_TH, x_TH.shape[0])
+        self._take(x_TH, room_of("reduce_scatter", None, x_TH.shape[0], 1))
         if x_TH.shape[0] == 0:
             return torch.empty_like(x_TH)
         size = self.group.size
@@ -67,14 +68,14 @@ class ComposedPeers(Peers):
 
     def all_gather(self, x_SH: Tensor) -> Tensor:
         """As the contract says."""
-        self._take(x_SH, x_SH.shape[0] * self.group.size)
+        self._take(x_SH, room_of("all_gather", None, x_SH.shape[0] * self.group.size, 1))
         return self._backend.all_gather(x_SH, self.group) if x_SH.shape[0] else torch.empty_like(x_SH)
 
     def gather_sum(self, x_GH: Tensor, attn_tp: int) -> Tensor:
         """As the contract says; every rank gathers all partials and sums those of each DP group."""
         rows = x_GH.shape[0]
         attn_dp = self.group.size // attn_tp
-        self._take(x_GH, attn_dp * rows)
+        self._take(x_GH, room_of("all_reduce_all_gather", None, attn_dp * rows, attn_dp))
         if rows == 0:
             return torch.empty_like(x_GH)
         everyone = self._backend.all_gather(x_GH, self.group).view(attn_dp, attn_tp, rows, self.width)
@@ -82,8 +83,9 @@ class ComposedPeers(Peers):
 
     def scatter_sum(self, x_TH: Tensor, attn_tp: int) -> Tensor:
         """As the contract says; every rank has the whole sum and keeps the rows of its DP group."""
-        self._take(x_TH, x_TH.shape[0])
-        rows = x_TH.shape[0] // (self.group.size // attn_tp)
+        attn_dp = self.group.size // attn_tp
+        self._take(x_TH, room_of("reduce_scatter_all_reduce", None, x_TH.shape[0], attn_dp))
+        rows = x_TH.shape[0] // attn_dp
         first = self.group.rank // attn_tp * rows
         return self._sum(x_TH)[first : first + rows].clone()
 
@@ -97,11 +99,11 @@ class ComposedPeers(Peers):
     def _sum(self, x: Tensor) -> Tensor:
         return self._backend.all_reduce(x.clone(), self.group) if x.shape[0] else torch.empty_like(x)
 
-    def _take(self, x: Tensor, message_rows: int) -> None:
+    def _take(self, x: Tensor, needed: Room) -> None:
         """The runtime's part of the contract."""
         assert not self.closed
         assert x.is_contiguous() and x.shape[1] == self.width
-        assert message_rows <= self.rows, f"{message_rows} rows, made for {self.rows}"
+        assert self.room.holds(needed), f"{needed}, made for {self.room}"
 
 
 def _normed(sum_RH: Tensor, residual_RH: Tensor | None, weight_H: Tensor, eps: float) -> tuple[Tensor, Tensor]:

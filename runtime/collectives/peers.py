@@ -1,8 +1,9 @@
 """Peers: collectives of our own over one group, for rows of one width.
 
-All results are memory of their own, bit-equal on all ranks of the group; inputs stay as they are, and are contiguous.
-The sum is rounded to the activation type before the residual is added, and that sum before it is normed: what comes out
-of `*_norm` is what the sum followed by the backend's add_rms_norm gives. Nothing is launched for zero rows.
+All results are memory of their own, bit-equal on all ranks but for the sign of zeros; inputs stay as they are, and are
+contiguous. The sum is rounded to the activation type before the residual is added, and that sum before it is normed:
+what comes out of `*_norm` is what the sum followed by the backend's add_rms_norm gives. Nothing is launched for zero
+rows.
 
 Shapes: T rows of the whole message, H width, N ranks of the group, S = ceil(T / N) rows of a shard, G rows of a DP
 group. Rows that a shard has beyond T are zero.

@@ -9,35 +9,37 @@ import torch
 from ..agreement import exchange_over, together
 from ..backends import Backend
 from ..groups import Groups
-from ..peer_impls import PeersKey
+from ..peer_impls import PeersKey, Room
 from .peers import Peers
 
 
 class PeerPool:
     """Makes Peers when a plan asks for them, and keeps them: their number and size depend on no number of calls.
 
-    A plan that needs less than what is there makes nothing. One that needs more rows has those Peers made anew.
+    A plan that needs less than what is there makes nothing. One that needs more room has those Peers made anew.
     """
 
     def __init__(self, groups: Groups, backend: Backend) -> None:
         self._groups, self._backend = groups, backend
-        self._made: dict[PeersKey, tuple[Peers, int]] = {}
+        self._made: dict[PeersKey, tuple[Peers, Room]] = {}
 
-    def make(self, needed: Mapping[PeersKey, int], device: torch.device, dtype: torch.dtype) -> None:
-        """Have Peers of at least so many rows. Every rank calls this for the same plan; all succeed or none.
+    def make(self, needed: Mapping[PeersKey, Room], device: torch.device, dtype: torch.dtype) -> None:
+        """Have Peers with at least so much room. Every rank calls this for the same plan; all succeed or none.
 
         Peers that are replaced are closed: whoever holds them must be bound anew.
         """
-        missing = [key for key in sorted(needed) if key not in self._made or self._made[key][1] < needed[key]]
+        missing = [k for k in sorted(needed) if k not in self._made or not self._made[k][1].holds(needed[k])]
         if not missing:
             return
-        fresh: dict[PeersKey, tuple[Peers, int]] = {}
+        fresh: dict[PeersKey, tuple[Peers, Room]] = {}
         try:
             with together(exchange_over(self._groups.control)):
                 for group, width in missing:
-                    rows = needed[group, width]
-                    peers = self._backend.peers(self._groups.of(group), device, dtype, width, rows)
-                    fresh[group, width] = peers, rows
+                    room = needed[group, width]
+                    if (group, width) in self._made:
+                        room = room.joined(self._made[group, width][1])
+                    peers = self._backend.peers(self._groups.of(group), device, dtype, width, room)
+                    fresh[group, width] = peers, room
         except Exception:
             _close(fresh)
             raise
@@ -59,6 +61,6 @@ class PeerPool:
         self._made = {}
 
 
-def _close(made: Mapping[PeersKey, tuple[Peers, int]]) -> None:
+def _close(made: Mapping[PeersKey, tuple[Peers, Room]]) -> None:
     for peers, _ in made.values():
         peers.close()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .rows import address, begin_call, count_call, load_row, receive_row, send_row, store_row
+from .calls import address, begin_call, count_call, slot
+from .rows import load_row, receive_row, send_row, store_row
 
 
 @triton.jit
@@ -23,7 +24,7 @@ def all_gather_kernel(
     row_bytes,
     slot_bytes,
     half_bytes,
-    polls,
+    looks,
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
     PARTS: tl.constexpr,
@@ -33,17 +34,17 @@ def all_gather_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     shard = tl.num_programs(0)
-    call, ticket = begin_call(state)
+    call, ticket, waiting = begin_call(state, error, looks)
     start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
     mine = load_row(x + index.to(tl.int64) * width, width, PARTS)
     for q in tl.static_range(WORLD):
         if q != RANK:
-            there = address(peers, q, start + (RANK - (q < RANK)) * slot_bytes, tl.int16)
+            there = address(peers, q, slot(start, RANK - (q < RANK), slot_bytes), tl.int16)
             send_row(there, mine, width, PARTS)
     store_row(out + (RANK * shard + index).to(tl.int64) * width, mine, width, PARTS)
     count_call(state, call, ticket)
     for q in tl.static_range(WORLD):
         if q != RANK:
-            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int16)
-            row = receive_row(here, width, error, polls, dtype, PARTS, FEW)
+            here = address(peers, RANK, slot(start, q - (q > RANK), slot_bytes), tl.int16)
+            row = receive_row(here, width, waiting, dtype, PARTS, FEW)
             store_row(out + (q * shard + index).to(tl.int64) * width, row, width, PARTS)

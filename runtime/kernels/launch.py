@@ -8,18 +8,13 @@ import triton
 from torch import Tensor
 
 from ..errors import RefusedError
+from .room import row_bytes
 from .symmetric import Workspace
 
-SCALE_BYTES = 16  # a row in INT8 is followed by its scale, and padded to the next 16 bytes
 _SMALLEST_PART = 64
 _PIECE = 1024
 _MOST_PIECES = 1024  # more of them cost more than they save
 _FEW_PROGRAMS = 264  # two for each multiprocessor of a Hopper GPU
-
-
-def row_bytes(width: int, quantized: bool) -> int:
-    """Bytes of a row on its way."""
-    return width + SCALE_BYTES if quantized else 2 * width
 
 
 def launch(
@@ -31,7 +26,7 @@ def launch(
     numbers: tuple[Any, ...],
     *,
     width: int,
-    polls: int,
+    looks: int,
     quantized: bool = False,
     eps: tuple[float, ...] = (),
     **flags: Any,
@@ -57,7 +52,7 @@ def launch(
         one,
         programs * one,
         space.half_bytes,
-        polls,
+        looks,
         PARTS=parts_of(width),
         FEW=programs <= _FEW_PROGRAMS,
         num_warps=warps_of(width, programs, quantized),

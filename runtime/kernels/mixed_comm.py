@@ -13,18 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .rows import (
-    add_rows,
-    address,
-    begin_call,
-    count_call,
-    load_row,
-    receive_row,
-    send_row,
-    store_row,
-    sum_of_ranks,
-    wide_row,
-)
+from .calls import address, begin_call, count_call, slot
+from .rows import add_rows, load_row, receive_row, send_row, store_row, sum_of_ranks, wide_row
 
 
 @triton.jit
@@ -38,7 +28,7 @@ def gather_sum_kernel(
     row_bytes,
     slot_bytes,
     half_bytes,
-    polls,
+    looks,
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
     ATTN_TP: tl.constexpr,
@@ -49,20 +39,20 @@ def gather_sum_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     group_rows = tl.num_programs(0)
-    call, ticket = begin_call(state)
+    call, ticket, waiting = begin_call(state, error, looks)
     start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
     mine = load_row(x + index.to(tl.int64) * width, width, PARTS)
     for q in tl.static_range(WORLD):
         if q != RANK:
-            there = address(peers, q, start + (RANK - (q < RANK)) * slot_bytes, tl.int16)
+            there = address(peers, q, slot(start, RANK - (q < RANK), slot_bytes), tl.int16)
             send_row(there, mine, width, PARTS)
     count_call(state, call, ticket)
     for q in tl.static_range(WORLD):
         if q == RANK:
             one = wide_row(mine, PARTS)
         else:
-            here = address(peers, RANK, start + (q - (q > RANK)) * slot_bytes, tl.int16)
-            one = receive_row(here, width, error, polls, dtype, PARTS, FEW)
+            here = address(peers, RANK, slot(start, q - (q > RANK), slot_bytes), tl.int16)
+            one = receive_row(here, width, waiting, dtype, PARTS, FEW)
         if q % ATTN_TP == 0:
             summed = one
         else:
@@ -83,7 +73,7 @@ def scatter_sum_kernel(
     row_bytes,
     slot_bytes,
     half_bytes,
-    polls,
+    looks,
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
     ATTN_TP: tl.constexpr,
@@ -94,19 +84,17 @@ def scatter_sum_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     group_rows = tl.num_programs(0)
-    call, ticket = begin_call(state)
+    call, ticket, waiting = begin_call(state, error, looks)
     start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
     for q in tl.static_range(WORLD):
         if q != RANK:
             row = (q // ATTN_TP) * group_rows + index
             partial = load_row(x + row.to(tl.int64) * width, width, PARTS)
-            there = address(peers, q, start + (RANK - (q < RANK)) * slot_bytes, tl.int16)
+            there = address(peers, q, slot(start, RANK - (q < RANK), slot_bytes), tl.int16)
             send_row(there, partial, width, PARTS)
     row = (RANK // ATTN_TP) * group_rows + index
     mine = load_row(x + row.to(tl.int64) * width, width, PARTS)
     count_call(state, call, ticket)
     own = wide_row(mine, PARTS)
-    summed = sum_of_ranks(
-        own, peers, start, slot_bytes, width, width, error, polls, dtype, RANK, WORLD, False, PARTS, FEW
-    )
+    summed = sum_of_ranks(own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, False, PARTS, FEW)
     store_row(out + index.to(tl.int64) * width, summed, width, PARTS)

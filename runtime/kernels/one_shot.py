@@ -13,19 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .rows import (
-    address,
-    begin_call,
-    count_call,
-    finish_row,
-    load_row,
-    quantize_row,
-    scale_row,
-    send_int8_row,
-    send_row,
-    sum_of_ranks,
-    wide_row,
-)
+from .calls import address, begin_call, count_call, slot
+from .rows import finish_row, load_row, quantize_row, scale_row, send_int8_row, send_row, sum_of_ranks, wide_row
 
 
 @triton.jit
@@ -43,7 +32,7 @@ def one_shot_kernel(
     row_bytes,
     slot_bytes,
     half_bytes,
-    polls,
+    looks,
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
     PARTS: tl.constexpr,
@@ -59,7 +48,7 @@ def one_shot_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     row = tl.program_id(0)
     offset = row.to(tl.int64) * width
-    call, ticket = begin_call(state)
+    call, ticket, waiting = begin_call(state, error, looks)
     start = (call % 2) * half_bytes + row.to(tl.int64) * row_bytes
     mine = load_row(x + offset, width, PARTS)
     if QUANTIZED:
@@ -69,7 +58,7 @@ def one_shot_kernel(
         own = wide_row(mine, PARTS)
     for q in tl.static_range(WORLD):
         if q != RANK:
-            there = start + (RANK - (q < RANK)) * slot_bytes
+            there = slot(start, RANK - (q < RANK), slot_bytes)
             if QUANTIZED:
                 send_int8_row(address(peers, q, there, tl.int8), values, scale, width, width, PARTS)
             else:
@@ -82,7 +71,7 @@ def one_shot_kernel(
         gain = load_row(weight, width, PARTS)
     count_call(state, call, ticket)
     summed = sum_of_ranks(
-        own, peers, start, slot_bytes, width, width, error, polls, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
+        own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
     )
     if NORM and not FEW:
         gain = load_row(weight, width, PARTS)

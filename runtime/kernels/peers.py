@@ -10,48 +10,46 @@ from torch import Tensor
 from ..collectives.peers import Peers
 from ..errors import BoundaryError, RefusedError
 from ..groups import Group
+from ..peer_impls import KERNEL_LIMITS, Room
 from . import custom_ops
 from .all_gather import all_gather_kernel
-from .launch import flattened, launch, row_bytes
+from .launch import flattened, launch
 from .mixed_comm import gather_sum_kernel, scatter_sum_kernel
 from .one_shot import one_shot_kernel
 from .reduce_scatter import reduce_scatter_kernel
+from .room import half_bytes, one_shot_bytes
 from .symmetric import ABSENT_8, ABSENT_16, Workspace, make_workspace
 from .two_shot import two_shot_kernel
 
-MOST_RANKS = 8
-# Up to this many bytes one_shot's bytes cost less than two_shot's second way over the link: 2 us at 300 GB/s. Two ranks
-# receive the same bytes by either. More than two were not measured.
-_ONE_SHOT_BYTES = {2: 1 << 62, 3: 1 << 20, 4: 1 << 19}
-_ONE_SHOT_BYTES_ELSE = 1 << 17
-_ALWAYS_ROWS = 512  # a workspace holds these many rows of any op, whatever it was made for
-_POLLS = 1 << 26  # about half a microsecond each: half a minute
+_LOOKS = 1 << 26  # about half a microsecond each: half a minute
 
 
 class PeerKernels(Peers):
     """Collectives of a group by Triton kernels over symmetric memory.
 
-    Results are the same bits on every rank. Calls of a group run on one stream, in the same order on all ranks. Two
-    workspaces: `plain` for rows of 2-byte elements, `small` for rows in INT8.
+    Results are the same bits on every rank, but for the sign of zeros. Calls of a group run on one stream, in the same
+    order on all ranks. Workspaces: `plain` for rows of 2-byte elements, `small` for rows in INT8; None where no room
+    was asked for.
     """
 
-    def __init__(self, group: Group, plain: Workspace, small: Workspace) -> None:
+    def __init__(self, group: Group, plain: Workspace | None, small: Workspace | None, error: Tensor) -> None:
         self._group, self._plain, self._small = group, plain, small
-        self._error = plain.error
-        self.polls = _POLLS
+        self._error = error
+        self.looks = _LOOKS
         self.handle = custom_ops.register(self)
 
     @classmethod
-    def make(cls, group: Group, device: torch.device, dtype: torch.dtype, width: int, rows: int) -> PeerKernels:
-        """For messages of up to `rows` rows; every rank of the group must call this, in the same order."""
+    def make(cls, group: Group, device: torch.device, dtype: torch.dtype, width: int, room: Room) -> PeerKernels:
+        """Every rank of the group must call this, in the same order."""
         check(group, dtype, width)
-        others, shard = group.size - 1, -(-rows // group.size)
-        in_two = 2 * others * shard  # rows that two_shot needs: more than those of the rest
-        most = max(in_two, others * min(rows, _ALWAYS_ROWS))
         error = torch.zeros(1, dtype=torch.int32, pin_memory=True)
-        plain = make_workspace(group, device, most * row_bytes(width, False), ABSENT_16, error)
-        small = make_workspace(group, device, max(in_two, others * rows) * row_bytes(width, True), ABSENT_8, error)
-        return cls(group, plain, small)
+        plain, small = half_bytes(group.size, width, room)
+        return cls(
+            group,
+            make_workspace(group, device, plain, ABSENT_16, error) if plain else None,
+            make_workspace(group, device, small, ABSENT_8, error) if small else None,
+            error,
+        )
 
     @property
     def size(self) -> int:
@@ -186,12 +184,16 @@ class PeerKernels(Peers):
         self, kernel: Any, programs: int, slots: int, arrays: tuple[Tensor, ...], numbers: tuple[int, ...], **flags: Any
     ) -> None:
         space = self._small if flags.get("quantized") else self._plain
+        if space is None:
+            raise RefusedError(
+                "takes a workspace that was not made: no room was asked for", field="rows", value=programs
+            )
         width = arrays[0].shape[1]
         ranks: dict[str, Any] = {"RANK": self._group.rank, "WORLD": self.size}
-        launch(kernel, space, programs, slots, arrays, numbers, width=width, polls=self.polls, **ranks, **flags)
+        launch(kernel, space, programs, slots, arrays, numbers, width=width, looks=self.looks, **ranks, **flags)
 
     def _is_short(self, x: Tensor) -> bool:
-        return x.numel() * x.element_size() <= _ONE_SHOT_BYTES.get(self.size, _ONE_SHOT_BYTES_ELSE)
+        return x.numel() * x.element_size() <= one_shot_bytes(self.size)
 
 
 def _or(x: Tensor | None, other: Tensor) -> Tensor:
@@ -205,12 +207,12 @@ def _flags(residual: Tensor | None, weight: Tensor | None) -> dict[str, Any]:
 
 def check(group: Group, dtype: torch.dtype, width: int) -> None:
     """Raises RefusedError for what the kernels cannot take."""
-    if not 2 <= group.size <= MOST_RANKS:
-        raise RefusedError(f"commplan_triton takes 2 to {MOST_RANKS} ranks", field="impl", value=group.size)
-    if dtype not in (torch.bfloat16, torch.float16):
-        raise RefusedError("commplan_triton takes bf16 and fp16", field="deployment.activations", value=str(dtype))
-    if width % 16:
-        raise RefusedError("commplan_triton takes rows of a multiple of 16 elements", field="width", value=width)
+    spelled = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, str(dtype))
+    reason = KERNEL_LIMITS.refuses(spelled, group.size, width)
+    if group.size < 2:
+        reason = "its kernels join two ranks at least"
+    if reason is not None:
+        raise RefusedError(reason, field="impl", value="commplan_triton")
 
 
 __all__ = ["PeerKernels", "check"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .rows import address, begin_call, count_call, finish_row, load_row, send_row, sum_of_ranks, wide_row
+from .calls import address, begin_call, count_call, slot
+from .rows import finish_row, load_row, send_row, sum_of_ranks, wide_row
 
 
 @triton.jit
@@ -28,7 +29,7 @@ def reduce_scatter_kernel(
     row_bytes,
     slot_bytes,
     half_bytes,
-    polls,
+    looks,
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
     PARTS: tl.constexpr,
@@ -43,13 +44,13 @@ def reduce_scatter_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     shard = tl.num_programs(0)
-    call, ticket = begin_call(state)
+    call, ticket, waiting = begin_call(state, error, looks)
     start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
     for q in tl.static_range(WORLD):
         if q != RANK:
             row = q * shard + index
             partial = load_row(x + row.to(tl.int64) * width, tl.where(row < rows, width, 0), PARTS)
-            there = address(peers, q, start + (RANK - (q < RANK)) * slot_bytes, tl.int16)
+            there = address(peers, q, slot(start, RANK - (q < RANK), slot_bytes), tl.int16)
             send_row(there, partial, width, PARTS)
     row = RANK * shard + index
     mine = load_row(x + row.to(tl.int64) * width, tl.where(row < rows, width, 0), PARTS)
@@ -61,9 +62,7 @@ def reduce_scatter_kernel(
         gain = load_row(weight, width, PARTS)
     count_call(state, call, ticket)
     own = wide_row(mine, PARTS)
-    summed = sum_of_ranks(
-        own, peers, start, slot_bytes, width, width, error, polls, dtype, RANK, WORLD, False, PARTS, FEW
-    )
+    summed = sum_of_ranks(own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, False, PARTS, FEW)
     if NORM and not FEW:
         gain = load_row(weight, width, PARTS)
     finish_row(summed, out, total, before, gain, index, width, width, eps, NORM, RESIDUAL, PARTS)

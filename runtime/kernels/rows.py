@@ -18,40 +18,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .calls import address, give_up, slot
+
 ABSENT_16 = tl.constexpr(-32768)  # the bits of -0.0
 ABSENT_8 = tl.constexpr(-128)
 ABSENT_SCALE = tl.constexpr(-2139062144)  # four times -128; as fp32 it is negative, and no scale is
+_LEAST = tl.constexpr(1e-36)  # 127 over a maximum below 3.8e-37 is infinite
 _ROUND = tl.constexpr(12582912.0)  # 1.5 * 2**23: a sum with it is rounded to an integer, which is then its low bits
-
-
-# ---- calls -----------------------------------------------------------------------------------------------------------
-
-
-@triton.jit
-def begin_call(state):
-    """(number of this call, ticket). The parity of the number picks the half of the workspace.
-
-    The number is kept on the device, so that graphs replay. The ticket is drawn only after the number has been read:
-    what is added depends on it.
-    """
-    call = tl.load(state, volatile=True)
-    ticket = tl.atomic_add(state + 1, tl.where(call >= 0, 1, 2).to(tl.int64), sem="relaxed")
-    return call, ticket
-
-
-@triton.jit
-def count_call(state, call, ticket):
-    """The last program to read the number of the call counts it."""
-    if ticket == tl.num_programs(0) - 1:
-        tl.store(state + 1, 0)
-        tl.store(state, call + 1)
-
-
-@triton.jit
-def address(peers, rank, offset, dtype: tl.constexpr):
-    """Pointer to an offset in bytes, a multiple of 16, in the workspace of a rank."""
-    base = (tl.load(peers + rank) + offset).to(tl.pointer_type(dtype))
-    return tl.multiple_of(base, 16)
 
 
 # ---- rows as they are ------------------------------------------------------------------------------------------------
@@ -124,7 +97,7 @@ def _empty(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):
 
 
 @triton.jit
-def receive_row(place, limit, error, polls, dtype: tl.constexpr, PARTS: tl.constexpr, FEW: tl.constexpr):
+def receive_row(place, limit, waiting, dtype: tl.constexpr, PARTS: tl.constexpr, FEW: tl.constexpr):
     """A row in fp32, awaited at `place` (a pointer to int16), which is emptied. NaN if it never comes.
 
     FEW: few programs run, so latency is all. One element is waited for, which is quicker to look at again.
@@ -132,17 +105,17 @@ def receive_row(place, limit, error, polls, dtype: tl.constexpr, PARTS: tl.const
     tried = 0
     if FEW:
         seen = tl.load(place + (limit - 1), mask=limit > 0, other=0, volatile=True)
-        while (seen == ABSENT_16) & (tried < polls):
+        while (seen == ABSENT_16) & (tried < waiting[2]):
             seen = tl.load(place + (limit - 1), volatile=True)
             tried += 1
     bits, missing = _look(place, limit, ABSENT_16, PARTS)
-    while (missing != 0) & (tried < polls):
+    while (missing != 0) & (tried < waiting[2]):
         bits, missing = _look(place, limit, ABSENT_16, PARTS)
         tried += 1
     _empty(place, limit, ABSENT_16, PARTS)
     spoil = 0.0
     if missing != 0:
-        tl.store(error, 1)
+        give_up(waiting)
         spoil = float("nan")
     row = ()
     for part in tl.static_range(len(PARTS)):
@@ -164,7 +137,7 @@ def quantize_row(row, PARTS: tl.constexpr):
     for part in tl.static_range(len(PARTS)):
         top = tl.maximum(top, tl.max(tl.abs(row[part]).to(tl.int32, bitcast=True), axis=0))
     largest = top.to(tl.float32, bitcast=True)
-    inverse = 127.0 / tl.where(largest == 0.0, 1.0, largest)  # of a row of zeros anything gives zeros
+    inverse = 127.0 / tl.where(largest < _LEAST, 1.0, largest)  # of a row of next to nothing this gives zeros
     values = ()
     wide = ()
     for part in tl.static_range(len(PARTS)):
@@ -193,23 +166,23 @@ def send_int8_row(place, values, scale, width, limit, PARTS: tl.constexpr):
 
 
 @triton.jit
-def receive_int8_row(place, width, limit, error, polls, PARTS: tl.constexpr):
+def receive_int8_row(place, width, limit, waiting, PARTS: tl.constexpr):
     """A row in fp32 from INT8 values and the scale behind them; as `receive_row`. The scale is looked at first."""
     behind = (place + width).to(tl.pointer_type(tl.int32))
     tried = 0
     scale = tl.load(behind, mask=limit > 0, other=0, volatile=True)
-    while (scale == ABSENT_SCALE) & (tried < polls):
+    while (scale == ABSENT_SCALE) & (tried < waiting[2]):
         scale = tl.load(behind, volatile=True)
         tried += 1
     values, missing = _look(place, limit, ABSENT_8, PARTS)
-    while (missing != 0) & (tried < polls):
+    while (missing != 0) & (tried < waiting[2]):
         values, missing = _look(place, limit, ABSENT_8, PARTS)
         tried += 1
     _empty(place, limit, ABSENT_8, PARTS)
     tl.store(behind, ABSENT_SCALE, mask=limit > 0)
     factor = scale.to(tl.float32, bitcast=True)
     if (missing != 0) | (scale == ABSENT_SCALE):
-        tl.store(error, 1)
+        give_up(waiting)
         factor = float("nan")
     return scale_row(values, factor, PARTS)
 
@@ -224,8 +197,7 @@ def receive_from(
     offset,
     width,
     limit,
-    error,
-    polls,
+    waiting,
     dtype: tl.constexpr,
     QUANTIZED: tl.constexpr,
     PARTS: tl.constexpr,
@@ -233,9 +205,9 @@ def receive_from(
 ):
     """A row in fp32, awaited at an offset of this rank's workspace, in INT8 or as it is."""
     if QUANTIZED:
-        row = receive_int8_row(address(peers, rank, offset, tl.int8), width, limit, error, polls, PARTS)
+        row = receive_int8_row(address(peers, rank, offset, tl.int8), width, limit, waiting, PARTS)
     else:
-        row = receive_row(address(peers, rank, offset, tl.int16), limit, error, polls, dtype, PARTS, FEW)
+        row = receive_row(address(peers, rank, offset, tl.int16), limit, waiting, dtype, PARTS, FEW)
     return row
 
 
@@ -243,12 +215,11 @@ def receive_from(
 def sum_of_ranks(
     own,
     peers,
-    offset,
+    start,
     slot_bytes,
     width,
     limit,
-    error,
-    polls,
+    waiting,
     dtype: tl.constexpr,
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
@@ -261,8 +232,8 @@ def sum_of_ranks(
         if q == RANK:
             one = own
         else:
-            slot = offset + (q - (q > RANK)) * slot_bytes
-            one = receive_from(peers, RANK, slot, width, limit, error, polls, dtype, QUANTIZED, PARTS, FEW)
+            here = slot(start, q - (q > RANK), slot_bytes)
+            one = receive_from(peers, RANK, here, width, limit, waiting, dtype, QUANTIZED, PARTS, FEW)
         if q == 0:
             summed = one
         else:

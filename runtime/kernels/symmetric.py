@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..groups import Group
+from .calls import STATE_LENGTH
 
 ABSENT_16, ABSENT_8 = -32768, -128  # as in rows.py
 
@@ -25,7 +26,7 @@ class Workspace:
 
     half_bytes   size of a half
     peers        int64 [N]: address of every rank's buffer, on the device
-    state        int64 [2]: calls so far, programs of the current call that have ended
+    state        int64 [3] on the device: calls.py
     error        int32 [1] in pinned host memory: not 0 once a row has not come in time
     buffer       this rank's own, and what keeps the others mapped
     """
@@ -47,7 +48,7 @@ def make_workspace(group: Group, device: torch.device, half_bytes: int, absent: 
     handle = symmetric_memory.rendezvous(buffer, group.handle)
     buffer.fill_(absent)
     peers = torch.tensor(handle.buffer_ptrs, dtype=torch.int64, device=device)
-    state = torch.zeros(2, dtype=torch.int64, device=device)
+    state = torch.zeros(STATE_LENGTH, dtype=torch.int64, device=device)
     torch.cuda.synchronize(device)
     dist.barrier(group=group.handle, device_ids=[device.index])  # nobody sends before all are empty
     torch.cuda.synchronize(device)

@@ -13,10 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .calls import address, begin_call, count_call, slot
 from .rows import (
-    address,
-    begin_call,
-    count_call,
     finish_row,
     load_row,
     quantize_row,
@@ -45,7 +43,7 @@ def two_shot_kernel(
     row_bytes,
     slot_bytes,
     half_bytes,
-    polls,
+    looks,
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
     PARTS: tl.constexpr,
@@ -61,7 +59,7 @@ def two_shot_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     shard = tl.num_programs(0)
-    call, ticket = begin_call(state)
+    call, ticket, waiting = begin_call(state, error, looks)
     start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
 
     for q in tl.static_range(WORLD):  # partials to their owners
@@ -69,7 +67,7 @@ def two_shot_kernel(
             row = q * shard + index
             limit = tl.where(row < rows, width, 0)
             partial = load_row(x + row.to(tl.int64) * width, limit, PARTS)
-            there = start + (RANK - (q < RANK)) * slot_bytes
+            there = slot(start, RANK - (q < RANK), slot_bytes)
             if QUANTIZED:
                 values, wide, scale = quantize_row(wide_row(partial, PARTS), PARTS)
                 send_int8_row(address(peers, q, there, tl.int8), values, scale, width, limit, PARTS)
@@ -88,7 +86,7 @@ def two_shot_kernel(
     count_call(state, call, ticket)
     own = wide_row(mine, PARTS)
     summed = sum_of_ranks(
-        own, peers, start, slot_bytes, width, limit, error, polls, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
+        own, peers, start, slot_bytes, width, limit, waiting, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
     )
     if QUANTIZED:
         values, wide, scale = quantize_row(summed, PARTS)
@@ -99,7 +97,7 @@ def two_shot_kernel(
             rounded = rounded + (summed[part].to(dtype),)
     for q in tl.static_range(WORLD):
         if q != RANK:
-            there = start + (WORLD - 1 + RANK - (q < RANK)) * slot_bytes
+            there = slot(start, WORLD - 1 + RANK - (q < RANK), slot_bytes)
             if QUANTIZED:
                 send_int8_row(address(peers, q, there, tl.int8), values, scale, width, limit, PARTS)
             else:
@@ -114,6 +112,6 @@ def two_shot_kernel(
             limit = tl.where(row < rows, width, 0)
             if RESIDUAL:
                 before = load_row(residual + row.to(tl.int64) * width, limit, PARTS)
-            here = start + (WORLD - 1 + q - (q > RANK)) * slot_bytes
-            summed = receive_from(peers, RANK, here, width, limit, error, polls, dtype, QUANTIZED, PARTS, FEW)
+            here = slot(start, WORLD - 1 + q - (q > RANK), slot_bytes)
+            summed = receive_from(peers, RANK, here, width, limit, waiting, dtype, QUANTIZED, PARTS, FEW)
             finish_row(summed, out, total, before, gain, row, width, limit, eps, NORM, RESIDUAL, PARTS)

@@ -12,6 +12,7 @@ from torch import Tensor
 from commplan.runtime.errors import BoundaryError
 from commplan.runtime.groups import Group
 from commplan.runtime.kernels.peers import PeerKernels
+from commplan.runtime.peer_impls import Room
 
 from ..peer_cases import EPS, Case, rows_of, shard_of
 
@@ -29,8 +30,10 @@ def start() -> tuple[int, int, torch.device]:
 
 
 def peers_of(dtype: torch.dtype, width: int, rows: int) -> PeerKernels:
+    """For `rows` rows of a rank, whatever the op."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    return PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), torch.device("cuda", rank), dtype, width, rows)
+    room = Room(rows=world * rows, pair_rows=rows, int8_rows=rows, int8_gather_rows=rows)
+    return PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), torch.device("cuda", rank), dtype, width, room)
 
 
 def every_op(width: int, dtype_name: str, kind: str) -> list[tuple[int, dict[str, float]]]:
@@ -168,7 +171,7 @@ def graphs(replays: int) -> int:
 
 
 def compiled() -> dict[str, bool]:
-    """Whether torch.compile gives the same bits, for several sizes from one graph."""
+    """Whether torch.compile gives the same but for roundings, for several sizes from one graph."""
     rank, _, _ = start()
     width = 1024
     peers = peers_of(torch.bfloat16, width, 128)
@@ -191,10 +194,10 @@ def compiled() -> dict[str, bool]:
 
 
 def dead_peer() -> tuple[bool, str]:
-    """Rank 1 never calls: (rank 0's result is NaN, what its check says)."""
+    """Rank 1 never calls: (rank 0's results are NaN, what its check says). Calls after the first do not wait."""
     rank, _, _ = start()
     peers = peers_of(torch.bfloat16, 1024, 8)
-    peers.polls = 20_000
+    peers.looks = 20_000
     x = rows_of(rank, 4, 1024, torch.bfloat16)
     peers.all_reduce(x)
     torch.cuda.synchronize()
@@ -202,7 +205,10 @@ def dead_peer() -> tuple[bool, str]:
     if rank == 1:
         dist.barrier()
         return True, ""
-    out = peers.all_reduce(x)
+    outs = [peers.all_reduce(x)]
+    peers.looks = 1 << 26
+    weight = torch.ones(1024, dtype=torch.bfloat16, device="cuda")
+    outs += [peers.all_reduce_norm(x, None, weight, EPS)[0] for _ in range(100)]
     torch.cuda.synchronize()
     text = ""
     try:
@@ -210,4 +216,4 @@ def dead_peer() -> tuple[bool, str]:
     except BoundaryError as caught:
         text = str(caught)
     dist.barrier()
-    return bool(torch.isnan(out).all()), text
+    return all(bool(torch.isnan(out).all()) for out in outs), text

@@ -14,24 +14,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..peer_cases import EPS, Case, error
+from commplan.runtime.kernels.room import half_bytes
+from commplan.runtime.peer_impls import Room
+
+from ..peer_cases import EPS, Case
+
+
+def room_for(world: int, rows: int) -> Room:
+    """For `rows` rows of a rank, whatever the op."""
+    return Room(rows=world * rows, pair_rows=rows, int8_rows=rows, int8_gather_rows=rows)
 
 
 def make_buffers(folder: Path, world: int, rows: int, width: int) -> None:
-    """Every rank's empty workspaces."""
+    """Every rank's empty workspaces, as large as those on GPUs."""
+    plain_bytes, small_bytes = half_bytes(world, width, room_for(world, rows))
     for rank in range(world):
-        plain = torch.full((2 * 2 * world * rows * width,), -32768, dtype=torch.int16)
-        small = torch.full((2 * 2 * world * rows * (width + 16),), -128, dtype=torch.int8)
-        (folder / f"plain{rank}").write_bytes(plain.numpy().tobytes())
-        (folder / f"small{rank}").write_bytes(small.numpy().tobytes())
+        (folder / f"plain{rank}").write_bytes(b"\x00\x80" * plain_bytes)  # two halves of int16 -32768
+        (folder / f"small{rank}").write_bytes(b"\x80" * (2 * small_bytes))
 
 
 def all_empty(folder: Path, world: int) -> bool:
     """Whether every buffer is as it was made."""
-    return all(
-        set((folder / f"small{rank}").read_bytes()) == {128} and set((folder / f"plain{rank}").read_bytes()) == {0, 128}
-        for rank in range(world)
-    )
+    found = True
+    for rank in range(world):
+        plain, small = ((folder / f"{name}{rank}").read_bytes() for name in ("plain", "small"))
+        found &= plain == b"\x00\x80" * (len(plain) // 2) and small == b"\x80" * len(small)
+    return found
 
 
 def emulated(folder: str) -> tuple[int, int, Any]:
@@ -50,42 +58,27 @@ def emulated(folder: str) -> tuple[int, int, Any]:
         size = paths[0].stat().st_size
         maps = [torch.from_file(str(p), shared=True, size=size // dtype.itemsize, dtype=dtype) for p in paths]
         peers = torch.tensor([m.data_ptr() for m in maps], dtype=torch.int64)
-        return Workspace(size // 2, peers, torch.zeros(2, dtype=torch.int64), error_flag, maps)
+        return Workspace(size // 2, peers, torch.zeros(3, dtype=torch.int64), error_flag, maps)
 
     group = Group("tp", None, world, rank)
-    return rank, world, PeerKernels(group, workspace("plain", torch.int16), workspace("small", torch.int8))
+    return rank, world, PeerKernels(group, workspace("plain", torch.int16), workspace("small", torch.int8), error_flag)
 
 
 def every_op(folder: str, sizes: list[int], width: int, dtype: torch.dtype) -> list[tuple[int, dict[str, float]]]:
-    """Errors of every op by row count; with four ranks, of the attention-DP pairs too."""
+    """Errors of every op by row count."""
     rank, world, peers = emulated(folder)
     found = []
     for rows in sizes:
         case = Case((rank, world), rows, width, dtype, "normal", 1000 * rows, "cpu")
-        by_op = case.errors(peers)
-        if world == 4:
-            by_op |= _pairs(peers, case)
-        found.append((rows, by_op))
+        found.append((rows, case.errors(peers)))
     peers.check()
     return found
-
-
-def _pairs(peers: Any, case: Case) -> dict[str, float]:
-    """Attention TP 2 x DP 2."""
-    parts = [part.double() for part in case.parts]
-    groups = [parts[0] + parts[1], parts[2] + parts[3]]
-    both = torch.cat([case.mine, case.residual])  # rows of two DP groups, partial over all ranks
-    wanted = case.sum if case.rank < 2 else 4 * case.residual.double()
-    return {
-        "gather_sum": error(peers.gather_sum(case.mine, 2), torch.cat(groups)),
-        "scatter_sum": error(peers.scatter_sum(both, 2), wanted),
-    }
 
 
 def bits(folder: str, width: int) -> list[bytes]:
     """Results that all ranks must share to the bit, in two shots too."""
     rank, world, peers = emulated(folder)
-    from commplan.runtime.kernels import peers as module
+    from commplan.runtime.kernels import room
 
     case = Case((rank, world), 5, width, torch.bfloat16, "outliers", 11, "cpu")
     x, residual, weight = case.mine, case.residual, case.weight
@@ -94,8 +87,8 @@ def bits(folder: str, width: int) -> list[bytes]:
         peers.int8_all_reduce(x, "gather"),
         peers.int8_all_reduce_norm(x, "two_shot", residual, weight, EPS)[0],
     ]
-    module._ONE_SHOT_BYTES.clear()
-    module._ONE_SHOT_BYTES_ELSE = 0
+    room._ONE_SHOT_BYTES.clear()
+    room._ONE_SHOT_BYTES_ELSE = 0
     found += [peers.all_reduce(x), peers.all_reduce_norm(x, residual, weight, EPS)[0]]
     return [out.view(torch.int16).numpy().tobytes() for out in found]
 
@@ -120,16 +113,35 @@ def not_finite(folder: str, value: float) -> list[bool]:
     return found
 
 
+def next_to_nothing(folder: str) -> list[tuple[bool, bytes]]:
+    """Rows of values whose inverse fp32 has not, in INT8: whether nothing is left of them, and the bits, by op."""
+    _, world, peers = emulated(folder)
+    x = torch.full((3, 64), 1e-37, dtype=torch.bfloat16)
+    x[1] = 3.0
+    found = []
+    for algorithm in ("gather", "two_shot"):
+        out = peers.int8_all_reduce(x, algorithm)
+        right = bool((out[1] == 3.0 * world).all()) and bool((out[[0, 2]].abs() < 1e-36).all())
+        found.append((right, out.view(torch.int16).numpy().tobytes()))
+    return found
+
+
 def dead_peer(folder: str) -> tuple[bool, str]:
-    """Rank 1 never calls: whether rank 0 gets nothing but NaN, and what its check says."""
+    """Rank 1 never calls: whether rank 0 gets nothing but NaN, and what its check says.
+
+    Of what rank 0 calls after the first that was given up, nothing waits: it would for hours.
+    """
     from commplan.runtime.errors import BoundaryError
 
     rank, world, peers = emulated(folder)
     if rank == 1:
         return True, ""
-    peers.polls = 50
+    peers.looks = 50
     case = Case((rank, world), 2, 64, torch.bfloat16, "normal", 3, "cpu")
     outs = [peers.all_reduce(case.mine), peers.int8_all_reduce(case.mine, "gather")]
+    peers.looks = 1 << 30
+    outs += [peers.reduce_scatter(case.mine), *peers.all_reduce_norm(case.mine, None, case.weight, EPS)]
+    outs += [peers.int8_all_reduce(case.mine, "two_shot")] * 8
     try:
         peers.check()
     except BoundaryError as caught:

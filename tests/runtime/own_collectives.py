@@ -18,7 +18,7 @@ from commplan.runtime.collectives.peers import Peers
 from commplan.runtime.counters import expected_calls
 from commplan.runtime.errors import BoundaryError
 from commplan.runtime.groups import Group
-from commplan.runtime.peer_impls import PeerLimits
+from commplan.runtime.peer_impls import PeerLimits, Room
 
 from .cases import cases, split
 from .compiled import Compiled, compiled
@@ -41,13 +41,13 @@ METHODS = (
 class PeersOverGloo(gloo.GlooBackend):
     """gloo with the reference of our collectives in the place of kernels; counts what it makes."""
 
-    peer_limits = PeerLimits(("fp32", "bf16", "fp16"), 8)
+    peer_limits = PeerLimits(("fp32", "bf16", "fp16"), 8, 1)
 
     def __init__(self) -> None:
         self.made: list[ComposedPeers] = []
 
-    def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, rows: int) -> Peers:
-        self.made.append(ComposedPeers(self, group, width, rows))
+    def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, room: Room) -> Peers:
+        self.made.append(ComposedPeers(self, group, width, room))
         return self.made[-1]
 
 
@@ -148,10 +148,10 @@ def compiled_with_own(checkpoint: str, plan: Named) -> Compiled:
 
 
 class Made(NamedTuple):
-    """Peers after a number of switches: how many were made in all, and (width, rows) of those that are open."""
+    """Peers after a number of switches: how many were made in all, and (width, room) of those that are open."""
 
     in_all: int
-    open: list[tuple[int, int]]
+    open: list[tuple[int, Room]]
 
 
 def made_by_switches(checkpoint: str, files: list[StrategyFile]) -> list[Made]:
@@ -162,7 +162,7 @@ def made_by_switches(checkpoint: str, files: list[StrategyFile]) -> list[Made]:
             for length in (5, 3, 5):
                 forward(executor, "prefill", requests()[:2, :length])
             backend: Any = executor.backend
-            found.append(Made(len(backend.made), [(p.width, p.rows) for p in backend.made if not p.closed]))
+            found.append(Made(len(backend.made), [(p.width, p.room) for p in backend.made if not p.closed]))
     assert all(p.closed for p in backend.made)
     return found
 

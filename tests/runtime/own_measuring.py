@@ -15,6 +15,7 @@ from commplan.runtime.calibration.boundaries import Case, measure_plans
 from commplan.runtime.calibration.measure import measure_rank
 from commplan.runtime.collectives.composed import ComposedPeers
 from commplan.runtime.groups import Groups, make_groups
+from commplan.runtime.peer_impls import Room
 
 from .own_collectives import METHODS, PeersOverGloo, own_collectives
 
@@ -95,7 +96,7 @@ def results(ranks: int, rows: list[int], dtype: torch.dtype) -> list[Results]:
     found = []
     for count in rows:
         backend = _Counting()
-        peers = ComposedPeers(backend, group, 24, -(-count // ranks) * ranks)
+        peers = ComposedPeers(backend, group, 24, Room(*[-(-count // ranks) * ranks] * 4))
         generator = torch.Generator().manual_seed(100 * count + group.rank)
         x = torch.randn(count, 24, generator=generator).to(dtype)
         same = torch.Generator().manual_seed(count)
@@ -123,7 +124,7 @@ def _every_call(
         "reduce_scatter": peers.reduce_scatter(x),
         "reduce_scatter_norm": peers.reduce_scatter_norm(x, shard, weight, 1e-6),
         "all_gather": peers.all_gather(shard),
-        "gather_sum": peers.gather_sum(x, attn_tp) if len(x) * (peers.group.size // attn_tp) <= peers.rows else None,
+        "gather_sum": peers.gather_sum(x, attn_tp),
         "scatter_sum": peers.scatter_sum(x, attn_tp) if len(x) % (peers.group.size // attn_tp) == 0 else None,
     }
     for algorithm in ("gather", "two_shot"):

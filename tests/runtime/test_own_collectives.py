@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from commplan.planner.strategy_file import Op, Parallelism, StrategyFile
-from commplan.runtime.peer_impls import TRITON, TRITON_NORM
+from commplan.runtime.peer_impls import TRITON, TRITON_NORM, Room
 
 from .legal_plans import Plan, World, covering_plans, is_quantized, preferring
 from .own_collectives import Expected, compiled_with_own, failures, logits, made_by_switches, said_of_a_dead_peer
@@ -176,8 +176,8 @@ def test_peers_are_shared_by_all_boundaries_and_made_anew_only_for_more_rows(
     files = [to(plan, 31), plain, to(plan, 16), to(plan, 64), plain, to(plan, 63)]
     for of_rank in world(2).run(made_by_switches, str(folder), files):
         assert [in_all for in_all, _ in of_rank] == [2, 2, 2, 4, 4, 4]
-        assert sorted(of_rank[0].open) == [(width, 32), (64, 32)]  # whole shards
-        assert sorted(of_rank[-1].open) == [(width, 64), (64, 64)]
+        assert sorted(of_rank[0].open) == [(width, Room(rows=32)), (64, Room(rows=32))]  # whole shards
+        assert sorted(of_rank[-1].open) == [(width, Room(rows=64)), (64, Room(rows=64))]
 
 
 def test_a_kernel_that_gave_up_is_an_error_at_the_next_forward_and_at_the_end_of_generation(
@@ -189,3 +189,12 @@ def test_a_kernel_that_gave_up_is_an_error_at_the_next_forward_and_at_the_end_of
             assert "rank 1 did not signal within 30 s; what forwards of " in text
             assert tokens in text
             assert f"attn_out (all_reduce({'residual=fold, ' if '256' in tokens else ''}impl={TRITON_NORM}))" in text
+
+
+def test_the_error_names_what_ran_by_kernels_not_what_ran_last(checkpoint: Checkpoint, world: Worlds) -> None:
+    folder = checkpoint("qwen3")
+    library = ranges_of([Op("all_reduce"), *([NONE, Op("all_reduce")] * 4), NONE], 1, 64)
+    file = two_ranges(folder, 2)
+    file = replace(file, modes={**file.modes, "decode": (library,)})
+    for _, after_generating, _ in world(2).run(said_of_a_dead_peer, str(folder), file):
+        assert "what forwards of prefill, 3 to 256 tokens, gave" in after_generating

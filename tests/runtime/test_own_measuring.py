@@ -19,12 +19,12 @@ from .world import RankWorld
 
 Worlds = Callable[[int], RankWorld]
 SUMS = ("all_reduce", "int8_all_reduce.gather", "int8_all_reduce.two_shot", "reduce_scatter")
-OTHERS = (("all_gather", 0), ("latent_all_gather", 0), ("all_reduce_all_gather", 1), ("reduce_scatter_all_reduce", 1))
+OTHERS = (("all_gather", 0), ("all_reduce_all_gather", 2), ("reduce_scatter_all_reduce", 2))
 POINTS: list[list[Any]] = [
     ["collective", "all_reduce", 2, "fp32", 8, 64, 0],
     *([TRITON, name, 2, dtype, rows, 32, 0] for name in SUMS for dtype in ("bf16", "fp32") for rows in (1, 7)),
     *([TRITON_NORM, name, 2, "bf16", rows, 32, 0] for name in SUMS for rows in (1, 7)),
-    *([TRITON, name, 2, "bf16", 8, 48, attn_tp] for name, attn_tp in OTHERS),
+    *([TRITON, name, 2, "bf16", 8, 48, attn_dp] for name, attn_dp in OTHERS),
 ]
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,16 @@ from commplan.runtime.errors import RefusedError
 from commplan.runtime.fit import check_runnable
 from commplan.runtime.groups import Group
 from commplan.runtime.norms import check_norms
-from commplan.runtime.peer_impls import PEER_IMPLS, TRITON, TRITON_NORM, PeerLimits, check_peer_limits, peers_needed
+from commplan.runtime.peer_impls import (
+    KERNEL_LIMITS,
+    PEER_IMPLS,
+    TRITON,
+    TRITON_NORM,
+    PeerLimits,
+    Room,
+    check_peer_limits,
+    peers_needed,
+)
 from commplan.runtime.sglang.fit import check_plan
 
 from ..planner.cli.commandline import refused
@@ -32,7 +41,6 @@ Checkpoint = Callable[..., Path]
 NONE, AR, NORMED = Op("none"), Op("all_reduce"), Op("all_reduce", impl=TRITON_NORM)
 FIELD = "modes.prefill[0].layers.1.mlp_out.impl"
 WAY_OUT = ("leave `impl` out (gloo then performs", "or plan again for this machine")
-ON_GPUS = PeerLimits(("bf16", "fp16"), 8)
 
 
 def whole(mlp_out: Op, attn_in: Op = NONE, embed_out: Op = AR, mlp_in: Op = NONE) -> RangePlan:
@@ -105,8 +113,8 @@ def test_a_norm_behind_a_slice_is_refused(checkpoint: Checkpoint) -> None:
     ("limits", "activations", "tp", "words"),
     [
         (None, "bf16", 2, "gloo has no collectives of our own"),
-        (ON_GPUS, "fp32", 2, "compute in bf16 and fp16, not in fp32"),
-        (ON_GPUS, "bf16", 16, "join up to 8 ranks, and this group has 16"),
+        (KERNEL_LIMITS, "fp32", 2, "compute in bf16 and fp16, not in fp32"),
+        (KERNEL_LIMITS, "bf16", 16, "join up to 8 ranks, and this group has 16"),
     ],
     ids=["backend", "activations", "ranks"],
 )
@@ -120,11 +128,19 @@ def test_what_the_kernels_do_not_take_is_refused(
     check_peer_limits(replace(file, modes={"decode": file.modes["decode"]}), "gloo", limits)
 
 
+def test_rows_that_do_not_go_into_pieces_of_sixteen_bytes_are_refused(checkpoint: Checkpoint) -> None:
+    file = file_of(checkpoint("qwen3"), whole(NORMED), activations="bf16")
+    odd = replace(file, model=replace(file.model, hidden_size=60))
+    with pytest.raises(RefusedError) as raised:
+        check_peer_limits(odd, "nccl", KERNEL_LIMITS)
+    assert_refused(raised.value, FIELD, TRITON_NORM, "rows of a multiple of 16 elements, and these have 60", *WAY_OUT)
+
+
 def test_what_they_take_is_not(checkpoint: Checkpoint) -> None:
     for tp, activations in ((2, "bf16"), (8, "fp16")):
         file = file_of(checkpoint("qwen3"), whole(NORMED), Parallelism(tp), activations=activations)
         check_runnable(file)
-        check_peer_limits(file, "nccl", ON_GPUS)
+        check_peer_limits(file, "nccl", KERNEL_LIMITS)
 
 
 def test_a_group_counts_not_the_world(checkpoint: Checkpoint) -> None:
@@ -135,8 +151,8 @@ def test_a_group_counts_not_the_world(checkpoint: Checkpoint) -> None:
     plan = RangePlan(1, 100, Op("all_reduce", group="attn_tp"), (layer, layer), gather)
     file = strategy_file(checkpoint("qwen3"), Parallelism(16, 4), {"prefill": [plan]}, activations="bf16")
     check_runnable(file)
-    check_peer_limits(file, "nccl", ON_GPUS)
-    assert peers_needed(file) == {("attn_tp", 64): 28}  # 7 rows a shard
+    check_peer_limits(file, "nccl", KERNEL_LIMITS)
+    assert peers_needed(file) == {("attn_tp", 64): Room(rows=28)}  # 7 rows a shard
 
 
 @pytest.mark.slow
@@ -149,7 +165,7 @@ def test_gloo_refuses_on_every_rank_at_load(checkpoint: Checkpoint, world: Calla
 
 def test_a_backend_without_them_makes_none() -> None:
     with pytest.raises(RefusedError, match="base has no collectives of our own; plan again without them") as raised:
-        Backend().peers(Group("tp", None, 2, 0), torch.device("cpu"), torch.bfloat16, 64, 8)
+        Backend().peers(Group("tp", None, 2, 0), torch.device("cpu"), torch.bfloat16, 64, Room(8))
     assert raised.value.field == "impl"
     assert all(impl in str(raised.value.value) for impl in PEER_IMPLS)
 
