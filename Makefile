@@ -1,4 +1,4 @@
-# Every target works from a fresh clone: it sets up .venv first, and skips that when nothing has changed.
+# Targets work from a fresh clone: they set up .venv first, and skip that when nothing has changed; not those for GPUs.
 # Needs GNU make, and Python 3.11 or newer: `make PYTHON=python3.12 test` names another one than python3.
 
 PYTHON ?= python3
@@ -102,7 +102,8 @@ $(EVERYTHING): $(RUNTIME)
 
 # ---- NVIDIA ----------------------------------------------------------------------------------------------------------
 
-# PYTHON names the one that has PyTorch for these GPUs, and commplan: pip install --editable '.[runtime]' pytest
+# Nothing is set up here: PYTHON names the one that has a PyTorch for these GPUs, commplan and pytest, as after
+# pip install --editable '.[runtime]' pytest
 .PHONY: test-gpu bench-gpu
 
 test-gpu: ## our collectives and planned models on two NVIDIA GPUs, with the Python that PYTHON names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def command(
     by_rank = _measured(setups[0], points, seconds, partial)
     machine = by_rank[0]["machine"]
     samples = {p: [rank["samples"][" ".join(map(str, p))] for rank in by_rank] for p in points}
-    source = f"commplan calibrate {' '.join(deployments)}"
+    source = _command(deployments, overrides)
     setup = setups[0]
     calibration = calibration_of(
         samples, setup.executor, setup.hardware.backend, name or Path(output).stem, machine, source
@@ -93,6 +94,12 @@ def command(
         impls = ", ".join(dict.fromkeys(kind for kind, *_ in absent))
         click.echo(f"{len(absent)} points of {impls} cannot run on this machine: no plan will have them here.")
     click.echo(f"Name it in a hardware file: calibrations: [{{file: {output}}}]")
+
+
+def _command(deployments: tuple[str, ...], overrides: tuple[str, ...]) -> str:
+    """What a shell takes to measure the same points: they follow from the deployments with their overrides."""
+    given = [part for text in overrides for part in ("--set", text)]
+    return shlex.join(["commplan", "calibrate", *deployments, *given])
 
 
 def _import(source: str, deployments: tuple[str, ...], output: str | None, name: str | None, as_json: bool) -> None:

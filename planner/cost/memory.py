@@ -1,8 +1,8 @@
 """Activation bytes per rank while an op runs: both streams, its result, its workspace, and what the layer holds inside.
 
-The peak of a plan is the largest of these, so a limit removes ops one by one. A kernel of commplan's own has a workspace
-of symmetric memory, in two halves that calls use in turn. It stays between calls; where ops of a plan have workspaces of
-different kinds (rows in INT8 and not, of the latents and not), the peak holds that of one.
+The peak of a plan is the largest of these, so a limit removes ops one by one. A kernel of commplan's own has a
+workspace of symmetric memory, in two halves that calls use in turn. It stays between calls; where ops of a plan have
+workspaces of different kinds (for rows in INT8 and not, for latents and not), the peak holds that of one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from ..layout import REPLICATED, LayerShape, State, group_of, sum_group
 from ..ops import Op
 from ..spec.deployment import DTYPE_BYTES
 from ..spec.loader import Setup
-
 
 _HALVES = 2
 

@@ -1,0 +1,80 @@
+"""`commplan calibrate` without a machine: what the file says about where its figures come from."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from commplan.planner.calibration.points import Point
+from commplan.planner.cli import calibrate
+
+from .commandline import run
+
+SMALL = "qwen3-0.6b-cpu-tp2"
+FP8 = "deepseek-r1-h200-tp2"
+CALIBRATIONS = Path(__file__).parents[3] / "configs" / "calibrations"
+
+
+def measured(setup: Any, points: list[Point], seconds: float, partial: Path) -> list[dict[str, Any]]:
+    """As if every point had taken 7 us on every rank."""
+    machine = {"ranks": "2", "torch": "2.0", "device": "stand-in"}
+    return [{"machine": machine, "samples": {" ".join(map(str, p)): [7.0] * 3 for p in points}}] * 2
+
+
+def calibrated(path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+    monkeypatch.setattr(calibrate, "_measured", measured)
+    result = run("calibrate", *arguments, "-o", path)
+    assert (result.code, result.err) == (0, ""), result
+    return yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "source"),
+    [
+        ((), f"commplan calibrate {SMALL}"),
+        (("model.vocab_size=64",), f"commplan calibrate {SMALL} --set model.vocab_size=64"),
+        (
+            ("modes.prefill.tokens=[1, 8]", "modes.decode.tokens=[1, 4]"),
+            f"commplan calibrate {SMALL} --set 'modes.prefill.tokens=[1, 8]' --set 'modes.decode.tokens=[1, 4]'",
+        ),
+    ],
+)
+def test_the_source_is_the_command_with_its_overrides(
+    overrides: tuple[str, ...], source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [part for text in overrides for part in ("--set", text)]
+    found = calibrated(tmp_path / "here.yaml", monkeypatch, SMALL, *given)
+    assert found["source"] == source
+    assert shlex.split(source) == ["commplan", "calibrate", SMALL, *given]
+
+
+def test_an_override_that_adds_points_is_in_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fp8 weights the latent projections are not measured, in bf16 they are."""
+    plain = calibrated(tmp_path / "plain.yaml", monkeypatch, FP8)
+    bf16 = calibrated(tmp_path / "bf16.yaml", monkeypatch, FP8, "--set", "dtypes.weights=bf16")
+    assert not plain.get("gemms")
+    assert {(g["inner"], g["columns"]) for g in bf16["gemms"]} == {(7168, 1536), (7168, 576)}
+    assert bf16["source"] == f"{plain['source']} --set dtypes.weights=bf16"
+
+
+@pytest.mark.parametrize("name", ["h100-2", "h200-2"])
+def test_the_source_of_a_shipped_calibration_gives_its_points(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = yaml.safe_load((CALIBRATIONS / f"{name}.yaml").read_text())
+    again = calibrated(tmp_path / "again.yaml", monkeypatch, *shlex.split(shipped["source"])[2:])
+    assert points(again) == points(shipped)
+
+
+def points(calibration: Any) -> list[Any]:
+    """Every table without what was measured."""
+    figures = ("latency_us", "relative_spread")
+    return [
+        {key: value for key, value in table.items() if key not in figures}
+        for kind in ("tables", "kernels", "gemms")
+        for table in calibration.get(kind, ())
+    ]
