@@ -10,10 +10,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -49,19 +51,20 @@ class _Failure(NamedTuple):
 def run_ranks(function: Callable[..., Any], nproc: int, *args: Any, timeout_s: float = 600.0) -> list[Any]:
     """Results by rank. Raises what all ranks raised if that is one and the same refusal, else RankError."""
     context = multiprocessing.get_context("spawn")
-    port = _free_port()
     pipes, ranks = [], []
-    try:
-        for rank in range(nproc):
-            receiving, sending = context.Pipe(duplex=False)
-            process = context.Process(target=_rank_main, args=(function, rank, nproc, port, sending, args), daemon=True)
-            process.start()
-            sending.close()
-            pipes.append(receiving)
-            ranks.append(process)
-        return _collect(pipes, ranks, time.monotonic() + timeout_s)
-    finally:
-        _end(ranks)
+    with _held_port() as port:
+        try:
+            for rank in range(nproc):
+                receiving, sending = context.Pipe(duplex=False)
+                own = (function, rank, nproc, port, sending, args)
+                process = context.Process(target=_rank_main, args=own, daemon=True)
+                process.start()
+                sending.close()
+                pipes.append(receiving)
+                ranks.append(process)
+            return _collect(pipes, ranks, time.monotonic() + timeout_s)
+        finally:
+            _end(ranks)
 
 
 def _collect(pipes: list[Connection], ranks: Sequence[BaseProcess], deadline: float) -> list[Any]:
@@ -115,11 +118,20 @@ def _end(ranks: Sequence[BaseProcess]) -> None:
             process.join()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextmanager
+def _held_port() -> Iterator[int]:
+    """A port for rank 0, which listens on it only seconds later; until then it goes to no other process.
+
+    With SO_REUSEADDR on both sides, Linux lets rank 0 listen beside a socket that is bound but does not listen. BSD and
+    macOS would hand connections to that socket, whose address is the more specific one: there the port is let go.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        if sys.platform != "linux":
+            holder.close()
+        yield port
 
 
 def _rank_main(

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
 
 from .tiny_setups import Machine, Mapping, table
+
+# Hypothesis mixes in constants that it reads in modules of ours, those that happen to be imported by then: a test would
+# get other examples beside other tests. No setting turns that off (test_random_machines.py sees that this does).
+providers.is_local_module_file = lambda path: False
 
 
 def examples(count: int) -> settings:

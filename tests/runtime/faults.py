@@ -27,8 +27,17 @@ def rank() -> int:
 
 
 def note_pid(folder: str) -> None:
-    """Let the parent look whether this process has ended."""
-    (Path(folder) / f"pid-{rank()}").write_text(str(os.getpid()))
+    """Let the parent look whether this process has ended. Renamed: whoever sees the file can read all of it."""
+    noted = Path(folder) / f"noting-{rank()}"
+    noted.write_text(str(os.getpid()))
+    noted.rename(noted.with_name(f"pid-{rank()}"))
+
+
+def note_pid_and_meet(folder: str) -> None:
+    """Go on when every rank is here, its imports done: on busy cores they take longer than timeouts of seconds."""
+    note_pid(folder)
+    while len(list(Path(folder).glob("pid-*"))) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.05)
 
 
 # ---- faults that end the ranks: each runs in processes of its own ------------------------------------------------
@@ -41,7 +50,7 @@ def _in_second_mlp(executor: Executor, fault: Callable[[], Any]) -> None:
 
 
 def _forwards(checkpoint: str, file: StrategyFile, folder: str, timeout_s: float, fault: Callable[[], Any]) -> None:
-    note_pid(folder)
+    note_pid_and_meet(folder)
     torch.set_num_threads(1)
     executor = load_model(checkpoint, file, timeout_s=timeout_s)
     forward(executor, "prefill", requests()[:2, :5])
@@ -69,7 +78,7 @@ def raising(checkpoint: str, file: StrategyFile, folder: str) -> None:
 
 
 def gone_between_forwards(checkpoint: str, file: StrategyFile, folder: str) -> None:
-    note_pid(folder)
+    note_pid_and_meet(folder)
     executor = load_model(checkpoint, file)
     forward(executor, "prefill", requests()[:2, :5])
     if rank() == FAULTY:
@@ -78,7 +87,7 @@ def gone_between_forwards(checkpoint: str, file: StrategyFile, folder: str) -> N
 
 
 def files_of_their_own(checkpoint: str, files: list[StrategyFile | str], folder: str) -> None:
-    note_pid(folder)
+    note_pid_and_meet(folder)
     load_model(checkpoint, files[rank()], timeout_s=30.0)
 
 

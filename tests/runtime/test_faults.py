@@ -21,12 +21,12 @@ from .world import RankWorld
 
 pytestmark = pytest.mark.slow
 SHARDED, WHOLE = ("reduce_scatter", "all_gather"), ("all_reduce", "all_gather")
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0  # for ranks that notice a fault by themselves, on busy cores too
 
 
-@pytest.fixture
-def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranks that notice nothing are ended after seconds."""
+@pytest.fixture(autouse=True)
+def grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks that notice nothing are ended after this."""
     monkeypatch.setattr(launch, "_GRACE_S", PATIENCE_S)
 
 
@@ -59,7 +59,6 @@ def is_running(pid: int) -> bool:
         return False
 
 
-@pytest.mark.usefixtures("quick_end")
 @pytest.mark.parametrize("preferred", [SHARDED, WHOLE], ids=["sharded", "all_reduce"])
 def test_a_rank_killed_in_a_forward_ends_the_other_at_the_boundary_it_stood_at(
     preferred: tuple[str, ...], checkpoint: Callable[..., Path], tmp_path: Path
@@ -70,7 +69,6 @@ def test_a_rank_killed_in_a_forward_ends_the_other_at_the_boundary_it_stood_at(
     assert said[0].startswith(f"layer 1 mlp_out ({preferred[0]}): ")
 
 
-@pytest.mark.usefixtures("quick_end")
 def test_a_rank_killed_between_forwards_ends_the_other_at_the_start_of_the_next(
     checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -80,7 +78,6 @@ def test_a_rank_killed_between_forwards_ends_the_other_at_the_start_of_the_next(
     assert said[0].startswith("start of the forward: another rank is gone or stuck")
 
 
-@pytest.mark.usefixtures("quick_end")
 def test_a_rank_that_raises_ends_the_other_at_the_boundary_it_stood_at(
     checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -90,7 +87,6 @@ def test_a_rank_that_raises_ends_the_other_at_the_boundary_it_stood_at(
     assert said[0].startswith("layer 1 mlp_out (all_reduce): ")
 
 
-@pytest.mark.usefixtures("quick_end")
 def test_a_rank_killed_beside_two_dp_groups_ends_all_others(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     folder = checkpoint("qwen3")
     file = file_of(folder, Parallelism(4, 2), WHOLE)
@@ -101,11 +97,13 @@ def test_a_rank_killed_beside_two_dp_groups_ends_all_others(checkpoint: Callable
         assert text.startswith(("layer 1 mlp_out (all_reduce", "layer 1 mlp_in (all_gather", "layer 1 attn_out"))
 
 
-@pytest.mark.usefixtures("quick_end")
-def test_a_stuck_rank_ends_the_other_after_the_timeout(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_stuck_rank_ends_the_other_after_the_timeout(
+    checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_GRACE_S", 5.0)  # the stuck rank never notices
     folder = checkpoint("qwen3")
     file = file_of(folder, Parallelism(2), WHOLE)
-    said = errors_of(faults.stuck, tmp_path, str(folder), file, str(tmp_path), 10.0)
+    said = errors_of(faults.stuck, tmp_path, str(folder), file, str(tmp_path), 20.0)
     assert said[0].startswith("layer 1 mlp_out (all_reduce): ")
     assert said[faults.FAULTY] == "did not end in time"
 
@@ -114,18 +112,20 @@ def test_a_stuck_rank_ends_the_other_after_the_timeout(checkpoint: Callable[...,
 def test_ranks_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent = multiprocessing.get_context("spawn").Process(target=faults.parent_of_waiting_ranks, args=(str(tmp_path),))
     parent.start()
-    _until(lambda: len(list(tmp_path.glob("pid-*"))) == 2)
-    parent.kill()
-    parent.join()
+    try:
+        _until(lambda: len(list(tmp_path.glob("pid-*"))) == 2)
+    finally:
+        parent.kill()
+        parent.join()
     _until(lambda: not any(is_running(pid) for pid in pids(tmp_path, 2)))
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
+def _until(condition: Callable[[], bool], within_s: float = 300.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within_s:.0f} s")
         time.sleep(0.1)
-    pytest.fail("not within a minute")
 
 
 # ---- ranks that were given different things --------------------------------------------------------------------------

@@ -27,18 +27,37 @@ CPU_ARGUMENTS = (
     *("--mem-fraction-static", "0.3", "--max-total-tokens", "4096", "--skip-server-warmup"),
     *("--chunked-prefill-size", "256", "--max-running-requests", "8"),
 )
+DERIVED = range(233, 240)  # ports that SGLang binds under attention DP, counted from the server's
+RENDEZVOUS = range(22_000, 30_000)  # where it looks for the port of its rendezvous
+TRIES = 100
 
 
 def free_port() -> int:
-    """A port nobody holds, nor those that SGLang derives from it under attention DP.
-
-    All below the range from which a kernel takes ports for connections (32768 upwards by default), because SGLang
-    binds the derived ones later; and above 29999, up to where SGLang looks for its rendezvous.
-    """
-    for port in random.sample(range(30_000, 32_500), 100):
-        if all(map(_is_free, (port, *range(port + 233, port + 240)))):
+    """A port nobody holds, nor those that SGLang derives from it under attention DP."""
+    candidates = _candidates(_first_of_connections())
+    for port in random.sample(candidates, TRIES):
+        if all(map(_is_free, (port, *(port + n for n in DERIVED)))):
             return port
-    raise RuntimeError("no free port between 30000 and 32500")
+    raise RuntimeError(f"no free port between {candidates[0]} and {candidates[-1]}")
+
+
+def _first_of_connections() -> int:
+    """From here on a kernel takes ports for connections."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        return 32_768  # Linux's default; others start higher
+
+
+def _candidates(first_of_connections: int) -> list[int]:
+    """Ports apart from the rendezvous and, if there is room, below connections: SGLang binds the derived ones later."""
+    apart = [
+        port
+        for port in range(1024, 65_536 - DERIVED.stop)
+        if port >= RENDEZVOUS.stop or port + DERIVED.stop <= RENDEZVOUS.start
+    ]
+    below = [port for port in apart if port + DERIVED.stop <= first_of_connections]
+    return below[-2500:] if len(below) >= TRIES else apart
 
 
 def _is_free(port: int) -> bool:

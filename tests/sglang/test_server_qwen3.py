@@ -27,10 +27,9 @@ BATCH = [list(range(start, start + 12)) for start in (20, 40, 60, 80)]
 
 
 def logprobs(server: Server) -> list[float]:
-    """Of every token of a prompt but the first, and of the tokens that follow."""
+    """Of every token of a prompt but the first. Not of the tokens that follow: INT8 may choose others at a near tie."""
     answer = server.generate(list(range(9, 49)), return_logprob=True, logprob_start_len=0)
-    meta = answer["meta_info"]
-    return [row[0] for row in [*meta["input_token_logprobs"][1:], *meta["output_token_logprobs"]]]
+    return [row[0] for row in answer["meta_info"]["input_token_logprobs"][1:]]
 
 
 @pytest.fixture(scope="module")

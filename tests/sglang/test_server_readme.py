@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from .server import end, free_port
+from .server import end, free_port, tail
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```console\n(\$ source .venv-sglang.*?)```", re.DOTALL)
 MARK = "@@@"
+LOG = ROOT / "build/sglang/log"  # where the session sends what its server says
+WITHIN_S = 900  # a start alone takes minutes on busy cores
 
 
 def session() -> list[tuple[str, str]]:
@@ -40,10 +41,10 @@ def typed(commands: list[str], port: str) -> list[str]:
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(script, timeout=420)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)
-        raise
+        output, _ = process.communicate(script, timeout=WITHIN_S)
+    except subprocess.TimeoutExpired as late:
+        said = tail(LOG) if LOG.is_file() else "nothing"
+        raise AssertionError(f"the session did not end within {WITHIN_S} s; its server says:\n{said}") from late
     finally:
         end(process)
     return [part.strip("\n") for part in output.replace(port, "30000").split(MARK)[:-1]]
