@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 STAND_INS = Path(__file__).parent / "stand_ins"
-HEALTHY_WITHIN_S = 420
+HEALTHY_WITHIN_S = 900
 # What a CPU needs; everything that a plan needs is added by the plugin's user, or by the test.
 CPU_ARGUMENTS = (
     *("--device", "cpu", "--dtype", "float32", "--attention-backend", "torch_native"),
@@ -180,7 +180,7 @@ def refused(
     strategy: Path,
     arguments: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
-    timeout_s: float = 420,
+    timeout_s: float = HEALTHY_WITHIN_S,
 ) -> tuple[int, str]:
     """Exit code and output of a server that should not start; fails if anything of it is left running."""
     folder.mkdir(parents=True, exist_ok=True)
