@@ -1,10 +1,10 @@
 """What every call of a collective needs: its number, where rows go, and how long it waits. Device functions only.
 
-`state`, int64 on the device: [calls so far, programs of this call that have read that, 1 once a peer has been given up]
+`state`, int64 on the device: [calls so far, programs of this call that have read that, what a look costs beside itself]
 
-`waiting` = (error, state, looks): where it is said that a row never came, and how often a receiver looks for one. Of a
-peer that has been given up no call after that waits any more: each looks once, so that all that was launched behind it
-ends at once.
+`waiting` = (error, state, looks): where it is said that a row never came, and how often a receiver looks for one. Once
+a row has been given up, a look costs all looks there are: every receiver that waits stops, and so does all that was
+launched behind it. The price is read beside each look, so that it takes no time of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 STATE_LENGTH = 3
+_ALL_LOOKS = tl.constexpr(1 << 30)
 
 
 @triton.jit
@@ -23,9 +24,8 @@ def begin_call(state, error, looks):
     what is added depends on it.
     """
     call = tl.load(state, volatile=True)
-    gone = tl.load(state + 2, volatile=True)
     ticket = tl.atomic_add(state + 1, tl.where(call >= 0, 1, 2).to(tl.int64), sem="relaxed")
-    return call, ticket, (error, state, tl.where(gone == 0, looks, 0))
+    return call, ticket, (error, state, looks)
 
 
 @triton.jit
@@ -37,10 +37,16 @@ def count_call(state, call, ticket):
 
 
 @triton.jit
+def look_again(tried, waiting):
+    """Looks so far, with one more."""
+    return tried + 1 + tl.load(waiting[1] + 2, volatile=True).to(tl.int32)
+
+
+@triton.jit
 def give_up(waiting):
     """A row has not come."""
     tl.store(waiting[0], 1)
-    tl.store(waiting[1] + 2, 1)
+    tl.store(waiting[1] + 2, _ALL_LOOKS)
 
 
 @triton.jit

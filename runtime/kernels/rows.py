@@ -18,7 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .calls import address, give_up, slot
+from .calls import address, give_up, look_again, slot
 
 ABSENT_16 = tl.constexpr(-32768)  # the bits of -0.0
 ABSENT_8 = tl.constexpr(-128)
@@ -107,11 +107,11 @@ def receive_row(place, limit, waiting, dtype: tl.constexpr, PARTS: tl.constexpr,
         seen = tl.load(place + (limit - 1), mask=limit > 0, other=0, volatile=True)
         while (seen == ABSENT_16) & (tried < waiting[2]):
             seen = tl.load(place + (limit - 1), volatile=True)
-            tried += 1
+            tried = look_again(tried, waiting)
     bits, missing = _look(place, limit, ABSENT_16, PARTS)
     while (missing != 0) & (tried < waiting[2]):
         bits, missing = _look(place, limit, ABSENT_16, PARTS)
-        tried += 1
+        tried = look_again(tried, waiting)
     _empty(place, limit, ABSENT_16, PARTS)
     spoil = 0.0
     if missing != 0:
@@ -173,11 +173,11 @@ def receive_int8_row(place, width, limit, waiting, PARTS: tl.constexpr):
     scale = tl.load(behind, mask=limit > 0, other=0, volatile=True)
     while (scale == ABSENT_SCALE) & (tried < waiting[2]):
         scale = tl.load(behind, volatile=True)
-        tried += 1
+        tried = look_again(tried, waiting)
     values, missing = _look(place, limit, ABSENT_8, PARTS)
     while (missing != 0) & (tried < waiting[2]):
         values, missing = _look(place, limit, ABSENT_8, PARTS)
-        tried += 1
+        tried = look_again(tried, waiting)
     _empty(place, limit, ABSENT_8, PARTS)
     tl.store(behind, ABSENT_SCALE, mask=limit > 0)
     factor = scale.to(tl.float32, bitcast=True)
