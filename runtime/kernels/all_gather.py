@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .calls import address, begin_call, count_call, slot
-from .rows import load_row, receive_row, send_row, store_row
+from .rows import load_row, receive_row, send_row, spoil_row, store_row
 
 
 @triton.jit
@@ -34,15 +34,19 @@ def all_gather_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     shard = tl.num_programs(0)
-    call, ticket, waiting = begin_call(state, error, looks)
-    start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
+    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    if given_up:
+        for q in tl.static_range(WORLD):
+            spoil_row(out, out, q * shard + index, width, width, False, PARTS)
+        return
+    start = half * half_bytes + index.to(tl.int64) * row_bytes
     mine = load_row(x + index.to(tl.int64) * width, width, PARTS)
     for q in tl.static_range(WORLD):
         if q != RANK:
             there = address(peers, q, slot(start, RANK - (q < RANK), slot_bytes), tl.int16)
             send_row(there, mine, width, PARTS)
     store_row(out + (RANK * shard + index).to(tl.int64) * width, mine, width, PARTS)
-    count_call(state, call, ticket)
+    count_call(state, half, ticket)
     for q in tl.static_range(WORLD):
         if q != RANK:
             here = address(peers, RANK, slot(start, q - (q > RANK), slot_bytes), tl.int16)

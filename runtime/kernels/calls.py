@@ -1,10 +1,16 @@
-"""What every call of a collective needs: its number, where rows go, and how long it waits. Device functions only.
+"""What every call of a collective needs: which half of a workspace it uses, where rows go, how long it waits. Device
+functions only.
 
-`state`, int64 on the device: [calls so far, programs of this call that have read that, what a look costs beside itself]
+`state`, one int64 of a group on the device: its low 32 bits count the programs of the running call that have begun, bit
+32 is the half, and the sign says that a row has been given up. One atomic tells a program all three, so nothing of it
+can change between two reads, and every warp has the answer of the one thread that asked.
 
-`waiting` = (error, state, looks): where it is said that a row never came, and how often a receiver looks for one. Once
-a row has been given up, a look costs all looks there are: every receiver that waits stops, and so does all that was
-launched behind it. The price is read beside each look, so that it takes no time of its own.
+`waiting` = (error, state, looks): where it is said that a row never came, and how often a receiver looks for one.
+
+From the first row that a rank gives up, no program of that group begins any more on that rank: it sends nothing, and
+its results are NaN. It must not go on: its peer may be late rather than dead, so a row that comes now may be that of
+an earlier call, and a row sent now may replace one that the peer has not read. Programs that had begun before end their
+call, which is right as far as rows arrive: nobody sends rows of the call after the next before all have ended this one.
 """
 
 from __future__ import annotations
@@ -12,41 +18,46 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-STATE_LENGTH = 3
-_ALL_LOOKS = tl.constexpr(1 << 30)
+_HALF = tl.constexpr(1 << 32)
+_COUNT = tl.constexpr((1 << 32) - 1)
+_GIVEN_UP = tl.constexpr(-(1 << 63))
+_ROUNDS = tl.constexpr(1024)  # about half a millisecond
 
 
 @triton.jit
 def begin_call(state, error, looks):
-    """(number of this call, ticket, waiting). The parity of the number picks the half of the workspace.
-
-    The number is kept on the device, so that graphs replay. The ticket is drawn only after the number has been read:
-    what is added depends on it.
-    """
-    call = tl.load(state, volatile=True)
-    ticket = tl.atomic_add(state + 1, tl.where(call >= 0, 1, 2).to(tl.int64), sem="relaxed")
-    return call, ticket, (error, state, looks)
+    """(which half, ticket, whether a row was given up before, waiting). Kept on the device, so that graphs replay."""
+    word = tl.atomic_add(state, 1, sem="relaxed")
+    return (word >> 32) & 1, word & _COUNT, word < 0, (error, state, looks)
 
 
 @triton.jit
-def count_call(state, call, ticket):
-    """The last program to read the number of the call counts it."""
-    if ticket == tl.num_programs(0) - 1:
-        tl.store(state + 1, 0)
-        tl.store(state, call + 1)
+def count_call(state, half, ticket):
+    """The last program to begin ends the count, and the next call gets the other half."""
+    programs = tl.num_programs(0)
+    if ticket == programs - 1:
+        tl.atomic_add(state, tl.where(half == 0, _HALF, -_HALF) - programs, sem="relaxed")
 
 
 @triton.jit
 def look_again(tried, waiting):
-    """Looks so far, with one more."""
-    return tried + 1 + tl.load(waiting[1] + 2, volatile=True).to(tl.int32)
+    """Looks so far, with one more; all there are if another program has given up. The same in every warp.
+
+    The sign is asked for by one thread, and seldom: a load by each warp could tell them different things, and warps
+    that leave a loop at different times do not meet at the barriers in it.
+    """
+    tried += 1
+    if tried % _ROUNDS == 0:
+        word = tl.atomic_add(waiting[1], 0, sem="relaxed")
+        tried = tl.where(word < 0, waiting[2], tried)
+    return tried
 
 
 @triton.jit
 def give_up(waiting):
     """A row has not come."""
     tl.store(waiting[0], 1)
-    tl.store(waiting[1] + 2, _ALL_LOOKS)
+    tl.atomic_or(waiting[1], _GIVEN_UP, sem="relaxed")
 
 
 @triton.jit

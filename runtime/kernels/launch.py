@@ -11,7 +11,6 @@ from ..errors import RefusedError
 from .room import row_bytes
 from .symmetric import Workspace
 
-_SMALLEST_PART = 64
 _PIECE = 1024
 _MOST_PIECES = 1024  # more of them cost more than they save
 _FEW_PROGRAMS = 264  # two for each multiprocessor of a Hopper GPU
@@ -22,6 +21,8 @@ def launch(
     space: Workspace,
     programs: int,
     slots: int,
+    state: Tensor,
+    error: Tensor,
     arrays: tuple[Tensor, ...],
     numbers: tuple[Any, ...],
     *,
@@ -34,7 +35,7 @@ def launch(
     """Run a kernel of one program a row. A half of the workspace is cut into `slots` of `programs` rows."""
     if programs == 0:
         return
-    one = row_bytes(width, quantized)
+    one, warps = row_bytes(width, quantized), warps_of(width, programs, quantized)
     if slots * programs * one > space.half_bytes:
         raise RefusedError(
             f"takes {slots * programs * one} bytes of a workspace of {space.half_bytes}; it was made for fewer rows",
@@ -44,8 +45,8 @@ def launch(
     kernel[(programs,)](
         *arrays,
         space.peers,
-        space.state,
-        space.error,
+        state,
+        error,
         *numbers,
         width,
         *eps,
@@ -53,24 +54,27 @@ def launch(
         programs * one,
         space.half_bytes,
         looks,
-        PARTS=parts_of(width),
+        PARTS=parts_of(width, 32 * warps),
         FEW=programs <= _FEW_PROGRAMS,
-        num_warps=warps_of(width, programs, quantized),
+        num_warps=warps,
         # Every rank compiles a kernel of its own; a product fused into a sum in one and not in another would differ.
         enable_fp_fusion=False,
         **flags,
     )
 
 
-def parts_of(width: int) -> tuple[tuple[int, int], ...]:
-    """(first column, size) of the powers of two that hold a row. At most three, so the last may reach beyond."""
+def parts_of(width: int, threads: int) -> tuple[tuple[int, int], ...]:
+    """(first column, size) of the powers of two that hold a row. At most three, so the last may reach beyond.
+
+    None is smaller than a program has threads: a reduction is over what every warp has seen only if each has a column.
+    """
     found: list[tuple[int, int]] = []
     first = 0
     while first < width:
         rest = width - first
         size = 1 << (rest.bit_length() - 1)
-        if len(found) == 2 or size < _SMALLEST_PART:
-            size = max(triton.next_power_of_2(rest), _SMALLEST_PART)
+        if len(found) == 2 or size < threads:
+            size = max(triton.next_power_of_2(rest), threads)
         found.append((first, size))
         first += size
     return tuple(found)

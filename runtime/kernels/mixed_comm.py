@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from .calls import address, begin_call, count_call, slot
-from .rows import add_rows, load_row, receive_row, send_row, store_row, sum_of_ranks, wide_row
+from .rows import add_rows, load_row, receive_row, send_row, spoil_row, store_row, sum_of_ranks, wide_row
 
 
 @triton.jit
@@ -39,14 +39,18 @@ def gather_sum_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     group_rows = tl.num_programs(0)
-    call, ticket, waiting = begin_call(state, error, looks)
-    start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
+    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    if given_up:
+        for group in tl.static_range(WORLD // ATTN_TP):
+            spoil_row(out, out, group * group_rows + index, width, width, False, PARTS)
+        return
+    start = half * half_bytes + index.to(tl.int64) * row_bytes
     mine = load_row(x + index.to(tl.int64) * width, width, PARTS)
     for q in tl.static_range(WORLD):
         if q != RANK:
             there = address(peers, q, slot(start, RANK - (q < RANK), slot_bytes), tl.int16)
             send_row(there, mine, width, PARTS)
-    count_call(state, call, ticket)
+    count_call(state, half, ticket)
     for q in tl.static_range(WORLD):
         if q == RANK:
             one = wide_row(mine, PARTS)
@@ -84,8 +88,11 @@ def scatter_sum_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     group_rows = tl.num_programs(0)
-    call, ticket, waiting = begin_call(state, error, looks)
-    start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
+    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    if given_up:
+        spoil_row(out, out, index, width, width, False, PARTS)
+        return
+    start = half * half_bytes + index.to(tl.int64) * row_bytes
     for q in tl.static_range(WORLD):
         if q != RANK:
             row = (q // ATTN_TP) * group_rows + index
@@ -94,7 +101,7 @@ def scatter_sum_kernel(
             send_row(there, partial, width, PARTS)
     row = (RANK // ATTN_TP) * group_rows + index
     mine = load_row(x + row.to(tl.int64) * width, width, PARTS)
-    count_call(state, call, ticket)
+    count_call(state, half, ticket)
     own = wide_row(mine, PARTS)
     summed = sum_of_ranks(own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, False, PARTS, FEW)
     store_row(out + index.to(tl.int64) * width, summed, width, PARTS)

@@ -14,7 +14,17 @@ import triton
 import triton.language as tl
 
 from .calls import address, begin_call, count_call, slot
-from .rows import finish_row, load_row, quantize_row, scale_row, send_int8_row, send_row, sum_of_ranks, wide_row
+from .rows import (
+    finish_row,
+    load_row,
+    quantize_row,
+    scale_row,
+    send_int8_row,
+    send_row,
+    spoil_row,
+    sum_of_ranks,
+    wide_row,
+)
 
 
 @triton.jit
@@ -48,8 +58,11 @@ def one_shot_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     row = tl.program_id(0)
     offset = row.to(tl.int64) * width
-    call, ticket, waiting = begin_call(state, error, looks)
-    start = (call % 2) * half_bytes + row.to(tl.int64) * row_bytes
+    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    if given_up:
+        spoil_row(out, total, row, width, width, NORM, PARTS)
+        return
+    start = half * half_bytes + row.to(tl.int64) * row_bytes
     mine = load_row(x + offset, width, PARTS)
     if QUANTIZED:
         values, own, scale = quantize_row(wide_row(mine, PARTS), PARTS)
@@ -69,7 +82,7 @@ def one_shot_kernel(
     gain = mine
     if NORM and FEW:
         gain = load_row(weight, width, PARTS)
-    count_call(state, call, ticket)
+    count_call(state, half, ticket)
     summed = sum_of_ranks(
         own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
     )

@@ -28,13 +28,16 @@ class PeerKernels(Peers):
     """Collectives of a group by Triton kernels over symmetric memory.
 
     Results are the same bits on every rank, but for the sign of zeros. Calls of a group run on one stream, in the same
-    order on all ranks. Workspaces: `plain` for rows of 2-byte elements, `small` for rows in INT8; None where no room
-    was asked for.
+    order on all ranks. Once a row has not come, every later result on this rank is NaN, and `check` says why; only new
+    Peers help. Workspaces: `plain` for rows of 2-byte elements, `small` for rows in INT8; None where no room was asked
+    for. `state`: int64 [1] on the device, as in calls.py. `error`: int32 [1] in pinned host memory, 1 from then on.
     """
 
-    def __init__(self, group: Group, plain: Workspace | None, small: Workspace | None, error: Tensor) -> None:
+    def __init__(
+        self, group: Group, plain: Workspace | None, small: Workspace | None, state: Tensor, error: Tensor
+    ) -> None:
         self._group, self._plain, self._small = group, plain, small
-        self._error = error
+        self._state, self._error = state, error
         self.looks = _LOOKS
         self.handle = custom_ops.register(self)
 
@@ -42,12 +45,14 @@ class PeerKernels(Peers):
     def make(cls, group: Group, device: torch.device, dtype: torch.dtype, width: int, room: Room) -> PeerKernels:
         """Every rank of the group must call this, in the same order."""
         check(group, dtype, width)
-        error = torch.zeros(1, dtype=torch.int32, pin_memory=True)
+        state = torch.zeros(1, dtype=torch.int64, device=device)
+        error = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
         plain, small = half_bytes(group.size, width, room)
         return cls(
             group,
-            make_workspace(group, device, plain, ABSENT_16, error) if plain else None,
-            make_workspace(group, device, small, ABSENT_8, error) if small else None,
+            make_workspace(group, device, plain, ABSENT_16) if plain else None,
+            make_workspace(group, device, small, ABSENT_8) if small else None,
+            state,
             error,
         )
 
@@ -190,7 +195,8 @@ class PeerKernels(Peers):
             )
         width = arrays[0].shape[1]
         ranks: dict[str, Any] = {"RANK": self._group.rank, "WORLD": self.size}
-        launch(kernel, space, programs, slots, arrays, numbers, width=width, looks=self.looks, **ranks, **flags)
+        own = self._state, self._error
+        launch(kernel, space, programs, slots, *own, arrays, numbers, width=width, looks=self.looks, **ranks, **flags)
 
     def _is_short(self, x: Tensor) -> bool:
         return x.numel() * x.element_size() <= one_shot_bytes(self.size)

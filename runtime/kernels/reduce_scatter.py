@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .calls import address, begin_call, count_call, slot
-from .rows import finish_row, load_row, send_row, sum_of_ranks, wide_row
+from .rows import finish_row, load_row, send_row, spoil_row, sum_of_ranks, wide_row
 
 
 @triton.jit
@@ -44,8 +44,11 @@ def reduce_scatter_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     shard = tl.num_programs(0)
-    call, ticket, waiting = begin_call(state, error, looks)
-    start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
+    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    if given_up:
+        spoil_row(out, total, index, width, width, NORM, PARTS)
+        return
+    start = half * half_bytes + index.to(tl.int64) * row_bytes
     for q in tl.static_range(WORLD):
         if q != RANK:
             row = q * shard + index
@@ -60,7 +63,7 @@ def reduce_scatter_kernel(
     gain = mine
     if NORM and FEW:
         gain = load_row(weight, width, PARTS)
-    count_call(state, call, ticket)
+    count_call(state, half, ticket)
     own = wide_row(mine, PARTS)
     summed = sum_of_ranks(own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, False, PARTS, FEW)
     if NORM and not FEW:

@@ -24,6 +24,7 @@ ABSENT_16 = tl.constexpr(-32768)  # the bits of -0.0
 ABSENT_8 = tl.constexpr(-128)
 ABSENT_SCALE = tl.constexpr(-2139062144)  # four times -128; as fp32 it is negative, and no scale is
 _LEAST = tl.constexpr(1e-36)  # 127 over a maximum below 3.8e-37 is infinite
+_GLANCES = tl.constexpr(4096)  # about two milliseconds
 _ROUND = tl.constexpr(12582912.0)  # 1.5 * 2**23: a sum with it is rounded to an integer, which is then its low bits
 
 
@@ -78,7 +79,7 @@ def send_row(place, row, limit, PARTS: tl.constexpr):
 
 @triton.jit
 def _look(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):
-    """(what stands at a place, 1 if any of it is absent)."""
+    """(what stands at a place, 1 if any of it is absent). Every warp has the same answer: it is that of them all."""
     row = ()
     missing = 0
     for part in tl.static_range(len(PARTS)):
@@ -87,6 +88,20 @@ def _look(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):
         row = row + (bits,)
         missing = tl.maximum(missing, tl.max((bits == absent).to(tl.int32), axis=0))
     return row, missing
+
+
+@triton.jit
+def _await_one(place, limit, absent: tl.constexpr, waiting):
+    """Look at one value until it is there, for a few milliseconds at most. What it was is not said.
+
+    Quicker to look at again than a row. Warps may leave at different times: there is no barrier in here, and nothing
+    that steers what follows.
+    """
+    tried = 0
+    seen = tl.load(place, mask=limit > 0, other=0, volatile=True)
+    while (seen == absent) & (tried < _GLANCES) & (tried < waiting[2]):
+        seen = tl.load(place, volatile=True)
+        tried += 1
 
 
 @triton.jit
@@ -100,18 +115,15 @@ def _empty(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):
 def receive_row(place, limit, waiting, dtype: tl.constexpr, PARTS: tl.constexpr, FEW: tl.constexpr):
     """A row in fp32, awaited at `place` (a pointer to int16), which is emptied. NaN if it never comes.
 
-    FEW: few programs run, so latency is all. One element is waited for, which is quicker to look at again.
+    FEW: few programs run, so latency is all, and one element is waited for before the row is.
     """
-    tried = 0
     if FEW:
-        seen = tl.load(place + (limit - 1), mask=limit > 0, other=0, volatile=True)
-        while (seen == ABSENT_16) & (tried < waiting[2]):
-            seen = tl.load(place + (limit - 1), volatile=True)
-            tried = look_again(tried, waiting)
+        _await_one(place + (limit - 1), limit, ABSENT_16, waiting)
+    tried = 0
     bits, missing = _look(place, limit, ABSENT_16, PARTS)
     while (missing != 0) & (tried < waiting[2]):
-        bits, missing = _look(place, limit, ABSENT_16, PARTS)
         tried = look_again(tried, waiting)
+        bits, missing = _look(place, limit, ABSENT_16, PARTS)
     _empty(place, limit, ABSENT_16, PARTS)
     spoil = 0.0
     if missing != 0:
@@ -166,22 +178,33 @@ def send_int8_row(place, values, scale, width, limit, PARTS: tl.constexpr):
 
 
 @triton.jit
+def _look_int8(place, behind, limit, PARTS: tl.constexpr):
+    """(values, scale, 1 if any of them is absent). As `_look`: a scale that one warp has not seen is absent for all."""
+    scale = tl.load(behind, mask=limit > 0, other=0, volatile=True)
+    row = ()
+    missing = 0
+    for part in tl.static_range(len(PARTS)):
+        columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
+        values = tl.load(place + columns, mask=columns < limit, other=0, volatile=True)
+        row = row + (values,)
+        missing = tl.maximum(missing, tl.max(((values == ABSENT_8) | (scale == ABSENT_SCALE)).to(tl.int32), axis=0))
+    return row, scale, missing
+
+
+@triton.jit
 def receive_int8_row(place, width, limit, waiting, PARTS: tl.constexpr):
     """A row in fp32 from INT8 values and the scale behind them; as `receive_row`. The scale is looked at first."""
     behind = (place + width).to(tl.pointer_type(tl.int32))
+    _await_one(behind, limit, ABSENT_SCALE, waiting)
     tried = 0
-    scale = tl.load(behind, mask=limit > 0, other=0, volatile=True)
-    while (scale == ABSENT_SCALE) & (tried < waiting[2]):
-        scale = tl.load(behind, volatile=True)
-        tried = look_again(tried, waiting)
-    values, missing = _look(place, limit, ABSENT_8, PARTS)
+    values, scale, missing = _look_int8(place, behind, limit, PARTS)
     while (missing != 0) & (tried < waiting[2]):
-        values, missing = _look(place, limit, ABSENT_8, PARTS)
         tried = look_again(tried, waiting)
+        values, scale, missing = _look_int8(place, behind, limit, PARTS)
     _empty(place, limit, ABSENT_8, PARTS)
     tl.store(behind, ABSENT_SCALE, mask=limit > 0)
     factor = scale.to(tl.float32, bitcast=True)
-    if (missing != 0) | (scale == ABSENT_SCALE):
+    if missing != 0:
         give_up(waiting)
         factor = float("nan")
     return scale_row(values, factor, PARTS)
@@ -283,3 +306,15 @@ def finish_row(
         one = (rounded[part].to(tl.float32) * scale).to(dtype).to(tl.float32)
         normed = normed + (gain[part].to(tl.float32) * one,)
     store_row(out + place, normed, limit, PARTS)
+
+
+@triton.jit
+def spoil_row(out, total, row, width, limit, NORM: tl.constexpr, PARTS: tl.constexpr):
+    """NaN where `finish_row` would store a sum: nothing is known of it."""
+    place = row.to(tl.int64) * width
+    for part in tl.static_range(len(PARTS)):
+        columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
+        nothing = tl.full([PARTS[part][1]], float("nan"), tl.float32).to(out.dtype.element_ty)
+        tl.store(out + place + columns, nothing, mask=columns < limit)
+        if NORM:
+            tl.store(total + place + columns, nothing, mask=columns < limit)

@@ -22,6 +22,7 @@ from .rows import (
     scale_row,
     send_int8_row,
     send_row,
+    spoil_row,
     sum_of_ranks,
     wide_row,
 )
@@ -59,8 +60,13 @@ def two_shot_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     shard = tl.num_programs(0)
-    call, ticket, waiting = begin_call(state, error, looks)
-    start = (call % 2) * half_bytes + index.to(tl.int64) * row_bytes
+    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    if given_up:
+        for q in tl.static_range(WORLD):
+            row = q * shard + index
+            spoil_row(out, total, row, width, tl.where(row < rows, width, 0), NORM, PARTS)
+        return
+    start = half * half_bytes + index.to(tl.int64) * row_bytes
 
     for q in tl.static_range(WORLD):  # partials to their owners
         if q != RANK:
@@ -83,7 +89,7 @@ def two_shot_kernel(
     gain = mine
     if NORM and FEW:
         gain = load_row(weight, width, PARTS)
-    count_call(state, call, ticket)
+    count_call(state, half, ticket)
     own = wide_row(mine, PARTS)
     summed = sum_of_ranks(
         own, peers, start, slot_bytes, width, limit, waiting, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW

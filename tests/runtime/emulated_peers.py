@@ -51,17 +51,21 @@ def emulated(folder: str) -> tuple[int, int, Any]:
     from commplan.runtime.kernels.symmetric import Workspace
 
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    error_flag = torch.zeros(1, dtype=torch.int32)
+    state, error = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int32)
 
     def workspace(name: str, dtype: torch.dtype) -> Workspace:
         paths = [Path(folder) / f"{name}{r}" for r in range(world)]
         size = paths[0].stat().st_size
         maps = [torch.from_file(str(p), shared=True, size=size // dtype.itemsize, dtype=dtype) for p in paths]
         peers = torch.tensor([m.data_ptr() for m in maps], dtype=torch.int64)
-        return Workspace(size // 2, peers, torch.zeros(3, dtype=torch.int64), error_flag, maps)
+        return Workspace(size // 2, peers, maps)
 
     group = Group("tp", None, world, rank)
-    return rank, world, PeerKernels(group, workspace("plain", torch.int16), workspace("small", torch.int8), error_flag)
+    return (
+        rank,
+        world,
+        PeerKernels(group, workspace("plain", torch.int16), workspace("small", torch.int8), state, error),
+    )
 
 
 def every_op(folder: str, sizes: list[int], width: int, dtype: torch.dtype) -> list[tuple[int, dict[str, float]]]:
