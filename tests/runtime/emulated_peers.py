@@ -7,7 +7,8 @@ program, the memory order of a GPU and its link, and anything about time. Progra
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from commplan.runtime.kernels.room import half_bytes
 from commplan.runtime.peer_impls import Room
 
+from ..late_peers import Fault, Meeting, kinds, verdicts, wandering
 from ..peer_cases import EPS, Case
 
 
@@ -61,11 +63,8 @@ def emulated(folder: str) -> tuple[int, int, Any]:
         return Workspace(size // 2, peers, maps)
 
     group = Group("tp", None, world, rank)
-    return (
-        rank,
-        world,
-        PeerKernels(group, workspace("plain", torch.int16), workspace("small", torch.int8), state, error),
-    )
+    plain, small = workspace("plain", torch.int16), workspace("small", torch.int8)
+    return rank, world, PeerKernels(group, plain, small, state, error)
 
 
 def every_op(folder: str, sizes: list[int], width: int, dtype: torch.dtype) -> list[tuple[int, dict[str, float]]]:
@@ -171,3 +170,51 @@ def compiled(folder: str) -> list[bool]:
         pairs = zip(block(case.mine, case.residual), fast(case.mine, case.residual), strict=True)
         found.append(all(torch.equal(a, b) for a, b in pairs))
     return found
+
+
+def faulty(folder: str, faults: list[tuple[str, str, Fault]]) -> list[tuple[str, list[str], str]]:
+    """(where, what each call of this rank came to, what its check says), for (folder, op, fault)."""
+    found = []
+    with finite_memory():
+        for name, op, fault in faults:
+            rank, world, peers = emulated(f"{folder}/{name}")
+            meeting = Meeting(Path(folder, name), rank)
+            kind = kinds(world)[op]
+            done = verdicts(peers, kind, fault, meeting, (rank, world), looks=20)
+            found.append((name, done, said_by(peers)))
+    return found
+
+
+def at_random_times(folder: str, seeds: int) -> list[list[str]]:
+    """What each call of this rank came to, by seed, where ranks are late by about their patience."""
+    found = []
+    with finite_memory():
+        for seed in range(seeds):
+            rank, world, peers = emulated(f"{folder}/{seed}")
+            Meeting(Path(folder, str(seed)), rank).all("ready", world)
+            found.append(wandering(peers, (rank, world), looks=20, seed=seed, longest_s=0.1))
+    return found
+
+
+def said_by(peers: Any) -> str:
+    """What its check says; empty if nothing is wrong."""
+    from commplan.runtime.errors import BoundaryError
+
+    try:
+        peers.check()
+    except BoundaryError as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def finite_memory() -> Iterator[None]:
+    """Memory of results holds a finite value before a kernel writes it: what is NaN was made NaN."""
+    from commplan.runtime.kernels import custom_ops
+
+    inner = custom_ops._empty
+    custom_ops._empty = lambda x, handle, op: inner(x, handle, op).fill_(7.0)
+    try:
+        yield
+    finally:
+        custom_ops._empty = inner
