@@ -43,8 +43,8 @@ def count_call(state, half, ticket):
 def look_again(tried, waiting):
     """Looks so far, with one more; all there are if another program has given up. The same in every warp.
 
-    The sign is asked for by one thread, and seldom: a load by each warp could tell them different things, and warps
-    that leave a loop at different times do not meet at the barriers in it.
+    One thread asks for the sign, and seldom. A load by each warp could tell them different things, and warps that leave
+    a loop at different times do not meet at the barriers in it.
     """
     tried += 1
     if tried % _ROUNDS == 0:
