@@ -57,6 +57,7 @@ def launch(
         PARTS=parts_of(width, 32 * warps),
         FEW=programs <= _FEW_PROGRAMS,
         num_warps=warps,
+        maxnreg=registers_of(width, warps, programs, quantized),
         # Every rank compiles a kernel of its own; a product fused into a sum in one and not in another would differ.
         enable_fp_fusion=False,
         **flags,
@@ -87,6 +88,18 @@ def warps_of(width: int, programs: int, quantized: bool) -> int:
     while width > most * 32 * warps and warps < 16:
         warps *= 2
     return warps
+
+
+def registers_of(width: int, warps: int, programs: int, quantized: bool) -> int | None:
+    """The most registers a thread may have. With many rows, so many programs are on a multiprocessor as rows allow.
+
+    A thread holds two rows in fp32. A few registers more would cost a quarter or a third of the programs, and with them
+    what covers the wait of one; where that is too few, the compiler spills one or two. In INT8 it never came to that.
+    """
+    if quantized or programs <= _FEW_PROGRAMS:
+        return None
+    columns = width / (32 * warps)  # of a thread
+    return 64 if columns <= 20 else 80 if columns <= 28 else None
 
 
 def flattened(x: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def gather_sum_kernel(
     half, ticket, given_up, waiting = begin_call(state, error, looks)
     if given_up:
         for group in tl.static_range(WORLD // ATTN_TP):
-            spoil_row(out, out, group * group_rows + index, width, width, False)
+            spoil_row(out, out, group * group_rows + index, width, width, False, PARTS)
         return
     start = half * half_bytes + index.to(tl.int64) * row_bytes
     mine = load_row(x + index.to(tl.int64) * width, width, PARTS)
@@ -90,7 +90,7 @@ def scatter_sum_kernel(
     group_rows = tl.num_programs(0)
     half, ticket, given_up, waiting = begin_call(state, error, looks)
     if given_up:
-        spoil_row(out, out, index, width, width, False)
+        spoil_row(out, out, index, width, width, False, PARTS)
         return
     start = half * half_bytes + index.to(tl.int64) * row_bytes
     for q in tl.static_range(WORLD):

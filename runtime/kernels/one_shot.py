@@ -60,7 +60,7 @@ def one_shot_kernel(
     offset = row.to(tl.int64) * width
     half, ticket, given_up, waiting = begin_call(state, error, looks)
     if given_up:
-        spoil_row(out, total, row, width, width, NORM)
+        spoil_row(out, total, row, width, width, NORM, PARTS)
         return
     start = half * half_bytes + row.to(tl.int64) * row_bytes
     mine = load_row(x + offset, width, PARTS)

@@ -46,7 +46,7 @@ def reduce_scatter_kernel(
     shard = tl.num_programs(0)
     half, ticket, given_up, waiting = begin_call(state, error, looks)
     if given_up:
-        spoil_row(out, total, index, width, width, NORM)
+        spoil_row(out, total, index, width, width, NORM, PARTS)
         return
     start = half * half_bytes + index.to(tl.int64) * row_bytes
     for q in tl.static_range(WORLD):

@@ -309,16 +309,12 @@ def finish_row(
 
 
 @triton.jit
-def spoil_row(out, total, row, width, limit, NORM: tl.constexpr):
-    """NaN where `finish_row` would store a sum: nothing is known of it.
-
-    In steps of its own: with the addresses of `finish_row` the compiler would compute them once, before the two paths
-    part, and hold them all along.
-    """
+def spoil_row(out, total, row, width, limit, NORM: tl.constexpr, PARTS: tl.constexpr):
+    """NaN where `finish_row` would store a sum: nothing is known of it."""
     place = row.to(tl.int64) * width
-    for first in range(0, width, 1024):
-        columns = first + tl.arange(0, 1024)
-        nothing = tl.full([1024], float("nan"), tl.float32).to(out.dtype.element_ty)
+    for part in tl.static_range(len(PARTS)):
+        columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
+        nothing = tl.full([PARTS[part][1]], float("nan"), tl.float32).to(out.dtype.element_ty)
         tl.store(out + place + columns, nothing, mask=columns < limit)
         if NORM:
             tl.store(total + place + columns, nothing, mask=columns < limit)

@@ -64,7 +64,7 @@ def two_shot_kernel(
     if given_up:
         for q in tl.static_range(WORLD):
             row = q * shard + index
-            spoil_row(out, total, row, width, tl.where(row < rows, width, 0), NORM)
+            spoil_row(out, total, row, width, tl.where(row < rows, width, 0), NORM, PARTS)
         return
     start = half * half_bytes + index.to(tl.int64) * row_bytes
 
