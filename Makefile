@@ -104,10 +104,14 @@ $(EVERYTHING): $(RUNTIME)
 
 # Nothing is set up here: PYTHON names the one that has a PyTorch for these GPUs, commplan and pytest, as after
 # pip install --editable '.[runtime]' pytest
-.PHONY: test-gpu bench-gpu
+.PHONY: test-gpu sanitize-gpu bench-gpu
 
-test-gpu: ## our collectives and planned models on two NVIDIA GPUs, with the Python that PYTHON names
+test-gpu: ## our collectives and planned models on two NVIDIA GPUs, or the former on one; in the Python of PYTHON
 	$(PYTHON) -m pytest tests/gpu $(PYTEST_ARGS)
+
+sanitize-gpu: ## our collectives under compute-sanitizer, which must be on the PATH; minutes
+	compute-sanitizer --target-processes all --tool memcheck $(PYTHON) -m tests.gpu.sanitized
+	compute-sanitizer --target-processes all --tool synccheck $(PYTHON) -m tests.gpu.sanitized
 
 bench-gpu: ## our collectives beside NCCL's, planned prefills beside plain ones; two NVIDIA GPUs
 	$(PYTHON) benchmarks/runtime/collectives.py

@@ -7,7 +7,8 @@ ranks gave to that very call; it may be NaN on a rank that has given up; it may 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,6 +144,49 @@ class Fault(NamedTuple):
     going_on: int = 4
 
 
+def every_fault(world: int, calls: tuple[int, ...]) -> list[tuple[str, str, Fault]]:
+    """(name, op, fault) of every op with its peer late or dead at each of these calls."""
+    return [
+        (f"{op} at {at}, {'dead' if dead else 'late'}", op, Fault(at, dead))
+        for op in kinds(world)
+        for at in calls
+        for dead in (False, True)
+    ]
+
+
+def judge_faults(faults: list[tuple[str, str, Fault]], by_rank: list[list[tuple[str, list[str], str]]]) -> None:
+    """Assert that who waited has right results up to the fault and NaN from it on, and the late rank nothing wrong."""
+    *waited, late = by_rank
+    for (name, op, fault), of_late, *of_others in zip(faults, late, *waited, strict=True):
+        for _, found, said in of_others:
+            first = "right or NaN" if op in OWN_ROWS_STAY else "NaN"
+            assert found == ["right"] * fault.at + [first] + ["NaN"] * (fault.going_on + 1), name
+            assert "a peer has sent nothing" in said, name
+        _, found, said = of_late
+        assert found[: fault.at] == ["right"] * fault.at, name
+        if not fault.dead:
+            # Its peers had sent rows of this call. Of three ranks those may be rows for others than the late one.
+            assert found[fault.at] in ("right", "right or NaN", *["NaN"] * (len(waited) - 1)), name
+            assert found[fault.at + 1] in ("NaN", first), "its peers send nothing any more"
+            assert set(found[fault.at + 2 :]) == {"NaN"}, name
+            assert "a peer has sent nothing" in said, name
+
+
+def judge_wandering(by_rank: list[list[list[str]]]) -> None:
+    """Assert that nothing is wrong, and that a rank that got NaN, or gave up, soon gives nothing else.
+
+    One call later, that is: what it got may be the NaN of a peer that gave up, and only then is it left alone.
+    """
+    seen = set()
+    for of_rank in by_rank:
+        for found in of_rank:
+            assert "wrong" not in found, found
+            after = found[next((n for n, v in enumerate(found) if v != "right"), len(found)) :]
+            assert set(after[2:]) <= {"NaN"}, found
+            seen |= set(found)
+    assert {"right", "NaN"} <= seen, "patience is such that both happen"
+
+
 def verdicts(peers: Any, kind: Kind, fault: Fault, meeting: Meeting, ranks: tuple[int, int], looks: int) -> list[str]:
     """Of every call of this rank. Patience is lowered when all have ended what comes before the fault."""
     rank, world = ranks
@@ -195,3 +239,27 @@ def wandering(peers: Any, ranks: tuple[int, int], looks: int, seed: int, longest
 def _finish(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def said_by(peers: Any) -> str:
+    """What its check says; empty if nothing is wrong."""
+    from commplan.runtime.errors import BoundaryError
+
+    try:
+        peers.check()
+    except BoundaryError as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def finite_memory() -> Iterator[None]:
+    """Memory of results holds a finite value before a kernel writes it: what is NaN was made NaN."""
+    from commplan.runtime.kernels import custom_ops
+
+    inner = custom_ops._empty
+    custom_ops._empty = lambda x, handle, op: inner(x, handle, op).fill_(7.0)
+    try:
+        yield
+    finally:
+        custom_ops._empty = inner

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from commplan.runtime.errors import BoundaryError
 from commplan.runtime.groups import Group
 from commplan.runtime.kernels.peers import PeerKernels
 from commplan.runtime.peer_impls import Room
 
+from ..late_peers import ROWS, WIDTH, Fault, Meeting, call_of, finite_memory, kinds, said_by, verdicts, wandering
 from ..peer_cases import EPS, Case, rows_of, shard_of
 
 # Relative RMS error allowed, in units of the type's epsilon for what is rounded to it, absolute for INT8.
+IMPATIENT = 20_000  # looks: about ten milliseconds
 DTYPES = {"bf16": (torch.bfloat16, 2.0**-8), "fp16": (torch.float16, 2.0**-11)}
 
 
 def start() -> tuple[int, int, torch.device]:
-    """(rank, world, device) of a rank with NCCL up."""
+    """(rank, world, device) of a rank with its process group up; ranks that share a GPU have no NCCL."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    torch.cuda.set_device(rank)
-    device = torch.device("cuda", rank)
-    dist.init_process_group("nccl", device_id=device)
+    shared = torch.cuda.device_count() < world
+    device = torch.device("cuda", rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    if shared:
+        os.environ |= {"TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES": "1", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1"}
+    dist.init_process_group("gloo" if shared else "nccl", device_id=None if shared else device)
     return rank, world, device
 
 
@@ -33,7 +38,8 @@ def peers_of(dtype: torch.dtype, width: int, rows: int) -> PeerKernels:
     """For `rows` rows of a rank, whatever the op."""
     rank, world = dist.get_rank(), dist.get_world_size()
     room = Room(rows=world * rows, pair_rows=rows, int8_rows=rows, int8_gather_rows=rows)
-    return PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), torch.device("cuda", rank), dtype, width, room)
+    device = torch.device("cuda", torch.cuda.current_device())
+    return PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), device, dtype, width, room)
 
 
 def every_op(width: int, dtype_name: str, kind: str) -> list[tuple[int, dict[str, float]]]:
@@ -197,23 +203,82 @@ def dead_peer() -> tuple[bool, str]:
     """Rank 1 never calls: (rank 0's results are NaN, what its check says). Calls after the first do not wait."""
     rank, _, _ = start()
     peers = peers_of(torch.bfloat16, 1024, 8)
-    peers.looks = 20_000
     x = rows_of(rank, 4, 1024, torch.bfloat16)
-    peers.all_reduce(x)
+    weight = torch.ones(1024, dtype=torch.bfloat16, device="cuda")
+    peers.all_reduce(x), peers.all_reduce_norm(x, None, weight, EPS)  # compiled on both, with all patience
     torch.cuda.synchronize()
     dist.barrier()
     if rank == 1:
         dist.barrier()
         return True, ""
-    outs = [peers.all_reduce(x)]
-    peers.looks = 1 << 26
-    weight = torch.ones(1024, dtype=torch.bfloat16, device="cuda")
-    outs += [peers.all_reduce_norm(x, None, weight, EPS)[0] for _ in range(100)]
+    with finite_memory():
+        peers.looks = IMPATIENT
+        outs = [peers.all_reduce(x)]
+        peers.looks = 1 << 26
+        outs += [peers.all_reduce_norm(x, None, weight, EPS)[0] for _ in range(100)]
     torch.cuda.synchronize()
-    text = ""
-    try:
-        peers.check()
-    except BoundaryError as caught:
-        text = str(caught)
+    text = said_by(peers)
     dist.barrier()
     return all(bool(torch.isnan(out).all()) for out in outs), text
+
+
+def made_under_a_default_device() -> bool:
+    """Whether kernels are made, and right, where new tensors are on the GPU unless said otherwise, as in servers."""
+    rank, world, _ = start()
+    with torch.device("cuda"):
+        peers = peers_of(torch.bfloat16, 64, 8)
+        case = Case((rank, world), 4, 64, torch.bfloat16, "normal", seed=3)
+        return all(error < 0.05 for error in case.errors(peers).values())
+
+
+def faulty(folder: str, faults: list[tuple[str, str, Fault]]) -> list[tuple[str, list[str], str]]:
+    """(where, what each call of this rank came to, what its check says), for (folder, op, fault)."""
+    rank, world, _ = start()
+    compile_all(rank, world)
+    found = []
+    with finite_memory():
+        for name, op, fault in faults:
+            peers = peers_of(torch.bfloat16, WIDTH, ROWS)
+            meeting = Meeting(Path(folder, name), rank)
+            done = verdicts(peers, kinds(world)[op], fault, meeting, (rank, world), IMPATIENT)
+            found.append((name, done, said_by(peers)))
+            meeting.all("judged", world)
+            peers.close()
+    return found
+
+
+def at_random_times(seeds: int) -> list[list[str]]:
+    """What each call of this rank came to, by seed, where ranks are late by about their patience."""
+    rank, world, _ = start()
+    compile_all(rank, world)
+    found = []
+    with finite_memory():
+        for seed in range(seeds):
+            peers = peers_of(torch.bfloat16, WIDTH, ROWS)
+            found.append(wandering(peers, (rank, world), IMPATIENT, seed, longest_s=0.03))
+            dist.barrier()
+            peers.close()
+    return found
+
+
+def compile_all(rank: int, world: int) -> None:
+    """Every kernel, so that none is compiled while a peer loses its patience."""
+    peers = peers_of(torch.bfloat16, WIDTH, ROWS)
+    for kind in kinds(world).values():
+        kind.run(peers, call_of(0, world, "cuda"), rank)
+    torch.cuda.synchronize()
+    peers.check()
+    dist.barrier()
+
+
+def few_of_each(calls: int) -> bool:
+    """A few calls of every op and kernel, judged; for a sanitizer, under which a call takes a thousand times as long."""
+    rank, world, _ = start()
+    peers = peers_of(torch.bfloat16, 2112, 300)
+    right = True
+    for call in range(calls):
+        case = Case((rank, world), (1, 300, 33)[call % 3], 2112, torch.bfloat16, "normal", seed=call)
+        right &= all(error < 0.05 for error in case.errors(peers).values())
+    torch.cuda.synchronize()
+    peers.check()
+    return right

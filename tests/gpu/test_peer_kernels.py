@@ -1,11 +1,14 @@
-"""Our collectives on two GPUs: right, the same on all ranks, repeatable, and never stuck."""
+"""Our collectives on GPUs: right, the same on all ranks, repeatable, and never stuck."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from commplan.runtime.launch import run_ranks
 
+from ..late_peers import every_fault, judge_faults, judge_wandering
 from . import ranks
 
 pytestmark = pytest.mark.slow
@@ -13,6 +16,10 @@ pytestmark = pytest.mark.slow
 
 def run(function, *args):
     return run_ranks(function, 2, *args, timeout_s=300)
+
+
+def test_they_are_made_where_new_tensors_are_on_the_gpu() -> None:
+    assert run(ranks.made_under_a_default_device) == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -68,3 +75,14 @@ def test_a_dead_peer_is_an_error_and_no_result() -> None:
     (nothing_but_nan, text), _ = run(ranks.dead_peer)
     assert nothing_but_nan
     assert "a peer has sent nothing" in text
+
+
+def test_who_gave_up_gives_nothing_but_nan_and_who_was_late_nothing_wrong(tmp_path: Path) -> None:
+    faults = every_fault(2, (0, 1, 2, 3))
+    for name, _, _ in faults:
+        (tmp_path / name).mkdir()
+    judge_faults(faults, run(ranks.faulty, str(tmp_path), faults))
+
+
+def test_whenever_a_rank_is_late_no_result_is_finite_and_wrong() -> None:
+    judge_wandering(run(ranks.at_random_times, 100))

@@ -11,7 +11,7 @@ from commplan.runtime.launch import run_ranks
 from ..runtime.tiny_models import write_checkpoint
 from .planned_models import against_one_process
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.two_gpus]
 
 
 @pytest.mark.parametrize(

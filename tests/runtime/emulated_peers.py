@@ -7,8 +7,7 @@ program, the memory order of a GPU and its link, and anything about time. Progra
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from commplan.runtime.kernels.room import half_bytes
 from commplan.runtime.peer_impls import Room
 
-from ..late_peers import Fault, Meeting, kinds, verdicts, wandering
+from ..late_peers import Fault, Meeting, finite_memory, kinds, said_by, verdicts, wandering
 from ..peer_cases import EPS, Case
 
 
@@ -194,27 +193,3 @@ def at_random_times(folder: str, seeds: int) -> list[list[str]]:
             Meeting(Path(folder, str(seed)), rank).all("ready", world)
             found.append(wandering(peers, (rank, world), looks=20, seed=seed, longest_s=0.1))
     return found
-
-
-def said_by(peers: Any) -> str:
-    """What its check says; empty if nothing is wrong."""
-    from commplan.runtime.errors import BoundaryError
-
-    try:
-        peers.check()
-    except BoundaryError as error:
-        return str(error)
-    return ""
-
-
-@contextmanager
-def finite_memory() -> Iterator[None]:
-    """Memory of results holds a finite value before a kernel writes it: what is NaN was made NaN."""
-    from commplan.runtime.kernels import custom_ops
-
-    inner = custom_ops._empty
-    custom_ops._empty = lambda x, handle, op: inner(x, handle, op).fill_(7.0)
-    try:
-        yield
-    finally:
-        custom_ops._empty = inner

@@ -1,0 +1,11 @@
+"""A few calls of every op on two ranks, to be run under compute-sanitizer, which follows both: `make sanitize-gpu`."""
+
+from __future__ import annotations
+
+from commplan.runtime.launch import run_ranks
+
+from .ranks import few_of_each
+
+if __name__ == "__main__":
+    found = run_ranks(few_of_each, 2, 3, timeout_s=570)
+    print("every result is right" if all(found) else f"wrong results: {found}")
