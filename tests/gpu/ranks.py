@@ -272,7 +272,7 @@ def compile_all(rank: int, world: int) -> None:
 
 
 def few_of_each(calls: int) -> bool:
-    """A few calls of every op and kernel, judged; for a sanitizer, under which a call takes a thousand times as long."""
+    """A few calls of every op and kernel, judged; for a sanitizer, under which all is slow."""
     rank, world, _ = start()
     peers = peers_of(torch.bfloat16, 2112, 300)
     right = True
