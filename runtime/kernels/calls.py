@@ -19,7 +19,6 @@ import triton
 import triton.language as tl
 
 _HALF = tl.constexpr(1 << 32)
-_COUNT = tl.constexpr((1 << 32) - 1)
 _GIVEN_UP = tl.constexpr(-(1 << 63))
 _ROUNDS = tl.constexpr(1024)  # about half a millisecond
 
@@ -28,7 +27,7 @@ _ROUNDS = tl.constexpr(1024)  # about half a millisecond
 def begin_call(state, error, looks):
     """(which half, ticket, whether a row was given up before, waiting). Kept on the device, so that graphs replay."""
     word = tl.atomic_add(state, 1, sem="relaxed")
-    return (word >> 32) & 1, word & _COUNT, word < 0, (error, state, looks)
+    return (word >> 32) & 1, word.to(tl.int32), word < 0, (error, state, looks)
 
 
 @triton.jit

@@ -57,7 +57,7 @@ def launch(
         PARTS=parts_of(width, 32 * warps),
         FEW=programs <= _FEW_PROGRAMS,
         num_warps=warps,
-        maxnreg=registers_of(width, warps, programs, quantized),
+        maxnreg=registers_of(width, warps, programs, quantized, bool(flags.get("NORM"))),
         # Every rank compiles a kernel of its own; a product fused into a sum in one and not in another would differ.
         enable_fp_fusion=False,
         **flags,
@@ -90,15 +90,18 @@ def warps_of(width: int, programs: int, quantized: bool) -> int:
     return warps
 
 
-def registers_of(width: int, warps: int, programs: int, quantized: bool) -> int | None:
-    """The most registers a thread may have. With many rows, so many programs are on a multiprocessor as rows allow.
+def registers_of(width: int, warps: int, programs: int, quantized: bool, normed: bool) -> int | None:
+    """The most registers a thread may have, None for as many as the compiler likes.
 
-    A thread holds two rows in fp32. A few registers more would cost a quarter or a third of the programs, and with them
-    what covers the wait of one; where that is too few, the compiler spills one or two. In INT8 it never came to that.
+    With many rows it is how many programs are on a multiprocessor that covers the wait of one; three or four registers
+    more can cost a quarter of them. Where the bound is too tight the compiler spills one or two to memory, which was
+    measured to cost less. Bounds are for the columns that a thread holds; none helps a row in INT8 with its norm.
     """
-    if quantized or programs <= _FEW_PROGRAMS:
+    if programs <= _FEW_PROGRAMS or (quantized and normed):
         return None
-    columns = width / (32 * warps)  # of a thread
+    columns = width / (32 * warps)
+    if quantized:
+        return 64 if columns <= 28 else None
     return 64 if columns <= 20 else 80 if columns <= 28 else None
 
 
