@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..terminal import echo
 from . import options
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _RUNTIME = "commplan.runtime.calibration"  # known by name alone: planning needs
 
 @click.command("calibrate", short_help="Measure this machine for some deployments and write a calibration file.")
 @click.argument("deployments", nargs=-1)
-@click.option("-o", "--output", type=click.Path(readable=False), help="The calibration file to write.")
+@click.option("-o", "--output", type=options.OutputFile(), help="The calibration file to write.")
 @click.option(
     "--import",
     "imported",
@@ -63,8 +64,8 @@ def command(
         )
     from ..calibration.points import check_measurable, points_of
     from ..calibration.result import calibration_of, dump
+    from ..files import write_text_atomically
     from ..spec.loader import load_setup
-    from ..yaml_file import write_text_atomically
     from .output import print_json
 
     setups = [load_setup(deployment, overrides) for deployment in deployments]
@@ -89,11 +90,11 @@ def command(
     if as_json:
         print_json({"calibration_file": output, "tables": tables, "points": measured, "not_measured": len(absent)})
         return
-    click.echo(f"{measured} points in {tables} tables, written to {output}.")
+    echo(f"{measured} points in {tables} tables, written to {output}.")
     if absent:
         impls = ", ".join(dict.fromkeys(kind for kind, *_ in absent))
-        click.echo(f"{len(absent)} points of {impls} cannot run on this machine: no plan will have them here.")
-    click.echo(f"Name it in a hardware file: calibrations: [{{file: {output}}}]")
+        echo(f"{len(absent)} points of {impls} cannot run on this machine: no plan will have them here.")
+    echo(f"Name it in a hardware file: calibrations: [{{file: {output}}}]")
 
 
 def _command(deployments: tuple[str, ...], overrides: tuple[str, ...]) -> str:
@@ -107,7 +108,7 @@ def _import(source: str, deployments: tuple[str, ...], output: str | None, name:
     from ..calibration.aiconfigurator import import_system
     from ..calibration.result import dump
     from ..errors import InputError
-    from ..yaml_file import write_text_atomically
+    from ..files import write_text_atomically
     from .output import print_json
 
     kind, _, system = source.partition(":")
@@ -134,15 +135,15 @@ def _import(source: str, deployments: tuple[str, ...], output: str | None, name:
         )
         return
     size = f"{found.points} points in {len(calibration.tables)} tables"
-    click.echo(f"{calibration.library} of {system}: {size}, written to {target}.")
+    echo(f"{calibration.library} of {system}: {size}, written to {target}.")
     if found.left_out:
-        click.echo(f"{found.left_out} rows of other ops, types or launches are left out.")
+        echo(f"{found.left_out} rows of other ops, types or launches are left out.")
     if found.reordered:
-        click.echo(
+        echo(
             f"{found.reordered} points will be smoothed when costs are looked up: lone outliers to the median of "
             "three, reversed neighbours to their geometric mean."
         )
-    click.echo(f"Name it in a hardware file: calibrations: [{{file: {target}}}]")
+    echo(f"Name it in a hardware file: calibrations: [{{file: {target}}}]")
 
 
 def _measured(setup: Setup, points: list[Point], seconds: float, partial: Path) -> list[dict[str, Any]]:
@@ -151,9 +152,9 @@ def _measured(setup: Setup, points: list[Point], seconds: float, partial: Path) 
     run_ranks = import_module("commplan.runtime.launch").run_ranks
     known, machine = _known(partial)
     if known:
-        click.echo(f"Going on from {partial}: {len(known)} points are there already.", err=True)
+        echo(f"Going on from {partial}: {len(known)} points are there already.", err=True)
     backend, ranks = setup.hardware.backend, setup.parallelism.tp
-    click.echo(f"Measuring {len(points)} points on {ranks} ranks over {backend}", err=True)
+    echo(f"Measuring {len(points)} points on {ranks} ranks over {backend}", err=True)
     arguments = ([list(point) for point in points], backend, seconds, known, machine, str(partial))
     found: list[dict[str, Any]] = run_ranks(measure, ranks, *arguments, timeout_s=max(600.0, 4 * seconds))
     return found
