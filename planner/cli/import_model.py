@@ -13,7 +13,7 @@ from . import options
 @click.option(
     "-o", "--output", type=options.OutputFile(), help="Where to write the model file (default: standard output)."
 )
-@click.option("--name", help="Name of the model (default: from the path).")
+@click.option("--name", type=options.PLAIN_TEXT, help="Name of the model (default: from the path).")
 @options.as_json
 def command(config: str, output: str | None, name: str | None, as_json: bool) -> None:
     """Make a model file from CONFIG, a Hugging Face config.json."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import control_character
 from ..terminal import echo, styled
 
 if TYPE_CHECKING:
@@ -34,6 +35,21 @@ class OutputFile(click.Path):
         path = str(super().convert(value, param, ctx))
         name_target(path, max(param.opts, key=len) if param is not None else self.name)
         return path
+
+
+class PlainText(click.ParamType):  # type: ignore[type-arg]
+    """The type of an option whose text goes into a file, where readers refuse control characters."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text as it is, or a usage error."""
+        if (found := control_character(value)) is not None:
+            self.fail(f"holds the control character {found}; plain text is expected", param, ctx)
+        return value
+
+
+PLAIN_TEXT = PlainText()
 
 
 def print_notes(setup: Setup) -> None:
