@@ -31,6 +31,7 @@ class Styled:
         return click.style(one_line(self.text), fg=self.colour, bold=self.bold or None, dim=self.dim or None)
 
 
+STANDARD_OUTPUT = "standard output"
 Part = str | Styled
 Cell = Part | tuple[Part, ...]
 
@@ -80,7 +81,7 @@ def write_line(line: str, *, err: bool = False) -> None:
         if err:  # there is nowhere left to say so
             return
         _give_up(sys.stdout)
-        raise InputError(f"cannot be written: {error.strerror}", file="standard output", kind="unwritable") from None
+        raise InputError(f"cannot be written: {error.strerror}", file=STANDARD_OUTPUT, kind="unwritable") from None
 
 
 def _give_up(stream: Any) -> None:

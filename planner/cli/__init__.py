@@ -12,7 +12,7 @@ import click
 
 from ..errors import CommplanError
 from ..files import one_command
-from ..terminal import echo, echo_lines, print_json, styled
+from ..terminal import STANDARD_OUTPUT, echo, echo_lines, print_json, styled
 
 # Subcommand -> module; the order is the order of --help. The runtime's are known here by name alone.
 _COMMANDS = {
@@ -86,7 +86,7 @@ def _usage(error: click.ClickException) -> dict[str, object]:
 
 
 def _fail(message: str, detail: dict[str, object], exit_code: int, as_json: bool) -> None:
-    if as_json:
+    if as_json and detail["file"] != STANDARD_OUTPUT:
         print_json({"error": detail})
     else:
         first, *others = message.split("\n")  # one, but for ranks with a message each
