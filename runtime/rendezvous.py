@@ -76,7 +76,7 @@ def store_of_environment(timeout_s: float) -> tuple[Any, int, int]:
         if given.get("RANK") == "0" and "MASTER_ADDR" in given and not given.get("TORCHELASTIC_USE_AGENT_STORE"):
             return _served_store(timeout_s), 0, int(given["WORLD_SIZE"])
         store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
-    except (RuntimeError, ValueError, KeyError, OSError, OverflowError) as error:
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
         problem = f"not all of {given.get('WORLD_SIZE')} ranks came: {first_line(error)}"
         raise BoundaryError(problem, where="start") from error
     return store, rank, size
@@ -85,6 +85,8 @@ def store_of_environment(timeout_s: float) -> tuple[Any, int, int]:
 def _served_store(timeout_s: float) -> Any:
     """The store that rank 0 serves. Left to itself torch listens on every interface, and whoever comes is let in."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if not 0 < port < 2**16:
+        raise ValueError(f"MASTER_PORT is {port}, and ports are 1 to 65535")
     listen = os.environ.get(LISTEN_VARIABLE) or host
     with _listening(listen, port) as listening:
         handle = listening.detach()  # the store closes it
