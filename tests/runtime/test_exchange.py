@@ -71,7 +71,7 @@ def test_the_store_listens_where_the_user_says(
 def test_an_address_of_another_host_is_an_error_that_names_the_way_out(
     environment: dict[str, str], alone: Callable[..., Any]
 ) -> None:
-    with pytest.raises(BoundaryError, match="cannot listen on 192.0.2.1.*COMMPLAN_LISTEN"):
+    with pytest.raises(BoundaryError, match=r"cannot listen on 192\.0\.2\.1.*COMMPLAN_LISTEN"):
         alone(**environment)
 
 
