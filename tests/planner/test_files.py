@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
@@ -183,3 +184,16 @@ def test_a_python_caller_may_write_what_it_has_read(target: Path) -> None:
     assert read_text(target) == OLD
     write_text_atomically(target, NEW)
     assert target.read_text() == NEW
+
+
+def test_no_output_is_written_where_another_one_would_replace_what_was_read(target: Path) -> None:
+    """A sweep reads files late, and shows what goes wrong with one as a point that cannot be."""
+    first = target.parent / "first"
+    with one_command():
+        name_target(first, "--html")
+        name_target(target, "--csv")
+        with contextlib.suppress(OverwriteError):
+            read_text(target)
+        with pytest.raises(OverwriteError):
+            write_text_atomically(first, NEW)
+    assert not first.exists()

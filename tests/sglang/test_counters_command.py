@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from commplan.planner.strategy_file import dump, places, plan_hash, save
 from commplan.runtime.counters import impl_of
 from commplan.runtime.sglang import answer as answers
+from commplan.runtime.sglang import scheduler
 
 from ..planner.cli.commandline import Result, run
 from .fakes import strategy
@@ -123,6 +125,20 @@ def test_the_plan_comes_with_the_answer_and_no_file_is_needed(
     assert server.asked == ["/server_info"]
     told = server.answer(info(), "--json").json
     assert told["differences"] == [[], []]
+
+
+def test_what_a_scheduler_tells_is_what_is_read(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks that have run nothing yet, by the hook itself; a folder of the server stays its own."""
+    monkeypatch.setattr(scheduler, "_everyone", lambda mine, _: [mine, mine])
+    hooks = scheduler.SchedulerHooks(FILE, "a/folder/of/the/server/plan.yaml")
+    output = hooks.around_internal_state(
+        lambda *_: SimpleNamespace(internal_state={"last": 1.5}), SimpleNamespace(tp_cpu_group=None), None
+    )
+    told = {"internal_states": [output.internal_state]}
+    assert "folder" not in json.dumps(told)
+    result = server.answer(told)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.count("executed ops: forwards x plan") == 2
 
 
 def test_what_ran_beside_the_plan_is_found_by_its_own_text(server: Server) -> None:
