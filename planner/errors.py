@@ -2,6 +2,7 @@
 
 CommplanError
 ├── InputError        a file, field or value that cannot be accepted          (exit code 2)
+├── OverwriteError    what is to be written is read by the same command        (exit code 2)
 └── NoLegalPlanError  the input is fine, but its constraints leave no plan     (exit code 3)
 
 Everything else that escapes is a bug in commplan.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from typing import Self
 
@@ -84,6 +86,13 @@ class InputError(CommplanError):
         super().__init__(message, kind=kind, file=file, field=field, value=value)
 
 
+class OverwriteError(CommplanError):
+    """Writing would destroy what the same command reads, or what it has written."""
+
+    def __init__(self, message: str, *, file: str, field: str | None = None, value: object = None) -> None:
+        super().__init__(message, kind="overwrites_input", file=file, field=field, value=value)
+
+
 class NoLegalPlanError(CommplanError):
     """No sequence of ops satisfies the constraints; the message says which constraint does it."""
 
@@ -116,3 +125,13 @@ def _shorten(value: object, limit: int = 80) -> str:
 def one_line(text: str) -> str:
     """Line breaks and control characters escaped: names come from files that a stranger may have written."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+# What terminals obey or that turns text around: C0, DEL, C1, separators of lines, bidirectional overrides, lone halves.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def control_character(text: str, besides: str = "") -> str | None:
+    """The first control character of a text as `U+001B`, or None."""
+    found = next((c[0] for c in _CONTROLS.finditer(text) if c[0] not in besides), None)
+    return None if found is None else f"U+{ord(found):04X}"

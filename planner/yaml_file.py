@@ -1,4 +1,4 @@
-"""Strict reading of YAML and JSON, canonical writing of YAML, atomic writing of files.
+"""Strict reading of YAML and JSON, canonical writing of YAML.
 
 The reader takes a safe subset of YAML: mappings with unique string keys, sequences, scalars. No aliases (they can
 explode), no tags (they can construct objects), no second document, no `yes`/`on`/`1:30` surprises: plain scalars
@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .errors import InputError
+from .errors import InputError, control_character
+from .files import read_text
 
-MAX_FILE_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 40
 _LONGEST_INT = 40
 
@@ -40,36 +38,13 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     text = read_text(path)
     try:
         value = parse_json(text) if str(path).endswith(".json") else parse_yaml(text)
+        refuse_control_characters(value)
     except InputError as error:
         raise error.in_file(str(path)) from None
     if not isinstance(value, dict):
         kind = "empty file" if value is None else type(value).__name__
         raise InputError(f"the top level must be a mapping, found: {kind}", file=str(path))
     return value
-
-
-def read_text(path: str | Path) -> str:
-    """The file as text; refuses what is missing, no file, too large or not UTF-8."""
-    try:
-        if not Path(path).is_file():
-            raise InputError(why_no_file(path), file=str(path))
-        size = os.path.getsize(path)
-        if size > MAX_FILE_BYTES:
-            raise InputError(
-                f"the file has {size} bytes; at most {MAX_FILE_BYTES} are read", file=str(path), kind="too_large"
-            )
-        return Path(path).read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", file=str(path)) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {error}", file=str(path)) from None
-
-
-def why_no_file(path: str | Path) -> str:
-    """What a path is that is no regular file."""
-    if Path(path).is_dir():
-        return "is a directory"
-    return "is not a regular file" if Path(path).exists() else "no such file"
 
 
 def parse_yaml(text: str) -> Any:
@@ -115,6 +90,35 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise InputError(f"nested deeper than {MAX_DEPTH} levels", kind="syntax") from None
     return value
+
+
+def refuse_control_characters(value: Any, field: str = "") -> None:
+    """Raise InputError where a text, or the name of a field, holds what a terminal would obey.
+
+    Line breaks and tabs stand in descriptions, and are escaped where a line is printed.
+    """
+    if isinstance(value, str):
+        _refuse_control(value, field, besides="\n\t")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            where = f"{field}.{key}" if field else str(key)
+            _refuse_control(key, where)
+            if isinstance(item, str | dict | list):
+                refuse_control_characters(item, where)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            if isinstance(item, str | dict | list):
+                refuse_control_characters(item, f"{field}[{index}]")
+
+
+def _refuse_control(text: str, field: str, besides: str = "") -> None:
+    if (found := control_character(text, besides)) is not None:
+        raise InputError(
+            f"holds the control character {found}; plain text is expected",
+            field=field or None,
+            value=text,
+            kind="control_character",
+        )
 
 
 def _check_depth(value: Any) -> None:
@@ -177,38 +181,6 @@ def _scalar(text: str) -> Any:
         if _SPECIAL_FLOAT.match(text):
             return math.nan if "n" in text.lower().lstrip("+-.")[:1] else math.copysign(math.inf, -(first == "-") or 1)
     return text
-
-
-def write_text_atomically(path: str | Path, text: str) -> None:
-    """Write to a temporary file beside `path`, then rename: an existing file is replaced whole or left as it was."""
-    target = Path(os.path.realpath(path))  # a link keeps pointing to what it points to
-    temporary: str | None = None
-    try:
-        if Path(path).exists() and not target.is_file():
-            raise InputError(why_no_file(path), file=str(path), kind="unwritable")
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-        if target.exists() and not os.access(target, os.W_OK):
-            raise InputError("is not writable", file=str(path), kind="unwritable")
-        handle, temporary = tempfile.mkstemp(prefix=".commplan.", dir=target.parent)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, target)
-        temporary = None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot be written: {reason}", file=str(path), kind="unwritable") from None
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # Other YAML readers take these plain scalars for something else (`1e5`, `0x1f`, `yes`, `1_000`): quoted when written.

@@ -7,8 +7,8 @@ group already. Neither depends on the plan, its backend or its parallelism.
 
 from __future__ import annotations
 
-import json
 import os
+import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,13 +16,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from .agreement import Exchange, exchange_over
+from .agreement import Exchange, as_json, exchange_over, first_line, from_json
 from .errors import BoundaryError
 from .groups import Group, control_group
 
+LISTEN_VARIABLE = "COMMPLAN_LISTEN"
+_BACKLOG = 2048
 _LINGER_S = 10.0  # rank 0 serves the store: it stays until the others have read it
 
 
@@ -58,11 +61,57 @@ def meet(timeout_s: float) -> Rendezvous:
     size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if size == 1:
         return Rendezvous(1, lambda mine: [mine])
-    try:
-        store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
-    except RuntimeError as error:
-        raise BoundaryError(f"not all of {size} ranks came: {error}", where="start") from error
+    store, rank, size = store_of_environment(timeout_s)
     return Rendezvous(size, _exchange_through(store, rank, size, timeout_s), store)
+
+
+def store_of_environment(timeout_s: float) -> tuple[Any, int, int]:
+    """The key-value store that the environment names, this rank and the number of ranks.
+
+    Where rank 0 serves it, it listens on the address that MASTER_ADDR names and on no other interface; COMMPLAN_LISTEN
+    names another one, as 0.0.0.0 where MASTER_ADDR is not an address of this host.
+    """
+    given = os.environ
+    try:
+        if given.get("RANK") == "0" and "MASTER_ADDR" in given and not given.get("TORCHELASTIC_USE_AGENT_STORE"):
+            return _served_store(timeout_s), 0, int(given["WORLD_SIZE"])
+        store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        problem = f"not all of {given.get('WORLD_SIZE')} ranks came: {first_line(error)}"
+        raise BoundaryError(problem, where="start") from error
+    return store, rank, size
+
+
+def _served_store(timeout_s: float) -> Any:
+    """The store that rank 0 serves. Left to itself torch listens on every interface, and whoever comes is let in."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if not 0 < port < 2**16:
+        raise ValueError(f"MASTER_PORT is {port}, and ports are 1 to 65535")
+    listen = os.environ.get(LISTEN_VARIABLE) or host
+    with _listening(listen, port) as listening:
+        handle = listening.detach()  # the store closes it
+    return TCPStore(
+        host,
+        port,
+        int(os.environ["WORLD_SIZE"]),
+        is_master=True,
+        timeout=timedelta(seconds=timeout_s),
+        master_listen_fd=handle,
+    )
+
+
+def _listening(listen: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(listen, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        how = f"rank 0 cannot listen on {listen}, port {port}: {error.strerror}; {LISTEN_VARIABLE} names an address"
+        raise OSError(f"{how} of this host") from None
+    return listening
 
 
 def _exchange_through(store: Any, rank: int, size: int, timeout_s: float) -> Exchange:
@@ -71,10 +120,10 @@ def _exchange_through(store: Any, rank: int, size: int, timeout_s: float) -> Exc
     others = [other for other in range(size) if other != rank]
 
     def exchange(mine: Any) -> list[Any]:
-        notes.set(f"note/{rank}", json.dumps(mine))
+        notes.set(f"note/{rank}", as_json(mine).decode())
         try:
             notes.wait([f"note/{other}" for other in others], timedelta(seconds=timeout_s))
-            everyone = [json.loads(notes.get(f"note/{other}")) for other in range(size)]
+            everyone = [from_json(notes.get(f"note/{other}"), other) for other in range(size)]
         except RuntimeError as error:
             raise BoundaryError(f"another rank is gone or stuck: {error}", where="start") from error
         notes.set(f"read/{rank}", "")

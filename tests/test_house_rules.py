@@ -109,3 +109,61 @@ def test_such_a_line_would_be_found(line: str) -> None:
 )
 def test_an_ordinary_line_is_not(line: str) -> None:
     assert not NOT_OURS.search(line)
+
+
+# ---- one place reads, one writes, one prints -------------------------------------------------------------------------
+
+READS_OR_WRITES = {
+    "open", "read_text", "read_bytes", "write_text", "write_bytes", "mkstemp", "NamedTemporaryFile", "TemporaryFile",
+    "rename", "replace_file", "copy", "copyfile", "unlink", "safe_load",
+}  # fmt: skip
+FILES_ELSEWHERE = {
+    "planner/files.py": "the place",
+    "planner/report/page.py": "resources of packages, which it notes",
+    "planner/cli/calibrate.py": "samples of an interrupted run: its own file, read and written by one command",
+    "runtime/calibration/measure.py": "the same, appended to by rank 0",
+    "runtime/sglang/answer.py": "opens a connection",
+    "planner/terminal.py": "/dev/null, where standard output cannot be written",
+    "planner/cli/__init__.py": "the same, where nobody reads it any more",
+}
+PRINTS = {"echo", "secho", "style", "print", "echo_via_pager"}
+PRINTS_ELSEWHERE = {
+    "planner/terminal.py": "the place",
+    "runtime/calibration/measure.py": "the bar of rank 0, made of names of ours; its note is escaped",
+    "runtime/sglang/stop.py": "an error, which is escaped by its class",
+}
+PICKLES = {"pickle", "all_gather_object", "gather_object", "broadcast_object_list", "scatter_object_list",
+           "send_object_list", "recv_object_list"}  # fmt: skip
+
+
+def calls(path: Path) -> set[tuple[str | None, str]]:
+    """What a module calls: (name before the last dot, name)."""
+    found: set[tuple[str | None, str]] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value
+            found.add((owner.id if isinstance(owner, ast.Name) else "", node.func.attr))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            found.add((None, node.func.id))
+    return found
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name(path) not in FILES_ELSEWHERE], ids=name)
+def test_files_are_read_and_written_where_it_is_noted(path: Path) -> None:
+    named = {called for owner, called in calls(path) if owner is not None or called == "open"}
+    assert not named & READS_OR_WRITES
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name(path) not in PRINTS_ELSEWHERE], ids=name)
+def test_what_is_printed_is_escaped_in_one_place(path: Path) -> None:
+    named = {called for owner, called in calls(path) if owner == "click" or (owner, called) == (None, "print")}
+    assert not named & PRINTS
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_ranks_exchange_no_pickles(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert not names & PICKLES

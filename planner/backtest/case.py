@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ..errors import InputError, did_you_mean
+from ..files import read_text
 from ..layout import BOUNDARIES, FORWARD_MODES
 from ..ops import Op
 from ..ops import parse as parse_op
@@ -16,7 +17,7 @@ from ..spec.base import FieldError, Spec, Text, build
 from ..spec.calibration import Collective, MessageBytes
 from ..spec.deployment import MAX_TOKENS
 from ..strategies import strategies
-from ..yaml_file import flow_text, read_mapping, read_text
+from ..yaml_file import flow_text, read_mapping
 
 BACKTEST_SCHEMA = "commplan/backtest/v1"
 OPTIMUM = "optimum"

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..cost.tables import smoothed
 from ..errors import InputError, did_you_mean
+from ..files import note_read
 from ..spec.base import build
 from ..spec.calibration import CALIBRATION_SCHEMA, COLLECTIVES, Calibration
 
@@ -175,6 +176,7 @@ def _rows(file: Path, columns: Iterable[str]) -> list[dict[str, Any]]:
     from pyarrow.parquet import ParquetFile
 
     try:
+        note_read(file)
         parquet = ParquetFile(file)
         there = parquet.schema_arrow.names
         for column in columns:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
 from ..errors import CommplanError
+from ..files import one_command
+from ..terminal import STANDARD_OUTPUT, echo, echo_lines, print_json, styled
 
 # Subcommand -> module; the order is the order of --help. The runtime's are known here by name alone.
 _COMMANDS = {
@@ -44,6 +47,11 @@ class _Commands(click.Group):
         command: click.Command = import_module(_COMMANDS[cmd_name]).command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand; what it reads it does not overwrite."""
+        with one_command():
+            return super().invoke(ctx)
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="commplan")
@@ -62,7 +70,9 @@ def main() -> None:
         sys.exit(130)
     except click.ClickException as error:
         if not as_json:
-            error.show()
+            shown = io.StringIO()
+            error.show(shown)  # it quotes the command line
+            echo_lines(shown.getvalue().removesuffix("\n"), err=True)
             sys.exit(error.exit_code)
         _fail(error.format_message(), _usage(error), 2, as_json)
     except BrokenPipeError:
@@ -76,8 +86,11 @@ def _usage(error: click.ClickException) -> dict[str, object]:
 
 
 def _fail(message: str, detail: dict[str, object], exit_code: int, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"error": detail}, allow_nan=False))
+    if as_json and detail["file"] != STANDARD_OUTPUT:
+        print_json({"error": detail})
     else:
-        click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+        first, *others = message.split("\n")  # one, but for ranks with a message each
+        echo(styled("error: ", "red", bold=True), first, err=True)
+        for line in others:
+            echo(line, err=True)
     sys.exit(exit_code)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..terminal import echo, styled
 from . import options
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ..backtest.case import Case
     from ..backtest.run import Outcome
     from ..held_out import HeldOut
+    from ..terminal import Cell
 
 
 @click.command("backtest", short_help="Compare predictions with published measurements.")
@@ -79,12 +81,15 @@ def _tables(names: tuple[str, ...], markdown: bool, as_json: bool) -> None:
     heads = ("calibration", "tables", "median of medians", "median within 5 %", "p95 within 25 %", "noise, median")
     if markdown:
         _markdown(heads, summary)
-        click.echo("\n<details><summary>Every table</summary>\n")
+        echo()
+        echo("<details><summary>Every table</summary>")
+        echo()
         _markdown(columns, rows)
-        click.echo("\n</details>")
+        echo()
+        echo("</details>")
     else:
         table(columns, rows, f"llllr{'r' * len(widths)}rrrrl")
-        click.echo()
+        echo()
         table(heads, summary, "lrrrrr")
 
 
@@ -171,22 +176,21 @@ def _cells(outcome: Outcome) -> list[str]:
 
 
 def _print(outcomes: list[Outcome]) -> None:
-    from ..errors import one_line
     from .output import table
 
     colours = {"inside": "green", "outside": "red", "not comparable": "yellow"}
     rows = []
     for outcome in outcomes:
-        cells = [one_line(cell) for cell in _cells(outcome)]
-        cells[7] = click.style(cells[7], fg=colours[outcome.verdict])
+        cells: list[Cell] = [*_cells(outcome)]
+        cells[7] = styled(outcome.verdict, colours[outcome.verdict])
         rows.append(cells)
     table(_COLUMNS, rows, "lllrrrlll")
     reasons = [o for o in outcomes if o.reason]
     if reasons:
-        click.echo()
-        table(["not comparable", "because"], [[one_line(o.case.id), one_line(o.reason)] for o in reasons])
-    click.echo()
-    click.echo(_summary(outcomes))
+        echo()
+        table(["not comparable", "because"], [[o.case.id, o.reason] for o in reasons])
+    echo()
+    echo(_summary(outcomes))
 
 
 def _summary(outcomes: list[Outcome]) -> str:
@@ -202,14 +206,15 @@ def _print_markdown(outcomes: list[Outcome]) -> None:
             cells[7] = "**outside**"
         rows.append(cells)
     _markdown(_COLUMNS, rows)
-    click.echo(f"\n{_summary(outcomes)}")
+    echo()
+    echo(_summary(outcomes))
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    click.echo("| " + " | ".join(columns) + " |")
-    click.echo("|" + "|".join("---" for _ in columns) + "|")
+    echo("| " + " | ".join(columns) + " |")
+    echo("|" + "|".join("---" for _ in columns) + "|")
     for row in rows:
-        click.echo("| " + " | ".join(row) + " |")
+        echo("| " + " | ".join(row) + " |")
 
 
 def number(value: float) -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import one_line
+from ..terminal import echo
 from . import options
 
 if TYPE_CHECKING:
@@ -17,18 +19,19 @@ if TYPE_CHECKING:
     from ..spec.loader import Setup
 
 _RUNTIME = "commplan.runtime.calibration"  # known by name alone: planning needs no torch
+_BEGUN = ('{"machine": ', '{"key": ')  # how the lines of the samples so far begin
 
 
 @click.command("calibrate", short_help="Measure this machine for some deployments and write a calibration file.")
 @click.argument("deployments", nargs=-1)
-@click.option("-o", "--output", type=click.Path(readable=False), help="The calibration file to write.")
+@click.option("-o", "--output", type=options.OutputFile(), help="The calibration file to write.")
 @click.option(
     "--import",
     "imported",
     metavar="SOURCE:SYSTEM",
     help="Measure nothing: take the tables of an installed package, as in aiconfigurator:h200_sxm.",
 )
-@click.option("--name", help="Name of the calibration (default: the file's).")
+@click.option("--name", type=options.PLAIN_TEXT, help="Name of the calibration (default: the file's).")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=1),
@@ -63,13 +66,15 @@ def command(
         )
     from ..calibration.points import check_measurable, points_of
     from ..calibration.result import calibration_of, dump
+    from ..files import name_target, write_text_atomically
     from ..spec.loader import load_setup
-    from ..yaml_file import write_text_atomically
     from .output import print_json
 
+    partial = Path(f"{output}.partial")
+    name_target(partial, "--output")
     setups = [load_setup(deployment, overrides) for deployment in deployments]
     check_measurable(setups)
-    partial = Path(f"{output}.partial")
+    _check_own(partial)
     if fresh:
         partial.unlink(missing_ok=True)
     points = points_of(setups)
@@ -79,7 +84,7 @@ def command(
     source = _command(deployments, overrides)
     setup = setups[0]
     calibration = calibration_of(
-        samples, setup.executor, setup.hardware.backend, name or Path(output).stem, machine, source
+        samples, setup.executor, setup.hardware.backend, name or one_line(Path(output).stem), machine, source
     )
     write_text_atomically(output, dump(calibration))
     partial.unlink(missing_ok=True)
@@ -89,17 +94,17 @@ def command(
     if as_json:
         print_json({"calibration_file": output, "tables": tables, "points": measured, "not_measured": len(absent)})
         return
-    click.echo(f"{measured} points in {tables} tables, written to {output}.")
+    echo(f"{measured} points in {tables} tables, written to {output}.")
     if absent:
         impls = ", ".join(dict.fromkeys(kind for kind, *_ in absent))
-        click.echo(f"{len(absent)} points of {impls} cannot run on this machine: no plan will have them here.")
-    click.echo(f"Name it in a hardware file: calibrations: [{{file: {output}}}]")
+        echo(f"{len(absent)} points of {impls} cannot run on this machine: no plan will have them here.")
+    echo(f"Name it in a hardware file: calibrations: [{{file: {output}}}]")
 
 
 def _command(deployments: tuple[str, ...], overrides: tuple[str, ...]) -> str:
     """What a shell takes to measure the same points: they follow from the deployments with their overrides."""
     given = [part for text in overrides for part in ("--set", text)]
-    return shlex.join(["commplan", "calibrate", *deployments, *given])
+    return one_line(shlex.join(["commplan", "calibrate", *deployments, *given]))
 
 
 def _import(source: str, deployments: tuple[str, ...], output: str | None, name: str | None, as_json: bool) -> None:
@@ -107,7 +112,7 @@ def _import(source: str, deployments: tuple[str, ...], output: str | None, name:
     from ..calibration.aiconfigurator import import_system
     from ..calibration.result import dump
     from ..errors import InputError
-    from ..yaml_file import write_text_atomically
+    from ..files import write_text_atomically
     from .output import print_json
 
     kind, _, system = source.partition(":")
@@ -134,15 +139,15 @@ def _import(source: str, deployments: tuple[str, ...], output: str | None, name:
         )
         return
     size = f"{found.points} points in {len(calibration.tables)} tables"
-    click.echo(f"{calibration.library} of {system}: {size}, written to {target}.")
+    echo(f"{calibration.library} of {system}: {size}, written to {target}.")
     if found.left_out:
-        click.echo(f"{found.left_out} rows of other ops, types or launches are left out.")
+        echo(f"{found.left_out} rows of other ops, types or launches are left out.")
     if found.reordered:
-        click.echo(
+        echo(
             f"{found.reordered} points will be smoothed when costs are looked up: lone outliers to the median of "
             "three, reversed neighbours to their geometric mean."
         )
-    click.echo(f"Name it in a hardware file: calibrations: [{{file: {target}}}]")
+    echo(f"Name it in a hardware file: calibrations: [{{file: {target}}}]")
 
 
 def _measured(setup: Setup, points: list[Point], seconds: float, partial: Path) -> list[dict[str, Any]]:
@@ -151,25 +156,42 @@ def _measured(setup: Setup, points: list[Point], seconds: float, partial: Path) 
     run_ranks = import_module("commplan.runtime.launch").run_ranks
     known, machine = _known(partial)
     if known:
-        click.echo(f"Going on from {partial}: {len(known)} points are there already.", err=True)
+        echo(f"Going on from {partial}: {len(known)} points are there already.", err=True)
     backend, ranks = setup.hardware.backend, setup.parallelism.tp
-    click.echo(f"Measuring {len(points)} points on {ranks} ranks over {backend}", err=True)
+    echo(f"Measuring {len(points)} points on {ranks} ranks over {backend}", err=True)
     arguments = ([list(point) for point in points], backend, seconds, known, machine, str(partial))
     found: list[dict[str, Any]] = run_ranks(measure, ranks, *arguments, timeout_s=max(600.0, 4 * seconds))
     return found
+
+
+def _check_own(partial: Path) -> None:
+    """Raise InputError unless a file that will be appended to, and deleted in the end, is that of an earlier run."""
+    from ..errors import InputError
+
+    lines = _lines(partial)
+    if not all(any(line[: len(begun)] == begun[: len(line)] for begun in _BEGUN) for line in lines if line):
+        raise InputError(
+            "is not what an interrupted run has left, and a run keeps its samples there; move it away",
+            file=str(partial),
+        )
+
+
+def _lines(partial: Path) -> list[str]:
+    """Lines of the samples of an interrupted run; its own file, so that it is no input which must not be written."""
+    return partial.read_bytes().decode("utf-8", "replace").splitlines() if partial.is_file() else []
 
 
 def _known(partial: Path) -> tuple[dict[str, list[float]], dict[str, str] | None]:
     """Samples of an interrupted run and its machine; a line that was cut off is left out."""
     found: dict[str, list[float]] = {}
     machine: dict[str, str] | None = None
-    for line in partial.read_text(encoding="utf-8").splitlines() if partial.is_file() else []:
+    for line in _lines(partial):
         try:
             entry = json.loads(line)
             if "machine" in entry:
                 machine = {str(key): str(value) for key, value in entry["machine"].items()}
             else:
                 found.setdefault(entry["key"], []).extend(float(s) for s in entry["samples"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return found, machine

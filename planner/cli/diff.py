@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..terminal import echo
 from . import options
 
 
@@ -32,9 +33,9 @@ def command(before: str, after: str, as_json: bool) -> None:
     if made_for:
         heading("Made for something else")
         table(["field", before, after], [[*row] for row in made_for])
-        click.echo()
+        echo()
     if not decisions:
-        click.echo("The decisions are the same.")
+        echo("The decisions are the same.")
         return
     heading(f"{len(decisions)} decision{'s differ' if len(decisions) != 1 else ' differs'}")
     rows = [[c.mode, span(c.first, c.last), c.layers or "", c.boundary, c.before, c.after] for c in decisions]

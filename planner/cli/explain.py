@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..terminal import echo, styled
 from . import options
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ..planning import ModePlanner
     from ..search import Plan
     from ..spec.loader import Setup
+    from ..terminal import Cell
 
 
 @click.command("explain", short_help="Say why an op was chosen at a boundary, and what every other one would cost.")
@@ -161,16 +163,16 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
     where = explanation.boundary if explanation.layer is None else f"layer {explanation.layer} {explanation.boundary}"
     heading(f"{setup.deployment.name}: {explanation.mode}, {explanation.tokens} tokens, {where}")
     chosen = explanation.chosen
-    click.echo(f"Chosen for {span(first, last)} tokens: {click.style(_label(chosen.op), fg='green', bold=True)}")
+    echo(f"Chosen for {span(first, last)} tokens: ", styled(_label(chosen.op), "green", bold=True))
     if chosen.neighbours:
         others = ", ".join(
             f"{b} {op}" for b, op in chosen.neighbours.items() if op != "none" and b != explanation.boundary
         )
-        click.echo(f"With it in this layer: {others or 'no other op'}")
+        echo(f"With it in this layer: {others or 'no other op'}")
     if chosen.step_us is not None:
-        click.echo(f"Whole step: {duration(chosen.step_us)}")
-    click.echo(f"Wire time from {chosen.source}" if chosen.source else "No wire time")
-    click.echo()
+        echo(f"Whole step: {duration(chosen.step_us)}")
+    echo(f"Wire time from {chosen.source}" if chosen.source else "No wire time")
+    echo()
     rows = [_row(o) for o in [chosen, *explanation.alternatives] if o.time_us is not None]
     heading("Time at this boundary, us (the last column is about the whole step)")
     columns = [
@@ -189,10 +191,10 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
     ]
     table(columns, rows, "lllrrrrrrrrl")
     for note in _one_kernel_notes([chosen, *explanation.alternatives]):
-        click.echo(f"  {note}")
+        echo(f"  {note}")
     refused = [o for o in explanation.alternatives if o.time_us is None]
     if refused:
-        click.echo()
+        echo()
         heading("Not possible here")
         table(["op", "because"], [[_label(o.op), o.reason] for o in refused])
 
@@ -212,9 +214,9 @@ def _label(op: Op) -> str:
     return str(op)
 
 
-def _row(option: Option) -> list[str]:
+def _row(option: Option) -> list[Cell]:
     numbers = [f"{option.breakdown[f'{name}_us']:.1f}" for name in _COLUMNS]
-    mark = option.reason if option.legal else click.style("not allowed: ", fg="yellow") + option.reason
+    mark: Cell = option.reason if option.legal else (styled("not allowed: ", "yellow"), option.reason)
     return [_label(option.op), option.impl or "-", option.numerics, *numbers, f"{option.time_us:.1f}", mark]
 
 

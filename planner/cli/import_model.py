@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import click
 
+from ..terminal import echo
 from . import options
 
 
 @click.command("import-model", short_help="Make a model file from a Hugging Face config.json.")
 @click.argument("config")
 @click.option(
-    "-o", "--output", type=click.Path(readable=False), help="Where to write the model file (default: standard output)."
+    "-o", "--output", type=options.OutputFile(), help="Where to write the model file (default: standard output)."
 )
-@click.option("--name", help="Name of the model (default: from the path).")
+@click.option("--name", type=options.PLAIN_TEXT, help="Name of the model (default: from the path).")
 @options.as_json
 def command(config: str, output: str | None, name: str | None, as_json: bool) -> None:
     """Make a model file from CONFIG, a Hugging Face config.json."""
     from pathlib import Path
 
+    from ..files import write_text_atomically
     from ..spec.base import build
     from ..spec.loader import read_model_mapping
     from ..spec.model import Model
-    from ..yaml_file import flow_text, write_text_atomically
+    from ..yaml_file import flow_text
     from .output import print_json
 
     fields = read_model_mapping(Path(config))
@@ -36,6 +38,6 @@ def command(config: str, output: str | None, name: str | None, as_json: bool) ->
         print_json({"model_file": output, "model": ordered})
     elif output is None:
         for key, value in ordered.items():
-            click.echo(f"{key}: {flow_text(value)}")
+            echo(f"{key}: {flow_text(value)}")
     else:
-        click.echo(f"{model.name} ({model.architecture}, {model.num_hidden_layers} layers) written to {output}")
+        echo(f"{model.name} ({model.architecture}, {model.num_hidden_layers} layers) written to {output}")

@@ -1,36 +1,31 @@
-"""Printing for people: aligned tables, numbers with units, colour only on a terminal (click strips it elsewhere)."""
+"""Printing for people: headings, aligned tables, numbers with units."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
-import click
+from ..terminal import Cell, echo, print_json, rendered, styled, width, write_line
 
-
-def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    click.echo(json.dumps(value, allow_nan=False))
+__all__ = ["duration", "heading", "print_json", "span", "table"]
 
 
 def heading(text: str) -> None:
     """A line that opens a section."""
-    click.secho(text, bold=True)
+    echo(styled(text, bold=True))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], right: str = "") -> None:
     """Print an aligned table. `right` marks the right-aligned columns with `r`, as in `lrr`."""
-    widths = [max(len(click.unstyle(row[i])) for row in [columns, *rows]) for i in range(len(columns))]
-    click.echo("  " + click.style("  ".join(_cells(columns, widths, right)).rstrip(), dim=True))
+    widths = [max(width(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    echo("  ", styled("  ".join(_cells(columns, widths, right)).rstrip(), dim=True))
     for row in rows:
-        click.echo("  " + "  ".join(_cells(row, widths, right)).rstrip())
+        write_line("  " + "  ".join(_cells(row, widths, right)).rstrip())
 
 
-def _cells(row: Sequence[str], widths: list[int], right: str) -> list[str]:
+def _cells(row: Sequence[Cell], widths: list[int], right: str) -> list[str]:
     cells = []
-    for i, (text, width) in enumerate(zip(row, widths, strict=True)):
-        pad = " " * (width - len(click.unstyle(text)))
+    for i, (cell, wide) in enumerate(zip(row, widths, strict=True)):
+        text, pad = rendered(cell), " " * (wide - width(cell))
         cells.append(pad + text if right[i : i + 1] == "r" else text + pad)
     return cells
 

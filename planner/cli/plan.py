@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..terminal import echo
 from . import options
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(readable=False),
+    type=options.OutputFile(),
     help="Where to write the strategy file; without it only the summary is printed.",
 )
 @click.option("--cross-check", is_flag=True, help="Have networkx search the ends of every range too, and compare.")
@@ -32,8 +33,6 @@ def command(deployment: str, output: str | None, cross_check: bool, overrides: t
     from ..strategy_file import save
 
     setup = load_setup(deployment, overrides)
-    if output is not None:
-        _spare_the_input(setup, output)
     if not as_json:
         options.print_notes(setup)
     try:
@@ -50,19 +49,6 @@ def command(deployment: str, output: str | None, cross_check: bool, overrides: t
         _print(strategy, output, setup.deployment.search.range_tolerance)
 
 
-def _spare_the_input(setup: Setup, output: str) -> None:
-    from pathlib import Path
-
-    from ..errors import InputError
-
-    try:
-        same = Path(output).samefile(setup.file)
-    except OSError:  # not there yet, or not reachable: writing will tell
-        return
-    if same:
-        raise InputError("is the deployment itself; name another file for the plan", field="--output", value=output)
-
-
 def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
     from ..cross_check import cross_check
     from ..planning import ModePlanner
@@ -75,7 +61,7 @@ def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
             if ours != theirs:
                 raise RuntimeError(f"the search is wrong at {tokens} tokens of {mode}: {ours} against {theirs}")
             checked += 1
-    click.echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
+    echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
 
 
 def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ...]) -> None:
@@ -115,7 +101,7 @@ def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None
     attention = f", attention DP {p.attn_dp} x TP {p.attn_tp}" if p.attn_dp > 1 else ""
     heading(f"{strategy.model.name} on {strategy.hardware.name}, TP {p.tp}{attention}, executor {strategy.executor}")
     for mode, ranges in strategy.modes.items():
-        click.echo()
+        echo()
         heading(mode)
         rows = []
         for plan in ranges:
@@ -133,10 +119,10 @@ def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None
                 ]
             )
         table(["tokens", "step", "vs all_reduce", "vs best uniform", "wire times from", "per layer"], rows, "rrrlll")
-    click.echo()
-    click.echo("Times and ratios are at the last token count of each range; no overlap of communication is assumed.")
+    echo()
+    echo("Times and ratios are at the last token count of each range; no overlap of communication is assumed.")
     for mode, plan in [(mode, plan) for mode, ranges in strategy.modes.items() for plan in ranges]:
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"
-            click.echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
-    click.echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
+            echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
+    echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..terminal import echo
 from . import options
 
 _KINDS = ("deployments", "models", "hardware", "calibrations", "executors", "strategies")
@@ -22,7 +23,7 @@ def command(kind: str | None, as_json: bool) -> None:
         return
     for index, (name, entries) in enumerate(found.items()):
         if index:
-            click.echo()
+            echo()
         heading(name)
         table(["name", "what it is"], [[n, d] for n, d in entries])
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import click
 
+from ..terminal import echo
 from . import options
 
 
 @click.command("report", short_help="Draw a strategy file: which strategy wins where and why, on one page.")
 @click.argument("strategy_file")
-@click.option("-o", "--output", help="Where to write the page (default: beside the file, .html).")
-@click.option("--html", "html_file", hidden=True, help="The same as --output.")
+@click.option(
+    "-o", "--output", type=options.OutputFile(), help="Where to write the page (default: beside the file, .html)."
+)
+@click.option("--html", "html_file", type=options.OutputFile(), hidden=True, help="The same as --output.")
 @click.option("--deployment", help="Deployment that the file was made for (default: the preset that it names).")
 @options.overrides
 @options.as_json
@@ -25,13 +28,19 @@ def command(
     """Draw STRATEGY_FILE on one page that needs no network; needs plotly (`pip install 'commplan[report]'`)."""
     from pathlib import Path
 
+    from ..errors import InputError
+    from ..files import name_target
     from ..report.strategy import report_strategy
     from .output import print_json
 
+    if output is not None and html_file is not None:
+        raise InputError("means the same as --output: name one of them", field="--html", value=html_file)
     target = output or html_file or str(Path(strategy_file).with_suffix(".html"))
+    if target not in (output, html_file):
+        name_target(target, "--output")
     page = report_strategy(strategy_file, deployment, overrides, target)
     if as_json:
         print_json({"html": target, "finding": page.title})
     else:
-        click.echo(page.title)
-        click.echo(f"Written to {target}")
+        echo(page.title)
+        echo(f"Written to {target}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..terminal import echo, styled
 from . import options
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 @options.as_json
 def command(files: tuple[str, ...], as_json: bool) -> None:
     """Prove that strategy FILES are legal for their model, parallelism, modes and executor."""
-    from ..errors import one_line
     from ..validate import validate
     from .output import print_json
 
@@ -40,13 +40,10 @@ def command(files: tuple[str, ...], as_json: bool) -> None:
         )
     else:
         for file, problems in found.items():
-            click.echo(
-                f"{one_line(file)}: "
-                + (click.style("illegal", fg="red") if problems else click.style("legal", fg="green"))
-            )
+            echo(f"{file}: ", styled("illegal", "red") if problems else styled("legal", "green"))
             for where, problem in _by_run(problems):
                 value = f" (got {problem.value})" if problem.value else ""
-                click.echo(one_line(f"  {where + ': ' if where else ''}{problem.reason}{value}"))
+                echo(f"  {where + ': ' if where else ''}{problem.reason}{value}")
     if any(found.values()):
         sys.exit(2)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..terminal import echo
 from . import options
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _measured(setup: Setup, found: list[Contest], rounds: int, force: bool) -> l
         if c.calibration.fingerprint and c.transferred_because is None
     ]
     ranks = setup.parallelism.tp
-    click.echo(f"Measuring {len(cases)} token counts on {ranks} ranks over {setup.hardware.backend}", err=True)
+    echo(f"Measuring {len(cases)} token counts on {ranks} ranks over {setup.hardware.backend}", err=True)
     by_rank = run_ranks(boundaries.measure_plans, ranks, cases, rounds, 3, prints, force, timeout_s=1200.0)
     result = []
     for same in zip(*(rank["cases"] for rank in by_rank), strict=True):
@@ -149,7 +150,7 @@ def _print(boundaries: list[Boundary], outcomes: list[Outcome], details: bool) -
     columns = ["mode", "tokens", "predicted", "measured", "error", "best rival", "regret", "95 % of its median"]
     table(columns, rows, "lrrrrlrr")
     if details:
-        click.echo()
+        echo()
         heading("Every distinct boundary, us")
         table(
             ["mode", "tokens", "plan", "boundary", "op", "times", "predicted", "measured", "error"],
@@ -157,15 +158,15 @@ def _print(boundaries: list[Boundary], outcomes: list[Outcome], details: bool) -
             "lrlllrrrr",
         )
     middle, high = errors_of(boundaries)
-    click.echo()
-    click.echo(f"Error of {len(boundaries)} boundary times: median {middle:.1%}, 95th percentile {high:.1%}.")
+    echo()
+    echo(f"Error of {len(boundaries)} boundary times: median {middle:.1%}, 95th percentile {high:.1%}.")
     losing = [o for o in outcomes if o.low > _LOSES]
     for o in losing:
-        click.echo(f"{o.mode} at {o.tokens} tokens: {o.alternative} is surely faster, by {o.regret - 1:.1%} of a step.")
+        echo(f"{o.mode} at {o.tokens} tokens: {o.alternative} is surely faster, by {o.regret - 1:.1%} of a step.")
     if losing:
-        click.echo("This plan should be redone: calibrate this machine (commplan calibrate), and plan again.")
+        echo("This plan should be redone: calibrate this machine (commplan calibrate), and plan again.")
     else:
-        click.echo(f"No rival is surely more than {_LOSES - 1:.0%} of a step faster: the plan stands.")
+        echo(f"No rival is surely more than {_LOSES - 1:.0%} of a step faster: the plan stands.")
 
 
 def _row(b: Boundary) -> list[str]:

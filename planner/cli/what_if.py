@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..terminal import echo, styled
 from . import options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..spec.loader import Setup
+    from ..terminal import Cell
     from ..what_if.answers import Answer
     from ..what_if.crossovers import Crossover
     from ..what_if.sweep import Point, Sweep
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 )
 @click.option("--mode", help="Forward mode (default: the first of the deployment).")
 @click.option("--tokens", type=int, help="Token count where tokens are not varied (default: the mode's largest).")
-@click.option("--csv", "csv_file", type=click.Path(readable=False), help="Write a row per point and plan.")
-@click.option("--html", "html_file", type=click.Path(readable=False), help="Write a report, one page without network.")
+@click.option("--csv", "csv_file", type=options.OutputFile(), help="Write a row per point and plan.")
+@click.option("--html", "html_file", type=options.OutputFile(), help="Write a report, one page without network.")
 @options.overrides
 @options.as_json
 def command(
@@ -197,7 +199,8 @@ def _write_csv(points: list[Point], file: str) -> None:
     import csv
     import io
 
-    from ..yaml_file import write_text_atomically
+    from ..errors import one_line
+    from ..files import write_text_atomically
 
     names = list(points[0].values) if points else []
     stream = io.StringIO()
@@ -207,8 +210,9 @@ def _write_csv(points: list[Point], file: str) -> None:
     writer.writerow([*names, *extra, "legal", "reason", "plan", *columns, "numerics", "provenance"])
     for point in points:
         given = [*point.values.values(), *(getattr(point, n) for n in extra)]
+        given = [one_line(value) if isinstance(value, str) else value for value in given]
         if point.found is None:
-            writer.writerow([*given, False, point.reason, "", *("" for _ in columns), "", ""])
+            writer.writerow([*given, False, one_line(point.reason), "", *("" for _ in columns), "", ""])
             continue
         for name in point.found.plans:
             row = _plan_json(point, name)
@@ -231,26 +235,26 @@ def _print(
     p = sweep.base.parallelism
     heading(f"{sweep.base.deployment.name}: {sweep.base.model.name} on {sweep.base.hardware.name}, TP {p.tp}")
     at = "" if sweep.axis_of_tokens else f", {sweep.tokens} tokens"
-    click.echo(f"Unless varied: {sweep.mode}{at}. Columns of strategies are speed-ups over plain all-reduce.\n")
+    echo(f"Unless varied: {sweep.mode}{at}. Columns of strategies are speed-ups over plain all-reduce.")
+    echo()
     _print_points(points)
     if found:
-        click.echo()
+        echo()
         heading("Fastest uniform strategy")
         for others, c in found:
             where = ", ".join(f"{name} {value}" for name, value in others.items())
-            click.echo(f"  {where + ': ' if where else ''}from {c.tokens} tokens on {c.after} instead of {c.before}")
+            echo(f"  {where + ': ' if where else ''}from {c.tokens} tokens on {c.after} instead of {c.before}")
     if answers:
-        click.echo()
+        echo()
         heading(f"Asked of {sweep.mode} at {sweep.tokens} tokens")
         for answer in answers:
-            click.echo(f"  {answer.question} {answer.answer[0].upper()}{answer.answer[1:]}.")
-    click.echo()
+            echo(f"  {answer.question} {answer.answer[0].upper()}{answer.answer[1:]}.")
+    echo()
     for note in notes:
-        click.echo(note[0].upper() + note[1:] + ".")
+        echo(note[0].upper() + note[1:] + ".")
 
 
 def _print_points(points: Sequence[Point]) -> None:
-    from ..errors import one_line
     from ..strategies import strategies
     from ..what_if.evaluation import OWN, PLAIN, short_reason
     from .output import duration, table
@@ -259,15 +263,15 @@ def _print_points(points: Sequence[Point]) -> None:
     uniform = [n for n in (OWN, *strategies()) if n != PLAIN and any(n in found.plans for found in legal)]
     names = list(points[0].values)
     columns = [*names, "all_reduce", *uniform, "plan", "step", "wire share", "wire", "activations", "numerics"]
-    rows = []
+    rows: list[list[Cell]] = []
     for point in points:
-        given = [one_line(str(value)) for value in point.values.values()]
+        given = [str(value) for value in point.values.values()]
         if point.found is None:
             rows.append(
                 [
                     *given,
                     *("-" for _ in columns[len(given) : -1]),
-                    click.style("illegal: ", fg="yellow") + one_line(point.reason),
+                    (styled("illegal: ", "yellow"), point.reason),
                 ]
             )
             continue
@@ -287,12 +291,10 @@ def _print_points(points: Sequence[Point]) -> None:
     table(columns, rows, "r" * (len(columns) - 1) + "l")
     beyond = sum(found.plans["plan"].parts.extrapolated for found in legal)
     if beyond:
-        click.echo(
-            f"  {beyond} of {len(points)} points ask a table beyond its ends: their wire times are extrapolated."
-        )
+        echo(f"  {beyond} of {len(points)} points ask a table beyond its ends: their wire times are extrapolated.")
     absent = {n: why for found in legal for n, why in found.refused.items() if n not in uniform}
     for name, why in absent.items():
-        click.echo(f"  {name} has no place at any point: {one_line(short_reason(name, why))}")
+        echo(f"  {name} has no place at any point: {short_reason(name, why)}")
 
 
 def _times(speed_up: float | None) -> str:

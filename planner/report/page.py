@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import InputError
-from ..yaml_file import write_text_atomically
+from ..files import note_read, write_text_atomically
 from .chart import Chart
 
 # Nothing may be fetched: styles and scripts are those of the file itself.
@@ -58,9 +58,8 @@ def write_page(page: Page, path: str | Path) -> None:
 
 def html_of(page: Page) -> str:
     """The page as one HTML text."""
-    here = files(__package__)
-    style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    plotly = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    style, script = (_resource(__package__, name) for name in ("page.css", "page.js"))
+    plotly = _resource("plotly", "package_data", "plotly.min.js")
     charts: list[Chart] = [chart for _, group in page.sections for chart in group]
     data = [{"traces": chart.traces, "layout": chart.layout, "height": chart.height} for chart in charts]
     body = "".join(
@@ -81,6 +80,13 @@ def html_of(page: Page) -> str:
         f'<script type="application/json" id="charts">{_in_script(data)}</script>\n'
         f"<script>\n{script}</script>\n</body>\n</html>\n"
     )
+
+
+def _resource(package: str, *parts: str) -> str:
+    """A file of a package, which no page may be written onto."""
+    path = Path(str(files(package).joinpath(*parts)))
+    note_read(path)
+    return path.read_text(encoding="utf-8")
 
 
 def _in_script(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 from .architectures import known
 from .config_json import ConfigJson
 from .model import MODEL_SCHEMA
@@ -33,4 +33,4 @@ def model_fields(config: dict[str, Any], file: str) -> dict[str, Any]:
     fields = architecture.read(ConfigJson(config, file))
     path = Path(file)
     name = path.parent.name if path.name == "config.json" and path.parent.name else path.stem
-    return {"schema": MODEL_SCHEMA, "name": name, "architecture": names[0], **fields}
+    return {"schema": MODEL_SCHEMA, "name": one_line(name), "architecture": names[0], **fields}

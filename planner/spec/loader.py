@@ -13,9 +13,10 @@ from typing import Any
 
 from ..errors import InputError, did_you_mean
 from ..executors import Executor, load_executor
+from ..files import why_no_file
 from ..layout import Parallelism
 from ..strategy_file.fingerprint import fields_fingerprint
-from ..yaml_file import parse_yaml, read_mapping, why_no_file
+from ..yaml_file import parse_yaml, read_mapping, refuse_control_characters
 from .base import Spec, build
 from .calibration import Calibration
 from .deployment import Deployment
@@ -128,6 +129,7 @@ class _Parts:
             raise InputError("an override is written FIELD=VALUE, as in parallelism.tp=4", field="--set", value=text)
         try:
             value = parse_yaml(value_text)
+            refuse_control_characters(value)
         except InputError as error:
             raise InputError(error.message, file="--set", field=field, value=value_text) from None
         keys = field.split(".")

@@ -1,10 +1,11 @@
 """The strategy file: what a plan is to everybody but the planner.
 
-`load` reads and checks one, `dump` writes one. This package and what it imports (ops, layout, yaml_file, errors) are
-all that the runtime takes from the planner; none of it imports pydantic, networkx or torch.
+`load` reads and checks one, `dump` writes one. This package and what it imports (ops, layout, yaml_file, files,
+errors) are what the runtime takes from the planner, strict reading included; none of it imports pydantic, networkx or
+torch.
 """
 
-from ..errors import CommplanError, InputError
+from ..errors import CommplanError, InputError, control_character, one_line
 from ..layout import (
     DP_LOCAL,
     FORWARD_MODES,
@@ -22,6 +23,7 @@ from ..layout import (
     sum_group,
 )
 from ..ops import Op, numerics_rank
+from ..yaml_file import parse_json, read_mapping
 from .document import (
     DeploymentStamp,
     HardwareStamp,
@@ -59,17 +61,21 @@ __all__ = [
     "State",
     "StrategyFile",
     "config_fingerprint",
+    "control_character",
     "dump",
     "group_of",
     "is_finer",
     "load",
     "numerics_class",
     "numerics_rank",
+    "one_line",
     "parse",
+    "parse_json",
     "places",
     "plan_hash",
     "problems",
     "read",
+    "read_mapping",
     "save",
     "sum_group",
     "walk",

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, did_you_mean
+from ..files import read_text
 from ..layout import ALL_TO_ALL, FORWARD_MODES, LAYER_BOUNDARIES, TENSOR_PARALLEL, Parallelism
 from ..ops import NONE, NUMERICS_CLASSES, Op
 from ..ops import parse as parse_op
 from ..spec.bounds import LARGEST_INT, MAX_LAYERS
-from ..yaml_file import parse_yaml, read_text
+from ..yaml_file import parse_yaml, refuse_control_characters
 from .document import (
     STRATEGY_SCHEMA,
     DeploymentStamp,
@@ -49,6 +50,7 @@ def read(path: str | Path) -> StrategyFile:
 def parse(text: str) -> StrategyFile:
     """A strategy from its text; raises InputError without a file name."""
     data = parse_yaml(text)
+    refuse_control_characters(data)
     if not isinstance(data, dict):
         raise InputError("a strategy file is a mapping", kind="truncated" if data is None else "bad_input")
     schema = data.get("schema")

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ..files import write_text_atomically
 from ..layout import LAYER_BOUNDARIES
 from ..ops import Op, spell
-from ..yaml_file import flow_text, scalar_text, write_text_atomically
+from ..yaml_file import flow_text, scalar_text
 from .document import STRATEGY_SCHEMA, LayerOps, Predicted, RangePlan, StrategyFile
 
 

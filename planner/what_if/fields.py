@@ -22,7 +22,7 @@ from ..spec.base import Figure, Spec
 from ..spec.deployment import Deployment
 from ..spec.hardware import Hardware
 from ..spec.model import Model
-from ..yaml_file import parse_yaml
+from ..yaml_file import parse_yaml, refuse_control_characters
 
 FORWARD_FIELDS = ("tokens", "mode")
 LINK_BANDWIDTH = "hardware.links.intra_node.bandwidth_gb_per_s"
@@ -169,9 +169,11 @@ def _value(text: str, name: str) -> Any:
     if not text:
         raise InputError("an empty value; write null for none", file="--vary", field=name)
     try:
-        return parse_yaml(text)
+        value = parse_yaml(text)
+        refuse_control_characters(value)
     except InputError as error:
         raise InputError(error.message, file="--vary", field=name, value=text) from None
+    return value
 
 
 def _range(text: str, name: str) -> Iterator[int | float]:

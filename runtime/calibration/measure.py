@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from commplan.planner.strategy_file import one_line
+
 from ..agreement import exchange_over, together
 from ..backends import load_backend
 from ..errors import RefusedError
@@ -59,7 +61,7 @@ def measure_rank(
         own = OwnCollectives(todo, backend, groups, device, exchange)
     if control.rank == 0:
         for reason, count in own.left_out.items():
-            print(f"{count} points of collectives of our own are left out: {reason}", file=sys.stderr)
+            print(one_line(f"{count} points of collectives of our own are left out: {reason}"), file=sys.stderr)
     timer = Timer(device, control)
     samples = {key_of(point): list(known.get(key_of(point), [])) for point in todo}
     report = _Progress(len(todo), seconds, partial, mine) if control.rank == 0 else None
@@ -158,8 +160,11 @@ class _Progress:
 
     def _append(self, line: dict[str, Any]) -> None:
         if self._partial is not None:
-            with open(self._partial, "a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps(line))  # after a line that was cut off, too
+            try:
+                with open(self._partial, "a", encoding="utf-8") as file:
+                    file.write("\n" + json.dumps(line))  # after a line that was cut off, too
+            except OSError as error:
+                raise RefusedError(f"cannot be written: {error.strerror}", file=self._partial) from None
 
     def end(self) -> None:
         """Leave the bar's line."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from commplan.planner.terminal import echo, print_json, styled
 
 if TYPE_CHECKING:
     from ..verification import ModeResult
@@ -58,11 +59,11 @@ def command(
             field="--nproc",
             value=ranks,
         )
-    click.echo(f"Loading {plan.model.name} on {ranks} ranks over {plan.hardware.backend} ...", err=True)
+    echo(f"Loading {plan.model.name} on {ranks} ranks over {plan.hardware.backend} ...", err=True)
     by_rank = run_ranks(check_rank, ranks, checkpoint, strategy, seed, max_tokens, timeout_s=timeout)
     results = [_worst(list(of_mode)) for of_mode in zip(*by_rank, strict=True)]
     if as_json:
-        click.echo(json.dumps({"modes": [_json(result) for result in results]}))
+        print_json({"modes": [_json(result) for result in results]})
     else:
         _print(plan.model.name, ranks, results)
     if not all(result.passed for result in results):
@@ -94,18 +95,20 @@ def _json(result: ModeResult) -> dict[str, Any]:
 
 
 def _print(name: str, ranks: int, results: list[ModeResult]) -> None:
-    click.secho(f"{name} on {ranks} ranks against one process", bold=True)
+    echo(styled(f"{name} on {ranks} ranks against one process", bold=True))
     for result in results:
-        mark = click.style("ok", fg="green") if result.passed else click.style("FAILED", fg="red")
+        mark = styled("ok", "green") if result.passed else styled("FAILED", "red")
         counts = ", ".join(map(str, result.token_counts))
-        click.echo(
-            f"  {result.mode:14} {mark}  max logit error {result.max_error:.2e}, allowed {result.bound:.2e} "
-            f"({result.numerics}); {result.forwards} forwards at {counts} tokens"
+        echo(
+            f"  {result.mode:14} ",
+            mark,
+            f"  max logit error {result.max_error:.2e}, allowed {result.bound:.2e} ("
+            f"{result.numerics}); {result.forwards} forwards at {counts} tokens",
         )
         planned = "every op ran as often as the file says" if not result.miscounted else "ops differ from the file:"
-        click.echo(f"  {'':14} {planned}")
+        echo(f"  {'':14} {planned}")
         for text in result.miscounted[:10]:
-            click.echo(f"    {text}")
+            echo(f"    {text}")
         if result.skipped:
             ranges = ", ".join(f"{first}-{last}" for first, last in result.skipped)
-            click.echo(f"  {'':14} not run: {ranges} tokens (--max-tokens reaches them)")
+            echo(f"  {'':14} not run: {ranges} tokens (--max-tokens reaches them)")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from typing import Any
 
 import click
 
+from commplan.planner.terminal import echo, print_json, styled
+
 
 @click.command("counters", short_help="Compare what a running server has executed with its plan.")
 @click.option("--server", "url", required=True, help="Its address, as in http://127.0.0.1:30000.")
-@click.option("--strategy", help="The plan's file here (default: the path that the server names).")
+@click.option("--strategy", help="The plan's file here (default: the plan that the server sends).")
 @click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds to wait for the answer.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(url: str, strategy: str | None, timeout: float, as_json: bool) -> None:
@@ -20,69 +20,63 @@ def command(url: str, strategy: str | None, timeout: float, as_json: bool) -> No
 
     Exit code 4 if an op ran that was not planned, or a planned one did not run.
     """
-    from commplan.planner.strategy_file import load, plan_hash
-
-    from ..errors import RefusedError
+    from ..sglang.answer import ask
     from ..sglang.report import differences
 
-    told = _ask(url, timeout)
-    path = strategy or told["file"]
-    file = load(path)
-    if plan_hash(file) != told["plan"]:
-        raise RefusedError(
-            f"is not the plan of the server, {told['plan']}; name that file with --strategy",
-            file=path,
-            value=plan_hash(file),
-        )
+    told = ask(url, timeout)
+    file = _plan(told, strategy, url)
     wrong = [differences(file, rank) for rank in told["ranks"]]
     if as_json:
-        click.echo(json.dumps(told | {"differences": wrong}))
+        print_json(told | {"differences": wrong})
     else:
         _print(told, wrong)
     if any(wrong):
         sys.exit(4)
 
 
-def _ask(url: str, timeout_s: float) -> dict[str, Any]:
-    from urllib.error import URLError
-    from urllib.request import urlopen
+def _plan(told: dict[str, Any], strategy: str | None, url: str) -> Any:
+    """The plan of the server: the user's file, or the text that it sends; of the hash that it runs under."""
+    from commplan.planner.strategy_file import InputError, load, parse, plan_hash
 
     from ..errors import RefusedError
+    from ..sglang.report import misfit
 
-    if not url.startswith(("http://", "https://")):
-        raise RefusedError("http://HOST:PORT is expected", field="--server", value=url)
     try:
-        with urlopen(url.rstrip("/") + "/server_info", timeout=timeout_s) as answer:
-            info = json.load(answer)
-    except (URLError, OSError, ValueError) as error:
-        raise RefusedError(f"no answer from an SGLang server: {error}", field="--server", value=url) from None
-    states = info.get("internal_states") if isinstance(info, dict) else None
-    told = states[0].get("commplan") if states else None
-    if told is None:
+        file = parse(told["strategy"]) if strategy is None else load(strategy)
+    except InputError as error:
+        if strategy is not None:
+            raise
+        raise RefusedError(f"the plan that the server sends: {error}", field="--server", value=url) from None
+    if plan_hash(file) != told["plan"]:
+        way_out = "it sends another one" if strategy is None else "name that file with --strategy"
         raise RefusedError(
-            "the server runs without a plan; start it with commplan launch sglang", field="--server", value=url
+            f"is not the plan of the server, {told['plan']}; {way_out}",
+            file=strategy,
+            field="--server" if strategy is None else None,
+            value=plan_hash(file),
         )
-    result: dict[str, Any] = told
-    return result
+    if why := misfit(file, told["ranks"]):
+        raise RefusedError(f"the answer does not fit its plan: {why}", field="--server", value=url)
+    return file
 
 
 def _print(told: dict[str, Any], wrong: list[list[str]]) -> None:
-    click.secho(f"plan {told['plan']} ({os.path.basename(told['file'])})", bold=True)
+    echo(styled(f"plan {told['plan']} ({told['file']})", bold=True))
     for number, (rank, found) in enumerate(zip(told["ranks"], wrong, strict=True)):
-        click.echo(f"rank {number}")
+        echo(f"rank {number}")
         for forwards in rank["forwards"]:
             first, last = forwards["tokens"]
             idle = f", {forwards['idle']} of them without rows in this DP group" if forwards["idle"] else ""
-            click.echo(
+            echo(
                 f"  {forwards['mode']:14} {first}-{last} tokens: {forwards['forwards']} forwards of "
                 f"{forwards['rows']} tokens in all{idle}"
             )
             for line in _ops(rank, forwards["mode"]):
-                click.echo(f"    {line}")
-        mark = click.style("forwards x plan", fg="green") if not found else click.style("DIFFERENT", fg="red")
-        click.echo(f"  executed ops: {mark}")
+                echo(f"    {line}")
+        mark = styled("forwards x plan", "green") if not found else styled("DIFFERENT", "red")
+        echo("  executed ops: ", mark)
         for text in found[:20]:
-            click.echo(f"    {text}")
+            echo(f"    {text}")
 
 
 def _ops(rank: dict[str, Any], mode: str) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
+
+from commplan.planner.terminal import echo, print_json, styled
 
 if TYPE_CHECKING:
     from ..sglang.export import Difference, Export
@@ -25,7 +26,7 @@ def command(server: str, strategy: str, as_json: bool) -> None:  # noqa: ARG001
 
     export = nearest(load(strategy))
     if as_json:
-        click.echo(json.dumps(_json(export)))
+        print_json(_json(export))
     else:
         _print(export)
 
@@ -52,15 +53,15 @@ def _json(export: Export) -> dict[str, object]:
 
 def _print(export: Export) -> None:
     note = f" ({export.switch.note})" if export.switch.note else ""
-    click.echo(f"Nearest without the plugin: {export.switch.name}{note}")
-    click.echo("  " + shlex.join(word for flag in export.flags for word in flag))
-    click.echo(f"It runs {export.matched:.0%} of the planned ops, weighted by tokens.")
+    echo(f"Nearest without the plugin: {export.switch.name}{note}")
+    echo("  " + shlex.join(word for flag in export.flags for word in flag))
+    echo(f"It runs {export.matched:.0%} of the planned ops, weighted by tokens.")
     if not export.differences:
-        click.echo("Nothing is lost.")
+        echo("Nothing is lost.")
         return
-    click.secho("What it does not express:", bold=True)
+    echo(styled("What it does not express:", bold=True))
     for difference in export.differences:
-        click.echo(f"  {_line(difference)}")
+        echo(f"  {_line(difference)}")
 
 
 def _line(d: Difference) -> str:

@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from commplan.planner.terminal import echo
+
 
 @click.command(
     "launch",
@@ -33,7 +35,7 @@ def command(server: str, strategy: str, model_path: str, dry_run: bool, argument
     _check_checkpoint(file.model.fingerprint, model_path)
     line = server_command(file, model_path, arguments)
     shown = [f"{STRATEGY_VARIABLE}={strategy}", _from_here(line[0]), *line[1:]]
-    click.echo(shlex.join(shown), err=not dry_run)
+    echo(shlex.join(shown), err=not dry_run)
     if dry_run:
         return
     check_installed()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
+
+from commplan.planner.terminal import echo, echo_lines, print_json
 
 
 @click.command("run", short_help="Generate text with a checkpoint under a plan.")
@@ -44,10 +44,10 @@ def command(
     )
     tokens, text, ops = results[0]
     if as_json:
-        click.echo(json.dumps({"tokens": tokens, "text": text, "ops": ops}))
+        print_json({"tokens": tokens, "text": text, "ops": ops})
         return
-    click.echo(text if text is not None else " ".join(map(str, tokens)))
-    click.echo("Executed: " + ", ".join(f"{calls} x {op} ({mode})" for mode, op, calls in ops), err=True)
+    echo_lines(text if text is not None else " ".join(map(str, tokens)))
+    echo("Executed: " + ", ".join(f"{calls} x {op} ({mode})" for mode, op, calls in ops), err=True)
 
 
 def _ids(text: str) -> list[int]:

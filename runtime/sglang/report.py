@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from commplan.planner.strategy_file import StrategyFile, places
+from commplan.planner.strategy_file import StrategyFile, places, problems
 
 from ..counters import impl_of
 
@@ -57,6 +57,19 @@ def planned_calls(file: StrategyFile, rank: dict[str, Any]) -> dict[Key, int]:
                 idle = told["idle"] if boundary == "embed_out" else 0
                 expected[key] = expected.get(key, 0) + told["forwards"] - idle
     return {key: count for key, count in expected.items() if count}
+
+
+def misfit(file: StrategyFile, ranks: list[dict[str, Any]]) -> str:
+    """Why what a server has told cannot be of this plan; empty if it can."""
+    for problem in problems(file):
+        return f"{problem.field}: {problem.reason}"
+    if len(ranks) != file.parallelism.tp:
+        return f"{len(ranks)} ranks where the plan has {file.parallelism.tp}"
+    for told in (told for rank in ranks for told in rank["forwards"]):
+        spans = [[plan.first, plan.last] for plan in file.modes.get(told["mode"], ())]
+        if told["range"] >= len(spans) or spans[told["range"]] != told["tokens"]:
+            return f"it has no range {told['range']} of {told['mode']} with tokens {told['tokens']}"
+    return ""
 
 
 def differences(file: StrategyFile, rank: dict[str, Any]) -> list[str]:

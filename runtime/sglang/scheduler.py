@@ -18,8 +18,9 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from commplan.planner.strategy_file import StrategyFile, plan_hash
+from commplan.planner.strategy_file import StrategyFile, dump, one_line, plan_hash
 
+from ..agreement import gather_json
 from ..errors import RefusedError
 from .arguments import check_arguments, check_running, uses_impl
 from .attention_dp import AttentionDpHooks
@@ -148,22 +149,23 @@ class SchedulerHooks:
         or_stop(check_server, self.file, self.path, server_args)
         or_stop(init, scheduler, server_args, *args, **options)
         or_stop(self._prove, scheduler)
-        logger.info(in_force(self.file, Path(self.path).name, self.hash))
+        logger.info(one_line(in_force(self.file, Path(self.path).name, self.hash)))
 
     def around_init_info(self, get_init_info: Hook, scheduler: Any) -> Any:
         """Scheduler.get_init_info, which the launcher reads: without our key it stops the server."""
         return {**get_init_info(scheduler), "commplan": self.hash}
 
     def around_internal_state(self, get_internal_state: Hook, scheduler: Any, request: Any) -> Any:
-        """Scheduler.get_internal_state: adds the counts of all ranks, for GET /server_info.
+        """Scheduler.get_internal_state: adds the plan and the counts of all ranks, for GET /server_info.
 
         Every rank gets the request at the same point of its loop, so that a gather is safe here.
         """
         output = get_internal_state(scheduler, request)
         mine = of_rank(self.forwards)
         output.internal_state["commplan"] = {
-            "file": os.path.abspath(self.path),
+            "file": Path(self.path).name,
             "plan": self.hash,
+            "strategy": dump(self.file),
             "ranks": _everyone(mine, scheduler.tp_cpu_group),
         }
         return output
@@ -230,9 +232,7 @@ def _captured_sizes(runner: Any) -> list[int]:
 
 
 def _everyone(mine: Any, group: Any) -> list[Any]:
-    found: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(found, mine, group=group)
-    return found
+    return gather_json(mine, group, dist.get_world_size(group))
 
 
 def _carries(function: Any, hook: Hook) -> bool:

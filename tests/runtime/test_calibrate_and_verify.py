@@ -110,3 +110,12 @@ def test_token_counts_that_cannot_be_are_refused(tokens: str, why: str, tmp_path
     commplan("plan", TINY, *SMALL, "-o", plan)
     arguments = ("verify", plan, "--deployment", TINY, "--mode", "prefill", "--tokens", tokens)
     assert why in commplan(*arguments, code=2).stderr
+
+
+def test_samples_that_cannot_be_kept_are_an_error_that_names_the_file() -> None:
+    """As on a full disk: a run of minutes would otherwise end in a traceback."""
+    from commplan.runtime.calibration.measure import _Progress
+    from commplan.runtime.errors import RefusedError
+
+    with pytest.raises(RefusedError, match="/dev/full: cannot be written: No space left on device"):
+        _Progress(1, 1.0, "/dev/full", {"ranks": "2"})

@@ -177,9 +177,9 @@ def copied(checkpoint: Checkpoint, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, ("No such file", "checkpoint directory is expected")),
-        ("{", ("is not JSON", "checkpoint directory is expected")),
-        ("[]", ("is not a mapping",)),
+        (None, ("no such file", "checkpoint directory is expected")),
+        ("{", ("not valid JSON", "checkpoint directory is expected")),
+        ("[]", ("must be a mapping",)),
     ],
     ids=["missing", "truncated", "a list"],
 )

@@ -94,10 +94,15 @@ def _serve(address: Any, key: bytes) -> None:
     import torch.distributed as dist
     import transformers
 
+    from commplan.runtime.rendezvous import store_of_environment
+
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    dist.init_process_group("gloo", timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S))
+    store, rank, size = store_of_environment(COLLECTIVE_TIMEOUT_S)
+    dist.init_process_group(
+        "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S)
+    )
     with Client(address, authkey=key) as connection:
         connection.send(int(os.environ["RANK"]))
         while True:

@@ -1,0 +1,241 @@
+"""Files as they are read and written: a command overwrites nothing that it reads, and a write is whole or not at all.
+
+While a command runs, readers note which files they read and options name what will be written. Whoever comes second,
+the reader or the writer, finds that both are one file, under whatever name, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from .errors import InputError, OverwriteError
+
+MAX_FILE_BYTES = 8 * 1024 * 1024
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+# ---- what a command reads and will write -----------------------------------------------------------------------------
+
+
+@dataclass
+class _Command:
+    """Files that were read, and targets by the option that names each."""
+
+    read: list[tuple[str, os.stat_result]] = field(default_factory=list)
+    targets: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, path: str, found: os.stat_result) -> None:
+        if not any(os.path.samestat(found, known) for _, known in self.read):
+            self.read.append((path, found))
+
+    def check(self) -> None:
+        for option, target in self.targets:
+            self.check_target(target, option)
+
+    def check_target(self, target: str, option: str | None) -> None:
+        there = _stat(target)
+        for path, found in self.read:
+            if there is not None and os.path.samestat(there, found):
+                raise OverwriteError(_is_read(target, path), file=target, field=option, value=target)
+
+    def check_apart(self, target: str, option: str) -> None:
+        for other_option, other in self.targets:
+            if _same(target, other):
+                message = f"is the file that {other_option} writes; name another one"
+                raise OverwriteError(message, file=target, field=option, value=target)
+
+
+_running: list[_Command] = []  # the last is asked; none outside of a command: a Python caller names what it overwrites
+
+
+@contextmanager
+def one_command() -> Iterator[None]:
+    """What is read inside is overwritten by nothing inside."""
+    _running.append(_Command())
+    try:
+        yield
+    finally:
+        _running.pop()
+
+
+def note_read(path: str | Path) -> None:
+    """This file is read, by whatever reads it; raises OverwriteError where the command is to write it."""
+    if _running and (found := _stat(path)) is not None:
+        _running[-1].note(str(path), found)
+        _running[-1].check()
+
+
+def name_target(path: str | Path, option: str) -> None:
+    """This file will be written, as an option says; refused at once where it was read or cannot be written."""
+    if _running:
+        _running[-1].check_target(str(path), option)
+        _running[-1].check_apart(str(path), option)
+        _running[-1].targets.append((option, str(path)))
+    _check_writable(path)
+
+
+def _is_read(target: str, path: str) -> str:
+    same = "" if target == path else f", as {path}"
+    return f"is read by this command{same}, and would be overwritten; name another file"
+
+
+def _stat(path: str | Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):  # whoever opens it will say so
+        return None
+
+
+def _same(one: str, other: str) -> bool:
+    a, b = _stat(one), _stat(other)
+    if a is not None and b is not None:
+        return os.path.samestat(a, b)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_text(path: str | Path) -> str:
+    """The file as text; refuses what is missing, no file, too large or not UTF-8."""
+    try:
+        if not Path(path).is_file():
+            raise InputError(why_no_file(path), file=str(path))
+        note_read(path)
+        size = os.path.getsize(path)
+        if size <= MAX_FILE_BYTES:
+            with open(path, "rb") as stream:
+                data = stream.read(MAX_FILE_BYTES + 1)  # it may grow meanwhile
+            size = len(data)
+        if size > MAX_FILE_BYTES:
+            raise InputError(
+                f"the file has {size} bytes; at most {MAX_FILE_BYTES} are read", file=str(path), kind="too_large"
+            )
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", file=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}", file=str(path)) from None
+
+
+def why_no_file(path: str | Path) -> str:
+    """What a path is that is no regular file."""
+    if Path(path).is_dir():
+        return "is a directory"
+    return "is not a regular file" if Path(path).exists() else "no such file"
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_text_atomically(path: str | Path, text: str) -> None:
+    """Write to a temporary file beside `path`, then rename: an existing file is replaced whole or left as it was.
+
+    A signal that ends the process ends the writing first, and leaves nothing of it.
+    """
+    if _running:
+        _running[-1].check_target(str(path), None)
+        _running[-1].check()  # of all targets before the first is written
+    _check_writable(path)
+    target = Path(os.path.realpath(path))  # a link keeps pointing to what it points to
+    temporary: str | None = None
+    with _signals_wait() as signals:
+        try:
+            mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+            handle, temporary = tempfile.mkstemp(prefix=".commplan.", dir=target.parent)
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream, signals.let_through():
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, mode)
+            os.replace(temporary, target)
+            temporary = None
+        except (OSError, ValueError) as error:
+            raise _unwritable(path, error) from None
+        finally:
+            if temporary is not None:
+                os.unlink(temporary)
+
+
+def _check_writable(path: str | Path) -> None:
+    """Raise InputError where it can be seen at once that a path cannot be written."""
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists():
+            if not target.is_file():
+                raise InputError(why_no_file(path), file=str(path), kind="unwritable")
+            if not os.access(target, os.W_OK):
+                raise InputError("is not writable", file=str(path), kind="unwritable")
+        else:
+            os.stat(f"{target.parent}/")
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from None
+    if not target.exists() and not os.access(target.parent, os.W_OK | os.X_OK):
+        raise InputError("its folder lets no file be made", file=str(path), kind="unwritable")
+
+
+def _unwritable(path: str | Path, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or error
+    return InputError(f"cannot be written: {reason}", file=str(path), kind="unwritable")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal came while a temporary file was being filled."""
+
+
+class _Signals:
+    """Handler of the signals that end a process: it raises where it may, at most once, and remembers the first."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self._raises = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.first is None:
+            self.first = number
+            if self._raises:
+                raise _Ended
+
+    @contextmanager
+    def let_through(self) -> Iterator[None]:
+        """A block that a signal may break off; one that came before or meanwhile has done so at its end."""
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+        if self.first is not None:
+            raise _Ended
+
+
+@contextmanager
+def _signals_wait() -> Iterator[_Signals]:
+    """Signals act when the block is left, as they would have; inside they break off what `let_through` names."""
+    signals, before = _Signals(), {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in _ENDING:
+                handler = signal.getsignal(number)
+                if handler not in (None, signal.SIG_IGN):
+                    before[number] = handler
+                    signal.signal(number, signals)
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if signals.first is not None:
+            signal.raise_signal(signals.first)
