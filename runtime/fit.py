@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from commplan.planner.strategy_file import StrategyFile, config_fingerprint, places, problems
+from commplan.planner.strategy_file import InputError, StrategyFile, config_fingerprint, places, problems
 
 from .errors import RefusedError
 from .models import Adapter, adapter_for
@@ -25,7 +25,12 @@ def check_fit(file: StrategyFile, checkpoint: str | Path) -> tuple[dict[str, Any
     check_runnable(file)
     config = read_config(checkpoint)
     adapter = adapter_for(_architecture(config))
-    _check_model(file, config)
+    path = str(Path(checkpoint) / "config.json")
+    try:
+        _check_model(file, config)
+    except InputError as error:  # of a single field
+        raise error.in_file(path) from None
+    _check_model_type(adapter, config, path)
     return config, adapter
 
 
@@ -128,9 +133,22 @@ def _check_model(file: StrategyFile, config: dict[str, Any]) -> None:
                 field=f"model.{field}",
                 value=getattr(model, field),
             )
-    if "quantization_config" in config:
+    if config.get("quantization_config") is not None:  # null is a field left out, as everywhere in a config.json
         raise RefusedError(
             "quantised checkpoints are not supported yet; take one in bf16, fp16 or fp32", field="quantization_config"
+        )
+
+
+def _check_model_type(adapter: Adapter, config: dict[str, Any], path: str) -> None:
+    """transformers goes by `model_type`, whatever the architecture: another one is another model, or code to fetch."""
+    found = config.get("model_type")
+    if found != adapter.model_type:
+        raise RefusedError(
+            f"{adapter.architecture} is loaded as transformers' model type {adapter.model_type} alone; take a "
+            "checkpoint of that type",
+            field="model_type",
+            value="none" if found is None else found,
+            file=path,
         )
 
 

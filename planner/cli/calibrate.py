@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..option_types import Seconds
 from . import options
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _RUNTIME = "commplan.runtime.calibration"  # known by name alone: planning needs
 @click.option("--name", help="Name of the calibration (default: the file's).")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1),
+    type=Seconds(least=1.0),
     default=120.0,
     show_default=True,
     help="Stop after the round of measurements in which this time is over; one round is always completed.",
@@ -69,15 +70,17 @@ def command(
 
     setups = [load_setup(deployment, overrides) for deployment in deployments]
     check_measurable(setups)
+    setup = setups[0]
+    check_host = import_module("commplan.runtime.host").check_host
+    check_host(setup.hardware.backend, setup.parallelism.tp)
     partial = Path(f"{output}.partial")
     if fresh:
         partial.unlink(missing_ok=True)
     points = points_of(setups)
-    by_rank = _measured(setups[0], points, seconds, partial)
+    by_rank = _measured(setup, points, seconds, partial)
     machine = by_rank[0]["machine"]
     samples = {p: [rank["samples"][" ".join(map(str, p))] for rank in by_rank] for p in points}
     source = _command(deployments, overrides)
-    setup = setups[0]
     calibration = calibration_of(
         samples, setup.executor, setup.hardware.backend, name or Path(output).stem, machine, source
     )

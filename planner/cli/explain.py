@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..option_types import LAYER, TOKENS
 from . import options
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 @click.command("explain", short_help="Say why an op was chosen at a boundary, and what every other one would cost.")
 @click.argument("deployment")
 @click.option("--mode", help="Forward mode (default: the first of the deployment).")
-@click.option("--tokens", type=int, help="Token count (default: the largest of the mode).")
-@click.option("--layer", type=int, help="Layer number (default: the middle layer; none for embed_out and head_in).")
+@click.option("--tokens", type=TOKENS, help="Token count (default: the largest of the mode).")
+@click.option("--layer", type=LAYER, help="Layer number (default: the middle layer; none for embed_out and head_in).")
 @click.option(
     "--boundary",
     default="attn_out",

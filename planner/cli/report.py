@@ -22,7 +22,7 @@ def command(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Draw STRATEGY_FILE on one page that needs no network; needs plotly (`pip install 'commplan[report]'`)."""
+    """Draw STRATEGY_FILE on one page that needs no network; needs plotly (`pip install '.[report]'` in a checkout)."""
     from pathlib import Path
 
     from ..report.strategy import report_strategy

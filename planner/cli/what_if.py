@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..option_types import TOKENS
 from . import options
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     "error_budget, model, hardware or any field that --set takes. Repeatable: all combinations.",
 )
 @click.option("--mode", help="Forward mode (default: the first of the deployment).")
-@click.option("--tokens", type=int, help="Token count where tokens are not varied (default: the mode's largest).")
+@click.option("--tokens", type=TOKENS, help="Token count where tokens are not varied (default: the mode's largest).")
 @click.option("--csv", "csv_file", type=click.Path(readable=False), help="Write a row per point and plan.")
 @click.option("--html", "html_file", type=click.Path(readable=False), help="Write a report, one page without network.")
 @options.overrides
@@ -49,18 +50,15 @@ def command(
     """
     from ..spec.loader import load_setup
     from ..what_if.answers import Asker
-    from ..what_if.evaluation import check_tokens
     from ..what_if.sweep import Sweep
     from .output import print_json
 
     if html_file is not None:
         from ..report.page import check_plotly
 
-        check_plotly()
+        check_plotly("--html")
     base = load_setup(deployment, overrides)
     mode = _mode(base, mode)
-    if tokens is not None:
-        check_tokens(tokens)
     count = tokens or base.deployment.modes[mode].tokens[1]
     sweep = Sweep.of(deployment, overrides, vary or (_default_axis(base, mode),), mode, count, base)
     points = _points(sweep)

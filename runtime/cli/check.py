@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from commplan.planner.option_types import RANKS, TOKENS, Seconds, Seed
+
 if TYPE_CHECKING:
     from ..verification import ModeResult
 
@@ -18,13 +20,13 @@ if TYPE_CHECKING:
 )
 @click.argument("strategy")
 @click.option("--model", "checkpoint", required=True, help="Checkpoint directory (Hugging Face).")
-@click.option("--nproc", type=int, help="Ranks to spawn (default: the plan's tp).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random prompts.")
+@click.option("--nproc", type=RANKS, help="Ranks to spawn (default: the plan's tp).")
+@click.option("--seed", type=Seed(), default=0, show_default=True, help="Seed of the random prompts.")
 @click.option(
-    "--timeout", type=float, default=600.0, show_default=True, help="Seconds after which the ranks are ended."
+    "--timeout", type=Seconds(), default=600.0, show_default=True, help="Seconds after which the ranks are ended."
 )
 @click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Largest forward to run."
+    "--max-tokens", type=TOKENS, default=512, show_default=True, help="Largest forward to run."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(
@@ -45,6 +47,7 @@ def command(
 
     from ..errors import RefusedError
     from ..fit import check_fit
+    from ..host import check_host
     from ..launch import run_ranks
     from ..verification import check_rank
 
@@ -58,6 +61,7 @@ def command(
             field="--nproc",
             value=ranks,
         )
+    check_host(plan.hardware.backend, ranks, models=True)
     click.echo(f"Loading {plan.model.name} on {ranks} ranks over {plan.hardware.backend} ...", err=True)
     by_rank = run_ranks(check_rank, ranks, checkpoint, strategy, seed, max_tokens, timeout_s=timeout)
     results = [_worst(list(of_mode)) for of_mode in zip(*by_rank, strict=True)]

@@ -1,0 +1,66 @@
+"""A checkpoint's config.json as transformers reads it, and the model without weights that it makes of it.
+
+transformers checks some fields and fails on the others with whatever Python raises, at load or in the first forward.
+Here all of it is one refusal, before weights are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import RefusedError
+from .fit import read_config
+
+
+def outline_of(checkpoint: str | Path) -> tuple[Any, nn.Module]:
+    """(config, model on the meta device); RefusedError where there is none. Nothing is fetched, and no code is run."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path = str(Path(checkpoint) / "config.json")
+    try:
+        _check_values(read_config(checkpoint))
+        config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+        if getattr(config, "quantization_config", 0) is None:  # transformers takes the mere name for quantisation
+            del config.quantization_config
+        with torch.device("meta"):
+            outline = AutoModelForCausalLM.from_config(config)
+    except RefusedError as error:
+        raise error.in_file(path) from None
+    except Exception as error:
+        told = " ".join(str(error).split())[:300]
+        reason = f"transformers {version('transformers')} makes no model of it: {type(error).__name__}: {told}"
+        raise RefusedError(reason, file=path) from error
+    return config, outline
+
+
+def _check_values(config: dict[str, Any]) -> None:
+    """Fields on which transformers fails without naming them."""
+    from transformers.activations import ACT2FN
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    _check_name("hidden_act", config.get("hidden_act"), ACT2FN)
+    for section in ("rope_scaling", "rope_parameters"):
+        rope = config.get(section)
+        if rope is not None and not isinstance(rope, dict):
+            raise RefusedError("a mapping is expected", field=section, value=rope)
+        for key in ("rope_type", "type"):
+            _check_name(f"{section}.{key}", (rope or {}).get(key), {"default", *ROPE_INIT_FUNCTIONS})
+    groups, experts = config.get("n_group"), config.get("n_routed_experts")
+    if groups is None or experts is None:
+        return
+    if type(groups) is not int or groups < 1 or experts % groups:
+        raise RefusedError(f"a whole number that divides n_routed_experts {experts} is expected", field="n_group", value=groups)
+    chosen = config.get("topk_group")
+    if chosen is not None and (type(chosen) is not int or not 1 <= chosen <= groups):
+        raise RefusedError(f"a whole number from 1 to n_group {groups} is expected", field="topk_group", value=chosen)
+
+
+def _check_name(field: str, value: object, accepted: Collection[str]) -> None:
+    if value is not None and (not isinstance(value, str) or value not in accepted):
+        raise RefusedError(f"accepted: {', '.join(sorted(accepted))}", field=field, value=value)
