@@ -5,18 +5,23 @@ A number outside is refused before anything is read or started, by the option's 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from .errors import InputError
 from .spec.bounds import MAX_LAYERS, MAX_TOKENS
 
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # no generic in the oldest click that will do
+
 _SECONDS_OF_A_WEEK = 7 * 24 * 3600.0
 _PORTS = range(1, 2**16)
 
 
-class Bounded(click.ParamType):
+class Bounded(_ParamType):
     """A number from `least` to `most`; NaN lies in no range."""
 
     noun: ClassVar[str]
@@ -68,7 +73,7 @@ LAYER = Count(0, MAX_LAYERS - 1)
 RANKS = Count(1, 2**16)
 
 
-class ServerAddress(click.ParamType):
+class ServerAddress(_ParamType):
     """http://HOST:PORT of a server."""
 
     name = "url"
@@ -89,7 +94,7 @@ class ServerAddress(click.ParamType):
         return text
 
 
-class FilledText(click.ParamType):
+class FilledText(_ParamType):
     """A name or path, which an unset variable of a shell would leave empty."""
 
     name = "text"
@@ -98,7 +103,9 @@ class FilledText(click.ParamType):
         """The text as it was given; raises InputError."""
         text = str(value)
         if not text.strip() or "\0" in text:
-            raise InputError("a name or path is expected, not an empty text", kind="usage", field=_name(param), value=text)
+            raise InputError(
+                "a name or path is expected, not an empty text", kind="usage", field=_name(param), value=text
+            )
         return text
 
 

@@ -55,7 +55,9 @@ def _check_values(config: dict[str, Any]) -> None:
     if groups is None or experts is None:
         return
     if type(groups) is not int or groups < 1 or experts % groups:
-        raise RefusedError(f"a whole number that divides n_routed_experts {experts} is expected", field="n_group", value=groups)
+        raise RefusedError(
+            f"a whole number that divides n_routed_experts {experts} is expected", field="n_group", value=groups
+        )
     chosen = config.get("topk_group")
     if chosen is not None and (type(chosen) is not int or not 1 <= chosen <= groups):
         raise RefusedError(f"a whole number from 1 to n_group {groups} is expected", field="topk_group", value=chosen)

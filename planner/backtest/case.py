@@ -13,8 +13,8 @@ from ..layout import BOUNDARIES, FORWARD_MODES
 from ..ops import Op
 from ..ops import parse as parse_op
 from ..spec.base import FieldError, Spec, Text, build
-from ..spec.calibration import Collective, MessageBytes
 from ..spec.bounds import MAX_TOKENS
+from ..spec.calibration import Collective, MessageBytes
 from ..strategies import strategies
 from ..yaml_file import flow_text, read_mapping, read_text
 

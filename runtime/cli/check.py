@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--timeout", type=Seconds(), default=600.0, show_default=True, help="Seconds after which the ranks are ended."
 )
-@click.option(
-    "--max-tokens", type=TOKENS, default=512, show_default=True, help="Largest forward to run."
-)
+@click.option("--max-tokens", type=TOKENS, default=512, show_default=True, help="Largest forward to run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(
     strategy: str,
