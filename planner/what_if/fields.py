@@ -60,7 +60,7 @@ class Axis:
         return self.field.startswith("hardware.links.")
 
 
-def read_axes(texts: tuple[str, ...], modes: tuple[str, ...], beside: str) -> tuple[Axis, ...]:
+def read_axes(texts: tuple[str, ...], modes: tuple[str, ...], beside: str | None = None) -> tuple[Axis, ...]:
     """The axes of a sweep over the deployment in the file `beside`.
 
     InputError for a field that does not exist, a value that it can have in no deployment, no value, or a field named
@@ -75,7 +75,7 @@ def read_axes(texts: tuple[str, ...], modes: tuple[str, ...], beside: str) -> tu
     return tuple(axes)
 
 
-def _axis(text: str, modes: tuple[str, ...], beside: str) -> Axis:
+def _axis(text: str, modes: tuple[str, ...], beside: str | None) -> Axis:
     name, separator, values = text.partition("=")
     name = name.strip()
     if not separator or not name:
@@ -111,7 +111,7 @@ def check_field(field: str, modes: tuple[str, ...]) -> None:
     _walk(Deployment, [head, *rest], field)
 
 
-def check_value(field: str, value: Any, modes: tuple[str, ...], beside: str) -> None:
+def check_value(field: str, value: Any, modes: tuple[str, ...], beside: str | None) -> None:
     """Raise InputError for a value that the field can have in no deployment, or that names nothing there is."""
     if field == "mode":
         if value not in modes:
@@ -222,7 +222,7 @@ def _range(text: str, name: str) -> Iterator[int | float]:
     span, _, rule = text.partition(":")
     first, _, last = span.partition("..")
     low, high = _value(first, name), _value(last, name)
-    step = _value(rule[1:], name) if rule[1:] else rule or 1
+    step: Any = _value(rule[1:], name) if rule[1:] else rule or 1
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e15 for x in (low, high, step))
     grows = rule.startswith(("x", "*"))
     spelled = not rule or grows or rule.startswith("+")

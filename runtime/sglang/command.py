@@ -65,8 +65,8 @@ def check_installed() -> None:
         found = version("sglang")
     except PackageNotFoundError:
         raise RefusedError(
-            f"SGLang {' or '.join(TESTED_VERSIONS)} is not installed beside commplan: pip install . {CHECKOUT}, with the "
-            "Python of SGLang's environment",
+            f"SGLang {' or '.join(TESTED_VERSIONS)} is not installed beside commplan; in SGLang's environment: "
+            f"pip install . {CHECKOUT}",
             field="sglang",
         ) from None
     check_version(found)
