@@ -32,10 +32,11 @@ def command(server: str, strategy: str, model_path: str, dry_run: bool, argument
     from ..host import check_host
     from ..sglang.command import check_installed, server_command
     from ..sglang.fit import load_runnable
-    from ..sglang.line import check_line
+    from ..sglang.line import check_line, typed
     from ..sglang.words import STRATEGY_VARIABLE
 
     file = load_runnable(strategy)
+    typed(arguments)  # as they stand: behind the plan's own a stray word would count as a value
     line = server_command(file, model_path, arguments)
     given = check_line(file, line[_WORDS_BEFORE_ARGUMENTS:], os.environ)
     _check_checkpoint(file.model.fingerprint, str(given["model_path"]))
