@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from .errors import RefusedError
+
+# Where tokenizers keep their vocabulary.
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
 
 
 def generate_rank(
@@ -30,6 +34,12 @@ def generate_rank(
 
 def load_tokenizer(checkpoint: str) -> Any:
     """The tokenizer of a checkpoint directory; RefusedError where it has none that can be read."""
+    if not any(path for pattern in _VOCABULARIES for path in Path(checkpoint).glob(pattern)):
+        raise RefusedError(  # transformers would make an empty one
+            "the checkpoint has no tokenizer (no tokenizer.json or the like); use --tokens",
+            field="--prompt",
+            value=checkpoint,
+        )
     from transformers import AutoTokenizer
 
     from .agreement import first_line
@@ -37,7 +47,7 @@ def load_tokenizer(checkpoint: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers in Rust raise Exception itself
-        reason = f"the checkpoint has no tokenizer ({first_line(error)}); use --tokens"
+        reason = f"the checkpoint has no tokenizer that can be read ({first_line(error)}); use --tokens"
         raise RefusedError(reason, field="--prompt", value=checkpoint) from None
 
 
