@@ -1,10 +1,11 @@
-"""Numbers on the command line: every numeric option of every command has one of these types, so that it has bounds.
+"""What may stand on the command line: every numeric option of every command has one of these types, with bounds.
 
 A number outside is refused before anything is read or started, by the option's name, with the value and the range.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
@@ -19,6 +20,7 @@ else:
 
 _SECONDS_OF_A_WEEK = 7 * 24 * 3600.0
 _PORTS = range(1, 2**16)
+_LONGEST_PART, _MOST_PARTS = 255, 1024
 
 
 class Bounded(_ParamType):
@@ -95,17 +97,65 @@ class ServerAddress(_ParamType):
 
 
 class FilledText(_ParamType):
-    """A name or path, which an unset variable of a shell would leave empty."""
+    """A name or path: not empty, as an unset variable of a shell is, and no longer than a file system takes."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
         """The text as it was given; raises InputError."""
         text = str(value)
-        if not text.strip() or "\0" in text:
-            raise InputError(
-                "a name or path is expected, not an empty text", kind="usage", field=_name(param), value=text
+        parts = os.fsencode(text).split(b"/")
+        if not text.strip() or "\0" in text or max(map(len, parts)) > _LONGEST_PART or len(parts) > _MOST_PARTS:
+            expected = (
+                f"a name or path is expected, of up to {_LONGEST_PART} bytes between slashes, and not an empty one"
             )
+            raise InputError(expected, kind="usage", field=_name(param), value=text)
+        return text
+
+
+class Name(FilledText):
+    """What a file will call something: printable, and text that files can hold."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name as it was given; raises InputError."""
+        text = super().convert(value, param, ctx)
+        if not text.isprintable():  # nor is half a character
+            raise InputError("a name of printable characters is expected", kind="usage", field=_name(param), value=text)
+        return text
+
+
+class OutputFile(FilledText):
+    """A file to write when the work is done: that it can be written is seen before the work."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path as it was given; raises InputError."""
+        text = super().convert(value, param, ctx)
+        target = os.path.realpath(text)
+        folder = os.path.dirname(target)
+        reason = None
+        if os.path.lexists(target) and not os.path.isfile(target):
+            reason = "a file is expected, and this is none"
+        elif not os.path.isdir(folder):
+            reason = f"cannot be written: there is no folder {folder}"
+        elif not os.access(target if os.path.exists(target) else folder, os.W_OK):
+            reason = "cannot be written: permission denied"
+        if reason is not None:
+            raise InputError(reason, kind="unwritable", file=text, field=_name(param))
+        return text
+
+
+class FieldText(_ParamType):
+    """FIELD=VALUE or FIELD=VALUES: YAML, so UTF-8."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        """The text as it was given; raises InputError."""
+        text = str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError("a text in UTF-8 is expected", kind="usage", field=_name(param), value=text) from None
         return text
 
 

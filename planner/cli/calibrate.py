@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..option_types import Seconds
+from ..option_types import FILLED, Name, OutputFile, Seconds
 from . import options
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ _RUNTIME = "commplan.runtime.calibration"  # known by name alone: planning needs
 
 
 @click.command("calibrate", short_help="Measure this machine for some deployments and write a calibration file.")
-@click.argument("deployments", nargs=-1)
-@click.option("-o", "--output", type=click.Path(readable=False), help="The calibration file to write.")
+@click.argument("deployments", nargs=-1, type=FILLED)
+@click.option("-o", "--output", type=OutputFile(), help="The calibration file to write.")
 @click.option(
     "--import",
     "imported",
     metavar="SOURCE:SYSTEM",
     help="Measure nothing: take the tables of an installed package, as in aiconfigurator:h200_sxm.",
 )
-@click.option("--name", help="Name of the calibration (default: the file's).")
+@click.option("--name", type=Name(), help="Name of the calibration (default: the file's).")
 @click.option(
     "--seconds",
     type=Seconds(least=1.0),

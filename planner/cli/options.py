@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..option_types import FieldText
+
 if TYPE_CHECKING:
     from ..spec.loader import Setup
 
 overrides = click.option(
     "--set",
     "overrides",
+    type=FieldText(),
     multiple=True,
     metavar="FIELD=VALUE",
     help="Override any field, as in parallelism.tp=4; hardware.* and model.* reach into those files. Repeatable.",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import click
 
+from ..option_types import FILLED
 from . import options
 
 
 @click.command("report", short_help="Draw a strategy file: which strategy wins where and why, on one page.")
-@click.argument("strategy_file")
-@click.option("-o", "--output", help="Where to write the page (default: beside the file, .html).")
-@click.option("--html", "html_file", hidden=True, help="The same as --output.")
-@click.option("--deployment", help="Deployment that the file was made for (default: the preset that it names).")
+@click.argument("strategy_file", type=FILLED)
+@click.option("-o", "--output", type=FILLED, help="Where to write the page (default: beside the file, .html).")
+@click.option("--html", "html_file", type=FILLED, hidden=True, help="The same as --output.")
+@click.option(
+    "--deployment", type=FILLED, help="Deployment that the file was made for (default: the preset that it names)."
+)
 @options.overrides
 @options.as_json
 def command(
@@ -23,15 +26,20 @@ def command(
     as_json: bool,
 ) -> None:
     """Draw STRATEGY_FILE on one page that needs no network; needs plotly (`pip install '.[report]'` in a checkout)."""
-    from pathlib import Path
-
     from ..report.strategy import report_strategy
     from .output import print_json
 
-    target = output or html_file or str(Path(strategy_file).with_suffix(".html"))
+    target = output or html_file or _beside(strategy_file)
     page = report_strategy(strategy_file, deployment, overrides, target)
     if as_json:
         print_json({"html": target, "finding": page.title})
     else:
         click.echo(page.title)
         click.echo(f"Written to {target}")
+
+
+def _beside(strategy_file: str) -> str:
+    from pathlib import Path
+
+    path = Path(strategy_file)
+    return str(path.with_suffix(".html") if path.name else path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..option_types import Count
+from ..option_types import FILLED, Count
 from . import options
 
 if TYPE_CHECKING:
@@ -19,9 +19,11 @@ _LOSES = 1.02  # a regret that is surely above it means that the plan should be 
 
 
 @click.command("verify", short_help="Measure a plan on this machine: its predictions, and its rivals.")
-@click.argument("strategy")
-@click.option("--deployment", help="What the plan was made for (default: the preset that the file names).")
-@click.option("--mode", "modes", multiple=True, help="Forward mode (default: all of the plan). Repeatable.")
+@click.argument("strategy", type=FILLED)
+@click.option("--deployment", type=FILLED, help="What the plan was made for (default: the preset that the file names).")
+@click.option(
+    "--mode", "modes", type=FILLED, multiple=True, help="Forward mode (default: all of the plan). Repeatable."
+)
 @click.option("--tokens", help="Token counts, as in 1,100,4096 (default: a dozen over each mode's span).")
 @click.option("--rounds", type=Count(3, 10_000), default=11, show_default=True, help="Interleaved rounds.")
 @click.option("--force", is_flag=True, help="Go on where the plan's calibration is of another machine.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..option_types import TOKENS
+from ..option_types import FILLED, TOKENS, FieldText
 from . import options
 
 if TYPE_CHECKING:
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 
 
 @click.command("what-if", short_help="Sweep fields of a deployment: every strategy at every point, and crossovers.")
-@click.argument("deployment")
+@click.argument("deployment", type=FILLED)
 @click.option(
     "--vary",
+    type=FieldText(),
     multiple=True,
     metavar="FIELD=VALUES",
     help="Values 1,64,4096 or a range 16..16384:x2 or 2..8:+2 of tokens, mode, tp, attn_dp, link_bandwidth, "
     "error_budget, model, hardware or any field that --set takes. Repeatable: all combinations.",
 )
-@click.option("--mode", help="Forward mode (default: the first of the deployment).")
+@click.option("--mode", type=FILLED, help="Forward mode (default: the first of the deployment).")
 @click.option("--tokens", type=TOKENS, help="Token count where tokens are not varied (default: the mode's largest).")
-@click.option("--csv", "csv_file", type=click.Path(readable=False), help="Write a row per point and plan.")
-@click.option("--html", "html_file", type=click.Path(readable=False), help="Write a report, one page without network.")
+@click.option("--csv", "csv_file", type=FILLED, help="Write a row per point and plan.")
+@click.option("--html", "html_file", type=FILLED, help="Write a report, one page without network.")
 @options.overrides
 @options.as_json
 def command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commplan.planner.option_types import RANKS, TOKENS, Seconds, Seed
+from commplan.planner.option_types import FILLED, RANKS, TOKENS, Seconds, Seed
 
 if TYPE_CHECKING:
     from ..verification import ModeResult
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @click.command(
     "check", short_help="Run a plan on a checkpoint and compare logits and executed ops with what they should be."
 )
-@click.argument("strategy")
-@click.option("--model", "checkpoint", required=True, help="Checkpoint directory (Hugging Face).")
+@click.argument("strategy", type=FILLED)
+@click.option("--model", "checkpoint", type=FILLED, required=True, help="Checkpoint directory (Hugging Face).")
 @click.option("--nproc", type=RANKS, help="Ranks to spawn (default: the plan's tp).")
 @click.option("--seed", type=Seed(), default=0, show_default=True, help="Seed of the random prompts.")
 @click.option(

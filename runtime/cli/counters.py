@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from commplan.planner.option_types import Seconds, ServerAddress
+from commplan.planner.option_types import FILLED, Seconds, ServerAddress
 
 
 @click.command("counters", short_help="Compare what a running server has executed with its plan.")
 @click.option("--server", "url", type=ServerAddress(), required=True, help="Its address, as in http://127.0.0.1:30000.")
-@click.option("--strategy", help="The plan's file here (default: the path that the server names).")
+@click.option("--strategy", type=FILLED, help="The plan's file here (default: the path that the server names).")
 @click.option("--timeout", type=Seconds(), default=30.0, show_default=True, help="Seconds to wait for the answer.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(url: str, strategy: str | None, timeout: float, as_json: bool) -> None:

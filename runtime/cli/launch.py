@@ -9,6 +9,8 @@ import sys
 
 import click
 
+from commplan.planner.option_types import FILLED
+
 _WORDS_BEFORE_ARGUMENTS = 4  # python -P -m sglang.launch_server
 
 
@@ -18,8 +20,8 @@ _WORDS_BEFORE_ARGUMENTS = 4  # python -P -m sglang.launch_server
     context_settings={"ignore_unknown_options": True},
 )
 @click.argument("server", type=click.Choice(["sglang"]))
-@click.argument("strategy", type=click.Path())
-@click.option("--model-path", required=True, help="Checkpoint, as SGLang takes it.")
+@click.argument("strategy", type=FILLED)
+@click.option("--model-path", type=FILLED, required=True, help="Checkpoint, as SGLang takes it.")
 @click.option("--dry-run", is_flag=True, help="Show the command and do not run it.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(server: str, strategy: str, model_path: str, dry_run: bool, arguments: tuple[str, ...]) -> None:  # noqa: ARG001

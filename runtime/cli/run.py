@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from commplan.planner.option_types import TOKENS, Seconds
+from commplan.planner.option_types import FILLED, TOKENS, Seconds
 
 
 @click.command("run", short_help="Generate text with a checkpoint under a plan.")
-@click.argument("strategy")
-@click.option("--model", "checkpoint", required=True, help="Checkpoint directory (Hugging Face).")
+@click.argument("strategy", type=FILLED)
+@click.option("--model", "checkpoint", type=FILLED, required=True, help="Checkpoint directory (Hugging Face).")
 @click.option("--prompt", help="Text to go on from (needs a tokenizer in the checkpoint).")
 @click.option("--tokens", "token_ids", help="Token ids to go on from, as in 1,2,3.")
 @click.option("--max-new-tokens", type=TOKENS, default=16, show_default=True)
