@@ -20,7 +20,7 @@ else:
 
 _SECONDS_OF_A_WEEK = 7 * 24 * 3600.0
 _PORTS = range(1, 2**16)
-_LONGEST_PART, _MOST_PARTS = 255, 1024
+_LONGEST_NAME = 240  # what file systems take, less the endings of files on the way
 
 
 class Bounded(_ParamType):
@@ -97,19 +97,15 @@ class ServerAddress(_ParamType):
 
 
 class FilledText(_ParamType):
-    """A name or path: not empty, as an unset variable of a shell is, and no longer than a file system takes."""
+    """A name or path: not empty, as an unset variable of a shell is."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
         """The text as it was given; raises InputError."""
         text = str(value)
-        parts = os.fsencode(text).split(b"/")
-        if not text.strip() or "\0" in text or max(map(len, parts)) > _LONGEST_PART or len(parts) > _MOST_PARTS:
-            expected = (
-                f"a name or path is expected, of up to {_LONGEST_PART} bytes between slashes, and not an empty one"
-            )
-            raise InputError(expected, kind="usage", field=_name(param), value=text)
+        if not text.strip() or "\0" in text:
+            raise InputError("a name or path is expected", kind="usage", field=_name(param), value=text)
         return text
 
 
@@ -135,6 +131,8 @@ class OutputFile(FilledText):
         reason = None
         if os.path.lexists(target) and not os.path.isfile(target):
             reason = "a file is expected, and this is none"
+        elif len(os.fsencode(os.path.basename(target))) > _LONGEST_NAME:
+            reason = f"cannot be written: the name is longer than {_LONGEST_NAME} bytes"
         elif not os.path.isdir(folder):
             reason = f"cannot be written: there is no folder {folder}"
         elif not os.access(target if os.path.exists(target) else folder, os.W_OK):

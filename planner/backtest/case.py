@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -181,7 +182,7 @@ def shipped_cases() -> list[Path]:
 def find_case(name: str) -> Path:
     """The file of a case: a path, or the name of one that ships."""
     path = Path(name)
-    if not path.exists() and "/" not in name:
+    if not os.path.exists(path) and "/" not in name:
         shipped = {case.stem: case for case in shipped_cases()}
         if name in shipped:
             return shipped[name]

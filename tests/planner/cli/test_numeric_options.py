@@ -108,7 +108,7 @@ def test_a_number_outside_is_refused_with_the_options_name_the_value_and_the_ran
         "file:///etc/hosts",
         "ftp://127.0.0.1:1",
         "http://[::1",
-        "http://a b:1",
+        "http://127.0.0.1 x:1",
         "http://127.0.0.1:1\n",
     ],
 )
