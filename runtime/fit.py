@@ -20,17 +20,20 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Activations as files spell them, and as torch does."""
 
 
+_OF_PLANS = ("model.fingerprint", "model.num_hidden_layers", "model.hidden_size")  # fields of the strategy file
+
+
 def check_fit(file: StrategyFile, checkpoint: str | Path) -> tuple[dict[str, Any], Adapter]:
     """config.json and adapter of a checkpoint that a file can be executed on; raises RefusedError."""
     check_runnable(file)
     config = read_config(checkpoint)
-    adapter = adapter_for(_architecture(config))
     path = str(Path(checkpoint) / "config.json")
     try:
+        adapter = adapter_for(_architecture(config))
         _check_model(file, config)
-    except InputError as error:  # of a single field
-        raise error.in_file(path) from None
-    _check_model_type(adapter, config, path)
+        _check_model_type(adapter, config)
+    except (InputError, RefusedError) as error:
+        raise error if error.field in _OF_PLANS else error.in_file(path) from None
     return config, adapter
 
 
@@ -139,7 +142,7 @@ def _check_model(file: StrategyFile, config: dict[str, Any]) -> None:
         )
 
 
-def _check_model_type(adapter: Adapter, config: dict[str, Any], path: str) -> None:
+def _check_model_type(adapter: Adapter, config: dict[str, Any]) -> None:
     """transformers goes by `model_type`, whatever the architecture: another one is another model, or code to fetch."""
     found = config.get("model_type")
     if found != adapter.model_type:
@@ -148,7 +151,6 @@ def _check_model_type(adapter: Adapter, config: dict[str, Any], path: str) -> No
             "checkpoint of that type",
             field="model_type",
             value="none" if found is None else found,
-            file=path,
         )
 
 

@@ -26,6 +26,7 @@ def outline_of(checkpoint: str | Path) -> tuple[Any, nn.Module]:
     try:
         _check_values(read_config(checkpoint))
         config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+        _check_groups(config)
         if getattr(config, "quantization_config", 0) is None:  # transformers takes the mere name for quantisation
             del config.quantization_config
         with torch.device("meta"):
@@ -51,15 +52,23 @@ def _check_values(config: dict[str, Any]) -> None:
             raise RefusedError("a mapping is expected", field=section, value=rope)
         for key in ("rope_type", "type"):
             _check_name(f"{section}.{key}", (rope or {}).get(key), {"default", *ROPE_INIT_FUNCTIONS})
-    groups, experts = config.get("n_group"), config.get("n_routed_experts")
+    window = config.get("sliding_window")
+    if window is not None and (type(window) is not int or not 0 <= window < 2**31):
+        raise RefusedError("a whole number from 0 is expected, or null", field="sliding_window", value=window)
+
+
+def _check_groups(config: Any) -> None:
+    """Groups of experts, of which each token chooses some; a config.json may leave both to transformers' defaults."""
+    groups, experts = getattr(config, "n_group", None), getattr(config, "n_routed_experts", None)
     if groups is None or experts is None:
         return
     if type(groups) is not int or groups < 1 or experts % groups:
-        raise RefusedError(
-            f"a whole number that divides n_routed_experts {experts} is expected", field="n_group", value=groups
-        )
-    chosen = config.get("topk_group")
-    if chosen is not None and (type(chosen) is not int or not 1 <= chosen <= groups):
+        reason = f"a whole number that divides n_routed_experts {experts} is expected"
+        raise RefusedError(reason, field="n_group", value=groups)
+    chosen = getattr(config, "topk_group", None)
+    if chosen is None and config.model_type == "deepseek_v2":  # may choose among all experts
+        return
+    if type(chosen) is not int or not 1 <= chosen <= groups:
         raise RefusedError(f"a whole number from 1 to n_group {groups} is expected", field="topk_group", value=chosen)
 
 

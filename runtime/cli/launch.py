@@ -68,7 +68,7 @@ def _is_no_name(model_path: str) -> bool:
 
 def _check_checkpoint(planned: str, model_path: str) -> None:
     """A local checkpoint is compared at once; SGLang's processes compare in any case."""
-    from commplan.planner.strategy_file import config_fingerprint
+    from commplan.planner.strategy_file import InputError, config_fingerprint
 
     from ..errors import RefusedError
     from ..fit import read_config
@@ -79,7 +79,10 @@ def _check_checkpoint(planned: str, model_path: str) -> None:
                 "no such checkpoint directory, and no name of one", field="--model-path", value=model_path
             )
         return
-    found = config_fingerprint(read_config(model_path))
+    try:
+        found = config_fingerprint(read_config(model_path))
+    except InputError as error:  # of a single field
+        raise error.in_file(os.path.join(model_path, "config.json")) from None
     if found != planned:
         raise RefusedError(
             f"the plan is for another model, fingerprint {planned}; plan again with `model:` set to "
