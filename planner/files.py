@@ -19,6 +19,7 @@ from types import FrameType
 from .errors import InputError, OverwriteError
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
+_LONGEST_NAME = 240  # bytes that file systems take, less the endings of files on the way
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -176,6 +177,8 @@ def _check_writable(path: str | Path) -> None:
                 raise InputError("is not writable", file=str(path), kind="unwritable")
         else:
             os.stat(f"{target.parent}/")
+            if len(os.fsencode(target.name)) > _LONGEST_NAME:
+                raise InputError(f"the name is longer than {_LONGEST_NAME} bytes", file=str(path), kind="unwritable")
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from None
     if not target.exists() and not os.access(target.parent, os.W_OK | os.X_OK):

@@ -19,12 +19,20 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Activations as files spell them, and as torch does."""
 
 
+_OF_PLANS = ("model.fingerprint", "model.num_hidden_layers", "model.hidden_size")  # fields of the strategy file
+
+
 def check_fit(file: StrategyFile, checkpoint: str | Path) -> tuple[dict[str, Any], Adapter]:
     """config.json and adapter of a checkpoint that a file can be executed on; raises RefusedError."""
     check_runnable(file)
     config = read_config(checkpoint)
-    adapter = adapter_for(_architecture(config))
-    _check_model(file, config)
+    path = str(Path(checkpoint) / "config.json")
+    try:
+        adapter = adapter_for(_architecture(config))
+        _check_model(file, config)
+        _check_model_type(adapter, config)
+    except (InputError, RefusedError) as error:
+        raise error if error.field in _OF_PLANS else error.in_file(path) from None
     return config, adapter
 
 
@@ -122,9 +130,21 @@ def _check_model(file: StrategyFile, config: dict[str, Any]) -> None:
                 field=f"model.{field}",
                 value=getattr(model, field),
             )
-    if "quantization_config" in config:
+    if config.get("quantization_config") is not None:  # null is a field left out, as everywhere in a config.json
         raise RefusedError(
             "quantised checkpoints are not supported yet; take one in bf16, fp16 or fp32", field="quantization_config"
+        )
+
+
+def _check_model_type(adapter: Adapter, config: dict[str, Any]) -> None:
+    """transformers goes by `model_type`, whatever the architecture: another one is another model, or code to fetch."""
+    found = config.get("model_type")
+    if found != adapter.model_type:
+        raise RefusedError(
+            f"{adapter.architecture} is loaded as transformers' model type {adapter.model_type} alone; take a "
+            "checkpoint of that type",
+            field="model_type",
+            value="none" if found is None else found,
         )
 
 

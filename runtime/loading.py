@@ -23,6 +23,7 @@ from .fit import DTYPES, check_fit, check_world
 from .groups import Groups, make_groups, temporary_groups
 from .latent import Latents
 from .models import Adapter
+from .outline import outline_of
 from .peer_impls import check_peer_limits
 from .rendezvous import meet
 from .sharding import (
@@ -92,20 +93,18 @@ def _sharded(
     attn_implementation: str | None,
 ) -> nn.Module:
     """The model with this rank's parameters alone, as transformers' loader gives it."""
-    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     if groups.tp.rank != 0:
         logging.disable_progress_bar()
-    options: dict[str, Any] = {"dtype": getattr(torch, DTYPES[file.deployment.activations])}
+    config, outline = outline_of(checkpoint)
+    options: dict[str, Any] = {"config": config, "dtype": getattr(torch, DTYPES[file.deployment.activations])}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     if groups.tp.size > 1:
         from transformers.distributed import DistributedConfig
 
         register_styles(mesh)
-        with torch.device("meta"):
-            outline = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint))
         plan = shard_plan(adapter, outline, groups)
         options["distributed_config"] = DistributedConfig(tp_size=groups.tp.size, tp_plan=plan)
     model = _with_all_weights(checkpoint, options)

@@ -68,12 +68,14 @@ def check_rank(checkpoint: str, strategy_path: str, seed: int, most: int = MAX_T
 
     from .counters import expected_calls
     from .loading import load_model
+    from .outline import outline_of
 
     strategy = load(strategy_path)
     executor = load_model(checkpoint, strategy)
     dtype = next(executor.model.parameters()).dtype
     device = next(executor.model.parameters()).device
-    reference = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype).eval().to(device)
+    config, _ = outline_of(checkpoint)
+    reference = AutoModelForCausalLM.from_pretrained(checkpoint, config=config, dtype=dtype).eval().to(device)
     results = []
     for mode in strategy.modes:
         executor.counters.reset()
@@ -106,7 +108,7 @@ def _compare(executor: Any, reference: Any, mode: str, tokens: int, seed: int) -
     own = -(-tokens // p.attn_dp) if p.attn_dp > 1 else tokens
     if p.attn_dp > 1:
         own = own // p.attn_tp * p.attn_tp or own
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + tokens * 31 + executor.groups.attn_dp.rank)
+    generator = torch.Generator().manual_seed(_mixed(seed, tokens, executor.groups.attn_dp.rank))
     vocab = executor.model.config.get_text_config().vocab_size
     device = next(executor.model.parameters()).device
     requests, rows = (own, 1) if mode == "decode" else (1, own)
@@ -119,6 +121,11 @@ def _compare(executor: Any, reference: Any, mode: str, tokens: int, seed: int) -
     if not (got.isfinite().all() and want.isfinite().all()):
         return math.inf, 0.0
     return (got - want).abs().max().item(), want.abs().max().item()
+
+
+def _mixed(seed: int, tokens: int, group: int) -> int:
+    """A seed for each token count and DP group; torch takes 64 bits."""
+    return (seed * 1_000_003 + tokens * 31 + group) % 2**64
 
 
 def _prompt(

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"click", "networkx", "numpy", "pydantic", "torch", "transformers"}
-LIGHT_MODULES = ("errors", "files", "layout", "ops", "strategy_file", "yaml_file")
+LIGHT_MODULES = ("errors", "files", "layout", "ops", "packages", "strategy_file", "yaml_file")
 
 
 def loaded_by(code: str) -> set[str]:

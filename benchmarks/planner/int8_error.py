@@ -23,7 +23,7 @@ try:
     import torch
 except ModuleNotFoundError:
     raise SystemExit(
-        "int8_error.py needs torch: `make bench` installs it, or pip install 'commplan[runtime]'"
+        "int8_error.py needs torch: `make bench` installs it, or pip install '.[runtime]' in a checkout"
     ) from None
 
 RANKS = (2, 4, 8, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,8 +15,8 @@ from ..layout import BOUNDARIES, FORWARD_MODES
 from ..ops import Op
 from ..ops import parse as parse_op
 from ..spec.base import FieldError, Spec, Text, build
+from ..spec.bounds import MAX_TOKENS
 from ..spec.calibration import Collective, MessageBytes
-from ..spec.deployment import MAX_TOKENS
 from ..strategies import strategies
 from ..yaml_file import flow_text, read_mapping
 
@@ -182,7 +183,7 @@ def shipped_cases() -> list[Path]:
 def find_case(name: str) -> Path:
     """The file of a case: a path, or the name of one that ships."""
     path = Path(name)
-    if not path.exists() and "/" not in name:
+    if not os.path.exists(path) and "/" not in name:
         shipped = {case.stem: case for case in shipped_cases()}
         if name in shipped:
             return shipped[name]

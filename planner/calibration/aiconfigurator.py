@@ -21,6 +21,7 @@ from typing import Any
 from ..cost.tables import smoothed
 from ..errors import InputError, did_you_mean
 from ..files import note_read
+from ..packages import is_installed, missing
 from ..spec.base import build
 from ..spec.calibration import CALIBRATION_SCHEMA, COLLECTIVES, Calibration
 
@@ -87,13 +88,8 @@ def import_system(system: str) -> Imported:
 
 def _systems_folder() -> Path:
     for module, package in ((MODULE, PACKAGE), ("pyarrow", "pyarrow")):
-        if find_spec(module) is None:
-            raise InputError(
-                f"needs {package}: pip install 'commplan[import]'",
-                kind="missing_package",
-                field="--import",
-                value="aiconfigurator",
-            )
+        if not is_installed(module):
+            raise missing(package, "import", "--import")
     found = find_spec(MODULE)
     assert found is not None
     for place in found.submodule_search_locations or ():

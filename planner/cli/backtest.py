@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..option_types import FILLED
 from ..terminal import echo, styled
 from . import options
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("backtest", short_help="Compare predictions with published measurements.")
-@click.argument("cases", nargs=-1)
+@click.argument("cases", nargs=-1, type=FILLED)
 @click.option("--tables", is_flag=True, help="Instead: hold out every interior point of the shipped tables in turn.")
 @click.option("--markdown", is_flag=True, help="The table as Markdown, as docs/accuracy.md has it.")
 @options.as_json

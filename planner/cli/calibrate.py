@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import one_line
+from ..option_types import FILLED, Name, OutputFile, Seconds
 from ..terminal import echo
 from . import options
 
@@ -23,18 +24,18 @@ _BEGUN = ('{"machine": ', '{"key": ')  # how the lines of the samples so far beg
 
 
 @click.command("calibrate", short_help="Measure this machine for some deployments and write a calibration file.")
-@click.argument("deployments", nargs=-1)
-@click.option("-o", "--output", type=options.OutputFile(), help="The calibration file to write.")
+@click.argument("deployments", nargs=-1, type=FILLED)
+@click.option("-o", "--output", type=OutputFile(), help="The calibration file to write.")
 @click.option(
     "--import",
     "imported",
     metavar="SOURCE:SYSTEM",
     help="Measure nothing: take the tables of an installed package, as in aiconfigurator:h200_sxm.",
 )
-@click.option("--name", type=options.PLAIN_TEXT, help="Name of the calibration (default: the file's).")
+@click.option("--name", type=Name(), help="Name of the calibration (default: the file's).")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1),
+    type=Seconds(least=1.0),
     default=120.0,
     show_default=True,
     help="Stop after the round of measurements in which this time is over; one round is always completed.",
@@ -74,15 +75,17 @@ def command(
     name_target(partial, "--output")
     setups = [load_setup(deployment, overrides) for deployment in deployments]
     check_measurable(setups)
+    setup = setups[0]
+    check_host = import_module("commplan.runtime.host").check_host
+    check_host(setup.hardware.backend, setup.parallelism.tp)
     _check_own(partial)
     if fresh:
         partial.unlink(missing_ok=True)
     points = points_of(setups)
-    by_rank = _measured(setups[0], points, seconds, partial)
+    by_rank = _measured(setup, points, seconds, partial)
     machine = by_rank[0]["machine"]
     samples = {p: [rank["samples"][" ".join(map(str, p))] for rank in by_rank] for p in points}
     source = _command(deployments, overrides)
-    setup = setups[0]
     calibration = calibration_of(
         samples, setup.executor, setup.hardware.backend, name or one_line(Path(output).stem), machine, source
     )

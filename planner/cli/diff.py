@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from ..option_types import FILLED
 from ..terminal import echo
 from . import options
 
 
 @click.command("diff", short_help="Show which decisions differ between two strategy files.")
-@click.argument("before")
-@click.argument("after")
+@click.argument("before", type=FILLED)
+@click.argument("after", type=FILLED)
 @options.as_json
 def command(before: str, after: str, as_json: bool) -> None:
     """Show which decisions differ between the strategy files BEFORE and AFTER."""

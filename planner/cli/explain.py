@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..option_types import FILLED, LAYER, TOKENS
 from ..terminal import echo, styled
 from . import options
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 
 @click.command("explain", short_help="Say why an op was chosen at a boundary, and what every other one would cost.")
-@click.argument("deployment")
-@click.option("--mode", help="Forward mode (default: the first of the deployment).")
-@click.option("--tokens", type=int, help="Token count (default: the largest of the mode).")
-@click.option("--layer", type=int, help="Layer number (default: the middle layer; none for embed_out and head_in).")
+@click.argument("deployment", type=FILLED)
+@click.option("--mode", type=FILLED, help="Forward mode (default: the first of the deployment).")
+@click.option("--tokens", type=TOKENS, help="Token count (default: the largest of the mode).")
+@click.option("--layer", type=LAYER, help="Layer number (default: the middle layer; none for embed_out and head_in).")
 @click.option(
     "--boundary",
     default="attn_out",
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
     help="attn_in, attn_out, mlp_in, mlp_out, embed_out or head_in.",
 )
 @click.option("--op", "only_op", help="Show this op alone beside the chosen one, as in int8_all_reduce.")
-@click.option("--strategy", "strategy_file", help="Explain the choices of this strategy file instead of a new plan's.")
+@click.option(
+    "--strategy",
+    "strategy_file",
+    type=FILLED,
+    help="Explain the choices of this strategy file instead of a new plan's.",
+)
 @options.overrides
 @options.as_json
 def command(

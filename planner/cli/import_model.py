@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import click
 
+from ..option_types import FILLED, Name, OutputFile
 from ..terminal import echo
 from . import options
 
 
 @click.command("import-model", short_help="Make a model file from a Hugging Face config.json.")
-@click.argument("config")
-@click.option(
-    "-o", "--output", type=options.OutputFile(), help="Where to write the model file (default: standard output)."
-)
-@click.option("--name", type=options.PLAIN_TEXT, help="Name of the model (default: from the path).")
+@click.argument("config", type=FILLED)
+@click.option("-o", "--output", type=OutputFile(), help="Where to write the model file (default: standard output).")
+@click.option("--name", type=Name(), help="Name of the model (default: from the path).")
 @options.as_json
 def command(config: str, output: str | None, name: str | None, as_json: bool) -> None:
     """Make a model file from CONFIG, a Hugging Face config.json."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..option_types import FILLED, OutputFile
 from ..terminal import echo
 from . import options
 
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 
 @click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
-@click.argument("deployment")
+@click.argument("deployment", type=FILLED)
 @click.option(
     "-o",
     "--output",
-    type=options.OutputFile(),
+    type=OutputFile(),
     help="Where to write the strategy file; without it only the summary is printed.",
 )
 @click.option("--cross-check", is_flag=True, help="Have networkx search the ends of every range too, and compare.")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import click
 
+from ..option_types import FILLED, OutputFile
 from ..terminal import echo
 from . import options
 
 
 @click.command("report", short_help="Draw a strategy file: which strategy wins where and why, on one page.")
-@click.argument("strategy_file")
+@click.argument("strategy_file", type=FILLED)
+@click.option("-o", "--output", type=OutputFile(), help="Where to write the page (default: beside the file, .html).")
+@click.option("--html", "html_file", type=OutputFile(), hidden=True, help="The same as --output.")
 @click.option(
-    "-o", "--output", type=options.OutputFile(), help="Where to write the page (default: beside the file, .html)."
+    "--deployment", type=FILLED, help="Deployment that the file was made for (default: the preset that it names)."
 )
-@click.option("--html", "html_file", type=options.OutputFile(), hidden=True, help="The same as --output.")
-@click.option("--deployment", help="Deployment that the file was made for (default: the preset that it names).")
 @options.overrides
 @options.as_json
 def command(
@@ -25,9 +26,7 @@ def command(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Draw STRATEGY_FILE on one page that needs no network; needs plotly (`pip install 'commplan[report]'`)."""
-    from pathlib import Path
-
+    """Draw STRATEGY_FILE on one page that needs no network; needs plotly (`pip install '.[report]'` in a checkout)."""
     from ..errors import InputError
     from ..files import name_target
     from ..report.strategy import report_strategy
@@ -35,7 +34,7 @@ def command(
 
     if output is not None and html_file is not None:
         raise InputError("means the same as --output: name one of them", field="--html", value=html_file)
-    target = output or html_file or str(Path(strategy_file).with_suffix(".html"))
+    target = output or html_file or _beside(strategy_file)
     if target not in (output, html_file):
         name_target(target, "--output")
     page = report_strategy(strategy_file, deployment, overrides, target)
@@ -44,3 +43,10 @@ def command(
     else:
         echo(page.title)
         echo(f"Written to {target}")
+
+
+def _beside(strategy_file: str) -> str:
+    from pathlib import Path
+
+    path = Path(strategy_file)
+    return str(path.with_suffix(".html") if path.name else path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..option_types import FILLED
 from ..terminal import echo, styled
 from . import options
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("validate", short_help="Prove that strategy files are legal; needs no hardware.")
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", nargs=-1, required=True, type=FILLED)
 @options.as_json
 def command(files: tuple[str, ...], as_json: bool) -> None:
     """Prove that strategy FILES are legal for their model, parallelism, modes and executor."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..option_types import FILLED, Count
 from ..terminal import echo
 from . import options
 
@@ -19,11 +20,13 @@ _LOSES = 1.02  # a regret that is surely above it means that the plan should be 
 
 
 @click.command("verify", short_help="Measure a plan on this machine: its predictions, and its rivals.")
-@click.argument("strategy")
-@click.option("--deployment", help="What the plan was made for (default: the preset that the file names).")
-@click.option("--mode", "modes", multiple=True, help="Forward mode (default: all of the plan). Repeatable.")
+@click.argument("strategy", type=FILLED)
+@click.option("--deployment", type=FILLED, help="What the plan was made for (default: the preset that the file names).")
+@click.option(
+    "--mode", "modes", type=FILLED, multiple=True, help="Forward mode (default: all of the plan). Repeatable."
+)
 @click.option("--tokens", help="Token counts, as in 1,100,4096 (default: a dozen over each mode's span).")
-@click.option("--rounds", type=click.IntRange(min=3), default=11, show_default=True, help="Interleaved rounds.")
+@click.option("--rounds", type=Count(3, 10_000), default=11, show_default=True, help="Interleaved rounds.")
 @click.option("--force", is_flag=True, help="Go on where the plan's calibration is of another machine.")
 @click.option("--details", is_flag=True, help="Print every boundary.")
 @options.overrides
@@ -91,6 +94,7 @@ def _counts(chosen: StrategyFile, mode: str, tokens: str | None) -> list[int]:
 
 def _measured(setup: Setup, found: list[Contest], rounds: int, force: bool) -> list[dict[str, Any]]:
     """By contest, plan and boundary: the slowest rank's samples, round by round."""
+    import_module("commplan.runtime.host").check_host(setup.hardware.backend, setup.parallelism.tp)
     boundaries = import_module("commplan.runtime.calibration.boundaries")
     run_ranks = import_module("commplan.runtime.launch").run_ranks
     cases = [boundaries.Case(c.mode, c.tokens, c.files, setup.model.latent_widths) for c in found]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..option_types import FILLED, TOKENS, FieldText, OutputFile
 from ..terminal import echo, styled
 from . import options
 
@@ -20,18 +21,19 @@ if TYPE_CHECKING:
 
 
 @click.command("what-if", short_help="Sweep fields of a deployment: every strategy at every point, and crossovers.")
-@click.argument("deployment")
+@click.argument("deployment", type=FILLED)
 @click.option(
     "--vary",
+    type=FieldText(),
     multiple=True,
     metavar="FIELD=VALUES",
     help="Values 1,64,4096 or a range 16..16384:x2 or 2..8:+2 of tokens, mode, tp, attn_dp, link_bandwidth, "
     "error_budget, model, hardware or any field that --set takes. Repeatable: all combinations.",
 )
-@click.option("--mode", help="Forward mode (default: the first of the deployment).")
-@click.option("--tokens", type=int, help="Token count where tokens are not varied (default: the mode's largest).")
-@click.option("--csv", "csv_file", type=options.OutputFile(), help="Write a row per point and plan.")
-@click.option("--html", "html_file", type=options.OutputFile(), help="Write a report, one page without network.")
+@click.option("--mode", type=FILLED, help="Forward mode (default: the first of the deployment).")
+@click.option("--tokens", type=TOKENS, help="Token count where tokens are not varied (default: the mode's largest).")
+@click.option("--csv", "csv_file", type=OutputFile(), help="Write a row per point and plan.")
+@click.option("--html", "html_file", type=OutputFile(), help="Write a report, one page without network.")
 @options.overrides
 @options.as_json
 def command(
@@ -51,18 +53,15 @@ def command(
     """
     from ..spec.loader import load_setup
     from ..what_if.answers import Asker
-    from ..what_if.evaluation import check_tokens
     from ..what_if.sweep import Sweep
     from .output import print_json
 
     if html_file is not None:
         from ..report.page import check_plotly
 
-        check_plotly()
+        check_plotly("--html")
     base = load_setup(deployment, overrides)
     mode = _mode(base, mode)
-    if tokens is not None:
-        check_tokens(tokens)
     count = tokens or base.deployment.modes[mode].tokens[1]
     sweep = Sweep.of(deployment, overrides, vary or (_default_axis(base, mode),), mode, count, base)
     points = _points(sweep)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import InputError
 from ..files import note_read, write_text_atomically
+from ..packages import check_packages
 from .chart import Chart
 
 # Nothing may be fetched: styles and scripts are those of the file itself.
@@ -42,12 +41,9 @@ class Page:
     notes: list[str] = field(default_factory=list)
 
 
-def check_plotly() -> None:
+def check_plotly(field: str | None = None) -> None:
     """Raise InputError, with the way out, where plotly is not installed."""
-    if find_spec("plotly") is None:
-        raise InputError(
-            "needs plotly: pip install 'commplan[report]'", kind="missing_package", field="--html", value="plotly"
-        )
+    check_packages("plotly", extra="report", field=field)
 
 
 def write_page(page: Page, path: str | Path) -> None:

@@ -11,10 +11,10 @@ from ..errors import did_you_mean
 from ..layout import FORWARD_MODES, LAYER_BOUNDARIES
 from ..ops import OP_NAMES
 from .base import Count, FieldError, Positive, PositiveInt, Spec, Text
+from .bounds import MAX_TOKENS
 
 DEPLOYMENT_SCHEMA = "commplan/deployment/v1"
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "int4": 0.5}
-MAX_TOKENS = 4 * 1024 * 1024
 
 WeightType = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
 ActivationType = Literal["fp32", "bf16", "fp16"]

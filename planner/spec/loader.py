@@ -127,6 +127,8 @@ class _Parts:
         field = field.strip()
         if not separator or not field or any(not part for part in field.split(".")):
             raise InputError("an override is written FIELD=VALUE, as in parallelism.tp=4", field="--set", value=text)
+        if not value_text.strip():
+            raise InputError("an empty value; write null for none", file="--set", field=field)
         try:
             value = parse_yaml(value_text)
             refuse_control_characters(value)

@@ -14,7 +14,7 @@ from ..graph import ForwardGraph, Restriction
 from ..offers import has_own_kernels
 from ..planning import ModePlanner
 from ..search import Plan
-from ..spec.deployment import MAX_TOKENS
+from ..spec.bounds import MAX_TOKENS
 from ..spec.loader import Setup
 from ..strategies import strategies
 

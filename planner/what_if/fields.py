@@ -14,15 +14,21 @@ import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any
 
+from pydantic import create_model
+
 from ..errors import InputError, did_you_mean
+from ..executors import load_executor
 from ..layout import FORWARD_MODES
-from ..spec.base import Figure, Spec
+from ..spec.base import Figure, Spec, build
 from ..spec.deployment import Deployment
 from ..spec.hardware import Hardware
+from ..spec.loader import find
 from ..spec.model import Model
 from ..yaml_file import parse_yaml, refuse_control_characters
+from .evaluation import check_tokens
 
 FORWARD_FIELDS = ("tokens", "mode")
 LINK_BANDWIDTH = "hardware.links.intra_node.bandwidth_gb_per_s"
@@ -36,6 +42,7 @@ SHORT_NAMES = {
 # Fields that change what an op costs or whether it fits, never which ops are offered.
 PRICES = ("hardware.links.", "hardware.compute.", "hardware.memory.", "numerics.error_budget", "limits.")
 _INTO: dict[str, type[Spec]] = {"hardware": Hardware, "model": Model}
+_NAMED = {"model": "models", "hardware": "hardware"}  # fields that name a file -> the folder of its presets
 _MOST_VALUES = 100_000
 
 
@@ -53,18 +60,22 @@ class Axis:
         return self.field.startswith("hardware.links.")
 
 
-def read_axes(texts: tuple[str, ...], modes: tuple[str, ...]) -> tuple[Axis, ...]:
-    """The axes of a sweep; InputError for a field that does not exist, no value, or a field named twice."""
+def read_axes(texts: tuple[str, ...], modes: tuple[str, ...], beside: str | None = None) -> tuple[Axis, ...]:
+    """The axes of a sweep over the deployment in the file `beside`.
+
+    InputError for a field that does not exist, a value that it can have in no deployment, no value, or a field named
+    twice. A value that this one deployment cannot have is a point without figures, and no error.
+    """
     axes: list[Axis] = []
     for text in texts:
-        axis = _axis(text, modes)
+        axis = _axis(text, modes, beside)
         if axis.field in [other.field for other in axes]:
             raise InputError("is varied twice: give all its values at once", file="--vary", field=axis.name)
         axes.append(axis)
     return tuple(axes)
 
 
-def _axis(text: str, modes: tuple[str, ...]) -> Axis:
+def _axis(text: str, modes: tuple[str, ...], beside: str | None) -> Axis:
     name, separator, values = text.partition("=")
     name = name.strip()
     if not separator or not name:
@@ -72,16 +83,17 @@ def _axis(text: str, modes: tuple[str, ...]) -> Axis:
     field = SHORT_NAMES.get(name, name)
     check_field(field, modes)
     found = tuple(_values(values, name))
-    if field == "mode":
-        for mode in found:
-            if mode not in modes:
-                raise InputError(
-                    f"the deployment has no such mode; {did_you_mean(mode, modes)}",
-                    file="--vary",
-                    field=name,
-                    value=mode,
-                )
+    for value in found:
+        try:
+            check_value(field, value, modes, beside)
+        except InputError as error:
+            how = "; values are written 1,64,4096, ranges 1..64, 16..4096:x2 or 2..8:+2" if _like_a_range(value) else ""
+            raise InputError(error.message + how, file="--vary", field=name, value=value, kind=error.kind) from None
     return Axis(name, field, tuple(dict.fromkeys(map(_hashable, found))))
+
+
+def _like_a_range(value: object) -> bool:
+    return isinstance(value, str) and value[:1].isdigit()
 
 
 def check_field(field: str, modes: tuple[str, ...]) -> None:
@@ -99,7 +111,38 @@ def check_field(field: str, modes: tuple[str, ...]) -> None:
     _walk(Deployment, [head, *rest], field)
 
 
-def _walk(spec: type[Spec], parts: list[str], field: str) -> None:
+def check_value(field: str, value: Any, modes: tuple[str, ...], beside: str | None) -> None:
+    """Raise InputError for a value that the field can have in no deployment, or that names nothing there is."""
+    if field == "mode":
+        if value not in modes:
+            raise InputError(f"the deployment has no such mode; {did_you_mean(value, modes)}")
+    elif field == "tokens":
+        check_tokens(value)
+    elif field == "executor":
+        load_executor(value if isinstance(value, str) else str(value))
+    elif field in _NAMED:
+        if not isinstance(value, str):
+            raise InputError("a preset or a path is expected")
+        find(value, _NAMED[field], beside, field)
+    else:
+        head, *rest = field.split(".")
+        annotation = (
+            _walk(_INTO[head], rest, field) if head in _INTO and rest else _walk(Deployment, [head, *rest], field)
+        )
+        build(_holder(annotation), {"value": value}, "--vary")
+
+
+@cache
+def _holder(annotation: Any) -> type[Spec]:
+    """A description of one field, whose value is held to what the annotation says. A figure may be its bare number."""
+    model = _model(annotation)
+    if model is not None and issubclass(model, Figure):
+        annotation = model.model_fields["value"].rebuild_annotation() | annotation
+    return create_model("Varied", __base__=Spec, value=(annotation, ...))
+
+
+def _walk(spec: type[Spec], parts: list[str], field: str) -> Any:
+    """What may stand in a field of a description, by the path to it; InputError where there is no such field."""
     current: Any = spec
     for part in parts:
         model = _model(current)
@@ -107,7 +150,7 @@ def _walk(spec: type[Spec], parts: list[str], field: str) -> None:
             names = _names(model)
             if part not in names:
                 raise _no_such(field, part, names)
-            current = model.model_fields[part].annotation
+            current = model.model_fields[part].rebuild_annotation()
         elif typing.get_origin(current) is dict:
             current = typing.get_args(current)[-1]
         else:
@@ -115,6 +158,7 @@ def _walk(spec: type[Spec], parts: list[str], field: str) -> None:
     inner = _model(current)
     if inner is not None and not issubclass(inner, Figure) and not _is_list(current):
         raise InputError(f"is a section; vary one of {', '.join(_names(inner))} in it", file="--vary", field=field)
+    return current
 
 
 def _no_such(field: str, part: str, accepted: list[str]) -> InputError:
@@ -180,10 +224,11 @@ def _range(text: str, name: str) -> Iterator[int | float]:
     span, _, rule = text.partition(":")
     first, _, last = span.partition("..")
     low, high = _value(first, name), _value(last, name)
-    step = _value(rule.lstrip("+x*"), name) if rule else 1
+    step: Any = _value(rule[1:], name) if rule[1:] else rule or 1
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e15 for x in (low, high, step))
     grows = rule.startswith(("x", "*"))
-    if not numbers or low > high or (grows and (step <= 1 or low <= 0)) or step <= 0:
+    spelled = not rule or grows or rule.startswith("+")
+    if not numbers or not spelled or low > high or (grows and (step <= 1 or low <= 0)) or step <= 0:
         how = "a range is FIRST..LAST, FIRST..LAST:+STEP or FIRST..LAST:xFACTOR, with FIRST below LAST"
         raise InputError(how, file="--vary", field=name, value=text)
     value, index = low, 0

@@ -52,7 +52,7 @@ class Sweep:
         cls, deployment: str, overrides: tuple[str, ...], vary: tuple[str, ...], mode: str, tokens: int, base: Setup
     ) -> Sweep:
         """A sweep; InputError for a field that does not exist."""
-        axes = read_axes(vary, tuple(base.deployment.modes))
+        axes = read_axes(vary, tuple(base.deployment.modes), base.file)
         size = prod(len(axis.values) for axis in axes)
         if size > MOST_POINTS:
             raise InputError(f"a sweep has at most {MOST_POINTS} points", file="--vary", field="points", value=size)

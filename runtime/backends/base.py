@@ -47,6 +47,10 @@ class Backend:
         """The device of a rank."""
         return torch.device(self.device_type, local_rank) if self.device_type != "cpu" else torch.device("cpu")
 
+    def device_count(self) -> int:
+        """Devices of this host that ranks can have; a CPU has room for any number."""
+        return 2**31
+
     # ---- collectives ------------------------------------------------------------------------------------------------
 
     def all_reduce(self, x: Tensor, group: Group) -> Tensor:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from commplan.planner.packages import install
+
 from ..errors import RefusedError
 from ..groups import Group
 from .base import Backend
@@ -34,9 +36,14 @@ class HcclBackend(Backend):
     def __init__(self) -> None:
         self._npu = _import_torch_npu()
 
+    def device_count(self) -> int:
+        """NPUs that torch_npu sees."""
+        count: int = self._npu.npu.device_count()
+        return count
+
     def device(self, local_rank: int) -> torch.device:
         """NPU of the local rank, made current: HCCL and transformers both go by the current device."""
-        visible = self._npu.npu.device_count()
+        visible = self.device_count()
         if local_rank >= visible:
             raise RefusedError(f"torch_npu sees {visible} NPUs on this host", field="LOCAL_RANK", value=local_rank)
         self._npu.npu.set_device(local_rank)
@@ -123,7 +130,7 @@ def _import_torch_npu() -> Any:
         import torch_npu
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "torch_npu":
-            raise ImportError("torch_npu is not installed; it comes with the extra commplan[npu]") from None
+            raise ImportError(f"torch_npu is not installed: {install('npu')}") from None
         raise ImportError(f"{error}; is CANN installed, and its set_env.sh sourced?") from None
     except RuntimeError as error:  # beside another accelerator
         raise ImportError(str(error).splitlines()[0]) from None

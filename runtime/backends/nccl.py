@@ -33,6 +33,10 @@ class NcclBackend(Backend):
 
         self._kernels = add_rms_norm
 
+    def device_count(self) -> int:
+        """GPUs that torch sees."""
+        return torch.cuda.device_count()
+
     def device(self, local_rank: int) -> torch.device:
         """GPU of the local rank, made current."""
         torch.cuda.set_device(local_rank)

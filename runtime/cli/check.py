@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from commplan.planner.option_types import FILLED, RANKS, TOKENS, Seconds, Seed
 from commplan.planner.terminal import echo, print_json, styled
 
 if TYPE_CHECKING:
@@ -17,16 +18,14 @@ if TYPE_CHECKING:
 @click.command(
     "check", short_help="Run a plan on a checkpoint and compare logits and executed ops with what they should be."
 )
-@click.argument("strategy")
-@click.option("--model", "checkpoint", required=True, help="Checkpoint directory (Hugging Face).")
-@click.option("--nproc", type=int, help="Ranks to spawn (default: the plan's tp).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random prompts.")
+@click.argument("strategy", type=FILLED)
+@click.option("--model", "checkpoint", type=FILLED, required=True, help="Checkpoint directory (Hugging Face).")
+@click.option("--nproc", type=RANKS, help="Ranks to spawn (default: the plan's tp).")
+@click.option("--seed", type=Seed(), default=0, show_default=True, help="Seed of the random prompts.")
 @click.option(
-    "--timeout", type=float, default=600.0, show_default=True, help="Seconds after which the ranks are ended."
+    "--timeout", type=Seconds(), default=600.0, show_default=True, help="Seconds after which the ranks are ended."
 )
-@click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Largest forward to run."
-)
+@click.option("--max-tokens", type=TOKENS, default=512, show_default=True, help="Largest forward to run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(
     strategy: str,
@@ -46,6 +45,7 @@ def command(
 
     from ..errors import RefusedError
     from ..fit import check_fit
+    from ..host import check_host
     from ..launch import run_ranks
     from ..verification import check_rank
 
@@ -59,6 +59,7 @@ def command(
             field="--nproc",
             value=ranks,
         )
+    check_host(plan.hardware.backend, ranks, models=True)
     echo(f"Loading {plan.model.name} on {ranks} ranks over {plan.hardware.backend} ...", err=True)
     by_rank = run_ranks(check_rank, ranks, checkpoint, strategy, seed, max_tokens, timeout_s=timeout)
     results = [_worst(list(of_mode)) for of_mode in zip(*by_rank, strict=True)]

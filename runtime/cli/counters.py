@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from commplan.planner.option_types import FILLED, Seconds, ServerAddress
 from commplan.planner.terminal import echo, print_json, styled
 
 
 @click.command("counters", short_help="Compare what a running server has executed with its plan.")
-@click.option("--server", "url", required=True, help="Its address, as in http://127.0.0.1:30000.")
-@click.option("--strategy", help="The plan's file here (default: the plan that the server sends).")
-@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds to wait for the answer.")
+@click.option("--server", "url", type=ServerAddress(), required=True, help="Its address, as in http://127.0.0.1:30000.")
+@click.option("--strategy", type=FILLED, help="The plan's file here (default: the plan that the server sends).")
+@click.option("--timeout", type=Seconds(), default=30.0, show_default=True, help="Seconds to wait for the answer.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(url: str, strategy: str | None, timeout: float, as_json: bool) -> None:
     """Ask an SGLang server that runs under a plan for its counts, and compare them with forwards times plan.

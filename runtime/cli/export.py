@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from commplan.planner.option_types import FILLED
 from commplan.planner.terminal import echo, print_json, styled
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("export", short_help="Show the nearest flags of a server without the plugin, and what they miss.")
 @click.argument("server", type=click.Choice(["sglang"]))
-@click.argument("strategy", type=click.Path())
+@click.argument("strategy", type=FILLED)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(server: str, strategy: str, as_json: bool) -> None:  # noqa: ARG001
     """Show the switch of SGLang 0.5.23 that comes nearest to the plan in STRATEGY, and every boundary that differs."""

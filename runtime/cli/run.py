@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from commplan.planner.option_types import FILLED, TOKENS, Seconds
 from commplan.planner.terminal import echo, echo_lines, print_json
 
 
 @click.command("run", short_help="Generate text with a checkpoint under a plan.")
-@click.argument("strategy")
-@click.option("--model", "checkpoint", required=True, help="Checkpoint directory (Hugging Face).")
+@click.argument("strategy", type=FILLED)
+@click.option("--model", "checkpoint", type=FILLED, required=True, help="Checkpoint directory (Hugging Face).")
 @click.option("--prompt", help="Text to go on from (needs a tokenizer in the checkpoint).")
 @click.option("--tokens", "token_ids", help="Token ids to go on from, as in 1,2,3.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--max-new-tokens", type=TOKENS, default=16, show_default=True)
 @click.option(
-    "--timeout", type=float, default=600.0, show_default=True, help="Seconds after which the ranks are ended."
+    "--timeout", type=Seconds(), default=600.0, show_default=True, help="Seconds after which the ranks are ended."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(
@@ -31,18 +34,28 @@ def command(
 
     from ..errors import RefusedError
     from ..fit import check_fit
-    from ..generation import generate_rank
+    from ..generation import encoded, generate_rank, load_tokenizer
+    from ..host import check_host
     from ..launch import run_ranks
 
-    plan = load(strategy)
-    check_fit(plan, checkpoint)
     if (prompt is None) == (token_ids is None):
         raise RefusedError("give either --prompt or --tokens", field="--prompt")
-    ids = _ids(token_ids) if token_ids is not None else None
+    ids = _ids(token_ids) if token_ids is not None else []
+    plan = load(strategy)
+    config, _ = check_fit(plan, checkpoint)
+    if token_ids is not None:
+        _check_ids(ids, config, "--tokens")
+    check_host(plan.hardware.backend, plan.parallelism.tp, models=True)
+    tokenizer = None
+    if prompt is not None:
+        tokenizer = load_tokenizer(checkpoint)
+        ids = encoded(tokenizer, prompt)
+        _check_ids(ids, config, "--prompt")
     results = run_ranks(
-        generate_rank, plan.parallelism.tp, checkpoint, strategy, prompt, ids, max_new_tokens, timeout_s=timeout
+        generate_rank, plan.parallelism.tp, checkpoint, strategy, ids, max_new_tokens, timeout_s=timeout
     )
-    tokens, text, ops = results[0]
+    tokens, ops = results[0]
+    text = tokenizer.decode(tokens) if tokenizer is not None else None
     if as_json:
         print_json({"tokens": tokens, "text": text, "ops": ops})
         return
@@ -57,3 +70,14 @@ def _ids(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise RefusedError("token ids are whole numbers with commas between", field="--tokens", value=text) from None
+
+
+def _check_ids(ids: list[int], config: dict[str, Any], option: str) -> None:
+    from ..errors import RefusedError
+
+    vocab = config.get("vocab_size")
+    if not isinstance(vocab, int):  # whoever loads the checkpoint says what is wrong with it
+        return
+    outside = next((token for token in ids if not 0 <= token < vocab), None)
+    if not ids or outside is not None:
+        raise RefusedError(f"at least one token id, each from 0 to {vocab - 1}, is needed", field=option, value=outside)

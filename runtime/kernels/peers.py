@@ -195,8 +195,8 @@ class PeerKernels(Peers):
             )
         width = arrays[0].shape[1]
         ranks: dict[str, Any] = {"RANK": self._group.rank, "WORLD": self.size}
-        own = self._state, self._error
-        launch(kernel, space, programs, slots, *own, arrays, numbers, width=width, looks=self.looks, **ranks, **flags)
+        group: dict[str, Any] = {"state": self._state, "error": self._error, "looks": self.looks}
+        launch(kernel, space, programs, slots, arrays, numbers, width=width, **group, **ranks, **flags)
 
     def _is_short(self, x: Tensor) -> bool:
         return x.numel() * x.element_size() <= one_shot_bytes(self.size)

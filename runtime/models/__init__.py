@@ -17,6 +17,7 @@ from ..errors import RefusedError
 class Adapter:
     """How one architecture is sharded over the ranks. Names are relative to `layers.N.self_attn`.
 
+    model_type transformers' name of the family, by which it picks its classes
     column     projections sharded by head over attn_tp
     kv         key and value projections: replicated and cut where there are fewer heads than ranks
     row        projections whose output is partial
@@ -24,6 +25,7 @@ class Adapter:
     """
 
     architecture: str
+    model_type: str
     column: tuple[str, ...]
     kv: tuple[str, ...] = ()
     row: tuple[str, ...] = ("o_proj",)

@@ -4,6 +4,7 @@ from . import Adapter
 
 ADAPTER = Adapter(
     "DeepseekV2ForCausalLM",
+    "deepseek_v2",
     column=("q_proj", "q_b_proj", "kv_b_proj"),
     latent=("q_a_proj", "kv_a_proj_with_mqa"),
 )

@@ -2,4 +2,4 @@
 
 from . import Adapter
 
-ADAPTER = Adapter("Qwen2ForCausalLM", column=("q_proj",), kv=("k_proj", "v_proj"))
+ADAPTER = Adapter("Qwen2ForCausalLM", "qwen2", column=("q_proj",), kv=("k_proj", "v_proj"))

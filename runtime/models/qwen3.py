@@ -2,4 +2,4 @@
 
 from . import Adapter
 
-ADAPTER = Adapter("Qwen3ForCausalLM", column=("q_proj",), kv=("k_proj", "v_proj"))
+ADAPTER = Adapter("Qwen3ForCausalLM", "qwen3", column=("q_proj",), kv=("k_proj", "v_proj"))

@@ -2,4 +2,4 @@
 
 from . import Adapter
 
-ADAPTER = Adapter("Qwen3MoeForCausalLM", column=("q_proj",), kv=("k_proj", "v_proj"))
+ADAPTER = Adapter("Qwen3MoeForCausalLM", "qwen3_moe", column=("q_proj",), kv=("k_proj", "v_proj"))

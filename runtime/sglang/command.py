@@ -6,12 +6,14 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
 
+from commplan.planner.packages import CHECKOUT
 from commplan.planner.strategy_file import StrategyFile
 
 from ..errors import RefusedError
 from .arguments import longest_chunk, most_requests
 from .fit import check_version
 from .graphs import sizes_for
+from .words import TESTED_VERSIONS
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -63,12 +65,13 @@ def check_installed() -> None:
         found = version("sglang")
     except PackageNotFoundError:
         raise RefusedError(
-            "SGLang is not installed beside commplan; install commplan into SGLang's environment, or see the command "
-            "with --dry-run",
+            f"SGLang {' or '.join(TESTED_VERSIONS)} is not installed beside commplan; in SGLang's environment: "
+            f"pip install . {CHECKOUT}",
             field="sglang",
         ) from None
     check_version(found)
     if not any(point.value.startswith("commplan.") for point in entry_points(group="sglang.srt.plugins")):
         raise RefusedError(
-            "this installation of commplan does not announce its plugin; install it again", field="sglang.srt.plugins"
+            f"this installation of commplan does not announce its plugin; install it again: pip install . {CHECKOUT}",
+            field="sglang.srt.plugins",
         )

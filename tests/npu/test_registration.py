@@ -82,7 +82,7 @@ def test_a_rank_without_an_npu_of_its_own_is_refused() -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ModuleNotFoundError("No module named 'torch_npu'", name="torch_npu"), r"commplan\[npu\]"),
+        (ModuleNotFoundError("No module named 'torch_npu'", name="torch_npu"), r"pip install '\.\[npu\]'"),
         (ImportError("libhccl.so: cannot open shared object file"), r"libhccl\.so: .*; is CANN installed"),
         (RuntimeError("Two accelerators cannot be used at the same time\n[ERROR]"), "at the same time"),
     ],

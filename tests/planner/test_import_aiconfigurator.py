@@ -139,7 +139,7 @@ def test_what_is_not_there_is_refused_with_the_way_out(package, monkeypatch):
     assert refused("calibrate", "--import", "somewhere:x100_sxm")["field"] == "--import"
     assert refused("calibrate", "--import", "aiconfigurator:x100_sxm", "qwen3-0.6b-cpu-tp2")["field"] == "--import"
     monkeypatch.setattr("commplan.planner.calibration.aiconfigurator.MODULE", "no_such_module")
-    assert "pip install 'commplan[import]'" in refused("calibrate", "--import", "aiconfigurator:x100_sxm")["message"]
+    assert "pip install '.[import]'" in refused("calibrate", "--import", "aiconfigurator:x100_sxm")["message"]
 
 
 def test_the_file_is_one_that_hardware_can_name(package, tmp_path):

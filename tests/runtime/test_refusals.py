@@ -153,7 +153,7 @@ def test_an_architecture_without_adapter_is_refused_by_name(checkpoint: Checkpoi
 
 @pytest.mark.parametrize(
     ("backend", "words"),
-    [("nccl", ("cannot be used here", "no CUDA device", "cpu-gloo")), ("hccl", ("torch_npu", "commplan[npu]"))],
+    [("nccl", ("cannot be used here", "no CUDA device", "cpu-gloo")), ("hccl", ("torch_npu", "pip install '.[npu]'"))],
 )
 def test_a_plan_for_a_device_that_is_not_there_is_refused(
     backend: str, words: tuple[str, ...], checkpoint: Checkpoint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from click.testing import CliRunner
 
 from commplan.planner.strategy_file import load
 from commplan.runtime.cli.export import command as export
-from commplan.runtime.cli.launch import command as launch
-from commplan.runtime.errors import RefusedError
 from commplan.runtime.sglang.export import Difference, nearest
 
 from .fakes import strategy
@@ -76,29 +73,3 @@ def test_what_a_switch_does_not_express_is_said_by_mode_range_boundary_and_layer
     ]
     text = CliRunner().invoke(export, ["sglang", str(file)]).output
     assert "prefill 17-256 tokens, attn_out of layers 0-1: planned reduce_scatter_all_gather, runs all_reduce" in text
-
-
-def test_launch_shows_its_command_and_dry_run_leaves_it_at_that(tmp_path: Path) -> None:
-    file = written(strategy(), tmp_path / "plan.yaml")
-    done = CliRunner().invoke(
-        launch, ["sglang", str(file), "--model-path", "org/model", "--dry-run", "--", "--port", "1"]
-    )
-    assert done.exit_code == 0, done.output
-    assert done.output.startswith(f"COMMPLAN_STRATEGY={file} ")
-    assert done.output.endswith("--max-running-requests 8 --port 1\n")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("sglang") is not None, reason="this environment has SGLang")
-def test_launch_without_sglang_says_where_to_install_commplan(tmp_path: Path) -> None:
-    file = written(strategy(), tmp_path / "plan.yaml")
-    done = CliRunner().invoke(launch, ["sglang", str(file), "--model-path", "org/model"])
-    assert isinstance(done.exception, RefusedError)
-    assert "SGLang is not installed beside commplan" in str(done.exception)
-
-
-def test_launch_looks_at_a_local_checkpoint_first(tmp_path: Path) -> None:
-    file = written(strategy(), tmp_path / "plan.yaml")
-    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    done = CliRunner().invoke(launch, ["sglang", str(file), "--model-path", str(tmp_path), "--dry-run"])
-    assert isinstance(done.exception, RefusedError)
-    assert done.exception.field == "model.fingerprint"

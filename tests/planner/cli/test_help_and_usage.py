@@ -50,7 +50,7 @@ WRONG = [
 def test_a_wrong_command_line(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert (result.code, result.out) == (2, "")
-    assert "Error: " in result.err
+    assert "error: " in result.err.lower()
 
 
 @pytest.mark.parametrize("arguments", [w for w in WRONG if w[-1] != "-o"])

@@ -44,7 +44,8 @@ def test_a_text_that_cannot_be_applied_is_refused(text: str, field: str, message
 @pytest.mark.parametrize(
     ("text", "field", "value", "message"),
     [
-        ("parallelism.tp=", "parallelism.tp", None, "whole number"),
+        ("parallelism.tp=", "parallelism.tp", None, "an empty value; write null for none"),
+        ("limits.activation_memory_gb= ", "limits.activation_memory_gb", None, "an empty value; write null for none"),
         ("parallelism.tp=four", "parallelism.tp", "four", "a plain number"),
         ("parallelism.tpp=4", "parallelism.tpp", None, "'tp'"),
         ("paralelism.tp=4", "paralelism", None, "'parallelism'"),

@@ -102,8 +102,8 @@ def test_sharing_graphs_between_points_changes_no_figure():
 
 
 def test_an_illegal_value_is_shown_and_the_sweep_goes_on():
-    found = answer("what-if", R1, "--vary", "tp=3,8,16", "--vary", "tokens=1,0,x")["points"]
-    assert [point["legal"] for point in found] == [False] * 3 + [True, False, False] + [False] * 3
+    found = answer("what-if", R1, "--vary", "tp=3,8,16", "--vary", "tokens=1,64")["points"]
+    assert [point["legal"] for point in found] == [False] * 2 + [True] * 2 + [False] * 2
     assert all(point["reason"] and not point["plans"] for point in found if not point["legal"])
     assert "larger than the machine" in found[-1]["reason"]
 
@@ -114,9 +114,50 @@ def test_constraints_that_leave_no_plan_are_an_illegal_point():
     assert "activation memory" in found[0]["reason"]
 
 
-def test_a_model_or_machine_that_is_not_there_is_an_illegal_point():
-    found = answer("what-if", R1, "--vary", "hardware=h20-8,nowhere", "--tokens", "64")["points"]
-    assert [point["legal"] for point in found] == [True, False]
+@pytest.mark.parametrize(
+    ("vary", "value", "words"),
+    [
+        (
+            "tokens=100-200",
+            "100-200",
+            "a whole number from 1 to 4194304 is expected; values are written 1,64,4096, ranges",
+        ),
+        ("tokens=1,0", 0, "a whole number from 1"),
+        ("tokens=64,1.5", 1.5, "a whole number from 1"),
+        ("tokens=64,true", True, "a whole number from 1"),
+        ("tokens=.nan", "nan", "a whole number from 1"),
+        ("tokens=1..64:2", "1..64:2", "FIRST..LAST:+STEP or FIRST..LAST:xFACTOR"),
+        ("tokens=1..64:xx2", "1..64:xx2", "FIRST..LAST:+STEP or FIRST..LAST:xFACTOR"),
+        ("tp=2,two", "two", "a plain number is expected"),
+        ("tp=2.0", 2.0, "a whole number is expected"),
+        ("tp=0", 0, "greater than 0"),
+        ("link_bandwidth=100-200", "100-200", "values are written 1,64,4096, ranges"),
+        ("link_bandwidth=100,.nan", "nan", "a finite number"),
+        ("link_bandwidth=-1", -1, "greater than 0"),
+        ("error_budget=.inf", "inf", "a finite number"),
+        ("activation_memory_gb=0", 0, "greater than 0"),
+        ("loosest=quantised", "quantised", "'quantized'"),
+        ("weights=fp12", "fp12", "'fp8'"),
+        ("search.range_tolerance=2", 2, "less than 1"),
+        ("modes.prefill.tokens=3", 3, "a list"),
+        ("model.num_hidden_layers=0", 0, "greater than 0"),
+        ("hardware.num_nodes=x", "x", "a plain number"),
+        ("hardware=h20-8,nowhere", "nowhere", "no preset of that name"),
+        ("model=3", 3, "a preset or a path"),
+        ("executor=sglnag", "sglnag", "did you mean 'sglang'"),
+        ("mode=prefil", "prefil", "did you mean 'prefill'"),
+    ],
+)
+def test_a_value_that_no_deployment_can_have_ends_the_sweep_before_it_starts(vary, value, words):
+    error = refused("what-if", SMALL, "--vary", vary)
+    assert (error["file"], error["field"], error["value"]) == ("--vary", vary.partition("=")[0], value)
+    assert words in error["message"]
+
+
+def test_a_figure_can_be_varied_as_its_bare_number_and_as_a_whole():
+    whole = "{value: 100, provenance: assumed, source: a guess}"
+    assert values(f"link_bandwidth=100,{whole}")[0] == 100
+    assert values(f"link_bandwidth={whole}")[0]["value"] == 100
 
 
 def test_crossovers_are_where_the_fastest_strategy_changes():
