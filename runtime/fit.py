@@ -5,11 +5,17 @@ Imports no torch, so that the command line refuses before it starts any rank.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from commplan.planner.strategy_file import StrategyFile, config_fingerprint, places, problems
+from commplan.planner.strategy_file import (
+    InputError,
+    StrategyFile,
+    config_fingerprint,
+    places,
+    problems,
+    read_mapping,
+)
 
 from .errors import RefusedError
 from .models import Adapter, adapter_for
@@ -89,16 +95,11 @@ def _check_impls(file: StrategyFile) -> None:
 def read_config(checkpoint: str | Path) -> dict[str, Any]:
     """config.json of a checkpoint directory."""
     path = Path(checkpoint) / "config.json"
-    wanted = "a Hugging Face checkpoint directory is expected"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RefusedError(f"{error.strerror or error}; {wanted}", file=str(path)) from None
-    except ValueError as error:
-        raise RefusedError(f"is not JSON: {error}; {wanted}", file=str(path)) from None
-    if not isinstance(config, dict):
-        raise RefusedError(f"is not a mapping; {wanted}", file=str(path))
-    return config
+        return read_mapping(path)
+    except InputError as error:
+        reason = f"{error.message}; a Hugging Face checkpoint directory is expected"
+        raise RefusedError(reason, file=str(path), field=error.field, value=error.value) from None
 
 
 def _architecture(config: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ from .sharding import (
     vocabulary_slice,
 )
 from .vocabulary import FinalNorm, VocabParallelEmbedding, VocabParallelHead
+
+_LONGEST_REASON = 500  # characters of what transformers says
 
 
 def load_model(
@@ -104,7 +108,7 @@ def _sharded(
         from transformers.distributed import DistributedConfig
 
         register_styles(mesh)
-        with torch.device("meta"):
+        with _refusing(checkpoint), torch.device("meta"):
             outline = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint))
         plan = shard_plan(adapter, outline, groups)
         options["distributed_config"] = DistributedConfig(tp_size=groups.tp.size, tp_plan=plan)
@@ -115,14 +119,10 @@ def _sharded(
 
 def _with_all_weights(checkpoint: str | Path, options: dict[str, Any]) -> nn.Module:
     """from_pretrained, which alone would fill missing weights with random ones and warn."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    try:
+    with _refusing(checkpoint):
         loaded: Any = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True, **options)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        reason = f"cannot be loaded: {type(error).__name__}: {error}; download or save the checkpoint again"
-        raise RefusedError(reason, file=str(checkpoint)) from error
     model, found = loaded
     missing = sorted(found["missing_keys"])
     if missing:
@@ -130,6 +130,17 @@ def _with_all_weights(checkpoint: str | Path, options: dict[str, Any]) -> nn.Mod
         raise RefusedError(f"has no {names}; download or save the checkpoint again", file=str(checkpoint))
     whole: nn.Module = model.eval()
     return whole
+
+
+@contextmanager
+def _refusing(checkpoint: str | Path) -> Iterator[None]:
+    """What transformers raises over a spoiled config or weights file may be anything at all: it is a refusal."""
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())[:_LONGEST_REASON]
+        reason = f"cannot be loaded: {type(error).__name__}: {said}; download or save the checkpoint again"
+        raise RefusedError(reason, file=str(checkpoint)) from error
 
 
 def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:

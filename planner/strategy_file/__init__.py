@@ -22,6 +22,7 @@ from ..layout import (
     sum_group,
 )
 from ..ops import Op, numerics_rank
+from ..yaml_file import read_mapping
 from .document import (
     DeploymentStamp,
     HardwareStamp,
@@ -70,6 +71,7 @@ __all__ = [
     "plan_hash",
     "problems",
     "read",
+    "read_mapping",
     "save",
     "sum_group",
     "walk",

@@ -177,11 +177,13 @@ def copied(checkpoint: Checkpoint, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, ("No such file", "checkpoint directory is expected")),
-        ("{", ("is not JSON", "checkpoint directory is expected")),
-        ("[]", ("is not a mapping",)),
+        (None, ("no such file", "checkpoint directory is expected")),
+        ("{", ("not valid JSON", "checkpoint directory is expected")),
+        ("[]", ("must be a mapping",)),
+        ('{"a": 1, "a": 2}', ("duplicate key",)),
+        ("[" * 100_000, ("nested",)),
     ],
-    ids=["missing", "truncated", "a list"],
+    ids=["missing", "truncated", "a list", "a key twice", "nested too deep"],
 )
 def test_an_unreadable_config_is_refused(
     content: str | None, words: tuple[str, ...], checkpoint: Checkpoint, tmp_path: Path
