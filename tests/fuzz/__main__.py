@@ -1,9 +1,9 @@
 """Runs many cases over worker processes and says what fell short; or one case again, by its seed.
 
-    python -m tests.fuzz                      10,000 cases on two processes
-    python -m tests.fuzz --cases 500 --first 40000
-    python -m tests.fuzz --seed 1234          one case, with everything it said
-    python -m tests.fuzz --seed 1234 --keep build/case    and its files
+python -m tests.fuzz                      10,000 cases on two processes
+python -m tests.fuzz --cases 500 --first 40000
+python -m tests.fuzz --seed 1234          one case, with everything it said
+python -m tests.fuzz --seed 1234 --keep build/case    and its files
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def _one(seed: int, keep: Path | None) -> int:
     with tempfile.TemporaryDirectory(prefix="commplan-fuzz-") as folder:
         outcome = run_case(seed, Corpus(Path(folder)), keep=keep)
     print(outcome)
-    print(f"  ended with {outcome.code} after {outcome.seconds:.1f} s; {'fell short' if outcome.faults else 'all held'}")
+    print(
+        f"  ended with {outcome.code} after {outcome.seconds:.1f} s; {'fell short' if outcome.faults else 'all held'}"
+    )
     return 1 if outcome.faults else 0
 
 

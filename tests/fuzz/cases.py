@@ -109,7 +109,9 @@ def _ended(case: Case, folder: Path, scratch: Path) -> tuple[Result, list[str]]:
         with without_machines(), at_most(CPU_S, CLOCK_S):
             return run(*case.arguments), []
     except TooLongError:
-        return Result(-1, "", ""), [f"took more than {CPU_S} s of a core or {CLOCK_S} s by the clock:\n{traceback.format_exc(limit=-5)}"]
+        return Result(-1, "", ""), [
+            f"took more than {CPU_S} s of a core or {CLOCK_S} s by the clock:\n{traceback.format_exc(limit=-5)}"
+        ]
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise

@@ -124,7 +124,9 @@ def _shipped(folder: Path, name: str) -> None:
         shutil.copyfile(find(tables[1], "calibrations", None, "file"), folder / "calibration.yaml")
         machine = machine.replace(tables[0], "{file: calibration.yaml", 1)
     else:
-        _write(folder / "calibration.yaml", Machine(tables=(table("all_reduce", 2, {64: 5.0, 4096: 9.0}),)).calibration())
+        _write(
+            folder / "calibration.yaml", Machine(tables=(table("all_reduce", 2, {64: 5.0, 4096: 9.0}),)).calibration()
+        )
     (folder / "hardware.yaml").write_text(machine)
     shutil.copyfile(GOLDEN / f"{name}.yaml", folder / "strategy.yaml")
     shutil.copyfile(GOLDEN / f"{name}.yaml", folder / "other.yaml")
@@ -145,7 +147,10 @@ def _checkpoint(folder: Path) -> None:
         "executor": "transformers",
         "parallelism": {"tp": 1},
         "dtypes": {"weights": "fp32", "activations": "fp32", "kv_cache": "fp32"},
-        "modes": {"prefill": {"tokens": [1, 8], "sequence_tokens": 4}, "decode": {"tokens": [1, 4], "context_tokens": 8}},
+        "modes": {
+            "prefill": {"tokens": [1, 8], "sequence_tokens": 4},
+            "decode": {"tokens": [1, 4], "context_tokens": 8},
+        },
     }
     _write(folder / "deployment.yaml", deployment)
     save(plan_setup(load_setup(str(folder / "deployment.yaml"))), folder / "strategy.yaml")

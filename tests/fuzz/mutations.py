@@ -182,7 +182,9 @@ HOSTILE: list[Callable[[random.Random], str]] = [
     lambda rng: "{a: " * (depth := rng.choice([30, 60, 5000])) + "1" + "}" * depth,
     lambda rng: "[" * 500,
     lambda rng: rng.choice(["0x1f", "0o17", "1_000", "1:30", "1e5", "+5", ".5", "5.", "1e999", "-.inf", ".NaN"]),
-    lambda rng: rng.choice(["yes", "NO", "on", "~", "2026-01-01", "y", "=", "<<", "'a''b'", '"\\x1b[31m"', '"\\ud800"']),
+    lambda rng: rng.choice(
+        ["yes", "NO", "on", "~", "2026-01-01", "y", "=", "<<", "'a''b'", '"\\x1b[31m"', '"\\ud800"']
+    ),
     lambda rng: "9" * rng.choice([20, 41, 5000]),
     lambda rng: "? a",
     lambda rng: "{a: 1, a: 2}",
@@ -210,8 +212,12 @@ def _bytes(path: Path, rng: random.Random) -> str:
 _BYTES: dict[str, Callable[[bytes, int, random.Random], bytes]] = {
     "truncated": lambda b, at, rng: b[:at],
     "beginning lost": lambda b, at, rng: b[at:],
-    "bit flipped": lambda b, at, rng: b[:at] + bytes([b[at] ^ (1 << rng.randrange(8))]) + b[at + 1 :] if at < len(b) else b,
-    "byte inserted": lambda b, at, rng: b[:at] + rng.choice([b"\0", b"\x1b", b"\xff", b"\t", b"{", b"'", b"&", b"\r"]) + b[at:],
+    "bit flipped": lambda b, at, rng: (
+        b[:at] + bytes([b[at] ^ (1 << rng.randrange(8))]) + b[at + 1 :] if at < len(b) else b
+    ),
+    "byte inserted": lambda b, at, rng: (
+        b[:at] + rng.choice([b"\0", b"\x1b", b"\xff", b"\t", b"{", b"'", b"&", b"\r"]) + b[at:]
+    ),
     "invalid UTF-8": lambda b, at, rng: b[:at] + rng.choice([b"\xc0\x80", b"\xed\xa0\x80", b"\xf8\x88"]) + b[at:],
     "span lost": lambda b, at, rng: b[:at] + b[at + rng.randrange(1, 200) :],
     "span doubled": lambda b, at, rng: b[: at + rng.randrange(1, 200)] + b[at:],
@@ -223,7 +229,9 @@ _BYTES: dict[str, Callable[[bytes, int, random.Random], bytes]] = {
     "NULs": lambda b, at, rng: bytes(len(b)),
     "noise": lambda b, at, rng: rng.randbytes(300),
     "second document": lambda b, at, rng: b + b"---\n" + b,
-    "another text": lambda b, at, rng: rng.choice([b"3\n", b"- a\n", b"null\n", b"[]\n", b"{}\n", b"# nothing\n", b'"a"\n']),
+    "another text": lambda b, at, rng: rng.choice(
+        [b"3\n", b"- a\n", b"null\n", b"[]\n", b"{}\n", b"# nothing\n", b'"a"\n']
+    ),
     "too large": lambda b, at, rng: b + b"# \n" * 3_000_000,
     "line moved": lambda b, at, rng: _line_moved(b, rng),
 }

@@ -56,8 +56,12 @@ def _tensor(header: dict[str, Any], rng: random.Random) -> None:
     first, last = tensor["data_offsets"]
     tensor[key] = {
         "dtype": rng.choice(DTYPES),
-        "shape": rng.choice([[], [0], [-1, 4], [2**40, 2**40], tensor["shape"][::-1], [*tensor["shape"], 1], None, "x"]),
-        "data_offsets": rng.choice([[last, first], [0, 0], [first, 2**62], [-8, last], [first], [first + 4, last], "x"]),
+        "shape": rng.choice(
+            [[], [0], [-1, 4], [2**40, 2**40], tensor["shape"][::-1], [*tensor["shape"], 1], None, "x"]
+        ),
+        "data_offsets": rng.choice(
+            [[last, first], [0, 0], [first, 2**62], [-8, last], [first], [first + 4, last], "x"]
+        ),
     }[key]
     if rng.random() < 0.1:
         del tensor[key]

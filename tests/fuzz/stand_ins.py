@@ -23,7 +23,12 @@ def _in_this_process(function: Callable[..., Any], nproc: int, *args: Any, timeo
     if function.__name__ == "measure_rank":
         points = args[0]
         samples = {" ".join(map(str, point)): [3.0, 3.1, 2.9] for point in points}
-        return [{"machine": {"ranks": str(nproc), "device": "made up", "torch": "2", "backend": args[1]}, "samples": samples}] * nproc
+        return [
+            {
+                "machine": {"ranks": str(nproc), "device": "made up", "torch": "2", "backend": args[1]},
+                "samples": samples,
+            }
+        ] * nproc
     if function.__name__ == "measure_plans":
         found = [_made_up(case, rounds=args[1]) for case in args[0]]
         return [{"cases": found, "machine": {}}] * nproc

@@ -67,7 +67,9 @@ class Workers:
 
     def run(self) -> int:
         """1 where a case fell short, else 0."""
-        print(f"{self._cases} cases from seed {self._first} on {self._jobs} processes; every {WHOLE_EVERY}th is one itself")
+        print(
+            f"{self._cases} cases from seed {self._first} on {self._jobs} processes; every {WHOLE_EVERY}th is one itself"
+        )
         for job in range(self._jobs):
             self._left[job] = len(range(job, self._cases, self._jobs))
             self._begin(job, self._first + job)
@@ -118,7 +120,9 @@ class Workers:
         if self._left[job] > 0:
             text = f"seed {self._at[job]}: the process that ran it is gone (exit code {code})"
             self._left[job] -= 1
-            self._count({"seed": self._at[job], "kind": "?", "whole": False, "code": code, "faults": [text], "text": text})
+            self._count(
+                {"seed": self._at[job], "kind": "?", "whole": False, "code": code, "faults": [text], "text": text}
+            )
             self._begin(job, self._at[job] + self._jobs)
 
     def _count(self, outcome: dict[str, Any]) -> None:
@@ -130,10 +134,15 @@ class Workers:
             print(f"fell short: {outcome['text']}", flush=True)
         if time.monotonic() - self._told > _EVERY_S:
             self._told = time.monotonic()
-            print(f"{self._done} of {self._cases} in {self._told - self._start:.0f} s, {len(self._short)} fell short", flush=True)
+            print(
+                f"{self._done} of {self._cases} in {self._told - self._start:.0f} s, {len(self._short)} fell short",
+                flush=True,
+            )
 
     def _conclude(self) -> int:
-        print(f"\n{self._done} cases in {time.monotonic() - self._start:.0f} s, {self._whole} of them as whole processes")
+        print(
+            f"\n{self._done} cases in {time.monotonic() - self._start:.0f} s, {self._whole} of them as whole processes"
+        )
         kinds = sorted({kind for kind, _ in self._codes})
         codes = sorted({code for _, code in self._codes})
         print(f"  {'exit code':16}" + "".join(f"{code:>8}" for code in codes))
