@@ -1,1 +1,1 @@
-"""Spoiled input files, each through one command that reads its kind: `make fuzz`, or `python -m tests.fuzz --seed N`."""
+"""Spoiled input files, each through a command that reads it: `make fuzz`, or `python -m tests.fuzz --seed N`."""

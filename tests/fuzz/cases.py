@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,19 +73,31 @@ class Outcome:
 
     def __str__(self) -> str:
         how = "process" if self.case.whole else "in-process"
-        head = f"seed {self.case.seed} ({how}): {self.case.kind} ({self.spoiled}): commplan {' '.join(self.case.arguments)}"
+        command = " ".join(["commplan", *self.case.arguments])
+        head = f"seed {self.case.seed} ({how}): {self.case.kind} ({self.spoiled}): {command}"
         return "\n".join([head, *(f"  {line}" for fault in self.faults for line in fault.splitlines())])
 
 
 def run_case(seed: int, corpus: Corpus, whole: bool | None = None, keep: Path | None = None) -> Outcome:
-    """Run the case of a seed in a folder of its own, which goes away unless `keep` names it."""
+    """Run the case of a seed in a folder of its own, which goes away; `keep` names one for its files."""
     case, rng = Case.of(seed, whole)
+    return _run(case, rng, corpus, keep, spoil)
+
+
+def run_unspoiled(kind: str, reading: Reading, corpus: Corpus) -> Outcome:
+    """Run a command on files that nothing is wrong with."""
+    return _run(Case(0, kind, reading, False, False), random.Random(0), corpus, None, lambda path, rng: "as it was")
+
+
+def _run(
+    case: Case, rng: random.Random, corpus: Corpus, keep: Path | None, change: Callable[[Path, random.Random], str]
+) -> Outcome:
     holder = Path(tempfile.mkdtemp(prefix="commplan-fuzz-"))
     folder, scratch = holder / "files", holder / "scratch"
     scratch.mkdir()
     try:
         corpus.copy(case.kind, rng, folder)
-        spoiled = spoil(folder / FILES[case.kind], rng)
+        changed = change(folder / FILES[case.kind], rng)
         if keep is not None:
             shutil.copytree(folder, keep, symlinks=True, dirs_exist_ok=True)
         before = snapshot(folder)
@@ -93,7 +106,7 @@ def run_case(seed: int, corpus: Corpus, whole: bool | None = None, keep: Path | 
         seconds = time.monotonic() - start
         faults += _of_files(case, result.code, before, snapshot(folder), scratch)
         faults += _of_words(case, result)
-        return Outcome(case, spoiled, result.code, faults, seconds)
+        return Outcome(case, changed, result.code, faults, seconds)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reading:
-    """A command line. `%o` stands for a file that it writes, which may exist afterwards if it succeeded."""
+    """A command line. `%o` stands for a file that it writes, which may exist afterwards if it succeeded.
+
+    right_code  how it ends where nothing is wrong with the files
+    """
 
     text: str
     output: str | None = None
     weight: int = 3
+    right_code: int = 0
 
     @property
     def arguments(self) -> list[str]:
@@ -20,6 +24,10 @@ class Reading:
 
 def reading(text: str, output: str | None = None, weight: int = 3) -> Reading:
     return Reading(text, output, weight)
+
+
+def refused(text: str) -> Reading:
+    return Reading(text, None, 1, 2)
 
 
 SENSITIVE = "--set numerics.sensitivity=sensitivity.yaml --set numerics.error_budget=0.02"
@@ -48,9 +56,17 @@ _CHECKED = [
     reading(f"check {OF_CHECKPOINT} --max-tokens 2"),
     reading(f"run {OF_CHECKPOINT} --tokens 1,2 --max-new-tokens 1"),
 ]
+# An output that is an input: refused, whatever else is wrong.
+_ONTO_THEMSELVES = [
+    refused("plan deployment.yaml -o deployment.yaml"),
+    refused("plan deployment.yaml -o model.yaml"),
+    refused("plan deployment.yaml -o hardware.yaml"),
+    refused("what-if deployment.yaml --vary tokens=8 --csv deployment.yaml"),
+]
 READERS: dict[str, list[Reading]] = {
     "deployment": [
         *_PLANNED,
+        *_ONTO_THEMSELVES,
         reading("plan deployment.yaml --cross-check", weight=1),
         reading("explain deployment.yaml --strategy strategy.yaml --layer 0"),
         reading("what-if deployment.yaml --vary tp=1,2 --csv %o", "out.csv"),
@@ -63,6 +79,7 @@ READERS: dict[str, list[Reading]] = {
         *_PLANNED,
         reading("import-model model.yaml -o %o", "out.yaml"),
         reading("import-model model.yaml --name other"),
+        refused("import-model model.yaml -o model.yaml"),
     ],
     "hardware": [
         *_PLANNED,
@@ -73,6 +90,7 @@ READERS: dict[str, list[Reading]] = {
     ],
     "calibration": [
         *_PLANNED,
+        refused("plan deployment.yaml -o calibration.yaml"),
         reading("what-if deployment.yaml --vary link_bandwidth=10,100 --tokens 8"),
         reading("plan deployment.yaml --set hardware.links.intra_node.latency_us=2"),
         reading("backtest --tables calibration.yaml"),
@@ -84,10 +102,11 @@ READERS: dict[str, list[Reading]] = {
         reading("diff other.yaml strategy.yaml"),
         reading("explain deployment.yaml --strategy strategy.yaml"),
         reading("export sglang strategy.yaml"),
-        reading("launch sglang strategy.yaml --model-path nowhere --dry-run"),
+        refused("launch sglang strategy.yaml --model-path nowhere --dry-run"),
         reading("report strategy.yaml --deployment deployment.yaml", "strategy.html", 1),
+        refused("report strategy.yaml --deployment deployment.yaml -o strategy.yaml"),
         reading("verify strategy.yaml --deployment deployment.yaml", weight=1),
-        reading("check strategy.yaml --model .", weight=1),
+        refused("check strategy.yaml --model ."),
     ],
     "sensitivity": [
         reading(f"plan deployment.yaml {SENSITIVE} -o %o", "out.yaml"),
@@ -103,7 +122,7 @@ READERS: dict[str, list[Reading]] = {
         reading("import-model checkpoint/config.json -o %o", "out.yaml"),
         reading("plan deployment.yaml -o %o", "out.yaml"),
         reading("plan deployment.yaml --set parallelism.tp=2"),
-        reading("launch sglang strategy.yaml --model-path checkpoint --dry-run"),
+        refused("launch sglang strategy.yaml --model-path checkpoint --dry-run"),
         *_CHECKED,
     ],
     "checkpoint": _CHECKED,

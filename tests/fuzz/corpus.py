@@ -25,7 +25,7 @@ _SHIPPED = 0.3  # the part of the cases that start from files that ship
 
 @dataclass
 class Corpus:
-    """Folders of files that belong together: deployment.yaml names its neighbours, strategy.yaml was planned from it."""
+    """Folders of files that belong together: deployment.yaml names its neighbours, and strategy.yaml is its plan."""
 
     folder: Path
     _made: dict[str, Path] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Corpus:
         """Write files of which the one of this kind will be spoiled."""
         names = ["dense", "latent"]
         if kind in ("config.json", "checkpoint"):
-            names = ["checkpoint"]
+            names = list(_CHECKPOINTS)
         elif kind != "sensitivity" and rng.random() < _SHIPPED:
             names = list(preset_names("deployments"))
         name = rng.choice(names)
@@ -49,8 +49,8 @@ class Corpus:
     def _make(self, name: str) -> Path:
         folder = self.folder / name
         folder.mkdir(parents=True)
-        if name == "checkpoint":
-            _checkpoint(folder)
+        if name in _CHECKPOINTS:
+            _checkpoint(folder, name)
         elif name in ("dense", "latent"):
             _tiny(folder, latent=name == "latent")
         else:
@@ -134,11 +134,17 @@ def _shipped(folder: Path, name: str) -> None:
     _write(folder / "case.yaml", _CASE | {"set": {}, "mode": mode, "of": "optimum"})
 
 
-def _checkpoint(folder: Path) -> None:
+_CHECKPOINTS: dict[str, dict[str, Any]] = {
+    "qwen3": {"num_hidden_layers": 1, "layer_types": ["full_attention"]},
+    "deepseek_v3": {"num_hidden_layers": 1, "first_k_dense_replace": 0},
+}
+
+
+def _checkpoint(folder: Path, family: str) -> None:
     """A checkpoint of one layer, with a plan for one rank of a CPU."""
     from tests.runtime.tiny_models import write_checkpoint
 
-    write_checkpoint("qwen3", folder / "checkpoint", num_hidden_layers=1, layer_types=["full_attention"])
+    write_checkpoint(family, folder / "checkpoint", **_CHECKPOINTS[family])
     deployment = {
         "schema": "commplan/deployment/v1",
         "name": "tiny",

@@ -1,4 +1,4 @@
-"""Limits on a case: the time that it takes of a core, whatever else the machine does, and for one that waits the clock."""
+"""Limits on a case: the time that it takes of a core, whatever else the machine does, or waits."""
 
 from __future__ import annotations
 

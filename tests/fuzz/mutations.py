@@ -107,6 +107,48 @@ def _text(holder: Any, key: Any, rng: random.Random, raw: dict[str, str], data: 
     holder[key] = text(rng) if callable(text) else text
 
 
+def _named(holder: Any, key: Any, rng: random.Random, raw: dict[str, str], data: Any) -> None:
+    """A text that is still one, with something in it that no terminal should see."""
+    texts = [slot for slot in _slots(data) if isinstance(slot[0][slot[1]], str)]
+    if texts:
+        names = [slot for slot in texts if slot[1] in _NAMES]
+        holder, key = rng.choice(names if names and rng.random() < 0.6 else texts)
+        old = holder[key]
+        at = rng.randrange(len(old) + 1)
+        holder[key] = old[:at] + rng.choice(_UNSEEN) + old[at:]
+
+
+_NAMES = ("name", "id", "source", "description", "notes", "machine", "library", "impl", "model_type", "fingerprint")
+_UNSEEN = [
+    "\x1b[31m",
+    "\x1b]0;t\x07",
+    "\r",
+    "\n",
+    "\t",
+    "\x00",
+    "\x9b1m",
+    "\u202e",
+    "\u2028",
+    "\ud800",
+    "\x7f",
+    "é",
+    "|",
+]
+
+
+def _added(holder: Any, key: Any, rng: random.Random, raw: dict[str, str], data: Any) -> None:
+    """A key that other files of the kind have."""
+    target = holder if isinstance(holder, dict) else data
+    target[rng.choice(_OTHERS)] = rng.choice([None, None, {}, [], 0, 1, "x", rng.choice(NUMBERS)])
+
+
+_OTHERS = [
+    "quantization_config", "text_config", "rope_scaling", "head_dim", "sliding_window", "num_experts", "q_lora_rank",
+    "layer_types", "index_topk", "width", "attn_dp", "algorithm", "inter_node", "transferred_because", "fingerprint",
+    "pin", "forbid", "limits", "search", "predicted", "head_in", "not_comparable", "op", "kernels", "gemms", "ops",
+]  # fmt: skip
+
+
 def _retyped(holder: Any, key: Any, rng: random.Random, raw: dict[str, str], data: Any) -> None:
     old = holder[key]
     holder[key] = rng.choice([str(old)[:2000], [old], {"value": old}, {}, [], True, [old, old], {str(key): old}])
@@ -152,8 +194,8 @@ def _hostile(holder: Any, key: Any, rng: random.Random, raw: dict[str, str], dat
 
 
 _CHANGES = {
-    _delete: 4, _null: 3, _number: 5, _scaled: 6, _text: 5, _retyped: 4, _renamed: 4, _doubled: 3, _swapped: 3,
-    _reordered: 1, _hostile: 4,
+    _named: 7, _added: 2, _delete: 4, _null: 3, _number: 5, _scaled: 6, _text: 5, _retyped: 4, _renamed: 4,
+    _doubled: 3, _swapped: 3, _reordered: 1, _hostile: 4,
 }  # fmt: skip
 
 NUMBERS = [
@@ -166,6 +208,7 @@ TEXTS: list[Any] = [
     "/dev/zero", "/dev/null", "/", ".", "~", "deployment.yaml", "hardware.yaml", "model.yaml", "strategy.yaml", "$HOME",
     "qwen3-32b", "h200-8", "h200-sxm", "transformers", "sglang", "plan_only", "int8_all_reduce", "reduce_scatter",
     "all_gather", "latent_all_gather", "two_shot", "none", "fused", "prefill", "mixed", "quantized", "exact", "-o",
+    "kimi_k2", "deepseek_v3", "qwen3", "DeepseekV3ForCausalLM", "Qwen2ForCausalLM", "fp8", "int8", "nccl", "gloo",
     "[bold]x[/bold]", "<script>alert(1)</script>", "=1+1", "'", '"', "\\", "#", "@@0@@",
     lambda rng: "x" * rng.choice([1000, 200_000]), lambda rng: "\x1b" * 3000, lambda rng: "a/" * 3000,
     lambda rng: "".join(chr(rng.randrange(1, 0xD7FF)) for _ in range(20)),

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, spoiled: eight bytes of length, JSON of types, shapes and offsets, then the data."""
+"""The header of a safetensors file, spoiled: eight bytes of length, then JSON of types, shapes and offsets."""
 
 from __future__ import annotations
 
