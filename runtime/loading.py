@@ -38,6 +38,7 @@ from .sharding import (
     vocabulary_slice,
 )
 from .vocabulary import FinalNorm, VocabParallelEmbedding, VocabParallelHead
+from .weights import weights_digest
 
 _LONGEST_REASON = 500  # characters of what transformers says
 
@@ -63,7 +64,7 @@ def load_model(
         backend = load_backend(file.hardware.backend)
         check_peer_limits(file, backend.name, backend.peer_limits)
         device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
-        values.update(_what_must_agree(file, config, agree))
+        values.update(_what_must_agree(file, config, agree), weights=weights_digest(checkpoint))
     ranks.join(backend.name, device, timeout_s)
     groups = make_groups(file.parallelism, timeout_s, ranks.control)
     mesh = attention_mesh(groups, device.type) if file.parallelism.attn_dp > 1 else None
