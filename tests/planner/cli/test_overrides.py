@@ -109,6 +109,12 @@ def test_a_value_that_its_file_would_not_accept_is_refused(text: str, field: str
         assert error["file"] == "--set"
 
 
+def test_more_experts_for_a_token_than_there_are_is_refused() -> None:
+    error = refused("what-if", R1, "--set=model.num_experts_per_tok=1000", "--vary=tokens=64")
+    assert (error["field"], error["value"]) == ("model.num_experts_per_tok", 1000)
+    assert "num_experts 256" in error["message"]
+
+
 def test_a_field_named_without_its_section_is_found() -> None:
     error = refused("plan", SMALL, "--set=tp=4")
     assert (error["file"], error["field"]) == ("--set", "tp")
