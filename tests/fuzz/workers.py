@@ -67,9 +67,7 @@ class Workers:
 
     def run(self) -> int:
         """1 where a case fell short, else 0."""
-        print(
-            f"{self._cases} cases from seed {self._first}, {self._jobs} at a time; every {WHOLE_EVERY}th is a process"
-        )
+        print(f"{self._cases} cases from seed {self._first}, {self._jobs} at a time; one of {WHOLE_EVERY} is a process")
         for job in range(self._jobs):
             self._left[job] = len(range(job, self._cases, self._jobs))
             self._begin(job, self._first + job)
