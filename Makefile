@@ -4,6 +4,7 @@
 PYTHON ?= python3
 ENVIRONMENT ?= cpu
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 
 BIN := .venv/bin
 CONSTRAINTS := constraints/$(ENVIRONMENT).txt
@@ -22,7 +23,7 @@ LATE_GATHER := numerics.pin=[{boundary: attn_in, op: latent_all_gather, modes: [
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check fmt bench clean FORCE
+.PHONY: help demo test check fmt fuzz bench clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +58,9 @@ check: $(EVERYTHING) ## lint, formatting, types, who imports whom
 fmt: $(EVERYTHING) ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+fuzz: $(EVERYTHING) ## 10,000 spoiled input files through the commands that read them; less than an hour of two cores
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 bench: $(EVERYTHING) ## time planner and executor, measure the error of INT8 sums
 	$(BIN)/python benchmarks/planner/speed.py

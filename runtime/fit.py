@@ -96,11 +96,11 @@ def _check_impls(file: StrategyFile) -> None:
 def read_config(checkpoint: str | Path) -> dict[str, Any]:
     """config.json of a checkpoint directory."""
     path = Path(checkpoint) / "config.json"
-    wanted = "a Hugging Face checkpoint directory is expected"
     try:
         return read_mapping(path)
     except InputError as error:
-        raise RefusedError(f"{error.message}; {wanted}", file=str(path), field=error.field, value=error.value) from None
+        reason = f"{error.message}; a Hugging Face checkpoint directory is expected"
+        raise RefusedError(reason, file=str(path), field=error.field, value=error.value) from None
 
 
 def _architecture(config: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,9 @@ from .sharding import (
     vocabulary_slice,
 )
 from .vocabulary import FinalNorm, VocabParallelEmbedding, VocabParallelHead
+from .weights import weights_digest
+
+_LONGEST_REASON = 500  # characters of what transformers says
 
 
 def load_model(
@@ -60,7 +65,7 @@ def load_model(
         backend = load_backend(file.hardware.backend)
         check_peer_limits(file, backend.name, backend.peer_limits)
         device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
-        values.update(_what_must_agree(file, config, agree))
+        values.update(_what_must_agree(file, config, agree), weights=weights_digest(checkpoint))
     ranks.join(backend.name, device, timeout_s)
     groups = make_groups(file.parallelism, timeout_s, ranks.control)
     mesh = attention_mesh(groups, device.type) if file.parallelism.attn_dp > 1 else None
@@ -114,14 +119,10 @@ def _sharded(
 
 def _with_all_weights(checkpoint: str | Path, options: dict[str, Any]) -> nn.Module:
     """from_pretrained, which alone would fill missing weights with random ones and warn."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    try:
+    with _refusing(checkpoint):
         loaded: Any = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True, **options)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        reason = f"cannot be loaded: {type(error).__name__}: {error}; download or save the checkpoint again"
-        raise RefusedError(reason, file=str(checkpoint)) from error
     model, found = loaded
     missing = sorted(found["missing_keys"])
     if missing:
@@ -129,6 +130,17 @@ def _with_all_weights(checkpoint: str | Path, options: dict[str, Any]) -> nn.Mod
         raise RefusedError(f"has no {names}; download or save the checkpoint again", file=str(checkpoint))
     whole: nn.Module = model.eval()
     return whole
+
+
+@contextmanager
+def _refusing(checkpoint: str | Path) -> Iterator[None]:
+    """What transformers raises over a spoiled config or weights file may be anything at all: it is a refusal."""
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())[:_LONGEST_REASON]
+        reason = f"cannot be loaded: {type(error).__name__}: {said}; download or save the checkpoint again"
+        raise RefusedError(reason, file=str(checkpoint)) from error
 
 
 def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:

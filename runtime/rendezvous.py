@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from queue import Empty, Queue
 from typing import Any
 
 import torch
@@ -26,6 +29,7 @@ from .groups import Group, control_group
 
 LISTEN_VARIABLE = "COMMPLAN_LISTEN"
 _BACKLOG = 2048
+_SLACK_S = 3.0  # beyond torch's own timeout
 _LINGER_S = 10.0  # rank 0 serves the store: it stays until the others have read it
 
 
@@ -61,8 +65,33 @@ def meet(timeout_s: float) -> Rendezvous:
     size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if size == 1:
         return Rendezvous(1, lambda mine: [mine])
-    store, rank, size = store_of_environment(timeout_s)
+    store, rank, size = _within(timeout_s, lambda: store_of_environment(timeout_s))
     return Rendezvous(size, _exchange_through(store, rank, size, timeout_s), store)
+
+
+def _within(timeout_s: float, connect: Callable[[], Any]) -> Any:
+    """What `connect` returns. torch's own timeout ends with the connection: it waits for ever on what never answers."""
+    ended: Queue[tuple[Any, Exception | None]] = Queue()
+
+    def run() -> None:
+        try:
+            ended.put((connect(), None))
+        except Exception as error:
+            ended.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        found, error = ended.get(timeout=timeout_s + _SLACK_S)
+    except Empty:
+        reason = f"what listens on {_address()} does not answer as a rank of this start would; take another MASTER_PORT"
+        raise BoundaryError(reason, where="start") from None
+    if error is not None:
+        raise error
+    return found
+
+
+def _address() -> str:
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
 
 
 def store_of_environment(timeout_s: float) -> tuple[Any, int, int]:
@@ -120,6 +149,13 @@ def _exchange_through(store: Any, rank: int, size: int, timeout_s: float) -> Exc
     others = [other for other in range(size) if other != rank]
 
     def exchange(mine: Any) -> list[Any]:
+        me = f"process {os.getpid()} of {socket.gethostname()}"
+        found = notes.compare_set(f"came/{rank}", "", me).decode()
+        if found != me:
+            reason = (
+                f"{found} is rank {rank} already: two starts share {_address()}; give each a MASTER_PORT of its own"
+            )
+            raise BoundaryError(reason, where="start")
         notes.set(f"note/{rank}", as_json(mine).decode())
         try:
             notes.wait([f"note/{other}" for other in others], timedelta(seconds=timeout_s))

@@ -76,7 +76,7 @@ def command(
     if only_op is not None:
         explanation = _narrowed(explanation, only_op)
     if as_json:
-        _print_json(explanation)
+        _print_json(explanation, setup.notes)
     else:
         _print(setup, explanation, first, last)
 
@@ -148,7 +148,7 @@ def _option_json(option: Option, boundary: str) -> dict[str, object]:
     }
 
 
-def _print_json(explanation: Explanation) -> None:
+def _print_json(explanation: Explanation, notes: tuple[str, ...]) -> None:
     from .output import print_json
 
     print_json(
@@ -159,6 +159,7 @@ def _print_json(explanation: Explanation) -> None:
             "boundary": explanation.boundary,
             "chosen": _option_json(explanation.chosen, explanation.boundary),
             "alternatives": [_option_json(o, explanation.boundary) for o in explanation.alternatives],
+            "notes": list(notes),
         }
     )
 

@@ -55,6 +55,8 @@ def command(
 
     chosen = load(strategy)
     setup = load_setup(deployment or chosen.deployment.name, overrides)
+    if not as_json:
+        options.print_notes(setup)
     found: list[Contest] = []
     for mode in modes or tuple(chosen.modes):
         found += contests(setup, chosen, mode, _counts(chosen, mode, tokens), strategy)

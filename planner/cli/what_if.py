@@ -130,15 +130,13 @@ def _crossovers(sweep: Sweep, points: list[Point]) -> list[tuple[dict[str, Any],
 
 
 def _notes(sweep: Sweep) -> list[str]:
+    from ..cost.collectives import NOTE
     from ..offers import has_own_kernels
     from ..what_if.evaluation import OWN_NOTE
-    from ..what_if.links import NOTE
 
-    notes = ["no overlap of communication and compute is assumed"]
+    notes = [*sweep.base.notes, "no overlap of communication and compute is assumed"]
     if any(axis.is_link for axis in sweep.axes):
         notes.insert(0, f"a link is varied: {NOTE}, and marked `formula`")
-    if any(text.strip().startswith("hardware.links.") for text in sweep.overrides):
-        notes.insert(0, "a link is overridden with --set: its measured tables are dropped, the formulas price it")
     if has_own_kernels(sweep.base):
         notes.append(OWN_NOTE)
     return notes

@@ -1,6 +1,12 @@
-"""Time of one collective: from a table of this machine, else a published one, else a formula."""
+"""Time of one collective: from a table of this machine, else a published one, else a formula.
+
+A table knows nothing of a link that nobody has built. Where a link was given other figures than the machine's own, each
+time that rests on a table is what it is on the machine's own link, times formula(this link) / formula(its own).
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from ..errors import InputError
 from ..layout import Parallelism
@@ -8,9 +14,11 @@ from ..spec.hardware import Link
 from ..spec.loader import Setup
 from .collective_tables import CollectiveTables, Found, Measured
 from .estimate import Estimate, weakest
-from .links import Placement, bandwidth_bytes_per_us, hierarchical_us, placement
-from .one_kernel import received_bytes
+from .links import Placement, bandwidth_bytes_per_us, hierarchical_us, one_level_us, placement
+from .one_kernel import formula_us, received_bytes
 from .terms import OneKernel
+
+NOTE = "tables are scaled by the formula's ratio of the varied link to the machine's own"
 
 # Bytes that a rank receives, as a multiple of the whole buffer M, for N ranks.
 _RECEIVED = {
@@ -28,6 +36,9 @@ class CollectiveCosts:
         self._hardware = setup.hardware
         self._parallelism: Parallelism = setup.parallelism
         self._tables = CollectiveTables(setup.calibrations)
+        self._own: CollectiveCosts | None = None  # on the machine's own link, where this one is another
+        if setup.measured_on is not None:
+            self._own = CollectiveCosts(replace(setup, hardware=setup.measured_on, measured_on=None))
 
     def collective(self, op: str, impl: str, dtype: str, group: str, message_bytes: float) -> Estimate:
         """One library collective over a group. `message_bytes` is the whole buffer; 0 bytes cost nothing."""
@@ -36,9 +47,15 @@ class CollectiveCosts:
             return Estimate(0.0, 0.0, 0.0, "formula", "nothing travels")
         wire = _RECEIVED[op](where.size) * message_bytes
         if where.num_nodes == 1:
-            if found := self._table(op, impl, dtype, where.size):
+            found = self._table(op, impl, dtype, where.size)
+            in_two = op == "all_reduce" and self._table("reduce_scatter", impl, dtype, where.size)
+            if self._own is not None and (found or in_two):
+                known = self._own.collective(op, impl, dtype, group, message_bytes)
+                formulas = (sum(costs._formula(op, where, message_bytes)) for costs in (self, self._own))
+                return _scaled(known, *formulas)
+            if found:
                 return self._by_table(op, where, message_bytes, wire, found)
-            if op == "all_reduce" and self._table("reduce_scatter", impl, dtype, where.size):
+            if in_two:
                 return self._all_reduce_in_two(impl, dtype, group, message_bytes)
         return self._by_formula(op, impl, dtype, where, message_bytes, wire)
 
@@ -108,6 +125,10 @@ class CollectiveCosts:
     def one_kernel(self, work: OneKernel, rows: int, width: int) -> Estimate:
         """An op that is one kernel, by the table of its width or of the nearest one; it has no formula."""
         size = self._parallelism.group_size(work.group)
+        if self._own is not None:
+            known = self._own.one_kernel(work, rows, width)
+            formulas = (formula_us(known.wire_bytes, size, h) for h in (self._hardware, self._own._hardware))
+            return _scaled(known, *formulas)
         found = self._of_kernel(work, width)
         assert found is not None, f"no table of {work}"  # such an op is offered only where there is one
         message_bytes = rows * width * work.bytes_per_element
@@ -153,13 +174,29 @@ class CollectiveCosts:
             provenances = {"formula", *_provenances(links.inter_node)}
             source = f"level by level: {links.inter_node.bandwidth_gb_per_s.source}"
             if where.per_node > 1 and (table := self._table(op, impl, dtype, where.per_node)):
-                intra = (table.curve.at(message_bytes)[0], 0.0)
+                intra = (table.curve.at(message_bytes)[0] * self._ratio_inside(op, where.per_node, message_bytes), 0.0)
                 provenances.add(table.provenance)
                 source += f"; inside a node {table.source}"
             elif where.per_node > 1:
                 provenances |= _provenances(links.intra_node)
         time, fixed = hierarchical_us(op, where, message_bytes, self._hardware, intra)
         return Estimate(time, fixed, wire, weakest(provenances), source)
+
+    def _ratio_inside(self, op: str, size: int, message_bytes: float) -> float:
+        """What the formula makes of another link inside the nodes."""
+        if self._own is None:
+            return 1.0
+        new, own = (
+            sum(one_level_us(op, size, message_bytes, h.links.intra_node, h.devices_per_node))
+            for h in (self._hardware, self._own._hardware)
+        )
+        return new / own
+
+
+def _scaled(known: Estimate, new_us: float, own_us: float) -> Estimate:
+    """A time on the machine's own link, on another one."""
+    provenance, source = weakest({known.provenance, "formula"}), f"{known.source}; {NOTE}"
+    return Estimate(known.total_us * new_us / own_us, 0.0, known.wire_bytes, provenance, source)
 
 
 def _marked(found: Found, extrapolated: bool) -> str:

@@ -67,7 +67,7 @@ def _study(strategy: StrategyFile, file: str, setup: Setup, load_more: Callable[
         except NoLegalPlanError as error:
             raise error.in_file(setup.file) from None
         ranges[mode] = [Range(r.first, r.last, plan_of(planner, strategy, r.first, file)[0]) for r in planned]
-    notes = []
+    notes = list(setup.notes)
     for part in ("hardware", "deployment"):
         if getattr(strategy, part).fingerprint != setup.fingerprints[part]:
             notes.append(f"the {part} has changed since the file was planned: times here are of today's description")

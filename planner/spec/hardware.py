@@ -47,6 +47,12 @@ class Link(Spec):
     latency_us: Figure  # one step from a device to a peer
     collective_overhead_us: Figure  # fixed cost of one library call
 
+    @property
+    def figures(self) -> tuple[str | float, ...]:
+        """What decides times, without its sources."""
+        numbers = (self.bandwidth_gb_per_s, self.efficiency, self.latency_us, self.collective_overhead_us)
+        return (self.topology, *(figure.value for figure in numbers))
+
 
 class Links(Spec):
     """The levels of the machine."""

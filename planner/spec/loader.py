@@ -47,6 +47,7 @@ class Setup:
     file: str
     sensitivity: dict[str, tuple[float, ...]] | None = None  # weight by boundary and layer
     notes: tuple[str, ...] = ()  # what reading did that its reader should know
+    measured_on: Hardware | None = None  # the machine with the link that its tables know, where this one has another
 
     @cached_property
     def parallelism(self) -> Parallelism:
@@ -119,7 +120,6 @@ class _Parts:
 
         self.overridden: list[str] = []
         self._hardware_file = self._model_file = ""
-        self.notes: list[str] = []
 
     def override(self, text: str) -> None:
         """Apply `field=value`; `hardware.x.y` and `model.x` reach into the files that the deployment names."""
@@ -161,11 +161,11 @@ class _Parts:
     def _build(self) -> Setup:
         deployment = build(Deployment, self.deployment, self.file)
         model = self._model(deployment.model)
-        hardware = self._hardware(deployment.hardware)
+        hardware, measured_on = self._hardware(deployment.hardware)
         executor = load_executor(deployment.executor)
         calibrations, sensitivity = tuple(self._calibrations(hardware)), self._sensitivity(deployment, model)
-        notes = tuple(self.notes)
-        setup = Setup(deployment, model, hardware, calibrations, executor, self.file, sensitivity, notes)
+        notes = (self._note(measured_on),) if measured_on is not None else ()
+        setup = Setup(deployment, model, hardware, calibrations, executor, self.file, sensitivity, notes, measured_on)
         from .checks import check
 
         check(setup)
@@ -179,26 +179,34 @@ class _Parts:
             _put(data, keys, value, "model." + ".".join(keys))
         return build(Model, data, str(path))
 
-    def _hardware(self, name: str) -> Hardware:
+    def _hardware(self, name: str) -> tuple[Hardware, Hardware | None]:
+        """The machine; and where its link inside a node is overridden, the one that its tables were measured on."""
         path = find(name, "hardware", self.file, "hardware")
         self._hardware_file = str(path)
         data = read_mapping(path)
+        link = copy.deepcopy(_get(data, ["links", "intra_node"]))
         for keys, given in self.deeper["hardware"]:
             field = "hardware." + ".".join(keys)
             old = _get(data, keys)
             if given in (old, _get(data, [*keys, "value"])):
                 continue
-            if keys[0] == "links" and data.get("calibrations"):
-                # A table knows nothing of another link, so an overridden link is costed by its formula.
-                data["calibrations"] = []
-                self.notes.append(
-                    f"{field} is overridden: the tables measured on {path.stem} are left out, formulas price its links"
-                )
             value = given
             if isinstance(old, dict) and "provenance" in old and not isinstance(given, dict):
                 value = {"value": given, "provenance": "assumed", "source": f"override {field}"}
             _put(data, keys, value, field)
-        return build(Hardware, data, str(path))
+        hardware = build(Hardware, data, str(path))
+        if not hardware.calibrations or link == data["links"]["intra_node"]:
+            return hardware, None
+        own = build(Hardware, {**data, "links": {**data["links"], "intra_node": link}}, str(path))
+        same = own.links.intra_node.figures == hardware.links.intra_node.figures
+        return hardware, None if same else own
+
+    def _note(self, measured_on: Hardware) -> str:
+        fields = list(dict.fromkeys(f for f in self.overridden if f.startswith("hardware.links")))
+        return (
+            f"{', '.join(fields)} {'is' if len(fields) == 1 else 'are'} overridden: times in the tables measured on "
+            f"{measured_on.name} are scaled by what the formulas make of the new link"
+        )
 
     def _calibrations(self, hardware: Hardware) -> list[UsedCalibration]:
         used = []

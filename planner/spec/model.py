@@ -67,6 +67,9 @@ class Model(Spec):
     def _complete(self) -> Model:
         if self.num_experts is not None:
             self._need("num_experts_per_tok", "moe_intermediate_size")
+            if (self.num_experts_per_tok or 0) > self.num_experts:
+                message = f"more than num_experts {self.num_experts}"
+                raise FieldError("num_experts_per_tok", message, self.num_experts_per_tok)
             if self.dense_layers:
                 self._need("intermediate_size")
         else:

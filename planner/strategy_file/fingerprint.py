@@ -23,8 +23,9 @@ def fields_fingerprint(fields: dict[str, Any]) -> str:
 
 def config_fingerprint(config: dict[str, Any]) -> str | None:
     """The fingerprint of a Hugging Face config.json, or None for an architecture that commplan does not know."""
-    names = config.get("architectures") or []
-    architecture = known().get(names[0]) if len(names) == 1 else None
+    names, architecture = config.get("architectures"), None
+    if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str):
+        architecture = known().get(names[0])
     if architecture is None:
         return None
     return fields_fingerprint({"architecture": architecture.name, **architecture.read(ConfigJson(config))})

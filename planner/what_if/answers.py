@@ -17,7 +17,6 @@ from ..search import Plan
 from ..spec.loader import Setup, load_setup
 from .evaluation import PLAN, Evaluation, Evaluator
 from .fields import LINK_BANDWIDTH
-from .links import with_scaled_tables
 
 _MORE = 1 + 1e-6  # a budget for k errors is a little more than their root of squares, for the rounding of integers
 
@@ -62,8 +61,7 @@ class Asker:
         now = Evaluator(self.base).at(self.mode, self.tokens)
         figures, words = [], []
         for factor, name in ((0.5, "half"), (2.0, "twice")):
-            varied = with_scaled_tables(self._setup(f"{LINK_BANDWIDTH}={bandwidth * factor!r}"), self.base)
-            then = Evaluator(varied).at(self.mode, self.tokens)
+            then = Evaluator(self._setup(f"{LINK_BANDWIDTH}={bandwidth * factor!r}")).at(self.mode, self.tokens)
             changed = _decisions(now.plans[PLAN].plan) != _decisions(then.plans[PLAN].plan)
             figures.append({"link_gb_per_s": bandwidth * factor, **_figures(then), "decisions_change": changed})
             step = then.plans[PLAN].parts.step_us / now.plans[PLAN].parts.step_us - 1

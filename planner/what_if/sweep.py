@@ -13,7 +13,6 @@ from ..spec.loader import Setup, load_setup
 from ..yaml_file import flow_text
 from .evaluation import Evaluation, Evaluator, Structure
 from .fields import FORWARD_FIELDS, PRICES, Axis, read_axes
-from .links import with_scaled_tables
 
 MOST_POINTS = 100_000
 
@@ -101,24 +100,9 @@ class Sweep:
         return known
 
     def _setup(self, texts: tuple[str, ...]) -> Setup:
-        if not texts:
-            return self.base
-        setup = load_setup(self.deployment, (*self.overrides, *texts))
-        without_links = tuple(text for text in texts if not text.startswith("hardware.links."))
-        if without_links == texts:
-            return setup
-        return with_scaled_tables(setup, self._own(without_links))
+        return load_setup(self.deployment, (*self.overrides, *texts)) if texts else self.base
 
     def _structure(self, texts: tuple[str, ...]) -> Structure:
         """Setups that differ in prices alone have the same graphs."""
         shape = tuple(text for text in texts if not text.startswith(PRICES))
         return self._structures.setdefault(shape, Structure())
-
-    def _own(self, texts: tuple[str, ...]) -> Setup:
-        """The setup with the machine's own links: its tables are what is scaled."""
-        if not texts:
-            return self.base
-        known = self._evaluators.get(texts)
-        if not isinstance(known, Evaluator):
-            known = self._evaluators[texts] = Evaluator(load_setup(self.deployment, (*self.overrides, *texts)))
-        return known.setup

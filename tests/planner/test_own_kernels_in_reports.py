@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -13,6 +12,8 @@ from commplan.planner.backtest.case import OpLatency, PlanName
 from commplan.planner.backtest.named_plan import named_plan
 from commplan.planner.backtest.quantities import NotComparableError, of_collective, of_plan
 from commplan.planner.breakdown import breakdown
+from commplan.planner.cost.collectives import CollectiveCosts
+from commplan.planner.cost.terms import OneKernel
 from commplan.planner.difference import changes
 from commplan.planner.errors import InputError
 from commplan.planner.explain import Explainer
@@ -20,13 +21,12 @@ from commplan.planner.from_file import plan_of
 from commplan.planner.graph import Restriction
 from commplan.planner.ops import Op
 from commplan.planner.planning import ModePlanner
-from commplan.planner.spec.loader import Setup
+from commplan.planner.spec.loader import Setup, load_setup
 from commplan.planner.verification import LIBRARY, contests, judge, key_of, measured_edges, predicted_us
 from commplan.planner.what_if.crossovers import crossovers
 from commplan.planner.what_if.evaluation import OWN, PLAIN, PLAN, Evaluator
-from commplan.planner.what_if.links import with_scaled_tables
 
-from .tiny_setups import KERNELS, WITH_NORM, Machine, SetupFolder, dense_model, own_tables, table
+from .tiny_setups import HIDDEN_SIZE, KERNELS, WITH_NORM, Machine, SetupFolder, dense_model, own_tables, table
 
 TOKENS = 64
 ALL = (*own_tables((2,)), *(table(op, 2, {1: 20.0, 1 << 40: 20.0}) for op in ("all_reduce", "all_gather")))
@@ -102,21 +102,18 @@ def test_a_sweep_measures_speed_ups_against_the_library(setup):
 def test_a_faster_link_speeds_kernels_up_where_bytes_count_and_not_where_signals_do(folder):
     machine = Machine(tables=ALL)
     own = folder.setup(dense_model(), machine, tp=2)
-    varied = folder.setup(dense_model(), replace(machine, link_gb_per_s=200.0, tables=()), tp=2)
-    scaled = with_scaled_tables(varied, own)
-
-    def times(setup: Setup) -> dict[object, tuple[float, ...]]:
-        tables = setup.calibrations[0].calibration.tables
-        return {(t.op, t.algorithm, t.impl): t.latency_us for t in tables if t.impl == KERNELS}
-
-    assert scaled.calibrations[0].calibration.provenance == "formula"
-    before, after = times(own), times(scaled)
-    assert set(before) == set(after)
-    for key, latencies in before.items():
-        ratios = [new / old for new, old in zip(after[key], latencies, strict=True)]
-        assert ratios[0] == pytest.approx(1, abs=0.01)
-        assert 0.5 <= ratios[-1] < 0.75
-        assert ratios == sorted(ratios, reverse=True)
+    faster = load_setup(own.file, ("hardware.links.intra_node.bandwidth_gb_per_s=200",))
+    before, after = (CollectiveCosts(setup) for setup in (own, faster))
+    for t in own.calibrations[0].calibration.tables:
+        if t.impl == KERNELS:
+            work = OneKernel(t.op, t.impl, t.dtype, "tp", 2, t.algorithm, t.attn_dp)
+            rows = [size // (2 * HIDDEN_SIZE) for size in t.message_bytes]
+            times = [[costs.one_kernel(work, r, HIDDEN_SIZE).total_us for r in rows] for costs in (before, after)]
+            ratios = [new / old for old, new in zip(*times, strict=True)]
+            assert ratios[0] == pytest.approx(1, abs=0.01)
+            assert 0.5 <= ratios[-1] < 0.75
+            assert ratios == sorted(ratios, reverse=True)
+            assert after.one_kernel(work, 8, HIDDEN_SIZE).provenance == "formula"
 
 
 def test_a_plan_by_kernels_is_refused_on_a_machine_without_their_tables(folder, setup):

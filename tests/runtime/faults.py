@@ -91,6 +91,14 @@ def files_of_their_own(checkpoint: str, files: list[StrategyFile | str], folder:
     load_model(checkpoint, files[rank()], timeout_s=30.0)
 
 
+def starts_on_one_port(checkpoint: str, files: list[StrategyFile], port: int, folder: str, timeout_s: float) -> None:
+    """Each pair of ranks is a start of its own, and all starts are told the same port."""
+    note_pid_and_meet(folder)
+    number, own_rank = divmod(rank(), 2)
+    os.environ.update(RANK=str(own_rank), LOCAL_RANK=str(own_rank), WORLD_SIZE="2", MASTER_PORT=str(port))
+    load_model(checkpoint, files[number], timeout_s=timeout_s)
+
+
 def waiting(folder: str) -> None:
     note_pid(folder)
     time.sleep(600)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +19,7 @@ from commplan.runtime import launch
 from . import faults
 from .legal_plans import preferring
 from .strategy_files import from_plans, world_of
+from .tiny_models import write_checkpoint
 from .world import RankWorld
 
 pytestmark = pytest.mark.slow
@@ -108,6 +111,28 @@ def test_a_stuck_rank_ends_the_other_after_the_timeout(
     assert said[faults.FAULTY] == "did not end in time"
 
 
+def test_a_port_that_something_else_listens_on_ends_all_ranks_with_its_address(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = checkpoint("qwen3")
+    file = file_of(folder, Parallelism(2), WHOLE)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = errors_of(faults.starts_on_one_port, tmp_path, str(folder), [file], port, str(tmp_path), 5.0)
+    assert set(said) == {0, 1}
+    assert all(text.startswith("start: ") and str(port) in text for text in said.values()), said
+
+
+def test_two_starts_on_one_port_all_end(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = checkpoint("qwen3")
+    file = file_of(folder, Parallelism(2), WHOLE)
+    port = free_port()
+    said = errors_of(faults.starts_on_one_port, tmp_path, str(folder), [file, file], port, str(tmp_path), 10.0, ranks=4)
+    assert len(said) >= 2
+    assert all(text.startswith("start: ") for text in said.values()), said
+    assert any(str(port) in text for text in said.values())
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_ranks_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent = multiprocessing.get_context("spawn").Process(target=faults.parent_of_waiting_ranks, args=(str(tmp_path),))
@@ -118,6 +143,12 @@ def test_ranks_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         parent.kill()
         parent.join()
     _until(lambda: not any(is_running(pid) for pid in pids(tmp_path, 2)))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
 
 
 def _until(condition: Callable[[], bool], within_s: float = 300.0) -> None:
@@ -177,6 +208,34 @@ def test_a_fault_that_one_rank_alone_finds_is_told_by_all(
     (without_weights / "config.json").write_bytes((folder / "config.json").read_bytes())
     said = world(2).run(faults.refusals_of, [str(folder), str(without_weights)], [file, file])
     assert all("no file named model.safetensors" in text for text in said), said
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_rank_with_another_file_other_weights_or_a_damaged_header_ends_all(
+    size: int, checkpoint: Callable[..., Path], world: Callable[[int], RankWorld], tmp_path: Path
+) -> None:
+    folder = checkpoint("qwen3")
+    file, other = (file_of(folder, Parallelism(size), preferred) for preferred in (WHOLE, SHARDED))
+    last = size - 1
+
+    def said(folders: list[Path], files: list[StrategyFile]) -> list[str]:
+        found: list[str] = world(size).run(faults.refusals_of, [str(folder) for folder in folders], files)
+        return found
+
+    found = said([folder] * size, [file] * last + [other])
+    assert all(text.startswith("plan: the ranks were started with different values") for text in found), found
+
+    retrained = write_checkpoint("qwen3", tmp_path / "retrained", seed=99)
+    found = said([folder] * last + [retrained], [file] * size)
+    assert all(text.startswith("weights: the ranks were started with different values") for text in found), found
+
+    damaged = Path(shutil.copytree(folder, tmp_path / "damaged"))
+    weights = damaged / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:9] + b"\xff" + content[10:])
+    found = said([folder] * last + [damaged], [file] * size)
+    assert found[last].startswith(f"{weights}: not a safetensors file that can be read: ")
+    assert found[:last] == [f"start: rank {last} cannot go on: {found[last]}"] * last
 
 
 def test_options_that_change_what_ranks_exchange_must_be_equal(

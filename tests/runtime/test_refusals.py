@@ -180,8 +180,10 @@ def copied(checkpoint: Checkpoint, tmp_path: Path) -> Path:
         (None, ("no such file", "checkpoint directory is expected")),
         ("{", ("not valid JSON", "checkpoint directory is expected")),
         ("[]", ("must be a mapping",)),
+        ('{"a": 1, "a": 2}', ("duplicate key",)),
+        ("[" * 100_000, ("nested",)),
     ],
-    ids=["missing", "truncated", "a list"],
+    ids=["missing", "truncated", "a list", "a key twice", "nested too deep"],
 )
 def test_an_unreadable_config_is_refused(
     content: str | None, words: tuple[str, ...], checkpoint: Checkpoint, tmp_path: Path
@@ -191,7 +193,7 @@ def test_an_unreadable_config_is_refused(
     with pytest.raises(RefusedError) as raised:
         load_model(tmp_path, on_one_rank(checkpoint("qwen3")))
     assert raised.value.file == str(tmp_path / "config.json")
-    assert_names(vars(raised.value), None, None, words)  # type: ignore[arg-type]
+    assert all(word in raised.value.message for word in words)
 
 
 def test_a_quantised_checkpoint_is_refused(copied: Path, checkpoint: Checkpoint) -> None:
@@ -204,7 +206,7 @@ def test_a_quantised_checkpoint_is_refused(copied: Path, checkpoint: Checkpoint)
 def test_a_truncated_weights_file_is_refused(copied: Path) -> None:
     weights = (copied / "model.safetensors").read_bytes()
     (copied / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(RefusedError, match=r"copied: cannot be loaded: .*save the checkpoint again"):
+    with pytest.raises(RefusedError, match=r"model.safetensors: not a safetensors file .*save the checkpoint again"):
         load_model(copied, on_one_rank(copied))
 
 

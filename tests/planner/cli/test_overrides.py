@@ -11,6 +11,7 @@ import yaml
 from .commandline import answer, refused, run
 
 SMALL = "qwen3-0.6b-cpu-tp2"
+R1 = "deepseek-r1-h20-tp8"
 LINK = "hardware.links.intra_node"
 PRESET = Path(__file__).parents[3] / "configs" / "hardware" / "h200-2.yaml"
 
@@ -109,19 +110,42 @@ def test_a_value_that_its_file_would_not_accept_is_refused(text: str, field: str
         assert error["file"] == "--set"
 
 
+def test_more_experts_for_a_token_than_there_are_is_refused() -> None:
+    error = refused("what-if", R1, "--set=model.num_experts_per_tok=1000", "--vary=tokens=64")
+    assert (error["field"], error["value"]) == ("model.num_experts_per_tok", 1000)
+    assert "num_experts 256" in error["message"]
+
+
 def test_a_field_named_without_its_section_is_found() -> None:
     error = refused("plan", SMALL, "--set=tp=4")
     assert (error["file"], error["field"]) == ("--set", "tp")
     assert "'parallelism.tp'" in error["message"]
 
 
-def test_an_overridden_link_says_that_its_tables_are_left_out_and_the_same_value_keeps_them() -> None:
+def test_an_overridden_link_says_that_its_tables_are_scaled_and_the_same_value_keeps_them() -> None:
     link = f"{LINK}.bandwidth_gb_per_s"
     same = yaml.safe_load(PRESET.read_text())["links"]["intra_node"]["bandwidth_gb_per_s"]["value"]
     assert answer("plan", "qwen3-32b-h200-tp2", f"--set={link}={same}") == answer("plan", "qwen3-32b-h200-tp2")
-    (note,) = answer("plan", "qwen3-32b-h200-tp2", f"--set={link}={same + 1}")["notes"]
-    assert link in note
-    assert "formulas" in run("plan", "qwen3-32b-h200-tp2", f"--set={link}={same + 1}").err
+    changed = ("qwen3-32b-h200-tp2", f"--set={link}={same + 1}")
+    for command in ("plan", "explain"):
+        (note,) = answer(command, *changed)["notes"]
+        assert note.startswith(f"{link} is overridden: ") and "tables measured on h200-2 are scaled" in note
+        assert f"note: {note}\n" in run(command, *changed).err
+    assert note in answer("what-if", *changed, "--tokens=8", "--vary=mode=decode")["notes"]
+
+
+def test_a_link_a_little_slower_makes_no_step_shorter() -> None:
+    """Without its tables the same link was priced by formulas, which are faster."""
+    own, slower = (
+        [ranges[-1]["all_reduce_us"] for ranges in answer("plan", R1, f"--set={rate}")["modes"].values()]
+        for rate in (f"{LINK}.bandwidth_gb_per_s=450", f"{LINK}.bandwidth_gb_per_s=440")
+    )
+    assert all(a < b < 1.03 * a for a, b in zip(own, slower, strict=True))
+
+
+def test_a_link_between_nodes_leaves_the_tables_inside_a_node_alone() -> None:
+    far = "hardware.links.inter_node.bandwidth_gb_per_s"
+    assert answer("plan", "deepseek-r1-2xh200nodes-tp16", f"--set={far}=20")["notes"] == []
 
 
 def test_a_later_override_wins() -> None:
@@ -132,7 +156,7 @@ def test_a_later_override_wins() -> None:
 
 def test_an_overridden_figure_is_assumed_and_says_so() -> None:
     link = f"{LINK}.bandwidth_gb_per_s"
-    plan = answer("plan", SMALL, f"--set={link}=0.01")
+    plan = answer("plan", "qwen3-32b-a2-tp2", f"--set={link}=0.01")
     assert {r["source"] for ranges in plan["modes"].values() for r in ranges} == {"assumed"}
 
 

@@ -189,9 +189,11 @@ def test_a_varied_link_scales_the_tables_and_says_so():
     assert any("scaled" in note for note in found["notes"])
 
 
-def test_a_link_that_is_set_drops_its_tables_and_says_so():
-    found = answer("what-if", R1, "--set", f"{LINK}=225", "--vary", "tokens=64")
-    assert any("dropped" in note for note in found["notes"])
+def test_a_link_that_is_set_costs_what_it_costs_in_a_sweep_and_says_so():
+    (point,) = (found := answer("what-if", R1, "--set", f"{LINK}=225", "--vary", "tokens=64"))["points"]
+    (varied,) = answer("what-if", R1, "--vary", f"{LINK}=225", "--tokens", "64")["points"]
+    assert point["plans"] == varied["plans"]
+    assert any(LINK in note and "scaled" in note for note in found["notes"])
 
 
 def test_the_answers_people_ask_for():
