@@ -12,7 +12,7 @@ import click
 import pytest
 
 from commplan.planner.cli import commplan
-from commplan.planner.cli.options import OutputFile
+from commplan.planner.option_types import OutputFile
 
 from .commandline import answer, refused, run
 
