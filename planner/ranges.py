@@ -25,6 +25,7 @@ from .search import Found, Plan
 
 _GRID_RATIO = 1.5
 _MAX_CANDIDATES = 64
+_MOST_CELLS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +198,22 @@ class RangeSearch:
         result = []
         for (_, _, plan), first, last in zip(chosen, starts, ends, strict=True):
             looked_at = [*cells, self._cell(first), self._cell(last)]
-            inside = {first, last, *(count for cell in looked_at for count in cell.ends if first <= count <= last)}
-            worst = max(self._loss(plan, count) for count in inside)
+            worst = self._worst(plan, looked_at, first, last)
+            if worst > self._tolerance:  # a cell wants two plans; so may its neighbours, each by a little more or less
+                worst = max(worst, self._worst(plan, self._all_cells(first, last), first, last))
             result.append(PlannedRange(first, last, plan, worst))
         return result
+
+    def _worst(self, plan: Plan, cells: list[Cell], first: int, last: int) -> float:
+        inside = {first, last, *(count for cell in cells for count in cell.ends if first <= count <= last)}
+        return max(self._loss(plan, count) for count in inside)
+
+    def _all_cells(self, first: int, last: int) -> list[Cell]:
+        """Those of a span, or the first of them: the share of a padded row in a step falls with the count."""
+        cells = [self._cell(first)]
+        while cells[-1].last < last and len(cells) < _MOST_CELLS:
+            cells.append(self._cell(cells[-1].last + 1))
+        return cells
 
     def _edge(self, plan: Plan, following: Plan, cells: list[Cell], start: int, end: int) -> int:
         """First token count of the following range: the first cell from which on its plan is the cheaper one."""
