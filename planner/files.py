@@ -80,7 +80,7 @@ def name_target(path: str | Path, option: str) -> None:
         _running[-1].check_target(str(path), option)
         _running[-1].check_apart(str(path), option)
         _running[-1].targets.append((option, str(path)))
-    _check_writable(path)
+    _check_writable(path, option)
 
 
 def _is_read(target: str, path: str) -> str:
@@ -166,28 +166,29 @@ def write_text_atomically(path: str | Path, text: str) -> None:
                 os.unlink(temporary)
 
 
-def _check_writable(path: str | Path) -> None:
+def _check_writable(path: str | Path, option: str | None = None) -> None:
     """Raise InputError where it can be seen at once that a path cannot be written."""
     target = Path(os.path.realpath(path))
     try:
         if target.exists():
             if not target.is_file():
-                raise InputError(why_no_file(path), file=str(path), kind="unwritable")
+                raise InputError(why_no_file(path), file=str(path), field=option, kind="unwritable")
             if not os.access(target, os.W_OK):
-                raise InputError("is not writable", file=str(path), kind="unwritable")
+                raise InputError("is not writable", file=str(path), field=option, kind="unwritable")
         else:
             os.stat(f"{target.parent}/")
             if len(os.fsencode(target.name)) > _LONGEST_NAME:
-                raise InputError(f"the name is longer than {_LONGEST_NAME} bytes", file=str(path), kind="unwritable")
+                reason = f"the name is longer than {_LONGEST_NAME} bytes"
+                raise InputError(reason, file=str(path), field=option, kind="unwritable")
     except (OSError, ValueError) as error:
-        raise _unwritable(path, error) from None
+        raise _unwritable(path, error, option) from None
     if not target.exists() and not os.access(target.parent, os.W_OK | os.X_OK):
-        raise InputError("its folder lets no file be made", file=str(path), kind="unwritable")
+        raise InputError("its folder lets no file be made", file=str(path), field=option, kind="unwritable")
 
 
-def _unwritable(path: str | Path, error: Exception) -> InputError:
+def _unwritable(path: str | Path, error: Exception, option: str | None = None) -> InputError:
     reason = getattr(error, "strerror", None) or error
-    return InputError(f"cannot be written: {reason}", file=str(path), kind="unwritable")
+    return InputError(f"cannot be written: {reason}", file=str(path), field=option, kind="unwritable")
 
 
 def _umask() -> int:

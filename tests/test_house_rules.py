@@ -122,6 +122,7 @@ FILES_ELSEWHERE = {
     "planner/report/page.py": "resources of packages, which it notes",
     "planner/cli/calibrate.py": "samples of an interrupted run: its own file, read and written by one command",
     "runtime/calibration/measure.py": "the same, appended to by rank 0",
+    "runtime/weights.py": "samples of weights; a command that reads those writes no file",
     "runtime/sglang/answer.py": "opens a connection",
     "planner/terminal.py": "/dev/null, where standard output cannot be written",
     "planner/cli/__init__.py": "the same, where nobody reads it any more",

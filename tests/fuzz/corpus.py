@@ -66,12 +66,9 @@ def _tiny(folder: Path, latent: bool) -> None:
         model, parallelism = dense_model(3), {"tp": 2}
         tables = [table(op, 2, {4**k * 64: 5 + 4**k / 99 for k in range(8)}) for op in _COLLECTIVES]
         machine = Machine(tables=(*tables, *own_tables((2,))))
-    calibration = folder / "calibration.yaml" if machine.tables else None
     _write(folder / "model.yaml", model)
-    _write(folder / "hardware.yaml", machine.mapping(calibration and Path(calibration.name)))
-    _write(folder / "calibration.yaml", Machine(tables=(table("all_reduce", 2, {64: 5.0, 4096: 9.0}),)).calibration())
-    if calibration:
-        _write(calibration, machine.calibration())
+    _write(folder / "hardware.yaml", machine.mapping(Path("calibration.yaml")))
+    _write(folder / "calibration.yaml", (machine if machine.tables else _ONE_TABLE).calibration())
     _write(folder / "sensitivity.yaml", _SENSITIVITY)
     _write(
         folder / "deployment.yaml",
@@ -92,6 +89,7 @@ def _tiny(folder: Path, latent: bool) -> None:
     shutil.copyfile(folder / "strategy.yaml", folder / "other.yaml")
 
 
+_ONE_TABLE = Machine(tables=(table("all_reduce", 2, {64: 5.0, 4096: 9.0}),))
 _COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 _SENSITIVITY = {"schema": "commplan/sensitivity/v1", "attn_out": [1.0, 0.5, 2.0], "mlp_out": [1.0, 1.0, 0.25]}
 _CASE: dict[str, Any] = {
@@ -124,9 +122,8 @@ def _shipped(folder: Path, name: str) -> None:
         shutil.copyfile(find(tables[1], "calibrations", None, "file"), folder / "calibration.yaml")
         machine = machine.replace(tables[0], "{file: calibration.yaml", 1)
     else:
-        _write(
-            folder / "calibration.yaml", Machine(tables=(table("all_reduce", 2, {64: 5.0, 4096: 9.0}),)).calibration()
-        )
+        _write(folder / "calibration.yaml", _ONE_TABLE.calibration())
+        machine += "calibrations:\n- {file: calibration.yaml}\n"
     (folder / "hardware.yaml").write_text(machine)
     shutil.copyfile(GOLDEN / f"{name}.yaml", folder / "strategy.yaml")
     shutil.copyfile(GOLDEN / f"{name}.yaml", folder / "other.yaml")

@@ -9,13 +9,13 @@ from typing import Any
 from unittest.mock import patch
 
 from commplan.planner.strategy_file import walk
-from commplan.runtime import launch
+from commplan.runtime import host, launch
 
 
 @contextmanager
 def without_machines() -> Iterator[None]:
-    """`run_ranks` without processes."""
-    with patch.object(launch, "run_ranks", _in_this_process):
+    """`run_ranks` without processes, on a host that has what they need."""
+    with patch.object(launch, "run_ranks", _in_this_process), patch.object(host, "check_host"):
         yield
 
 

@@ -43,10 +43,12 @@ def peers_with() -> Iterator[Any]:
 
     def make(ranks: int, width: int, room: Room) -> Any:
         def space(size: int) -> Any:
-            return SimpleNamespace(half_bytes=size, peers=None, state=None, error=None) if size else None
+            return SimpleNamespace(half_bytes=size, peers=None) if size else None
 
         plain, small = module.half_bytes(ranks, width, room)
-        return module.PeerKernels(Group("tp", None, ranks, 0), space(plain), space(small), torch.zeros(1))
+        return module.PeerKernels(
+            Group("tp", None, ranks, 0), space(plain), space(small), torch.zeros(1), torch.zeros(1)
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("one_shot", "two_shot", "reduce_scatter", "all_gather", "gather_sum", "scatter_sum"):

@@ -193,7 +193,7 @@ def test_a_file_with_a_hostile_name_is_read_and_its_name_escaped(
     answer("plan", name, "-o", "plan" + name)
     commands = [
         ["plan", name, "-o", "other" + name],
-        ["what-if", name, "--vary", "model=qwen3-0.6b,none.yaml", "--csv", "csv" + name],
+        ["what-if", name, "--vary", "model=qwen3-0.6b,qwen3-8b", "--csv", "csv" + name],
         ["explain", name],
         ["validate", "plan" + name],
         ["diff", "plan" + name, "other" + name],
