@@ -23,7 +23,7 @@ LATE_GATHER := numerics.pin=[{boundary: attn_in, op: latent_all_gather, modes: [
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check fmt fuzz bench clean FORCE
+.PHONY: help demo test test-fast check fmt fuzz bench clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +46,10 @@ build/demo/%.yaml: FORCE | $(PLANNER)
 	$(BIN)/commplan plan $* -o $@
 
 test: check ## run the checks, then all tests
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+
+test-fast: $(EVERYTHING) ## the tests that do not take seconds, without the checks: a minute on two cores
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" --durations=5 $(PYTEST_ARGS)
 
 check: $(EVERYTHING) ## lint, formatting, types, who imports whom
 	$(BIN)/ruff check .

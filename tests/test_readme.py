@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -17,11 +19,13 @@ def fill_readme():
     return module
 
 
+@pytest.mark.slow
 def test_every_session_in_the_readme_is_real():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert fill_readme().filled_readme(text) == text, "run: python docs/fill_readme.py"
 
 
+@pytest.mark.slow
 def test_every_table_of_the_accuracy_page_is_what_its_command_prints():
     text = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
     assert fill_readme().filled_accuracy(text) == text, "run: python docs/fill_readme.py"

@@ -7,6 +7,7 @@ costs is used here. Rows are counted instead of layouts being ranked: a rank hol
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -209,4 +210,5 @@ def listed(world: World) -> dict[tuple[str, ...], tuple[Move, ...]]:
             if move not in spelled:
                 spelled[move] = move.text(world)
         found[tuple(spelled[move] for move in plan)] = plan
+    gc.freeze()  # all this stays: looked through at every collection, it makes whatever runs next many times slower
     return found

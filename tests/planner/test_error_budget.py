@@ -57,6 +57,7 @@ WORLDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "model"), WORLDS.values(), ids=WORLDS)
 @given(data=st.data(), link=sizes(0.1, 20), kernel_us=sizes(0.05, 5), tokens=st.integers(64, 2048))
 @examples(12)
@@ -79,7 +80,7 @@ def test_the_best_of_all_subsets_within_the_budget_is_found(world, model, folder
     assert prices.plan(plans[found]) == min(allowed.values())
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 40))])
 def test_a_budget_over_eight_sums_of_three_ranks_is_spent_on_the_best_of_6561_choices(folder, seed):
     """Over three ranks gather saves a quarter of the bytes, and two_shot half of them at twice the squared error."""
     random = Random(seed)
@@ -123,6 +124,7 @@ def test_the_least_sensitive_sums_are_quantised_first(folder):
     assert int8_places(ModePlanner(setup, "prefill").best(4096)) == [(0, "mlp_out"), (1, "attn_out"), (3, "attn_out")]
 
 
+@pytest.mark.slow
 def test_more_budget_never_makes_a_plan_slower(folder):
     sensitivity = {"attn_out": [(3 + 7 * i % 11) / 10 for i in range(24)], "mlp_out": [(2 + i) / 10 for i in range(24)]}
     times = []
@@ -159,6 +161,7 @@ def test_the_budget_counts_only_where_the_policy_does(folder):
     assert int8_places(planner.best(4096, Restriction(policy=False)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [3, 12])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_search_with_slack_stays_within_it_and_its_bound_is_below_the_optimum(folder, seed, layers):

@@ -157,6 +157,7 @@ def _on_a_switch(name: str) -> bool:
     return setup.parallelism.tp >= 4 and setup.hardware.links.intra_node.topology == "switch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in DEPLOYMENTS if _on_a_switch(name)])
 @pytest.mark.parametrize("tokens", [2048, 4096, 8192, 16384])
 def test_int8_gather_is_never_chosen_over_four_ranks_on_a_switch_where_bandwidth_rules(name, tokens):

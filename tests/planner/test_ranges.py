@@ -53,6 +53,7 @@ def test_every_token_count_up_to_4096_is_served_within_the_recorded_loss(name, m
     check(planner, ranges, edges | set(range(1, 4097)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["transformers", "plan_only"])
 @given(machine=machines(), tp=st.sampled_from([2, 4]), dp=st.sampled_from([1, 2]), layers=st.integers(1, 3))
 @examples(8)
@@ -97,6 +98,7 @@ def test_a_wider_tolerance_makes_no_more_ranges(folder):
     assert counts[-1] == 1
 
 
+@pytest.mark.slow
 def test_a_memory_limit_holds_at_every_token_count_of_a_range(folder):
     """INT8 pays over slow links at any count, but its workspace outgrows the limit somewhere below 4096 tokens."""
     slow = Machine(link_gb_per_s=1, kernel_us=0.1, call_us=0.1, hop_us=0.1)

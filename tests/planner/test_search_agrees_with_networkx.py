@@ -31,7 +31,12 @@ def least_weight(graph: ForwardGraph, planner: ModePlanner, tokens: int) -> int:
     return nx.shortest_path_length(unrolled, (0, None), "end", weight="weight", method=method)
 
 
-@pytest.mark.parametrize(("name", "mode"), CASES)
+QUICK = ("qwen3-0.6b-cpu-tp2", "deepseek-r1-h20-tp8", "qwen3.5-397b-h200-dp8")  # plain, latent, attention DP
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [pytest.param(*case, marks=[] if case[0] in QUICK else [pytest.mark.slow]) for case in CASES]
+)
 def test_networkx_finds_no_cheaper_plan(name, mode):
     planner = ModePlanner(load_setup(name), mode)
     graph = planner.graph()

@@ -80,6 +80,23 @@ CASES = {
     "attn_tp 1, fused kernels": Case(World(4, 2, dp=4, executor="plan_only"), dense_model(), {"tp": 4, "attn_dp": 4}),
 }
 case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+# A second or more for a few examples, measured: worlds with tens of thousands of plans.
+LARGE = {
+    "tp 2, latent",
+    "tp 2 under sglang",
+    "tp 4, all-to-all",
+    "tp 2 of CPUs in fp32",
+    "attention 2x2",
+    "attention 2x2, fused kernels",
+    "attention 2x2, latent",
+    "attention 2x2, all-to-all",
+    "attention 2x2, own kernels",
+}
+case_by_size = pytest.mark.parametrize(
+    "case",
+    [pytest.param(each, marks=[pytest.mark.slow] if name in LARGE else []) for name, each in CASES.items()],
+    ids=CASES,
+)
 
 
 def ops_of(plan: Plan) -> tuple[str, ...]:
@@ -126,7 +143,7 @@ def paths(graph: ForwardGraph) -> set[tuple[str, ...]]:
     return set(found)
 
 
-@case
+@case_by_size
 @given(machine=machines(), tokens=st.integers(1, 4096), decode=st.booleans())
 @examples(12)
 def test_no_listed_plan_is_cheaper_than_the_planners(case, folder, machine, tokens, decode):
@@ -134,7 +151,7 @@ def test_no_listed_plan_is_cheaper_than_the_planners(case, folder, machine, toke
     check_against(case, case.planner(folder, machine, mode), tokens)
 
 
-@case
+@case_by_size
 @given(machine=tied_machines(), tokens=st.integers(1, 64))
 @examples(6)
 def test_among_equally_fast_plans_the_better_numerics_then_the_fewer_ops_win(case, folder, machine, tokens):
@@ -162,7 +179,9 @@ def test_a_tie_within_a_class_goes_to_fewer_ops(folder):
 
 
 RULED = ("tp 2", "tp 2, latent", "tp 4, all-to-all", "attention 2x2")
-ruled = pytest.mark.parametrize("case", [CASES[name] for name in RULED], ids=RULED)
+ruled = pytest.mark.parametrize(
+    "case", [pytest.param(CASES[name], marks=[pytest.mark.slow] if name in LARGE else []) for name in RULED], ids=RULED
+)
 OUT, IN = ("attn_out", "mlp_out"), ("attn_in", "mlp_in")
 PLACES = {
     "all_reduce": OUT,

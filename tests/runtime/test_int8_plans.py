@@ -69,6 +69,7 @@ def test_the_error_is_within_what_the_budget_charges(
         assert allowed / 20 < error < 2 * allowed, ", ".join(str(edge.op) for edge in plan)
 
 
+@pytest.mark.slow
 def test_the_plans_use_every_quantised_edge(family: str, p: Parallelism, checkpoint: Callable[..., Path]) -> None:
     algebra = world_of(checkpoint(family, **MODELS[family]), p)
     used: set[Edge] = {edge for plan in quantized_plans(algebra) for edge in plan}

@@ -117,6 +117,7 @@ def test_at_every_place_the_same_ops_are_legal(world: World) -> None:
         reached = after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [w for w in WORLDS if w.tp in (2, 4) and w.latent], ids=spelled)
 def test_a_plan_with_one_other_op_is_accepted_exactly_if_it_is_legal(world: World) -> None:
     wrong = []

@@ -167,6 +167,7 @@ def to(file: StrategyFile, last: int) -> StrategyFile:
     return replace(file, modes=modes)
 
 
+@pytest.mark.slow
 def test_peers_are_shared_by_all_boundaries_and_made_anew_only_for_more_rows(
     checkpoint: Checkpoint, world: Worlds
 ) -> None:
@@ -180,6 +181,7 @@ def test_peers_are_shared_by_all_boundaries_and_made_anew_only_for_more_rows(
         assert sorted(of_rank[-1].open) == [(width, Room(rows=64)), (64, Room(rows=64))]
 
 
+@pytest.mark.slow
 def test_a_kernel_that_gave_up_is_an_error_at_the_next_forward_and_at_the_end_of_generation(
     checkpoint: Checkpoint, world: Worlds
 ) -> None:
@@ -191,6 +193,7 @@ def test_a_kernel_that_gave_up_is_an_error_at_the_next_forward_and_at_the_end_of
             assert f"attn_out (all_reduce({'residual=fold, ' if '256' in tokens else ''}impl={TRITON_NORM}))" in text
 
 
+@pytest.mark.slow
 def test_the_error_names_what_ran_by_kernels_not_what_ran_last(checkpoint: Checkpoint, world: Worlds) -> None:
     folder = checkpoint("qwen3")
     library = ranges_of([Op("all_reduce"), *([NONE, Op("all_reduce")] * 4), NONE], 1, 64)

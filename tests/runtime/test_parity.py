@@ -85,6 +85,7 @@ def test_every_plan_computes_the_logits_of_one_process(
     assert not found, "\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [*DENSE, *ALL_TO_ALL], ids=spelled)
 def test_the_plans_use_every_edge_of_the_algebra(
     p: Parallelism, checkpoint: Callable[..., Path], tmp_path: Path
@@ -98,6 +99,7 @@ def test_the_plans_use_every_edge_of_the_algebra(
     assert not there - used
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", NUM_FILES, ids=spelled)
 def test_each_family_runs_twenty_random_plans(p: Parallelism, checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     for family in FAMILIES:

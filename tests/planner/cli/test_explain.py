@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
+from commplan.planner.explain import Explainer, Explanation
 from commplan.planner.layout import BOUNDARIES, FORWARD_BOUNDARIES
+from commplan.planner.ops import spell
+from commplan.planner.search import Plan
 from commplan.planner.spec.loader import preset_names
 from commplan.planner.strategies import strategies
 
+from ..shared_planners import planner_of, ranges_of, setup_of
 from .commandline import answer, refused, run
 
 R1, PLAIN, ATTENTION_DP = "deepseek-r1-h20-tp8", "qwen3-32b-h200-tp2", "qwen3-235b-h200-dp4"
@@ -24,6 +28,13 @@ def names(explanation: dict[str, Any], legal: bool | None = None) -> set[str]:
     return {op if isinstance(op, str) else next(iter(op)) for op in spelled}
 
 
+def explained(deployment: str, mode: str, tokens: int, plan: Plan, boundary: str) -> Explanation:
+    """What the command explains by default: the layer in the middle."""
+    planner = planner_of(deployment, mode)
+    layer = None if boundary in FORWARD_BOUNDARIES else planner.setup.model.num_hidden_layers // 2
+    return Explainer(planner, tokens, plan).explain(boundary, layer)
+
+
 def slower(option: dict[str, Any]) -> float:
     return float(option["slower_by_us"])
 
@@ -31,25 +42,40 @@ def slower(option: dict[str, Any]) -> float:
 @pytest.mark.parametrize("deployment", [R1, PLAIN, ATTENTION_DP, "deepseek-v3-a3-tp16", "qwen3.5-397b-h200-dp8"])
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_every_offered_op_gets_a_time_or_a_reason(deployment: str, boundary: str) -> None:
-    explanation = answer("explain", deployment, "--boundary", boundary)
+    mode = next(iter(setup_of(deployment).deployment.modes))
+    chosen = ranges_of(deployment, mode)[-1]
+    explanation = explained(deployment, mode, chosen.last, chosen.plan, boundary)
     offered = {offer.op.name for s in strategies().values() for offer in s.offers.get(boundary, ())}
-    assert names(explanation) >= offered
-    for option in explanation["alternatives"]:
-        assert option["reason"]
-        assert option["legal"] is False or option["time_us"] is not None
+    assert {option.op.name for option in (explanation.chosen, *explanation.alternatives)} >= offered
+    for option in explanation.alternatives:
+        assert option.reason
+        assert option.legal is False or option.time_us is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deployment", preset_names("deployments"))
 def test_no_alternative_beats_the_plan_by_more_than_its_range_may_lose(deployment: str) -> None:
     """At both ends of every range, where the search has looked; the loss is recorded with the range."""
-    for mode, ranges in answer("plan", deployment)["modes"].items():
-        for item in ranges:
-            for tokens in item["tokens"]:
-                where = ("--mode", mode, "--tokens", tokens)
-                explanation = answer("explain", deployment, *where)
-                gains = [-slower(o) for o in explanation["alternatives"] if o["legal"]]
-                allowed = max(0.005, item["worst_loss"]) * explanation["chosen"]["step_us"]
+    for mode in setup_of(deployment).deployment.modes:
+        for chosen in ranges_of(deployment, mode):
+            for tokens in (chosen.first, chosen.last):
+                explanation = explained(deployment, mode, tokens, chosen.plan, "attn_out")
+                gains = [-(o.slower_by_us or 0.0) for o in explanation.alternatives if o.legal]
+                allowed = max(0.005, chosen.worst_loss) * (explanation.chosen.step_us or 0.0)
                 assert max(gains, default=0.0) <= allowed * 1.0001
+
+
+@pytest.mark.parametrize(("deployment", "mode"), [(R1, "prefill"), (ATTENTION_DP, "decode")])
+def test_the_command_says_what_the_explainer_says(deployment: str, mode: str) -> None:
+    """At the end of every range; the two tests above then speak of the command too."""
+    for chosen in ranges_of(deployment, mode):
+        said = answer("explain", deployment, "--mode", mode, "--tokens", chosen.last)
+        explanation = explained(deployment, mode, chosen.last, chosen.plan, "attn_out")
+        options = [explanation.chosen, *explanation.alternatives]
+        assert [
+            (o["ops"]["attn_out"], o["legal"], o["reason"], o["time_us"], o["slower_by_us"])
+            for o in (said["chosen"], *said["alternatives"])
+        ] == [(spell(o.op), o.legal, o.reason, o.time_us, o.slower_by_us) for o in options]
 
 
 def test_without_a_range_tolerance_no_alternative_beats_the_plan() -> None:

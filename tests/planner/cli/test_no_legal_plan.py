@@ -73,6 +73,7 @@ def test_explain_answers_the_same_as_plan_where_no_plan_is_left() -> None:
     assert refused("explain", L40S, *overrides, code=3) == refused("plan", L40S, *overrides, code=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

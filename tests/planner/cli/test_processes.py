@@ -51,6 +51,7 @@ NO_PLAN = ("plan", "qwen3-235b-h200-dp4", "--set=executor=sglang", PIN)
 QUESTIONS = [("plan", "deepseek-v3-a3-tp16"), LATE_GATHER, NO_PLAN]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("seed", ["0", "1"])
 def test_answers_do_not_depend_on_the_order_of_hashes(question: tuple[str, ...], seed: str, tmp_path: Path) -> None:

@@ -76,10 +76,10 @@ def test_where_a_calibration_goes_is_looked_at_before_anything_is_measured(
     monkeypatch.setattr("commplan.runtime.launch.run_ranks", started)
     (tmp_path / "file").write_text("")
     for path, words in (
-        (tmp_path, "a file is expected"),
-        (tmp_path / "no" / "x.yaml", "there is no folder"),
-        (tmp_path / "file" / "x.yaml", "there is no folder"),
-        (Path("/dev/null"), "a file is expected"),
+        (tmp_path, "is a directory"),
+        (tmp_path / "no" / "x.yaml", "No such file or directory"),
+        (tmp_path / "file" / "x.yaml", "Not a directory"),
+        (Path("/dev/null"), "is not a regular file"),
         (tmp_path / ("x" * 300), "longer than 240 bytes"),
     ):
         error = refused("calibrate", SMALL, "-o", path)

@@ -29,6 +29,7 @@ def errors(path: Path) -> list[dict[str, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deployment", preset_names("deployments"))
 def test_the_plan_of_every_preset_is_legal(deployment: str, tmp_path: Path) -> None:
     answer("plan", deployment, "-o", tmp_path / "plan.yaml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -81,6 +82,7 @@ def test_every_plan_that_the_rules_allow_is_accepted(data: st.DataObject) -> Non
     assert parse(dump(parse(text))) == parse(dump(parse(dump(parse(text)))))
 
 
+@pytest.mark.slow
 @examples(400)
 @given(st.data())
 def test_a_plan_with_one_op_exchanged_is_accepted_if_and_only_if_the_rules_allow_it(data: st.DataObject) -> None:
@@ -91,6 +93,7 @@ def test_a_plan_with_one_op_exchanged_is_accepted_if_and_only_if_the_rules_allow
     assert accepted(text_of(world, ((1, 8), ops))) == is_legal(world, ops), (world, world.places()[place], ops)
 
 
+@pytest.mark.slow
 @examples(200)
 @given(st.data())
 def test_a_plan_made_for_another_world_is_accepted_if_and_only_if_the_rules_allow_it(data: st.DataObject) -> None:
@@ -102,6 +105,7 @@ def test_a_plan_made_for_another_world_is_accepted_if_and_only_if_the_rules_allo
     assert accepted(text_of(moved, ((1, 8), ops))) == is_legal(moved, ops), (moved, ops)
 
 
+@pytest.mark.slow
 def test_every_op_at_every_boundary_of_small_worlds() -> None:
     """Exhaustive where it can be: all ops at each place of one layer, between all states that can stand around it."""
     for world in (

@@ -23,6 +23,7 @@ def test_a_plan_cut_at_any_byte_is_refused(deployment: str, planned: Callable[[s
             parse(text[:length])
 
 
+@pytest.mark.slow
 def test_load_and_validate_refuse_a_file_cut_at_any_byte(planned: Callable[[str], str], tmp_path: Path) -> None:
     content = planned("qwen3-0.6b-cpu-tp2").encode()
     path = tmp_path / "plan.yaml"

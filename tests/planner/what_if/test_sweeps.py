@@ -211,6 +211,7 @@ def test_the_answers_people_ask_for():
     assert [f["tp"] for f in found["Which TP size?"]["figures"]] == [1, 2]
 
 
+@pytest.mark.slow
 def test_one_more_int8_boundary_has_a_price():
     found = answer("what-if", "qwen3-32b-a2-tp2", "--set", "numerics.error_budget=0.05", "--tokens", "16384")[
         "answers"
