@@ -30,12 +30,11 @@ from .layout import (
     with_group,
 )
 from .offers import Offers
+from .op_kinds import KINDS
 from .ops import Op, numerics_rank
 from .spec.deployment import parse_layers
 from .spec.loader import Setup
 from .strategies import Strategy, strategies
-
-_NO_OPS = ("none", "fused", "slice")
 
 
 @dataclass
@@ -86,7 +85,7 @@ class GraphBuilder:
             if rule.covers(self.mode, boundary, layer):
                 why = reasons.get(rule.op, "no strategy offers it here")
                 return f"numerics.pin[{index}]", f"{rule.op}: {why}"
-        told = [f"{op}: {why}" for op, why in reasons.items() if op not in _NO_OPS]
+        told = [f"{op}: {why}" for op, why in reasons.items() if KINDS[op].is_collective]
         return None, "; ".join(told or [f"{op}: {why}" for op, why in reasons.items()])
 
     def rejections(self, boundary: str, layer: int | None, before: State | None) -> Iterator[Rejection]:
@@ -186,9 +185,7 @@ class GraphBuilder:
         except IllegalOpError as reason:
             return reason
         numerics = numerics_class(boundary, op, p)
-        error = 0.0
-        if op.algorithm is not None:
-            error = relative_rms_error(op, p.group_size(group))
+        error = relative_rms_error(op, p.group_size(group))
         return Edge(
             boundary,
             op,
@@ -204,7 +201,7 @@ class GraphBuilder:
     # ---- what is refused ---------------------------------------------------------------------------------------------
 
     def _refusal(self, boundary: str, op: Op, layer: int | None, mlp: str, restriction: Restriction) -> str | None:
-        why = self.setup.executor.refusal(boundary, op, self.mode, mlp, self.setup.parallelism)
+        why = self.setup.executor.can.refusal(boundary, op, self.mode, mlp, self.setup.parallelism)
         if why is None and restriction.policy:
             for index, rule in enumerate(self.setup.deployment.numerics.forbid):
                 if op.name == rule.op and rule.covers(self.mode, boundary, layer):
@@ -213,7 +210,7 @@ class GraphBuilder:
 
     def _edge_refusal(self, edge: Edge, layer: int | None, mlp: str, restriction: Restriction) -> str | None:
         """Of an op where it stands, with its group spelled."""
-        why = self.setup.executor.refusal(edge.boundary, edge.op, self.mode, mlp, self.setup.parallelism)
+        why = self.setup.executor.can.refusal(edge.boundary, edge.op, self.mode, mlp, self.setup.parallelism)
         return why or self._policy_refusal(edge, layer, restriction)
 
     def _policy_refusal(self, edge: Edge, layer: int | None, restriction: Restriction) -> str | None:

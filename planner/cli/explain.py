@@ -111,10 +111,10 @@ def _narrowed(explanation: Explanation, name: str) -> Explanation:
     from dataclasses import replace
 
     from ..errors import InputError, did_you_mean
-    from ..ops import OP_NAMES
+    from ..op_kinds import KINDS
 
-    if name not in OP_NAMES:
-        raise InputError(f"no such op; {did_you_mean(name, OP_NAMES)}", field="--op", value=name)
+    if name not in KINDS:
+        raise InputError(f"no such op; {did_you_mean(name, KINDS)}", field="--op", value=name)
     return replace(explanation, alternatives=[o for o in explanation.alternatives if o.op.name == name])
 
 

@@ -224,7 +224,8 @@ class Prices:
         )
 
     def _kernels(self, step: str, impl: str) -> tuple:  # type: ignore[type-arg]
-        listed = getattr(self.setup.executor.kernels, step)
+        tables = self.setup.executor.kernels
+        listed = getattr(tables if "norm" in step else tables.wires["int8"], step)
         return listed.get(impl, listed["default"])  # type: ignore[no-any-return]
 
     def _moved(self, kernel, n: int) -> float:  # type: ignore[no-untyped-def]

@@ -9,7 +9,7 @@ import pytest
 
 from commplan.planner.executors import load_executor
 from commplan.planner.layout import BOUNDARIES
-from commplan.planner.ops import KINDS
+from commplan.planner.op_kinds import KINDS
 from commplan.planner.strategy_file import HardwareStamp, StrategyFile, problems
 from commplan.runtime.errors import RefusedError
 from commplan.runtime.sglang.arguments import (
@@ -158,7 +158,7 @@ def test_the_planner_is_told_what_the_runtime_runs(p: Parallelism) -> None:
             for name, kind in KINDS.items()
             if kind.is_collective
             and boundary in kind.boundaries
-            and executor.refusal(boundary, Op(name, group=group), "prefill", "dense", p) is None
+            and executor.can.refusal(boundary, Op(name, group=group), "prefill", "dense", p) is None
             and not (kind.spans_two and p.attn_dp == 1)  # refused by the layouts
         }
         assert able == set(runs.get(boundary, ())), boundary
