@@ -28,6 +28,7 @@ _FINENESS: dict[Layout, int] = {REPLICATED: 0, DP_LOCAL: 1, TOKEN_SHARDED: 2}
 LAYER_BOUNDARIES = ("attn_in", "attn_out", "mlp_in", "mlp_out")
 FORWARD_BOUNDARIES = ("embed_out", "head_in")
 BOUNDARIES = ("embed_out", *LAYER_BOUNDARIES, "head_in")
+IN_BOUNDARIES = ("attn_in", "mlp_in", "head_in")
 FORWARD_MODES = ("prefill", "mixed", "decode", "target_verify", "draft_extend")
 
 TENSOR_PARALLEL = "tensor_parallel"
@@ -116,7 +117,7 @@ def with_group(boundary: str, op: Op, state: State | None, shape: LayerShape, p:
         return replace(op, group=None)
     if op.group is not None:
         return op
-    if boundary in ("attn_in", "mlp_in", "head_in"):
+    if boundary in IN_BOUNDARIES:
         assert state is not None
         group: str | None = _gather_group(state.hidden, _consumer_layout(boundary, shape, p), p)
     else:
@@ -150,7 +151,7 @@ def apply(boundary: str, op: Op, state: State | None, shape: LayerShape, p: Para
     if op.kind.rows is Rows.TAKEN:
         assert state is not None
         return replace(state, fused=False)
-    if boundary in ("attn_in", "mlp_in", "head_in"):
+    if boundary in IN_BOUNDARIES:
         assert state is not None
         return _apply_in(boundary, op, state, shape, p)
     return _apply_out(boundary, op, state, shape, p)

@@ -158,6 +158,11 @@ class Way:
     error: Error | None = None
 
     @property
+    def keeps_rows(self) -> bool:
+        """A library gives the rows of the message, whatever their number."""
+        return all(send.rows == "message" for send in self.sends)
+
+    @property
     def sends(self) -> Iterator[Send]:
         """The steps that travel."""
         return (step for step in self.steps if isinstance(step, Send))

@@ -7,7 +7,7 @@ workspaces of different kinds (for rows in INT8 and not, for latents and not), t
 
 from __future__ import annotations
 
-from ..layout import REPLICATED, LayerShape, State, group_of, sum_group
+from ..layout import IN_BOUNDARIES, REPLICATED, LayerShape, State, group_of, sum_group
 from ..ops import Op
 from ..spec.deployment import DTYPE_BYTES
 from ..spec.loader import Setup
@@ -32,7 +32,7 @@ class MemoryCosts:
             return p.rows(tokens, layout) * hidden_size * self._element  # type: ignore[arg-type]
 
         residual = stream(before.residual) if before else 0.0
-        if boundary in ("attn_in", "mlp_in", "head_in"):
+        if boundary in IN_BOUNDARIES:
             assert before is not None
             consumed = stream(after.hidden)
             if op.kind.latent:  # the block takes the latents themselves

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..executors import Kernel, Kernels, Traffic
 from ..layout import (
     DP_LOCAL,
+    IN_BOUNDARIES,
     REPLICATED,
     TOKEN_SHARDED,
     LayerShape,
@@ -59,7 +60,7 @@ class OpCosts:
     def terms(self, boundary: str, op: Op, before: State | None, after: State, shape: LayerShape) -> tuple[Term, ...]:
         """All parts of what `op` costs at `boundary`, between the states before and after it."""
         impl = op.impl or self._backend
-        if boundary in ("attn_in", "mlp_in", "head_in"):
+        if boundary in IN_BOUNDARIES:
             assert before is not None
             return (*self._gather(boundary, op, impl, before, after, shape), *self._latent(boundary, op, shape))
         return (

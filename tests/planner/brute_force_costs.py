@@ -157,7 +157,7 @@ class Prices:
     def _fused(self, move: Move) -> Iterator[float]:
         summing = move.name == "all_reduce_all_gather"
         if move.impl == "flashinfer_mixed":
-            yield self._mixed("gather_sum" if summing else "scatter_sum")
+            yield self._mixed(move.name)
         elif summing:
             yield self._collective("all_reduce", move, self.group, group="attn_tp")
             yield self._collective("all_gather", move, self.padded, group="attn_dp")
@@ -207,9 +207,9 @@ class Prices:
         work = OneKernel(name, move.impl or "", self.dtype, move.group or "tp", self.element, move.algorithm, dp)
         return self.wire.one_kernel(work, rows, width or self.model.hidden_size).total_us
 
-    def _mixed(self, pattern: str) -> float:
+    def _mixed(self, op: str) -> float:
         per_row = self.model.hidden_size * self.element
-        return self.wire.peer_to_peer(pattern, self.padded * per_row, self.group * per_row).total_us
+        return self.wire.peer_to_peer(op, self.padded * per_row, self.group * per_row).total_us
 
     def _kernel(self, rows: int, width: int | None = None, *, bytes_per_element: int) -> float:
         """One kernel; bytes are stated for 2-byte activations."""
