@@ -156,6 +156,7 @@ def _print_json(explanation: Explanation) -> None:
 
 
 def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> None:
+    from ..ops import NONE
     from .output import duration, heading, span, table
 
     where = explanation.boundary if explanation.layer is None else f"layer {explanation.layer} {explanation.boundary}"
@@ -164,7 +165,7 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
     click.echo(f"Chosen for {span(first, last)} tokens: {click.style(_label(chosen.op), fg='green', bold=True)}")
     if chosen.neighbours:
         others = ", ".join(
-            f"{b} {op}" for b, op in chosen.neighbours.items() if op != "none" and b != explanation.boundary
+            f"{b} {op}" for b, op in chosen.neighbours.items() if op != str(NONE) and b != explanation.boundary
         )
         click.echo(f"With it in this layer: {others or 'no other op'}")
     if chosen.step_us is not None:
