@@ -15,6 +15,11 @@ from commplan.planner.op_record import Error, OpKind, Rows, Way
 from commplan.planner.spec.calibration import Collective
 from commplan.planner.strategies import strategies
 
+from .planner.brute_force import LAYER
+from .planner.brute_force import World as SearchWorld
+from .runtime.legal_plans import World as PlanWorld
+from .runtime.legal_plans import all_edges
+
 ROOT = Path(__file__).parents[1]
 RECORDS = "planner/op_kinds.py"
 SOURCES = sorted(
@@ -173,3 +178,22 @@ def test_a_scale_for_a_group_of_columns_travels_as_often_as_the_row_has_groups()
 def test_what_a_rank_receives_follows_from_the_steps(algorithm: str, messages: float) -> None:
     received = INT8_ALL_REDUCE.received_per_row(algorithm, 8, 8, 5120, 2)
     assert received == messages * (5120 + 4)
+
+
+def known_to_the_search(world: SearchWorld) -> set[str]:
+    """Names of all moves that some plan can make."""
+    steps = [("embed_out", None), *((b, layer) for layer in range(world.layers) for b in LAYER), ("head_in", None)]
+    found, states = set(), {None}
+    for boundary, layer in steps:
+        moves = {move for before in states for move in world.moves(boundary, layer, before)}
+        found |= {move.name for move in moves}
+        states = {move.after for move in moves}
+    return found
+
+
+def test_the_oracles_of_the_tests_know_every_op() -> None:
+    """A new op is held against nothing until they do."""
+    search = [SearchWorld(4, 2, 2), SearchWorld(2, 2, latent=True, shard_layers=frozenset({1}))]
+    assert set().union(*map(known_to_the_search, search)) == NAMES
+    runtime = [PlanWorld(4, 2), PlanWorld(2, latent=True, sharded_mlps=frozenset({1}))]
+    assert {edge.op.name for world in runtime for edge in all_edges(world)} == NAMES
