@@ -228,8 +228,8 @@ class OpKind:
             return
         if self.wire is None:
             raise ValueError(f"{self.name} is quantized, so its record needs its wire format")
-        for algorithm, way in self.ways.items():
-            if way.error is None or not way.error.by_ranks:
+        for algorithm, way in self.ways.items() or [(None, Way())]:
+            if way.error is None or not way.error.by_ranks or not way.error.source:
                 raise ValueError(f"{self.name} ({algorithm}) is quantized, so its record needs an error and its source")
 
     # ---- what it does -----------------------------------------------------------------------------------------------

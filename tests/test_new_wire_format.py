@@ -72,6 +72,22 @@ def test_a_new_wire_format_costs_four_source_files(package: Path) -> None:
     ]
 
 
+def test_without_an_error_the_package_is_not_even_imported(tmp_path: Path) -> None:
+    records = add_to_a_copy(tmp_path) / "commplan/planner/op_kinds.py"
+    without = records.read_text().replace(f"in {ERRORS}.items()", "in ()")
+    assert without != records.read_text()
+    records.write_text(without)
+    done = subprocess.run(
+        [sys.executable, "-c", "import commplan.planner.op_kinds"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode != 0
+    assert "fp8_all_reduce (None) is quantized, so its record needs an error and its source" in done.stderr
+
+
 def test_it_is_planned_with_its_own_error(command: Command, setting: tuple[str, ...], plan: Path) -> None:
     assert "mlp_out: {fp8_all_reduce: {algorithm:" in plan.read_text()
     refused = command("plan", *setting, "--set", "numerics.error_budget=0.001")

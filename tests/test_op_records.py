@@ -124,8 +124,9 @@ def test_an_ordinary_line_is_not(line: str) -> None:
 
 
 def test_a_quantised_op_without_an_error_is_no_record() -> None:
-    with pytest.raises(ValueError, match="x \\(gather\\) is quantized, so its record needs an error"):
-        quantized_all_reduce("x", INT8, {"gather": Error({}, "nowhere")}, "#000000", "")
+    for errors in ({"gather": Error({}, "a file")}, {"gather": Error({2: 0.1}, "")}, {}):
+        with pytest.raises(ValueError, match="is quantized, so its record needs an error and its source"):
+            quantized_all_reduce("x", INT8, errors, "#000000", "")
     with pytest.raises(ValueError, match="needs an error and its source"):
         OpKind("x", (), Rows.SUMMED, "", "#000000", numerics="quantized", ways={"gather": Way()}, wire=INT8)
 

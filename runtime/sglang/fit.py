@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from commplan.planner.strategy_file import (
-    TENSOR_PARALLEL,
     TOKEN_SHARDED,
     Op,
     RangePlan,
@@ -53,10 +52,10 @@ def check_plan(file: StrategyFile) -> None:
             field="model.role",
             value=file.model.role,
         )
-    if file.parallelism.moe_backend != TENSOR_PARALLEL:
+    if file.parallelism.moe_backend not in CAN.moe_backends:
         raise RefusedError(
             "completes the sum of the experts itself, which was never run under a plan; plan with "
-            f"--set parallelism.moe_backend={TENSOR_PARALLEL}",
+            f"--set parallelism.moe_backend={CAN.moe_backends[0]}",
             field="parallelism.moe_backend",
             value=file.parallelism.moe_backend,
         )
