@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import InputError, did_you_mean
 from .op_kinds import KINDS
-from .op_record import OpKind, Way
+from .op_record import OpKind, Way, Wire
 
 NUMERICS_CLASSES = ("exact", "reordered", "quantized")
 GROUPS = ("tp", "attn_tp", "attn_dp")
@@ -43,6 +43,11 @@ class Op:
     def way(self) -> Way:
         """How it is performed: by its algorithm, or in the only way there is."""
         return KINDS[self.name].ways[self.algorithm]
+
+    @property
+    def wire(self) -> Wire | None:
+        """The format in which its rows travel; None: as they are."""
+        return KINDS[self.name].wire
 
     def __str__(self) -> str:
         spelled = spell(self)

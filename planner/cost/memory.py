@@ -73,7 +73,7 @@ class MemoryCosts:
             return 0.0
         size = self._p.group_size(group_of(boundary, op, before, shape, self._p))
         elements = partial / self._element
-        wire, way = op.kind.wire, op.way
+        wire, way = op.wire, op.way
         value_bytes = self._element if wire is None else wire.value_bytes
         if self._is_one_kernel(op):
             times = 2 * (size - 1) / size if way.peers == "shards" else size - 1

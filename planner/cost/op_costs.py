@@ -91,9 +91,9 @@ class OpCosts:
         size = self._p.group_size(group)
         if isinstance(step, Send):
             over = self._p.canonical_group(step.over) if step.over else group
-            wire = None if step.part == "activations" else op.kind.wire
+            wire = None if step.part == "activations" else op.wire
             return self._wire(step.by.name, impl, over, rows, step.part, wire, times=size if step.whole else 1)
-        kernels = self._setup.executor.kernels_of(step.step, impl, op.kind.wire)
+        kernels = self._setup.executor.kernels_of(step.step, impl, op.wire)
         return self._kernels("quantize", kernels, rows, size if step.copies else 1)
 
     def _add_and_norm(self, op: Op, impl: str, before: State | None, after: State) -> list[Term]:

@@ -17,8 +17,8 @@ def library_sum(place: Place, groups: Groups, backend: Backend, partial: Layout)
     group = group_at(place, groups)
     before = in_zeros(groups) if is_finer(partial, destination) and op.kind.widens else as_it_is
     cut = slicer(groups, partial, destination) if is_finer(destination, partial) else as_it_is
-    if op.kind.wire is not None:
-        quantised_sum = quantized(op.way, group, format_of(op.kind.wire.name, backend), backend)
+    if op.wire is not None:
+        quantised_sum = quantized(op.way, group, format_of(op.wire.name, backend), backend)
         return lambda x, sizes: cut(quantised_sum(x.contiguous()), sizes)
     call = as_they_are(op, group, groups, backend)
     if op.kind.rows is not Rows.SUMMED:  # comes out in the destination's rows

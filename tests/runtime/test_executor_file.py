@@ -9,10 +9,12 @@ from commplan.planner.executors import executor_names, load_executor
 from commplan.planner.op_kinds import KINDS
 from commplan.planner.ops import Op
 from commplan.planner.strategy_file import capabilities
+from commplan.runtime.backends.gloo import GlooBackend
 from commplan.runtime.backends.nccl import NcclBackend
 from commplan.runtime.collectives.formats import FORMATS
 from commplan.runtime.collectives.peers import Peers
-from commplan.runtime.collectives.steps import _PASSES
+from commplan.runtime.collectives.steps import _PASSES, format_of
+from commplan.runtime.errors import RefusedError
 from commplan.runtime.models import adapters
 from commplan.runtime.peer_impls import CAN, KERNEL_LIMITS, PEER_IMPLS, TRITON, TRITON_NORM, limits_of
 
@@ -69,3 +71,9 @@ def test_the_steps_of_a_record_are_the_collectives_that_run(op: Op, world: World
     sizes = {"tp": world.tp, "attn_tp": world.attn_tp, "attn_dp": world.attn_dp, None: world.tp}
     steps = [(send.by.name, sizes[send.over] if send.over else world.tp) for send in op.way.sends]
     assert steps == _of_op(op, sizes, world)
+
+
+def test_a_wire_format_that_nobody_can_quantise_to_is_refused() -> None:
+    with pytest.raises(RefusedError, match="this runtime quantises to int8 only") as caught:
+        format_of("int3", GlooBackend())
+    assert caught.value.value == "int3"
