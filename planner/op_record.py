@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Literal
 
 Numerics = Literal["exact", "reordered", "quantized"]
@@ -189,7 +190,7 @@ class OwnKernel:
     table: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class OpKind:
     """The record of an op: what all ops of one name have in common.
 
@@ -234,49 +235,49 @@ class OpKind:
 
     # ---- what it does -----------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def is_none(self) -> bool:
         """Nothing runs, and nothing is due."""
         return self.rows is Rows.STAY
 
-    @property
+    @cached_property
     def runs(self) -> bool:
         """Something runs at the boundary where it stands."""
         return self.rows not in (Rows.STAY, Rows.TAKEN)
 
-    @property
+    @cached_property
     def is_collective(self) -> bool:
         """Ranks talk to each other."""
         return self.sums or self.gathers
 
-    @property
+    @cached_property
     def sums(self) -> bool:
         """Completes a partial sum."""
         return self.rows in (Rows.SUMMED, Rows.SCATTERED, Rows.CROSSED)
 
-    @property
+    @cached_property
     def gathers(self) -> bool:
         """Brings shards together."""
         return self.rows is Rows.GATHERED
 
-    @property
+    @cached_property
     def spans_two(self) -> bool:
         """Does the work of the next boundary too, which then says `fused`."""
         return self.rows is Rows.CROSSED
 
-    @property
+    @cached_property
     def is_quantized(self) -> bool:
         """Loses information on the way."""
         return self.numerics == "quantized"
 
     # ---- how it is done ---------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def algorithms(self) -> tuple[str, ...]:
         """The algorithms among which an op of this name chooses, and says which; empty where there is one way."""
         return tuple(algorithm for algorithm in self.ways if algorithm is not None)
 
-    @property
+    @cached_property
     def table(self) -> str:
         """The op under whose name tables of its kernel stand."""
         return (self.kernel.table if self.kernel else None) or self.name

@@ -11,6 +11,7 @@ and negative numbers, and a missing op.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -26,6 +27,7 @@ COLLECTIVES: tuple[Collective, ...] = get_args(Collective)
 """Those of the records, which a test sees to: a type cannot be read from data."""
 
 
+@cache
 def _measured() -> dict[str, OpKind | None]:
     """Everything that tables are of: collectives of libraries, then ops by one kernel of commplan's."""
     own = {name: kind for name, kind in KINDS.items() if kind.kernel is not None and kind.table == name}
