@@ -15,7 +15,7 @@ from .cost.estimate import CATEGORIES, Estimate
 from .errors import InputError, NoLegalPlanError, did_you_mean
 from .graph import ERROR_UNIT, Edge, ForwardGraph, Restriction
 from .layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
-from .ops import QUANTIZED_OPS, Op
+from .ops import Op
 from .planning import ModePlanner
 from .search import Plan
 from .swap import swapped
@@ -166,7 +166,7 @@ class Explainer:
         impl = self._planner.setup.executor.impls[op.impl] if op.impl else None
         if impl is None or impl.kind != "one_kernel":
             return ()
-        parts = (("quantize", op.name in QUANTIZED_OPS), ("norm", impl.fuses_norm))
+        parts = (("quantize", op.kind.is_quantized), ("norm", impl.fuses_norm))
         return tuple(part for part, is_inside in parts if is_inside)
 
     def _breakdown(self, edge: Edge) -> tuple[dict[str, float], str]:

@@ -36,11 +36,12 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An offered op that may not stand at a boundary, and why."""
+    """An offered op that may not stand at a boundary, and why; `by_policy`: the deployment's numerics keep it away."""
 
     op: Op
     reason: str
     before: State | None
+    by_policy: bool = False
 
 
 Boundary = dict[State | None, tuple[Edge, ...]]

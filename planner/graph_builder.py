@@ -30,12 +30,11 @@ from .layout import (
     with_group,
 )
 from .offers import Offers
+from .op_kinds import KINDS
 from .ops import Op, numerics_rank
 from .spec.deployment import parse_layers
 from .spec.loader import Setup
 from .strategies import Strategy, strategies
-
-_NO_OPS = ("none", "fused", "slice")
 
 
 @dataclass
@@ -80,13 +79,13 @@ class GraphBuilder:
         for state in sorted(states, key=str):
             for rejection in self.rejections(boundary, layer, state):
                 known = reasons.get(rejection.op.name, "")
-                if not known or "numerics" in rejection.reason:  # a policy can be changed, a layout cannot
+                if not known or rejection.by_policy:  # a policy can be changed, a layout cannot
                     reasons[rejection.op.name] = rejection.reason
         for index, rule in enumerate(self.setup.deployment.numerics.pin):
             if rule.covers(self.mode, boundary, layer):
                 why = reasons.get(rule.op, "no strategy offers it here")
                 return f"numerics.pin[{index}]", f"{rule.op}: {why}"
-        told = [f"{op}: {why}" for op, why in reasons.items() if op not in _NO_OPS]
+        told = [f"{op}: {why}" for op, why in reasons.items() if KINDS[op].is_collective]
         return None, "; ".join(told or [f"{op}: {why}" for op, why in reasons.items()])
 
     def rejections(self, boundary: str, layer: int | None, before: State | None) -> Iterator[Rejection]:
@@ -99,14 +98,16 @@ class GraphBuilder:
             if op in seen:
                 continue
             seen.add(op)
-            why = reason or self._refusal(boundary, op, layer, mlp, ANY)
-            if why is None:
+            why, policy = reason or self._unable(boundary, op, mlp), None
+            if why is None and (policy := self._forbidden(boundary, op, layer, ANY)) is None:
                 edge = self._edge(boundary, op, before, shape)
                 if isinstance(edge, Edge) and not self.offers.is_offered(edge.op, edge.terms, ANY):
                     continue
-                why = str(edge) if isinstance(edge, IllegalOpError) else self._edge_refusal(edge, layer, mlp, ANY)
-            if why is not None:
-                yield Rejection(op, why, before)
+                why = str(edge) if isinstance(edge, IllegalOpError) else self._unable(boundary, edge.op, mlp)
+                if why is None and isinstance(edge, Edge):
+                    policy = self._policy_refusal(edge, layer, ANY)
+            if why or policy:
+                yield Rejection(op, why or policy or "", before, why is None)
 
     # ---- one boundary -----------------------------------------------------------------------------------------------
 
@@ -186,9 +187,7 @@ class GraphBuilder:
         except IllegalOpError as reason:
             return reason
         numerics = numerics_class(boundary, op, p)
-        error = 0.0
-        if op.algorithm is not None:
-            error = relative_rms_error(op, p.group_size(group))
+        error = relative_rms_error(op, p.group_size(group))
         return Edge(
             boundary,
             op,
@@ -203,18 +202,22 @@ class GraphBuilder:
 
     # ---- what is refused ---------------------------------------------------------------------------------------------
 
+    def _unable(self, boundary: str, op: Op, mlp: str) -> str | None:
+        return self.setup.executor.can.refusal(boundary, op, self.mode, mlp, self.setup.parallelism)
+
     def _refusal(self, boundary: str, op: Op, layer: int | None, mlp: str, restriction: Restriction) -> str | None:
-        why = self.setup.executor.refusal(boundary, op, self.mode, mlp, self.setup.parallelism)
-        if why is None and restriction.policy:
+        return self._unable(boundary, op, mlp) or self._forbidden(boundary, op, layer, restriction)
+
+    def _forbidden(self, boundary: str, op: Op, layer: int | None, restriction: Restriction) -> str | None:
+        if restriction.policy:
             for index, rule in enumerate(self.setup.deployment.numerics.forbid):
                 if op.name == rule.op and rule.covers(self.mode, boundary, layer):
                     return f"forbidden by numerics.forbid[{index}]"
-        return why
+        return None
 
     def _edge_refusal(self, edge: Edge, layer: int | None, mlp: str, restriction: Restriction) -> str | None:
         """Of an op where it stands, with its group spelled."""
-        why = self.setup.executor.refusal(edge.boundary, edge.op, self.mode, mlp, self.setup.parallelism)
-        return why or self._policy_refusal(edge, layer, restriction)
+        return self._unable(edge.boundary, edge.op, mlp) or self._policy_refusal(edge, layer, restriction)
 
     def _policy_refusal(self, edge: Edge, layer: int | None, restriction: Restriction) -> str | None:
         numerics = self.setup.deployment.numerics

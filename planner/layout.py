@@ -16,7 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .ops import QUANTIZED_OPS, SUM_OPS, Op
+from .op_record import Rows
+from .ops import Op
 
 Layout = Literal["replicated", "dp_local", "token_sharded"]
 REPLICATED: Layout = "replicated"
@@ -27,6 +28,7 @@ _FINENESS: dict[Layout, int] = {REPLICATED: 0, DP_LOCAL: 1, TOKEN_SHARDED: 2}
 LAYER_BOUNDARIES = ("attn_in", "attn_out", "mlp_in", "mlp_out")
 FORWARD_BOUNDARIES = ("embed_out", "head_in")
 BOUNDARIES = ("embed_out", *LAYER_BOUNDARIES, "head_in")
+IN_BOUNDARIES = ("attn_in", "mlp_in", "head_in")
 FORWARD_MODES = ("prefill", "mixed", "decode", "target_verify", "draft_extend")
 
 TENSOR_PARALLEL = "tensor_parallel"
@@ -97,10 +99,14 @@ class State:
 
 def numerics_class(boundary: str, op: Op, p: Parallelism) -> str:
     """exact, reordered or quantized. A fold, or a sum widened to all tp ranks, changes the order of additions."""
-    widened = boundary == "attn_out" and op.group == "tp" and p.attn_dp > 1
-    if op.kind.numerics == "exact" and (op.residual == "fold" or widened):
+    if op.kind.numerics == "exact" and (op.residual == "fold" or is_widened(boundary, op, p)):
         return "reordered"
     return op.kind.numerics
+
+
+def is_widened(boundary: str, op: Op, p: Parallelism) -> bool:
+    """Does this sum run over all tp ranks although a DP group's rows are due, which stand in a buffer of zeros?"""
+    return op.kind.widens and boundary == "attn_out" and op.group == "tp" and p.attn_dp > 1
 
 
 def with_group(boundary: str, op: Op, state: State | None, shape: LayerShape, p: Parallelism) -> Op:
@@ -111,7 +117,7 @@ def with_group(boundary: str, op: Op, state: State | None, shape: LayerShape, p:
         return replace(op, group=None)
     if op.group is not None:
         return op
-    if boundary in ("attn_in", "mlp_in", "head_in"):
+    if boundary in IN_BOUNDARIES:
         assert state is not None
         group: str | None = _gather_group(state.hidden, _consumer_layout(boundary, shape, p), p)
     else:
@@ -142,10 +148,10 @@ def apply(boundary: str, op: Op, state: State | None, shape: LayerShape, p: Para
     if boundary not in op.kind.boundaries:
         raise IllegalOpError(f"{op.name} has no place at {boundary}; it belongs at {_words(op.kind.boundaries)}")
     _check_fused_pairing(boundary, op, state)
-    if op.name == "fused":
+    if op.kind.rows is Rows.TAKEN:
         assert state is not None
         return replace(state, fused=False)
-    if boundary in ("attn_in", "mlp_in", "head_in"):
+    if boundary in IN_BOUNDARIES:
         assert state is not None
         return _apply_in(boundary, op, state, shape, p)
     return _apply_out(boundary, op, state, shape, p)
@@ -154,24 +160,25 @@ def apply(boundary: str, op: Op, state: State | None, shape: LayerShape, p: Para
 def _check_fused_pairing(boundary: str, op: Op, state: State | None) -> None:
     # Before the head no attn_in follows that a fused op could have done; its rows are gathered like any others.
     spans = state is not None and state.fused and boundary != "head_in"
-    if op.name == "fused" and not spans:
+    is_taken = op.kind.rows is Rows.TAKEN
+    if is_taken and not spans:
         raise IllegalOpError("`fused` stands only at the second boundary of an op that spans two")
-    if spans and op.name != "fused":
+    if spans and not is_taken:
         raise IllegalOpError(f"the op before spans this boundary too, so {boundary} must say `fused`, not {op.name}")
 
 
 def _apply_in(boundary: str, op: Op, state: State, shape: LayerShape, p: Parallelism) -> State:
     wanted = _consumer_layout(boundary, shape, p)
     hidden = state.hidden
-    if op.name == "latent_all_gather":
+    if op.kind.latent:
         _check_latent(hidden, wanted, shape, p)
     elif hidden == wanted:
-        if op.name != "none":
+        if not op.kind.is_none:
             raise IllegalOpError(f"the hidden state is already {wanted}, which {boundary} wants: use none")
     elif is_finer(wanted, hidden):
-        if op.name != "slice":
+        if op.kind.rows is not Rows.SLICED:
             raise IllegalOpError(f"the hidden state is {hidden} and {boundary} wants {wanted}: use slice")
-    elif op.name != "all_gather":
+    elif not op.kind.gathers:
         also = " or latent_all_gather" if boundary == "attn_in" and shape.has_latent else ""
         raise IllegalOpError(
             f"the hidden state is {hidden} and {boundary} wants {wanted}: use all_gather{also}, not {op.name}"
@@ -210,11 +217,11 @@ def _apply_out(boundary: str, op: Op, state: State | None, shape: LayerShape, p:
     if p.tp == 1:
         complete = REPLICATED
     if group is None:
-        if op.name != "none":
+        if not op.kind.is_none:
             raise IllegalOpError(f"nothing is left to sum at {boundary} here ({complete} rows are complete): use none")
         destination = complete
     else:
-        if op.name == "none":
+        if op.kind.is_none:
             raise IllegalOpError(f"{boundary} holds a sum over {group} still due: none would leave it partial")
         destination = _sum_destination(boundary, op, group, shape, p)
     residual = destination if state is None else _residual_after(op, state.residual, destination)
@@ -224,10 +231,10 @@ def _apply_out(boundary: str, op: Op, state: State | None, shape: LayerShape, p:
 def _sum_destination(boundary: str, op: Op, group: str, shape: LayerShape, p: Parallelism) -> Layout:
     if op.kind.spans_two:
         return _fused_destination(boundary, op, shape, p)
-    if op.group == "tp" and group != "tp" and op.name == "all_reduce" and boundary == "attn_out":
+    if group != "tp" and is_widened(boundary, op, p):
         return REPLICATED  # placed in a zero buffer of all T rows, summed over tp
     _check_group(op, group, p)
-    return TOKEN_SHARDED if op.name == "reduce_scatter" else p.attention_layout
+    return TOKEN_SHARDED if op.kind.rows is Rows.SCATTERED else p.attention_layout
 
 
 def _fused_destination(boundary: str, op: Op, shape: LayerShape, p: Parallelism) -> Layout:
@@ -262,9 +269,9 @@ def _residual_after(op: Op, residual: Layout, destination: Layout) -> Layout:
             f"the residual is {residual}, the rows come out {destination}: say `residual: fold` or `residual: gather`"
         )
     if op.residual == "fold":
-        if op.name in QUANTIZED_OPS:
+        if op.kind.is_quantized:
             raise IllegalOpError(f"{op.name} would quantise the folded residual: use `residual: gather`")
-        if op.name not in SUM_OPS:
+        if not op.kind.folds:
             raise IllegalOpError(f"{op.name} sums nothing that could carry the residual")
     return destination
 

@@ -13,7 +13,7 @@ from .graph import Restriction
 from .layout import IllegalOpError
 from .ops import Op
 from .spec.loader import Setup
-from .strategies import Offer, Strategy, strategies
+from .strategies import PLAIN, Offer, Strategy, strategies
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Offers:
                 chosen.append(found[name])
             elif len(names) == 1 and self.setup.parallelism.tp > 1:
                 raise NoLegalPlanError(why, field="strategy", value=name)
-        return tuple(chosen) or (found["all_reduce"],)
+        return tuple(chosen) or (found[PLAIN],)
 
     def candidates(
         self, boundary: str, chosen: tuple[Strategy, ...], restriction: Restriction
@@ -56,7 +56,7 @@ class Offers:
         executor, hardware = self.setup.executor, self.setup.hardware
         capability = executor.ops.get(offer.op.name)
         if capability is None:
-            yield offer.op, executor.cannot_run(offer.op.name)
+            yield offer.op, executor.can.cannot_run(offer.op.name)
             return
         usable = 0
         for name in capability.impls:
@@ -96,7 +96,8 @@ class Offers:
         """Raise IllegalOpError where the impl of an op cannot perform it over this group."""
         setup = self.setup
         dtype, size = setup.deployment.dtypes.activations, setup.parallelism.group_size(group)
-        why = setup.executor.impl_refusal(boundary, op, setup.hardware.backend, dtype, size)
+        width = setup.model.latent_width if op.kind.latent else setup.model.hidden_size
+        why = setup.executor.can.impl_refusal(boundary, op, setup.hardware.backend, dtype, size, width)
         if why is None and op.impl is not None and setup.executor.impls[op.impl].kind == "one_kernel":
             nodes = self.costs.collectives.num_nodes(group)
             why = f"{op.impl} reaches the devices of one node, and this group spans {nodes}" if nodes > 1 else None

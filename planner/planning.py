@@ -16,7 +16,7 @@ from .pricing import Pricer
 from .ranges import PlannedRange, RangeSearch
 from .search import Found, Plan, cheapest_plan, search, squared_budget
 from .spec.loader import Setup
-from .strategies import strategies
+from .strategies import PLAIN, strategies
 
 _PS = 10**6
 _SEARCH_SHARE = 0.1  # of the loss that a range may have, what the search under an error budget may leave
@@ -154,5 +154,5 @@ class ModePlanner:
 
         It is what a user runs without commplan, so by the library and the kernels of the executor, never by our own.
         """
-        graph = self.graph(Restriction(strategies=("all_reduce",), policy=False, own_kernels=False))
+        graph = self.graph(Restriction(strategies=(PLAIN,), policy=False, own_kernels=False))
         return cheapest_plan(graph, Pricer(self.builder, limited=False), tokens)

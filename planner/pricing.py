@@ -45,8 +45,7 @@ class Pricer:
 
     def weight(self, edge: Edge, tokens: int) -> int:
         """Lexicographic weight: time, then numerics class, then whether it is an op at all."""
-        is_op = edge.op.name not in ("none", "fused")
-        return (self.price_ps(edge, tokens) << _TIME_SHIFT) + (edge.rank << _RANK_SHIFT) + is_op
+        return (self.price_ps(edge, tokens) << _TIME_SHIFT) + (edge.rank << _RANK_SHIFT) + edge.op.kind.runs
 
     @staticmethod
     def weight_of(ps: int) -> int:

@@ -56,7 +56,7 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
                     mlp = "moe" if layer in strategy.model.moe_layers else "dense"
                     shape, p = strategy.layer_shape(layer or 0), strategy.parallelism
                     spelled = _with_impl(with_group(boundary, op, before, shape, p), strategy)
-                    why = executor.refusal(boundary, spelled, mode, mlp, p)
+                    why = executor.can.refusal(boundary, spelled, mode, mlp, p)
                     why = why or _cannot_perform(layer, boundary, op, before, strategy, executor)
                     why = why or _too_large(op, plan, strategy, executor)
                     if why is not None and why not in refused:
@@ -74,7 +74,9 @@ def _cannot_perform(
     """Why the impl of an op cannot perform it here, or None."""
     p = strategy.parallelism
     size = p.group_size(group_of(boundary, op, before, strategy.layer_shape(layer or 0), p))
-    return executor.impl_refusal(boundary, op, strategy.hardware.backend, strategy.deployment.activations, size)
+    model, dtype = strategy.model, strategy.deployment.activations
+    width = model.latent_width if op.kind.latent else model.hidden_size
+    return executor.can.impl_refusal(boundary, op, strategy.hardware.backend, dtype, size, width)
 
 
 def _too_large(op: Op, plan: RangePlan, strategy: StrategyFile, executor: Executor) -> str | None:

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 from .assemble import range_plan, with_stamps
 from .from_file import plan_of
 from .graph import Edge
+from .op_record import Rows
 from .planning import ModePlanner
 from .ranges import PlannedRange
 from .search import Plan
 from .spec.loader import Setup
-from .strategies import strategies
+from .strategies import PLAIN, strategies
 from .strategy_file import StrategyFile
 
 PLAN, LIBRARY = "plan", "all_reduce by the library"
@@ -82,7 +83,7 @@ def contests(setup: Setup, chosen: StrategyFile, mode: str, counts: list[int], f
     for tokens in counts:
         plans: dict[str, Plan] = {PLAN: plan_of(planner, chosen, tokens, file)[0]}
         rivals = {name: planner.uniform(name, tokens) for name in strategies()}
-        rivals[LIBRARY] = planner.uniform("all_reduce", tokens, own_kernels=False)
+        rivals[LIBRARY] = planner.uniform(PLAIN, tokens, own_kernels=False)
         for name, uniform in rivals.items():
             if uniform.plan is not None and not _same_ops(uniform.plan, plans.values()):
                 plans[name] = uniform.plan
@@ -106,7 +107,7 @@ def key_of(edge: Edge) -> Key:
 
 def measured_edges(plan: Plan) -> list[Edge]:
     """The boundaries that are measured: all but head_in, which works on the few rows that need logits."""
-    return [edge for edge in plan.edges if edge.boundary != "head_in" and edge.op.name != "fused"]
+    return [edge for edge in plan.edges if edge.boundary != "head_in" and edge.op.kind.rows is not Rows.TAKEN]
 
 
 def predicted_us(planner: ModePlanner, edge: Edge, tokens: int) -> float:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from commplan.planner.strategy_file import LayerShape, Op, State, StrategyFile, group_of, walk
 
-SCALE_BYTES = 4
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -60,7 +58,7 @@ class Counters:
 
     def executed(self) -> list[Count]:
         """Every op that ran (`none` and `fused` are not ops), in the order of the file."""
-        return [c for c in self._counts.values() if c.calls and c.place.op.name not in ("none", "fused")]
+        return [c for c in self._counts.values() if c.calls and c.place.op.kind.runs]
 
     def calls(self) -> dict[tuple[str, int | None, str, str, str], int]:
         """Calls by key, of everything that ran."""
@@ -79,7 +77,7 @@ def expected_calls(
     expected: dict[tuple[str, int | None, str, str, str], int] = {}
     for mode, tokens in forwards:
         for layer, boundary, op, _, _ in walk(strategy, strategy.range_of(mode, tokens)):
-            if op.name in ("none", "fused"):
+            if not op.kind.runs:
                 continue
             key = (mode, layer, boundary, str(op), impl_of(op, strategy))
             expected[key] = expected.get(key, 0) + 1
@@ -96,20 +94,5 @@ def wire_bytes_per_row(place: Place, strategy: StrategyFile, width: int, element
     op, p = place.op, strategy.parallelism
     if not op.kind.is_collective:
         return 0.0
-    row = float(width * element_bytes)
-    if op.kind.spans_two:
-        a, d = p.attn_tp, p.attn_dp
-        if op.name == "all_reduce_all_gather":
-            return row * (2 * (a - 1) / a + (d - 1))
-        return row * ((d - 1) / d + 2 * (a - 1) / a / d)
-    n = p.group_size(group_of(place.boundary, op, place.before, place.shape, p))
-    if op.algorithm == "gather":
-        return (n - 1) * (width + SCALE_BYTES)
-    if op.algorithm == "two_shot":
-        return 2 * (n - 1) / n * (width + SCALE_BYTES)
-    if op.name in ("all_gather", "latent_all_gather"):
-        return (n - 1) * row
-    if op.name == "reduce_scatter_all_gather":
-        back = p.attn_tp
-        return row * ((n - 1) / n + (back - 1) / n)
-    return row * ((n - 1) / n) * (2 if op.name == "all_reduce" else 1)
+    ranks = p.group_size(group_of(place.boundary, op, place.before, place.shape, p))
+    return op.kind.received_per_row(op.algorithm, ranks, p.attn_tp, width, element_bytes)

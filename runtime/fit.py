@@ -12,9 +12,8 @@ from commplan.planner.strategy_file import InputError, StrategyFile, config_fing
 
 from .errors import RefusedError
 from .models import Adapter, adapter_for
-from .peer_impls import PEER_IMPLS, check_peer_ops
+from .peer_impls import EXECUTOR_NAME, PEER_IMPLS, check_peer_ops
 
-EXECUTOR_NAME = "transformers"
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Activations as files spell them, and as torch does."""
 

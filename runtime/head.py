@@ -20,12 +20,12 @@ def gather_logit_rows(
 ) -> tuple[Tensor, Tensor]:
     """(rows of all groups that need logits [N, H], those of this rank's requests [B, kept, H])."""
     bound, sizes, p = executor.program.head_in, stream.sizes, executor.groups.parallelism
-    if torch.compiler.is_compiling() or (bound.place.op.name != "all_gather" and p.attn_dp == 1):
+    if torch.compiler.is_compiling() or (bound.gather is None and p.attn_dp == 1):
         executor.at(bound.place, bound.count, rows.shape[0])
         everything = bound.run(rows, sizes)
         return everything, everything[: sizes.own].view(stream.batch, stream.seq, rows.shape[1])
     needed = _needed_rows(shapes[:: p.attn_tp], sizes)
-    if bound.place.op.name == "all_gather":
+    if bound.gather is not None:
         gathered = _gather_some(executor, rows, needed, sizes)
     else:
         executor.at(bound.place, bound.count, rows.shape[0])

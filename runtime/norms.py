@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from commplan.planner.strategy_file import StrategyFile
 
 from .errors import RefusedError
-from .peer_impls import TRITON, TRITON_NORM, peer_uses
+from .peer_impls import TRITON, fuses_norm, peer_uses
 
 
 def rms_norm(x_RH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
@@ -25,7 +25,7 @@ def rms_norm(x_RH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
 
 def check_norms(model: Any, file: StrategyFile) -> None:
     """Can the kernels of a plan stand for the norms behind their sums? Raises RefusedError."""
-    behind = {(use.layer, use.boundary): use for use in peer_uses(file) if use.op.impl == TRITON_NORM}
+    behind = {(use.layer, use.boundary): use for use in peer_uses(file) if fuses_norm(use.op.impl)}
     layers = model.model.layers
     for (layer, boundary), use in behind.items():
         assert layer is not None

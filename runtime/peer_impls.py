@@ -10,11 +10,16 @@ from typing import NamedTuple
 
 from commplan.planner.strategy_file import (
     DP_LOCAL,
+    KINDS,
     REPLICATED,
+    RESIDUAL_OUT,
+    Impl,
     Op,
     Parallelism,
+    Rows,
     State,
     StrategyFile,
+    capabilities,
     group_of,
     is_finer,
     walk,
@@ -22,24 +27,13 @@ from commplan.planner.strategy_file import (
 
 from .errors import RefusedError
 
-TRITON = "commplan_triton"
-TRITON_NORM = "commplan_triton_norm"
+EXECUTOR_NAME = "transformers"
+CAN = capabilities(EXECUTOR_NAME)
+"""What plans may ask of this runtime, as its file tells the planner too."""
+PEER_IMPLS = CAN.own_impls
+(TRITON,) = (name for name in PEER_IMPLS if not CAN.impls[name].fuses_norm)
+(TRITON_NORM,) = (name for name in PEER_IMPLS if CAN.impls[name].fuses_norm)
 """The same sums with the residual add and the RMSNorm that follow in one kernel."""
-PEER_IMPLS = (TRITON, TRITON_NORM)
-
-_OPS = {
-    TRITON: (
-        "all_reduce",
-        "int8_all_reduce",
-        "reduce_scatter",
-        "all_gather",
-        "latent_all_gather",
-        "all_reduce_all_gather",
-        "reduce_scatter_all_reduce",
-    ),
-    TRITON_NORM: ("all_reduce", "int8_all_reduce", "reduce_scatter"),
-}
-_BOUNDARIES = {TRITON_NORM: ("attn_out", "mlp_out")}
 
 PeersKey = tuple[str, int]
 """What one Peers object is for: a group by its name, and the width of its rows."""
@@ -65,8 +59,19 @@ class PeerLimits(NamedTuple):
         return None
 
 
-KERNEL_LIMITS = PeerLimits(activations=("bf16", "fp16"), ranks=8, row_multiple=16)
-"""What the kernels in `kernels/` take."""
+def limits_of(impl: Impl) -> PeerLimits:
+    """The limits of an impl that its file states."""
+    assert impl.dtypes is not None and impl.max_ranks is not None
+    return PeerLimits(impl.dtypes, impl.max_ranks, impl.row_multiple)
+
+
+KERNEL_LIMITS = limits_of(CAN.impls[TRITON])
+"""What the kernels in `kernels/` take, with a norm or without."""
+
+
+def fuses_norm(impl: str | None) -> bool:
+    """Does an impl do the residual add and the norm that follow a sum as well?"""
+    return impl in PEER_IMPLS and CAN.impls[impl].fuses_norm
 
 
 class Room(NamedTuple):
@@ -90,15 +95,14 @@ class Room(NamedTuple):
         return self.joined(other) == self
 
 
-PAIRS = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
-
-
 def room_of(op: str, algorithm: str | None, rows: int, attn_dp: int) -> Room:
     """Room for one op on `rows` rows of all its ranks; `attn_dp` DP groups share a pair's."""
-    if op in PAIRS:
+    kind = KINDS[op]
+    peers = kind.ways[algorithm or None].peers
+    if peers == "dp_local":
         return Room(pair_rows=-(-rows // attn_dp))
-    if op == "int8_all_reduce":
-        return Room(int8_gather_rows=rows) if algorithm == "gather" else Room(int8_rows=rows)
+    if kind.is_quantized:
+        return Room(int8_gather_rows=rows) if peers == "message" else Room(int8_rows=rows)
     return Room(rows=rows)
 
 
@@ -127,7 +131,7 @@ def peer_uses(file: StrategyFile) -> Iterator[Use]:
                     continue
                 place = boundary if layer is None else f"layers.{layer}.{boundary}"
                 group = _canonical(group_of(boundary, op, before, file.layer_shape(layer or 0), p), p)
-                width = file.model.latent_width if op.name == "latent_all_gather" else file.model.hidden_size
+                width = file.model.latent_width if op.kind.latent else file.model.hidden_size
                 where = f"modes.{mode}[{index}].{place}.impl"
                 yield Use(where, layer, boundary, op, before, after, group, width, _message_rows(group, plan.last, p))
 
@@ -159,13 +163,13 @@ def check_peer_ops(file: StrategyFile) -> None:
     """Does each impl of ours have the op that a plan names it for? Raises RefusedError; looks at no machine."""
     for use in peer_uses(file):
         impl, op = str(use.op.impl), use.op
-        if op.name not in _OPS[impl]:
-            raise _refusal(use, f"it has no {op.name}; it has {', '.join(_OPS[impl])}", file)
-        boundaries = _BOUNDARIES.get(impl, (use.boundary,))
-        if use.boundary not in boundaries:
-            raise _refusal(use, f"it works at {' and '.join(boundaries)}, where a residual add and a norm follow", file)
+        if op.name not in CAN.ops_of(impl):
+            raise _refusal(use, f"it has no {op.name}; it has {', '.join(CAN.ops_of(impl))}", file)
+        if fuses_norm(impl) and use.boundary not in RESIDUAL_OUT:
+            where = " and ".join(RESIDUAL_OUT)
+            raise _refusal(use, f"it works at {where}, where a residual add and a norm follow", file)
         partial = REPLICATED if use.boundary == "mlp_out" else file.parallelism.attention_layout
-        if impl == TRITON_NORM and op.name != "reduce_scatter" and is_finer(use.after.hidden, partial):
+        if fuses_norm(impl) and op.kind.rows is Rows.SUMMED and is_finer(use.after.hidden, partial):
             reason = f"the rows are sliced to {use.after.hidden} between this sum and its norm; take {TRITON} there"
             raise _refusal(use, reason, file)
 

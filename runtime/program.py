@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from commplan.planner.strategy_file import FORWARD_MODES, Parallelism, RangePlan, StrategyFile, walk
+from commplan.planner.strategy_file import FORWARD_MODES, IN_BOUNDARIES, Parallelism, RangePlan, StrategyFile, walk
 
 from .backends import Backend
 from .collectives import BoundIn, BoundOut, bind_in, bind_out
@@ -43,7 +43,7 @@ class Program:
     @property
     def counts(self) -> list[Count]:
         """The counts of every place that runs something, in order."""
-        return [b.count for b in self.bound if b.place.op.name not in ("none", "fused")]
+        return [b.count for b in self.bound if b.place.op.kind.runs]
 
     @property
     def bound(self) -> list[BoundIn | BoundOut]:
@@ -112,14 +112,14 @@ class Binder:
     def bind(self, mode: str, place: Place) -> BoundIn | BoundOut:
         """The op of a place, and what counts it."""
         op, model = place.op, self.strategy.model
-        width = model.latent_width if op.name == "latent_all_gather" else model.hidden_size
+        width = model.latent_width if op.kind.latent else model.hidden_size
         wire = wire_bytes_per_row(place, self.strategy, width, self.element_bytes)
         count = self.counters.of(mode, place, impl_of(op, self.strategy), wire)
         peers = None
         if op.impl in PEER_IMPLS:
             assert self.peers is not None
             peers = self.peers.of(group_at(place, self.groups).name, width)
-        bind = bind_in if place.boundary.endswith("_in") else bind_out
+        bind = bind_in if place.boundary in IN_BOUNDARIES else bind_out
         return bind(place, self.groups, self.backend, count, peers)
 
 

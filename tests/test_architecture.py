@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"click", "networkx", "numpy", "pydantic", "torch", "transformers"}
-LIGHT_MODULES = ("errors", "files", "layout", "ops", "packages", "strategy_file", "yaml_file")
+LIGHT_MODULES = ("errors", "files", "layout", "op_kinds", "op_record", "ops", "packages", "strategy_file", "yaml_file")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -27,6 +27,11 @@ def loaded_by(code: str) -> set[str]:
 @pytest.mark.parametrize("module", LIGHT_MODULES)
 def test_what_the_runtime_takes_from_the_planner_loads_nothing_heavy(module: str) -> None:
     assert not loaded_by(f"import commplan.planner.{module}") & HEAVY
+
+
+def test_reading_what_an_executor_can_run_loads_nothing_heavy() -> None:
+    code = "from commplan.planner.strategy_file import capabilities; capabilities('sglang').ops_at"
+    assert not loaded_by(code) & HEAVY
 
 
 def test_reading_and_proving_a_strategy_file_loads_nothing_heavy(tmp_path: Path) -> None:

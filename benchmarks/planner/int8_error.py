@@ -1,4 +1,4 @@
-"""Relative RMS error of an INT8 all-reduce against float64: the table of planner/cost/numerics.py.
+"""Relative RMS error of an INT8 all-reduce against float64: the errors in planner/op_kinds.py.
 
     python benchmarks/planner/int8_error.py [--rows 256] [--seeds 5]
 
@@ -70,10 +70,10 @@ def main() -> None:
     given = parser.parse_args()
 
     print(f"# normal rows of {HIDDEN_SIZE}, {given.seeds} draws of {given.rows} rows, torch {torch.__version__}")
-    print(f"_SIZES = {RANKS}")
-    print("_RELATIVE_RMS = {")
+    print("_INT8_ERRORS = {")
     for algorithm, means in table(given.rows, given.seeds).items():
-        print(f'    "{algorithm}": ({", ".join(f"{mean:.4f}" for mean in means)}),')
+        by_ranks = ", ".join(f"{ranks}: {mean:.4f}" for ranks, mean in zip(RANKS, means, strict=True))
+        print(f'    "{algorithm}": Error({{{by_ranks}}}, "benchmarks/planner/int8_error.py"),')
     print("}")
 
     print("\nFor information: rows with outlier channels")

@@ -17,7 +17,6 @@ from ..planning import ModePlanner
 from ..search import Plan
 
 _Label = tuple[int, int, int, tuple[Edge, ...]]  # named ops missing, departures elsewhere, weight, edges so far
-_PLAIN = ("all_reduce", "all_gather")
 _RAN = Restriction(policy=False, own_kernels=False)
 
 
@@ -58,7 +57,7 @@ def _departure(op: Op) -> int:
     """How far an op that nobody named is from nothing at all."""
     if not op.kind.is_collective:
         return 0
-    return 1 if op.name in _PLAIN else 2
+    return 1 if op.kind.is_plain else 2
 
 
 def is_named(op: Op, named: Op, backend: str) -> bool:

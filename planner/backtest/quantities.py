@@ -9,10 +9,12 @@ from ..breakdown import PARTS, Breakdown, breakdown
 from ..cost.collectives import CollectiveCosts
 from ..errors import InputError, NoLegalPlanError, did_you_mean
 from ..graph import Restriction
+from ..op_kinds import KINDS
 from ..planning import ModePlanner
 from ..search import Plan
 from ..spec.deployment import ParallelismSpec
 from ..spec.loader import Setup
+from ..strategies import PLAIN
 from .case import OpLatency, PlanName
 from .named_plan import AbsentOpError, named_plan
 
@@ -77,7 +79,7 @@ def _plan(planner: ModePlanner, plan: PlanName, tokens: int) -> Plan:
         if plan.ops is not None:
             return named_plan(planner, plan.named, tokens)
         assert plan.strategy is not None
-        if plan.strategy == "all_reduce":
+        if plan.strategy == PLAIN:
             return planner.plain(tokens)
         # What was published ran on libraries, never on kernels of ours.
         return planner.best(tokens, Restriction(strategies=(plan.strategy,), pins=False, own_kernels=False))
@@ -104,7 +106,7 @@ def of_collective(setup: Setup, asked: OpLatency) -> Figure:
     if declared.kind == "one_kernel":
         raise NotComparableError(f"{asked.impl} works on rows: name a plan, which says how wide they are")
     if declared.kind == "peer_to_peer":
-        if asked.op not in ("all_gather", "reduce_scatter"):
+        if asked.op not in KINDS or KINDS[asked.op].rounds is None:
             raise NotComparableError(f"{asked.impl} is a fused kernel without a plain {asked.op}")
         estimate = costs.peer_to_peer(asked.op, asked.message_bytes, asked.message_bytes / asked.group_size)
     elif asked.impl != hardware.backend and not costs.table_sizes(asked.op, asked.impl, asked.dtype, "tp"):

@@ -21,17 +21,14 @@ from typing import Any
 from ..cost.tables import smoothed
 from ..errors import InputError, did_you_mean
 from ..files import note_read
+from ..op_kinds import ALL_REDUCE, ALL_TO_ALL
 from ..packages import is_installed, missing
 from ..spec.base import build
 from ..spec.calibration import CALIBRATION_SCHEMA, COLLECTIVES, Calibration
 
 PACKAGE, MODULE = "aiconfigurator-core", "aiconfigurator_core"
-_OPS = {
-    "all_reduce": "all_reduce",
-    "all_gather": "all_gather",
-    "reduce_scatter": "reduce_scatter",
-    "alltoall": "all_to_all",
-}
+_SPELLED = {ALL_TO_ALL.name: "alltoall"}  # as the package spells a collective, where it is not as we do
+_OPS = {_SPELLED.get(name, name): name for name in COLLECTIVES}
 _DTYPES = {
     "half": ("bf16", 2),
     "bfloat16": ("bf16", 2),
@@ -160,10 +157,10 @@ def _read_custom(file: Path, tables: _Points) -> int:
     columns = ("op_name", "kernel_source", "allreduce_dtype", "num_gpus", "message_size", "latency")
     for number, row in enumerate(_rows(file, columns)):
         dtype = _DTYPES.get(row["allreduce_dtype"])
-        if row["op_name"] != "all_reduce" or dtype is None or not str(row["kernel_source"]).endswith("_graph"):
+        if row["op_name"] != ALL_REDUCE.name or dtype is None or not str(row["kernel_source"]).endswith("_graph"):
             left_out += 1
             continue
-        _add(tables, ("all_reduce", "custom_one_shot", dtype[0]), row, dtype[1], file, number)
+        _add(tables, (ALL_REDUCE.name, "custom_one_shot", dtype[0]), row, dtype[1], file, number)
     return left_out
 
 

@@ -1,7 +1,8 @@
 """What to measure for a deployment: exactly the collectives, kernels and GEMMs that its cost model asks about.
 
 A point is a plain tuple (kind, name, group_size, dtype, rows, width, columns), as the runtime's `Point`: the planner
-decides what is measured, the runtime measures it. An op that is one kernel of commplan's has
+decides what is measured, the runtime measures it. A kernel is named by its step, of a wire format as in
+`quantize.int8`. An op that is one kernel of commplan's has
 
   kind        its impl, as in the executor's file
   name        the op, with its algorithm where it has one: `int8_all_reduce.gather`; a latent gather is `all_gather`
@@ -21,6 +22,7 @@ from ..cost.terms import Gemm, OneKernel, Passes, Term, Wire
 from ..errors import InputError
 from ..executors import Executor, Kernels
 from ..graph import Restriction
+from ..op_kinds import KINDS
 from ..planning import ModePlanner
 from ..spec.calibration import COLLECTIVES
 from ..spec.deployment import DTYPE_BYTES
@@ -32,7 +34,6 @@ EVERYTHING = Restriction(policy=False, unmeasured=True)
 COLLECTIVE_WIDTH = 64  # elements per row of a collective's buffer, which has no shape of its own
 _SMALLEST_BYTES = 1024
 _FINE_BYTES = (1 << 17, 1 << 26)  # between these, libraries change protocols: two points per power of two
-_STEPS = ("add_norm", "norm", "quantize", "dequantize_sum", "reduce_shard", "dequantize")
 _FINE_ROWS = 128  # from here on kernels of our own change algorithms: two points per power of two
 _UNWRITTEN_STEPS = ("fold_residual", "copy", "zero_fill")
 
@@ -67,10 +68,9 @@ def _of_term(
         largest[size, dtype] = max(largest.get((size, dtype), 0), most)
     elif isinstance(work, Passes):
         for step in _steps_of(setup.executor, setup.hardware.backend, work.kernels):
-            copies = work.group_size if step in ("dequantize_sum", "reduce_shard") else 1
-            align = copies if step == "reduce_shard" else 1
+            align = work.group_size if step.partition(".")[0] == "reduce_shard" else 1
             for count in _row_counts(rows):
-                yield ("kernel", step, copies, dtype, -(-count // align) * align, term.width, 0)
+                yield ("kernel", step, work.group_size, dtype, -(-count // align) * align, term.width, 0)
     elif isinstance(work, Gemm) and setup.deployment.dtypes.weights == dtype:
         for count in _row_counts(rows):
             yield ("gemm", "linear", 1, dtype, count, term.width, work.columns)
@@ -78,8 +78,7 @@ def _of_term(
 
 def _steps_of(executor: Executor, impl: str, kernels: Kernels) -> list[str]:
     """The steps that launch these kernels: one, or the same one several times."""
-    for step in _STEPS:
-        known = executor.kernels_of(step, impl)
+    for step, known in executor.steps(impl).items():
         if kernels == known or (len(known) == 1 and set(kernels) == set(known)):
             return [step]
     return [kernel.name for kernel in kernels if kernel.name in _UNWRITTEN_STEPS]
@@ -122,7 +121,8 @@ def _one_kernel(setup: Setup, work: OneKernel, width: int) -> _OneKernel:
 
 def _own_kernels(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
     for (impl, name, size, dtype, width, columns), most in sorted(most_rows.items()):
-        align = size if name == "all_gather" or columns else 1  # shards of equal size
+        kind = KINDS[name.partition(".")[0]]
+        align = size if kind.gathers or columns else 1  # shards of equal size
         counts = {-(-count // align) * align for count in _fine_row_counts(most)}
         for rows in sorted(counts):
             yield (impl, name, size, dtype, rows, width, columns)
@@ -163,7 +163,7 @@ def check_measurable(setups: list[Setup]) -> None:
     """One machine and one split for all deployments, run by an executor that is ours."""
     first = setups[0]
     for setup in setups:
-        if not setup.executor.loadable or "transformers" not in setup.executor.name:
+        if not setup.executor.is_measurable:
             raise InputError(
                 "only the kernels of commplan's own runtime can be measured; use --set executor=transformers",
                 file=setup.file,

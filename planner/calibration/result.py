@@ -73,9 +73,8 @@ def _summary(by_rank: list[list[float]]) -> tuple[float, float]:
 
 
 def _kernels_of(executor: Executor, backend: str, step: str) -> tuple[str, ...]:
-    if step in type(executor.kernels).model_fields:
-        return tuple(kernel.name for kernel in executor.kernels_of(step, backend))
-    return (step,)
+    kernels = executor.steps(backend).get(step)
+    return (step,) if kernels is None else tuple(kernel.name for kernel in kernels)
 
 
 def _tables(found: dict[tuple[Any, ...], _Points], keys: Iterable[str], size: str) -> Any:

@@ -22,7 +22,7 @@ def _ops(layer: LayerOps) -> str:
     parts = []
     for boundary in LAYER_BOUNDARIES:
         op = layer.at(boundary)
-        if op.name in ("none", "fused"):
+        if not op.kind.runs:
             continue
         details = [x for x in (op.algorithm, op.group, op.residual, op.impl) if x]
         parts.append(f"{boundary} {op.name}" + (f"({', '.join(details)})" if details else ""))

@@ -119,10 +119,10 @@ def _narrowed(explanation: Explanation, name: str) -> Explanation:
     from dataclasses import replace
 
     from ..errors import InputError, did_you_mean
-    from ..ops import OP_NAMES
+    from ..op_kinds import KINDS
 
-    if name not in OP_NAMES:
-        raise InputError(f"no such op; {did_you_mean(name, OP_NAMES)}", field="--op", value=name)
+    if name not in KINDS:
+        raise InputError(f"no such op; {did_you_mean(name, KINDS)}", field="--op", value=name)
     return replace(explanation, alternatives=[o for o in explanation.alternatives if o.op.name == name])
 
 
@@ -165,6 +165,7 @@ def _print_json(explanation: Explanation, notes: tuple[str, ...]) -> None:
 
 
 def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> None:
+    from ..ops import NONE
     from .output import duration, heading, span, table
 
     where = explanation.boundary if explanation.layer is None else f"layer {explanation.layer} {explanation.boundary}"
@@ -173,7 +174,7 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
     echo(f"Chosen for {span(first, last)} tokens: ", styled(_label(chosen.op), "green", bold=True))
     if chosen.neighbours:
         others = ", ".join(
-            f"{b} {op}" for b, op in chosen.neighbours.items() if op != "none" and b != explanation.boundary
+            f"{b} {op}" for b, op in chosen.neighbours.items() if op != str(NONE) and b != explanation.boundary
         )
         echo(f"With it in this layer: {others or 'no other op'}")
     if chosen.step_us is not None:

@@ -252,14 +252,14 @@ def _print(
 
 
 def _print_points(points: Sequence[Point]) -> None:
-    from ..strategies import strategies
-    from ..what_if.evaluation import OWN, PLAIN, short_reason
+    from ..strategies import PLAIN, strategies
+    from ..what_if.evaluation import OWN, short_reason
     from .output import duration, table
 
     legal = [point.found for point in points if point.found is not None]
     uniform = [n for n in (OWN, *strategies()) if n != PLAIN and any(n in found.plans for found in legal)]
     names = list(points[0].values)
-    columns = [*names, "all_reduce", *uniform, "plan", "step", "wire share", "wire", "activations", "numerics"]
+    columns = [*names, PLAIN, *uniform, "plan", "step", "wire share", "wire", "activations", "numerics"]
     rows: list[list[Cell]] = []
     for point in points:
         given = [str(value) for value in point.values.values()]
@@ -276,7 +276,7 @@ def _print_points(points: Sequence[Point]) -> None:
         rows.append(
             [
                 *given,
-                duration(plans["all_reduce"].parts.step_us),
+                duration(plans[PLAIN].parts.step_us),
                 *(_times(point.found.speed_up(name)) for name in (*uniform, "plan")),
                 duration(parts.step_us),
                 f"{parts.communication_us / parts.step_us:.1%}",

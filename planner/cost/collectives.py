@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ..errors import InputError
 from ..layout import Parallelism
+from ..op_kinds import COLLECTIVES, KINDS
 from ..spec.hardware import Link
 from ..spec.loader import Setup
 from .collective_tables import CollectiveTables, Found, Measured
@@ -19,14 +20,6 @@ from .one_kernel import formula_us, received_bytes
 from .terms import OneKernel
 
 NOTE = "tables are scaled by the formula's ratio of the varied link to the machine's own"
-
-# Bytes that a rank receives, as a multiple of the whole buffer M, for N ranks.
-_RECEIVED = {
-    "all_reduce": lambda n: 2 * (n - 1) / n,
-    "all_gather": lambda n: (n - 1) / n,
-    "reduce_scatter": lambda n: (n - 1) / n,
-    "all_to_all": lambda n: (n - 1) / n,
-}
 
 
 class CollectiveCosts:
@@ -45,10 +38,11 @@ class CollectiveCosts:
         where = placement(group, self._parallelism, self._hardware)
         if where.size == 1 or message_bytes <= 0:
             return Estimate(0.0, 0.0, 0.0, "formula", "nothing travels")
-        wire = _RECEIVED[op](where.size) * message_bytes
+        wire = COLLECTIVES[op].received(where.size) * message_bytes
         if where.num_nodes == 1:
             found = self._table(op, impl, dtype, where.size)
-            in_two = op == "all_reduce" and self._table("reduce_scatter", impl, dtype, where.size)
+            halves = COLLECTIVES[op].halves
+            in_two = halves and self._table(halves[0], impl, dtype, where.size)
             if self._own is not None and (found or in_two):
                 known = self._own.collective(op, impl, dtype, group, message_bytes)
                 formulas = (sum(costs._formula(op, where, message_bytes)) for costs in (self, self._own))
@@ -56,7 +50,7 @@ class CollectiveCosts:
             if found:
                 return self._by_table(op, where, message_bytes, wire, found)
             if in_two:
-                return self._all_reduce_in_two(impl, dtype, group, message_bytes)
+                return self._in_two(halves, impl, dtype, group, message_bytes)
         return self._by_formula(op, impl, dtype, where, message_bytes, wire)
 
     def _by_table(self, op: str, where: Placement, message_bytes: float, wire: float, found: Found) -> Estimate:
@@ -66,10 +60,9 @@ class CollectiveCosts:
             time *= sum(self._formula(op, where, message_bytes)) / sum(self._formula(op, where, curve.sizes[0]))
         return Estimate(time, 0.0, wire, found.provenance, _marked(found, extrapolated))
 
-    def _all_reduce_in_two(self, impl: str, dtype: str, group: str, message_bytes: float) -> Estimate:
-        """An all-reduce without a table: its two halves by theirs, less the second library call."""
-        scatter = self.collective("reduce_scatter", impl, dtype, group, message_bytes)
-        gather = self.collective("all_gather", impl, dtype, group, message_bytes)
+    def _in_two(self, halves: tuple[str, ...], impl: str, dtype: str, group: str, message_bytes: float) -> Estimate:
+        """A collective without a table: its two halves by theirs, less the second library call."""
+        scatter, gather = (self.collective(half, impl, dtype, group, message_bytes) for half in halves)
         call = self._hardware.links.intra_node.collective_overhead_us.value
         return Estimate(
             max(scatter.total_us, scatter.total_us + gather.total_us - call),
@@ -82,15 +75,12 @@ class CollectiveCosts:
     def _formula(self, op: str, where: Placement, message_bytes: float) -> tuple[float, float]:
         return hierarchical_us(op, where, message_bytes, self._hardware)
 
-    def peer_to_peer(self, pattern: str, tokens_bytes: float, rounds_bytes: float) -> Estimate:
+    def peer_to_peer(self, op: str, tokens_bytes: float, group_bytes: float) -> Estimate:
         """A fused kernel over all tp ranks: one launch, its signal rounds, and the bytes it reads from peers.
 
-        pattern        `gather_sum` (all_reduce_all_gather), `scatter_sum` (reduce_scatter_all_reduce),
-                       `all_gather` or `reduce_scatter`
+        op             by which its record knows the ways of such a kernel; the cheapest is taken
         tokens_bytes   bytes of the rows of all DP groups
-        rounds_bytes   bytes of one rank's rows (a DP group's)
-        One-shot reads every partial it needs from its owner; two-shot sums a part of the rows first and reads the
-        sums, which takes another round.
+        group_bytes    bytes of one rank's rows (a DP group's)
         """
         p, link = self._parallelism, self._hardware.links.intra_node
         if p.tp > self._hardware.devices_per_node:
@@ -98,21 +88,11 @@ class CollectiveCosts:
                 "fused peer-to-peer kernels reach the devices of one node only", field="parallelism.tp", value=p.tp
             )
         rate = bandwidth_bytes_per_us(link, p.tp, self._hardware.devices_per_node)
-        n, a = p.tp, p.attn_tp
-        options = {
-            "gather_sum": [
-                (2, a * tokens_bytes - rounds_bytes),
-                (3, (a - 1) / a * rounds_bytes + (n - 1) / n * tokens_bytes),
-            ],
-            "scatter_sum": [
-                (2, (n - 1) * rounds_bytes),
-                (3, (n - 1) / n * tokens_bytes + (a - 1) / a * rounds_bytes),
-            ],
-            "all_gather": [(2, (n - 1) / n * tokens_bytes)],
-            "reduce_scatter": [(2, (n - 1) / n * tokens_bytes)],
-        }[pattern]
+        ways = KINDS[op].rounds
+        assert ways is not None  # checked when the executor was read
         launch = self._hardware.memory.kernel_overhead_us.value
         hop = link.latency_us.value
+        options = ways(p.tp, p.attn_tp, tokens_bytes, group_bytes)
         rounds, received = min(options, key=lambda o: o[0] * hop + o[1] / rate)
         return Estimate(
             received / rate,

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..layout import Parallelism
+from ..op_kinds import COLLECTIVES
 from ..spec.hardware import Hardware, Link
 
 
@@ -51,7 +52,7 @@ def one_level_us(op: str, size: int, message_bytes: float, link: Link, devices: 
         return 0.0, 0.0
     rate = bandwidth_bytes_per_us(link, size, devices)
     hop, call = link.latency_us.value, link.collective_overhead_us.value
-    if op == "all_reduce":
+    if COLLECTIVES[op].halves:
         one_shot = (size - 1) * message_bytes / rate, call + hop
         two_shot = 2 * (size - 1) / size * message_bytes / rate, call + 2 * hop
         return min(one_shot, two_shot, key=sum)

@@ -7,7 +7,7 @@ workspaces of different kinds (for rows in INT8 and not, for latents and not), t
 
 from __future__ import annotations
 
-from ..layout import REPLICATED, LayerShape, State, group_of, sum_group
+from ..layout import IN_BOUNDARIES, REPLICATED, LayerShape, State, group_of, sum_group
 from ..ops import Op
 from ..spec.deployment import DTYPE_BYTES
 from ..spec.loader import Setup
@@ -32,10 +32,10 @@ class MemoryCosts:
             return p.rows(tokens, layout) * hidden_size * self._element  # type: ignore[arg-type]
 
         residual = stream(before.residual) if before else 0.0
-        if boundary in ("attn_in", "mlp_in", "head_in"):
+        if boundary in IN_BOUNDARIES:
             assert before is not None
             consumed = stream(after.hidden)
-            if op.name == "latent_all_gather":  # the block takes the latents themselves
+            if op.kind.latent:  # the block takes the latents themselves
                 consumed *= self._setup.model.latent_width / hidden_size
             moving = stream(before.hidden) + (consumed if op.kind.is_collective else 0.0)
             if op.kind.is_collective and self._is_one_kernel(op):
@@ -69,21 +69,18 @@ class MemoryCosts:
         return op.impl is not None and self._setup.executor.impls[op.impl].kind == "one_kernel"
 
     def _workspace(self, boundary: str, op: Op, before: State | None, shape: LayerShape, partial: float) -> float:
-        if op.name == "none":
+        if op.kind.is_none:
             return 0.0
         size = self._p.group_size(group_of(boundary, op, before, shape, self._p))
         elements = partial / self._element
+        wire, way = op.wire, op.way
+        value_bytes = self._element if wire is None else wire.value_bytes
         if self._is_one_kernel(op):
-            # What peers write: all their rows in one shot and in a pair, else two shards of each.
-            one_shot = op.algorithm == "gather" or op.kind.spans_two
-            times = size - 1 if one_shot else 2 * (size - 1) / size
-            if op.name == "reduce_scatter_all_reduce":
+            times = 2 * (size - 1) / size if way.peers == "shards" else size - 1
+            if way.peers == "dp_local" and boundary == "mlp_out":  # of the rows of all groups
                 times /= self._p.attn_dp
-            return _HALVES * times * (elements if op.algorithm else partial)
-        if op.algorithm == "gather":
-            return elements * (1 + size + 4 * size)  # own values, all values, all dequantised to fp32
-        if op.algorithm == "two_shot":
-            return elements * (1 + 1 + 4 + 1)
-        if op.name == "reduce_scatter_all_gather":
-            return partial / size
-        return 0.0
+            return _HALVES * times * elements * value_bytes
+        held = way.workspace
+        values = (held.values + held.values_per_rank * size) * value_bytes
+        fp32 = (held.fp32 + held.fp32_per_rank * size) * 4
+        return elements * (values + fp32) + partial * held.shards / size

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from ..op_kinds import KINDS
+from ..op_record import Part
 from ..spec.hardware import Hardware
 from .links import bandwidth_bytes_per_us
 from .terms import OneKernel
 
-SCALE_BYTES = 4  # one fp32 scale per row of INT8 values
-
 
 def received_bytes(work: OneKernel, size: int, message_bytes: float, width: int | None) -> float:
-    """Bytes that a rank of a group of `size` receives from its peers.
+    """Bytes that a rank of a group of `size` receives from its peers: what an algorithm that wastes nothing brings it.
 
     message_bytes  of the activations: what each rank puts into a sum, what a gather gives; of a pair, all rows
-    width          elements per row, each row of INT8 values with a scale of its own
+    width          elements per row; without it no scales are counted
+
+    An all-reduce is taken for two-shot: a kernel that sends small messages one-shot receives more of those.
     """
-    share = (size - 1) / size
-    if work.op == "int8_all_reduce":
-        elements = message_bytes / work.bytes_per_element
-        quantised = elements + (SCALE_BYTES * elements / width if width else 0.0)
-        return (size - 1) * quantised if work.algorithm == "gather" else 2 * share * quantised
-    if work.op == "all_reduce":  # two-shot; a kernel that sends small messages one-shot receives more of those
-        return 2 * share * message_bytes
-    if work.attn_dp is not None:  # a pair: shards of the DP group's own sum, and the rows of all groups
-        attn_tp = size // work.attn_dp
-        return share * message_bytes + (attn_tp - 1) / attn_tp * message_bytes / work.attn_dp
-    return share * message_bytes
+    kind = KINDS[work.op]
+    whole: dict[Part, float] = {"activations": message_bytes}
+    if kind.wire is not None:
+        elements, scales = message_bytes / work.bytes_per_element, kind.wire.scales
+        rows_scales = scales.bytes_each * scales.per_row(width) * elements / width if width else 0.0
+        whole |= {"values": elements * kind.wire.value_bytes, "scales": rows_scales}
+    attn_tp = size // work.attn_dp if work.attn_dp is not None else size
+    received = kind.received(work.algorithm, size, attn_tp)
+    return sum(whole[part] * over / under for part, (over, under) in received.items())
 
 
 def formula_us(received: float, size: int, hardware: Hardware) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..executors import Kernel, Kernels, Traffic
 from ..layout import (
     DP_LOCAL,
+    IN_BOUNDARIES,
     REPLICATED,
     TOKEN_SHARDED,
     LayerShape,
@@ -16,14 +17,17 @@ from ..layout import (
     State,
     group_of,
     is_finer,
+    is_widened,
 )
+from ..op_kinds import ALL_GATHER
+from ..op_record import Part, Rows, Send, Step
+from ..op_record import Wire as WireFormat
 from ..ops import Op
 from ..spec.loader import Setup
 from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
 from .measured import MeasuredKernels
-from .one_kernel import SCALE_BYTES
 from .terms import Gemm, OneKernel, Passes, PeerKernel, Term, Wire
 from .workload import Work, work_of
 
@@ -56,7 +60,7 @@ class OpCosts:
     def terms(self, boundary: str, op: Op, before: State | None, after: State, shape: LayerShape) -> tuple[Term, ...]:
         """All parts of what `op` costs at `boundary`, between the states before and after it."""
         impl = op.impl or self._backend
-        if boundary in ("attn_in", "mlp_in", "head_in"):
+        if boundary in IN_BOUNDARIES:
             assert before is not None
             return (*self._gather(boundary, op, impl, before, after, shape), *self._latent(boundary, op, shape))
         return (
@@ -65,67 +69,32 @@ class OpCosts:
         )
 
     def _sum(self, boundary: str, op: Op, impl: str, before: State | None, shape: LayerShape) -> list[Term]:
-        if op.name == "none":
+        if op.kind.is_none:
             return []
-        group = group_of(boundary, op, before, shape, self._p)
-        everywhere = boundary == "mlp_out" or self._p.attn_dp == 1 or group == "tp"
-        rows = "all" if everywhere else "dp_local"
-        padded = "padded" if everywhere else "dp_local"
-        kind = self._impls[impl].kind
-        widened = op.name == "all_reduce" and boundary == "attn_out" and group == "tp" and self._p.attn_dp > 1
+        p, kind = self._p, self._impls[impl].kind
+        group = group_of(boundary, op, before, shape, p)
+        everywhere = boundary == "mlp_out" or p.attn_dp == 1 or group == "tp"
+        rows, padded = ("all", "padded") if everywhere else ("dp_local", "dp_local")
         zero = [self._kernels("padding", _ZERO_FILL, "all"), self._kernels("padding", _COPY, "dp_local")]
+        after = zero if is_widened(boundary, op, p) else []
         if kind == "one_kernel":  # takes any number of rows, so nothing is copied to pad
-            whole = rows if self._p.attn_dp == 1 or op.name in ("all_reduce", "int8_all_reduce") else padded
-            return [self._one_kernel(op, impl, group, whole), *(zero if widened else [])]
-        if op.name == "int8_all_reduce":
-            return self._int8(op, impl, group, rows, padded)
-        if op.name == "all_reduce":
-            return [self._wire("all_reduce", impl, group, rows), *(zero if widened else [])]
-        if op.kind.spans_two:
-            return self._fused(op, impl)
-        terms = [self._pad_copy()] if everywhere and self._p.attn_dp == 1 else []
+            whole = rows if p.attn_dp == 1 or op.kind.rows is Rows.SUMMED else padded
+            return [self._one_kernel(op, impl, group, whole), *after]
+        terms = [self._pad_copy()] if p.attn_dp == 1 and any(map(_pads, op.way.sends)) else []
         if kind == "peer_to_peer":
             return [*terms, Term("wire", op.name, "padded", self._hidden, PeerKernel(op.name))]
-        terms.append(self._wire("reduce_scatter", impl, group, padded))
-        if op.name == "reduce_scatter_all_gather":
-            back = self._p.canonical_group("attn_tp")
-            terms.append(self._wire("all_gather", impl, back, "padded" if self._p.attn_dp == 1 else "dp_local"))
-        return terms
+        by_rule = {"message": rows, "padded": padded, "dp_local": "padded" if p.attn_dp == 1 else "dp_local"}
+        return [*terms, *(self._step(op, step, impl, group, by_rule[step.rows]) for step in op.way.steps), *after]
 
-    def _fused(self, op: Op, impl: str) -> list[Term]:
-        if self._impls[impl].kind == "peer_to_peer":
-            pattern = "gather_sum" if op.name == "all_reduce_all_gather" else "scatter_sum"
-            return [Term("wire", op.name, "padded", self._hidden, PeerKernel(pattern))]
-        if op.name == "all_reduce_all_gather":
-            return [
-                self._wire("all_reduce", impl, "attn_tp", "dp_local"),
-                self._wire("all_gather", impl, "attn_dp", "padded"),
-            ]
-        return [
-            self._wire("reduce_scatter", impl, "attn_dp", "padded"),
-            self._wire("all_reduce", impl, "attn_tp", "dp_local"),
-        ]
-
-    def _int8(self, op: Op, impl: str, group: str, rows: str, padded: str) -> list[Term]:
+    def _step(self, op: Op, step: Step, impl: str, group: str, rows: str) -> Term:
+        """One step of an op by a library."""
         size = self._p.group_size(group)
-        kernels = self._setup.executor.kernels_of
-        if op.algorithm == "gather":
-            return [
-                self._kernels("quantize", kernels("quantize", impl), rows),
-                self._wire("all_gather", impl, group, rows, "int8", times=size),
-                self._wire("all_gather", impl, group, rows, "scale", times=size),
-                self._kernels("quantize", kernels("dequantize_sum", impl), rows, size),
-            ]
-        return [
-            # No copy to pad: the quantiser writes into a buffer that already has the padded size.
-            self._kernels("quantize", kernels("quantize", impl), padded),
-            self._wire("all_to_all", impl, group, padded, "int8"),
-            self._wire("all_to_all", impl, group, padded, "scale"),
-            self._kernels("quantize", kernels("reduce_shard", impl), padded, size),
-            self._wire("all_gather", impl, group, padded, "int8"),
-            self._wire("all_gather", impl, group, padded, "scale"),
-            self._kernels("quantize", kernels("dequantize", impl), padded),
-        ]
+        if isinstance(step, Send):
+            over = self._p.canonical_group(step.over) if step.over else group
+            wire = None if step.part == "activations" else op.wire
+            return self._wire(step.by.name, impl, over, rows, step.part, wire, times=size if step.whole else 1)
+        kernels = self._setup.executor.kernels_of(step.step, impl, op.wire)
+        return self._kernels("quantize", kernels, rows, size if step.copies else 1)
 
     def _add_and_norm(self, op: Op, impl: str, before: State | None, after: State) -> list[Term]:
         kernels = self._setup.executor.kernels_of
@@ -139,7 +108,7 @@ class OpCosts:
         if op.residual == "gather":
             group, gathered = self._residual_gather(before.residual, after.hidden)
             library = impl if self._impls[impl].kind == "library" else self._backend
-            terms.append(self._wire("all_gather", library, group, gathered)._replace(category="residual"))
+            terms.append(self._wire(ALL_GATHER.name, library, group, gathered)._replace(category="residual"))
         return terms if fused else [*terms, self._kernels("norm", kernels("add_norm", self._backend), rows)]
 
     def _residual_gather(self, source: Layout, destination: Layout) -> tuple[str, str]:
@@ -160,15 +129,15 @@ class OpCosts:
             rows = "dp_local" if after.hidden == DP_LOCAL else "padded"
         kind, width = self._impls[impl].kind, None
         terms = []
-        if op.name == "latent_all_gather":
+        if op.kind.latent:
             width = self._setup.model.latent_width
             # The latents side by side, to travel at once.
             terms.append(self._kernels("latent_gemm", _COPY, "shard", width=width))
         if kind == "one_kernel":
             return [*terms, self._one_kernel(op, impl, group, rows, width)]
         if kind == "peer_to_peer":
-            return [Term("wire", "all_gather", "padded", self._hidden, PeerKernel("all_gather"))]
-        return [*terms, self._wire("all_gather", impl, group, rows, width=width)]
+            return [Term("wire", op.name, "padded", self._hidden, PeerKernel(op.name))]
+        return [*terms, *(self._wire(send.by.name, impl, group, rows, width=width) for send in op.way.sends)]
 
     def _latent(self, boundary: str, op: Op, shape: LayerShape) -> list[Term]:
         if boundary != "attn_in" or not shape.has_latent:
@@ -176,7 +145,7 @@ class OpCosts:
         model = self._setup.model
         assert model.q_lora_rank is not None and model.kv_lora_rank is not None
         consumed = _rows_of(self._p.attention_layout)
-        rows = "shard" if op.name == "latent_all_gather" else consumed
+        rows = "shard" if op.kind.latent else consumed
         normed = model.q_lora_rank + model.kv_lora_rank + (model.index_head_dim or 0)
         norm = self._setup.executor.kernels_of("norm", self._backend)
         fused = self._setup.executor.latent_projections == "one_gemm"
@@ -198,20 +167,26 @@ class OpCosts:
         impl: str,
         group: str,
         rows: str,
-        what: str = "activation",
+        part: Part = "activations",
+        wire: WireFormat | None = None,
         width: int | None = None,
         times: int = 1,
     ) -> Term:
         """A library collective whose whole buffer is rows x width, `times` over (gathering whole messages)."""
-        width = 1 if what == "scale" else (width or self._hidden)
-        dtype = {"activation": self._dtype, "int8": "int8", "scale": "fp32"}[what]
-        bytes_per_element = {"activation": self.device.activation_bytes, "int8": 1, "scale": SCALE_BYTES}[what]
-        label = op if what == "activation" else f"{op} of {'scales' if what == 'scale' else 'int8 values'}"
-        return Term("wire", label, rows, width, Wire(op, impl, dtype, group, bytes_per_element * times))
+        width = width or self._hidden
+        if wire is None:
+            return Term(
+                "wire", op, rows, width, Wire(op, impl, self._dtype, group, self.device.activation_bytes * times)
+            )
+        if part == "scales":
+            work = Wire(op, impl, wire.scales.dtype, group, wire.scales.bytes_each * times)
+            return Term("wire", f"{op} of scales", rows, wire.scales.per_row(width), work)
+        label = f"{op} of {wire.name} values"
+        return Term("wire", label, rows, width, Wire(op, impl, wire.carrier, group, wire.value_bytes * times))
 
     def _one_kernel(self, op: Op, impl: str, group: str, rows: str, width: int | None = None) -> Term:
         """The whole op by one kernel of commplan's: whatever else it does is in the time of its wire term."""
-        name = "all_gather" if op.name == "latent_all_gather" else op.name  # the same kernel on narrower rows
+        name = op.kind.table
         attn_dp = self._p.attn_dp if op.kind.spans_two else None
         work = OneKernel(name, impl, self._dtype, group, self.device.activation_bytes, op.algorithm, attn_dp)
         return Term("wire", name, rows, width or self._hidden, work)
@@ -243,7 +218,7 @@ class OpCosts:
         if isinstance(work, OneKernel):
             return self.collectives.one_kernel(work, rows, term.width)
         mine = self.rows("dp_local", tokens) * term.width * self.device.activation_bytes
-        return self.collectives.peer_to_peer(work.pattern, elements * self.device.activation_bytes, mine)
+        return self.collectives.peer_to_peer(work.op, elements * self.device.activation_bytes, mine)
 
     def message_bytes(self, terms: tuple[Term, ...], tokens: int) -> float:
         """The largest buffer that goes through a collective of an op."""
@@ -298,6 +273,11 @@ class OpCosts:
         limit = self._impls[work.impl].max_message_bytes
         last_that_fits = set() if limit is None else {int(limit / per_row * scale)}
         return last_that_fits | {round(size / per_row * scale) for size in sizes}
+
+
+def _pads(send: Send) -> bool:
+    """A library takes whole shards, so rows are copied to pad; a quantiser writes into a buffer of the padded size."""
+    return send.rows == "padded" and send.part == "activations"
 
 
 _ROWS = {REPLICATED: "all", DP_LOCAL: "dp_local", TOKEN_SHARDED: "shard"}

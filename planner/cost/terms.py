@@ -18,9 +18,9 @@ class Wire(NamedTuple):
 
 
 class PeerKernel(NamedTuple):
-    """A fused kernel over all tp ranks, by the pattern of bytes that `CollectiveCosts.peer_to_peer` knows."""
+    """A fused kernel over all tp ranks; the record of its op knows what it reads from peers."""
 
-    pattern: str
+    op: str
 
 
 class OneKernel(NamedTuple):
@@ -30,7 +30,7 @@ class OneKernel(NamedTuple):
     rows x width x bytes_per_element of the activations, whatever travels. `attn_dp` tells the MixedComm pairs apart.
     """
 
-    op: str
+    op: str  # under whose name it is measured
     impl: str
     dtype: str
     group: str

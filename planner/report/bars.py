@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..what_if.evaluation import PLAIN, PLAN, Evaluation
+from ..strategies import PLAIN
+from ..what_if.evaluation import PLAN, Evaluation
 from .chart import Chart, axis, milliseconds
 from .palette import PART_COLOURS, PART_NAMES
 from .study import Study

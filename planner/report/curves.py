@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import log10
 from typing import Any
 
+from ..strategies import PLAIN
 from ..what_if.crossovers import Crossover
-from ..what_if.evaluation import PLAIN, PLAN, Evaluation, short_reason
+from ..what_if.evaluation import PLAN, Evaluation, short_reason
 from .chart import Chart, axis, milliseconds, token_ticks
 from .palette import strategy_colour
 from .study import Study

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..layout import LAYER_BOUNDARIES
+from ..op_kinds import KINDS
 from ..ops import Op
 from ..what_if.evaluation import PLAN
 from .chart import Chart
-from .palette import OP_COLOURS
 from .study import Range, Study
 
 _GAP = None  # an empty column between ranges
@@ -19,7 +19,8 @@ _MOST_LEVEL = 11  # columns up to which their names fit side by side
 
 def decision_chart(study: Study) -> Chart:
     """The map of the whole plan."""
-    ops = [name for name in OP_COLOURS if any(op.name == name for op in _all_ops(study))]
+    used = {op.name for op in _all_ops(study)}
+    ops = [name for name, kind in KINDS.items() if name in used and not kind.is_none]
     columns = list(_columns(study))
     layers = list(range(study.setup.model.num_hidden_layers))
     rows = ["embed_out", "", *map(str, layers), " ", "head_in"]
@@ -27,7 +28,7 @@ def decision_chart(study: Study) -> Chart:
     text = [[_hover(column, row) for column in columns] for row in rows]
     scale: list[list[Any]] = []
     for index, name in enumerate(ops):
-        scale += [[index / len(ops), OP_COLOURS[name]], [(index + 1) / len(ops), OP_COLOURS[name]]]
+        scale += [[index / len(ops), KINDS[name].colour], [(index + 1) / len(ops), KINDS[name].colour]]
     heads = _heads(study, columns)
     traces: list[dict[str, Any]] = [
         {
@@ -73,7 +74,7 @@ def decision_chart(study: Study) -> Chart:
         "Each group of columns is a token range of a mode; its columns are attn_in, attn_out, mlp_in, mlp_out. An "
         "empty cell is a boundary where nothing runs. Hover for the op in full."
     )
-    legend = [(name, OP_COLOURS[name]) for name in ops]
+    legend = [(name, KINDS[name].colour) for name in ops]
     return Chart(_finding(study), about, traces, layout, min(760, 190 + 7 * len(rows)), legend)
 
 
@@ -100,7 +101,7 @@ def _op(column: tuple[str, Range, str] | None, row: str) -> Op | None:
 
 def _cell(column: tuple[str, Range, str] | None, row: str, ops: list[str]) -> int | None:
     op = _op(column, row)
-    return None if op is None or op.name == "none" else ops.index(op.name)
+    return None if op is None or op.kind.is_none else ops.index(op.name)
 
 
 def _hover(column: tuple[str, Range, str] | None, row: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import CommplanError
 from ..graph import ERROR_UNIT
-from ..ops import QUANTIZED_OPS
+from ..ops import words_of
 from ..search import Plan
 from ..what_if.evaluation import PLAN, Evaluation, Evaluator, Priced, Structure
 from .chart import Chart, axis, milliseconds
@@ -21,7 +21,8 @@ def frontier_chart(study: Study, mode: str, tokens: int) -> Chart:
     """The fastest plan for each error budget, with the uniform strategies and the plan of the file beside it."""
     points = _frontier(study, mode, tokens)
     found = study.at(mode, tokens)
-    plans = _with_int8(study, found, mode, tokens)
+    plans = _with_quantised(study, found, mode, tokens)
+    words = words_of(study.setup.executor.ops)
     traces: list[dict[str, Any]] = [
         {
             "type": "scatter",
@@ -29,7 +30,7 @@ def frontier_chart(study: Study, mode: str, tokens: int) -> Chart:
             "name": "fastest plan within an error budget",
             "x": [error for error, _, _ in points],
             "y": [step / 1000 for _, step, _ in points],
-            "text": [f"{count} INT8 boundaries" for _, _, count in points],
+            "text": [f"{count} {words} boundaries" for _, _, count in points],
             "hovertemplate": "error %{x:.4f}: %{y:.2f} ms, %{text}<extra></extra>",
             "line": {"color": "faint", "width": 1.5, "shape": "hv"},
             "marker": {"size": 6, "color": "muted"},
@@ -71,11 +72,11 @@ def frontier_chart(study: Study, mode: str, tokens: int) -> Chart:
         "optimum within its budget, with quantised ops allowed whatever the deployment says."
     )
     legend = [(name, strategy_colour(name)) for name in (PLAN, *(n for n in names if n != PLAN))]
-    return Chart(_finding(points, tokens, mode), about, traces, layout, 340, legend)
+    return Chart(_finding(points, tokens, mode, words), about, traces, layout, 340, legend)
 
 
-def _with_int8(study: Study, found: Evaluation, mode: str, tokens: int) -> dict[str, Priced]:
-    """The named plans, with the INT8 strategies that the deployment's own numerics class leaves out."""
+def _with_quantised(study: Study, found: Evaluation, mode: str, tokens: int) -> dict[str, Priced]:
+    """The named plans, with the quantised strategies that the deployment's own numerics class leaves out."""
     try:
         setup = study.load("numerics.loosest=quantized", "numerics.error_budget=null")
         free = Evaluator(setup).at(mode, tokens).plans
@@ -122,7 +123,7 @@ def _within_class(study: Study, mode: str, tokens: int) -> tuple[float, float, i
 def _best(evaluator: Evaluator, mode: str, tokens: int) -> tuple[float, float, int]:
     planner = evaluator.planner(mode)
     plan = planner.best(tokens)
-    count = sum(edge.op.name in QUANTIZED_OPS for edge in plan.edges)
+    count = sum(edge.op.kind.is_quantized for edge in plan.edges)
     return _error(plan), planner.step_us(plan, tokens), count
 
 
@@ -130,13 +131,13 @@ def _error(plan: Plan) -> float:
     return sqrt(sum(count * edge.squared_error for edge, count in plan.counted) / ERROR_UNIT)
 
 
-def _finding(points: list[tuple[float, float, int]], tokens: int, mode: str) -> str:
+def _finding(points: list[tuple[float, float, int]], tokens: int, mode: str, words: str) -> str:
     where = f"At {tokens:,} tokens of {mode}"
     if len(points) < 2 or points[-1][1] > 0.998 * points[0][1]:
-        return f"{where} INT8 buys nothing: no error makes a faster step"
+        return f"{where} {words} buys nothing: no error makes a faster step"
     saved = points[0][1] - points[-1][1]
     half = next(p for p in points if points[0][1] - p[1] >= saved / 2)
     return (
-        f"{where} INT8 buys {milliseconds(saved)} ({saved / points[0][1]:.1%}) for an error of {points[-1][0]:.3f}; "
+        f"{where} {words} buys {milliseconds(saved)} ({saved / points[0][1]:.1%}) for an error of {points[-1][0]:.3f}; "
         f"half of it costs {half[0]:.3f}"
     )

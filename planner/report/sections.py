@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..what_if.evaluation import PLAIN, PLAN
+from ..strategies import PLAIN
+from ..what_if.evaluation import PLAN
 from .bars import cost_chart
 from .chart import Chart
 from .curves import speed_up_chart

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..spec.loader import load_setup
+from ..strategies import PLAIN
 from ..what_if.answers import Answer
-from ..what_if.evaluation import PLAIN, PLAN
+from ..what_if.evaluation import PLAN
 from ..what_if.sweep import Point, Sweep
 from .chart import Chart, axis, milliseconds
 from .page import Page, Table, write_page
@@ -107,7 +108,7 @@ def _hover(point: Point) -> str:
 
 def _table(points: Sequence[Point]) -> Table:
     names = list(points[0].values)
-    columns = [*names, "all_reduce", "plan", "speed-up", "communication", "fastest uniform", "numerics"]
+    columns = [*names, PLAIN, "plan", "speed-up", "communication", "fastest uniform", "numerics"]
     rows, illegal = [], set()
     for index, point in enumerate(points[:_MOST_ROWS]):
         given = [str(value) for value in point.values.values()]

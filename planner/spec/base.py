@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 import typing
 from typing import Annotated, Any, Literal, TypeVar
@@ -59,13 +60,16 @@ def build(spec: type[S], data: dict[str, Any], file: str) -> S:
         raise _translated(spec, error, file) from None
 
 
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a Spec, of a dataclass
+
+
 def _translated(spec: type[Spec], error: ValidationError, file: str) -> InputError:
     details = error.errors(include_url=False, include_context=True)
     # An unknown key explains a missing one (a typing error makes both), so it is reported first.
-    detail = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
+    detail = next((d for d in details if d["type"] in _UNKNOWN_KEY), details[0])
     location, context = detail["loc"], detail.get("ctx", {})
     field = _path(location)
-    if detail["type"] == "extra_forbidden":
+    if detail["type"] in _UNKNOWN_KEY:
         accepted = _accepted_keys(spec, location[:-1])
         return InputError(
             f"unknown key; {did_you_mean(location[-1], accepted)}", file=file, field=field, kind="unknown_key"
@@ -119,6 +123,8 @@ def _accepted_keys(spec: type[Spec], location: tuple[int | str, ...]) -> list[st
     current: Any = spec
     for part in location:
         current = _element(current) if isinstance(part, int) else _child(current, part)
+    if dataclasses.is_dataclass(current):
+        return [f.name for f in dataclasses.fields(current)]
     model = _model(current)
     return [f.alias or name for name, f in model.model_fields.items()] if model else []
 

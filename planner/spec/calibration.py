@@ -10,31 +10,46 @@ and negative numbers, and a missing op.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from ..op_kinds import KINDS
+from ..op_record import OpKind
 from .base import FieldError, Positive, PositiveInt, Provenance, Spec, Text
 
 CALIBRATION_SCHEMA = "commplan/calibration/v1"
 MessageBytes = Annotated[int, Field(gt=0, le=2**50, strict=True)]
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
-COLLECTIVES: tuple[Collective, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
-PairOp = Literal["all_reduce_all_gather", "reduce_scatter_all_reduce"]
-PAIR_OPS: tuple[str, ...] = get_args(PairOp)
-MeasuredOp = Literal[Collective, "int8_all_reduce", PairOp]  # the last two by kernels of commplan's own
+COLLECTIVES: tuple[Collective, ...] = get_args(Collective)
+"""Those of the records, which a test sees to: a type cannot be read from data."""
+
+
+@cache
+def _measured() -> dict[str, OpKind | None]:
+    """Everything that tables are of: collectives of libraries, then ops by one kernel of commplan's."""
+    own = {name: kind for name, kind in KINDS.items() if kind.kernel is not None and kind.table == name}
+    return dict.fromkeys(COLLECTIVES) | own
+
+
+def _one_of(names: Iterable[str]) -> str:
+    *others, last = [repr(name) for name in names]
+    return f"should be {', '.join(others)} or {last}" if others else f"should be {last}"
 
 
 class Table(Spec):
     """Latency by message size, of one op by one impl on one group.
 
-    algorithm  of an int8_all_reduce that is one kernel
+    op         a collective of a library, or an op that is one kernel of commplan's
+    algorithm  of an op that has several and is one kernel
     attn_dp    of a MixedComm pair: the DP groups among its `group_size` ranks
     width      elements per row, where the impl works on rows; a table without it fits any
     """
 
-    op: MeasuredOp
-    algorithm: Literal["gather", "two_shot"] | None = None
+    op: Text
+    algorithm: Text | None = None
     impl: Text
     dtype: Literal["bf16", "fp16", "int8", "fp32"]
     group_size: Annotated[int, Field(ge=2, strict=True)]
@@ -55,16 +70,25 @@ class Table(Spec):
             )
         return self
 
+    @field_validator("op")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in _measured():
+            raise ValueError(_one_of(_measured()))
+        return value
+
     @model_validator(mode="after")
     def _says_which(self) -> Table:
-        for field, given, ops in (
-            ("algorithm", self.algorithm, ("int8_all_reduce",)),
-            ("attn_dp", self.attn_dp, PAIR_OPS),
-        ):
+        measured = _measured()
+        chosen = {name: kind.algorithms for name, kind in measured.items() if kind is not None and kind.algorithms}
+        pairs = [name for name, kind in measured.items() if kind is not None and kind.spans_two]
+        for field, given, ops in (("algorithm", self.algorithm, list(chosen)), ("attn_dp", self.attn_dp, pairs)):
             if given is None and self.op in ops:
                 raise FieldError(field, f"is missing: a table of {self.op} says its {field}", kind="missing_key")
             if given is not None and self.op not in ops:
                 raise FieldError(field, f"{self.op} has none; it belongs to {' and '.join(ops)}", given)
+        if self.algorithm is not None and self.algorithm not in chosen[self.op]:
+            raise FieldError("algorithm", _one_of(chosen[self.op]), self.algorithm)
         if self.attn_dp is not None and (self.group_size % self.attn_dp or self.attn_dp == self.group_size):
             text = f"does not split {self.group_size} ranks into DP groups of two and more"
             raise FieldError("attn_dp", text, self.attn_dp)

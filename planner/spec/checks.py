@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, did_you_mean
 from ..layout import ALL_TO_ALL
-from ..ops import KINDS
+from ..op_kinds import KINDS
 from .deployment import parse_layers
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..errors import did_you_mean
 from ..layout import FORWARD_MODES, LAYER_BOUNDARIES
-from ..ops import OP_NAMES
+from ..op_kinds import KINDS
 from .base import Count, FieldError, Positive, PositiveInt, Spec, Text
 from .bounds import MAX_TOKENS
 
@@ -111,8 +111,8 @@ class OpRule(Spec):
 
     @model_validator(mode="after")
     def _known(self) -> OpRule:
-        if self.op not in OP_NAMES:
-            raise FieldError("op", f"no such op; {did_you_mean(self.op, OP_NAMES)}", self.op)
+        if self.op not in KINDS:
+            raise FieldError("op", f"no such op; {did_you_mean(self.op, KINDS)}", self.op)
         for mode in self.modes or ():
             if mode not in FORWARD_MODES:
                 raise FieldError("modes", f"no such forward mode; {did_you_mean(mode, FORWARD_MODES)}", mode)

@@ -16,6 +16,9 @@ from functools import cache
 from ..layout import Parallelism
 from ..ops import Op
 
+PLAIN = "all_reduce"
+"""The strategy that all others are held against: what a forward does that nobody planned."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -34,6 +37,7 @@ class Strategy:
 
     name: str
     summary: str
+    colour: str  # in every chart
     offers: Mapping[str, tuple[Offer, ...]]
 
     def needs(self, parallelism: Parallelism) -> str | None:
@@ -53,4 +57,4 @@ def offers(**by_boundary: tuple[Op | Offer, ...]) -> dict[str, tuple[Offer, ...]
 def strategies() -> dict[str, Strategy]:
     """All strategies of this folder by name, plain all-reduce first."""
     found = [importlib.import_module(f".{module.name}", __name__).STRATEGY for module in pkgutil.iter_modules(__path__)]
-    return {s.name: s for s in sorted(found, key=lambda s: (s.name != "all_reduce", s.name))}
+    return {s.name: s for s in sorted(found, key=lambda s: (s.name != PLAIN, s.name))}

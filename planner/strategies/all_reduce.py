@@ -17,6 +17,7 @@ _ZERO_BUFFER = (  # attention DP: the DP group's rows in a buffer of all rows, s
 STRATEGY = Strategy(
     name="all_reduce",
     summary="plain all-reduce",
+    colour="#8a929e",
     offers=offers(
         embed_out=(NONE, Op("all_reduce")),
         attn_in=(NONE, SLICE, Op("all_gather")),

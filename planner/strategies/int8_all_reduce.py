@@ -4,14 +4,15 @@ gather    all-gather of values and scales, local sum: (N-1)*M bytes in, one quan
 two_shot  all-to-all, sum of the shard a rank owns, requantise, all-gather: 2*(N-1)/N*M bytes in, two quantisations
 """
 
-from ..ops import ALGORITHMS, NONE, SLICE, Op
+from ..op_kinds import INT8_ALL_REDUCE
+from ..ops import NONE, SLICE, Op
 from . import Strategy, offers
 
 _SUMS = (
     NONE,
     *(
-        Op("int8_all_reduce", algorithm=algorithm, residual=residual)
-        for algorithm in ALGORITHMS
+        Op(INT8_ALL_REDUCE.name, algorithm=algorithm, residual=residual)
+        for algorithm in INT8_ALL_REDUCE.algorithms
         for residual in (None, "gather")
     ),
 )
@@ -19,6 +20,7 @@ _SUMS = (
 STRATEGY = Strategy(
     name="int8_all_reduce",
     summary="INT8-compressed all-reduce",
+    colour="#d9822b",
     offers=offers(
         embed_out=(NONE, Op("all_reduce")),
         attn_in=(NONE, SLICE, Op("all_gather")),

@@ -23,6 +23,7 @@ class _MixedComm(Strategy):
 STRATEGY = _MixedComm(
     name="mixed_comm",
     summary="fused collectives of attention TP x DP",
+    colour="#1b9a7a",
     offers=offers(
         embed_out=(NONE, Op("all_reduce")),
         attn_in=(NONE, SLICE, FUSED),

@@ -11,6 +11,7 @@ _TWO_STEPS = tuple(Op("reduce_scatter_all_gather", residual=residual) for residu
 STRATEGY = Strategy(
     name="tp_sp",
     summary="TP-SP scatter: reduce-scatter, sharded norm, all-gather",
+    colour="#2f6fd0",
     offers=offers(
         embed_out=(NONE, Op("reduce_scatter")),
         attn_in=(NONE, SLICE, Op("all_gather"), Op("latent_all_gather")),

@@ -1,14 +1,15 @@
 """The strategy file: what a plan is to everybody but the planner.
 
-`load` reads and checks one, `dump` writes one. This package and what it imports (ops, layout, yaml_file, files,
-errors) are what the runtime takes from the planner, strict reading included; none of it imports pydantic, networkx or
-torch.
+`load` reads and checks one, `dump` writes one; `capabilities` says what an executor can run. This package and what it
+imports (ops with their records, layout, yaml_file, files, errors) are what the runtime takes from the planner, strict
+reading included; none of it imports pydantic, networkx or torch.
 """
 
 from ..errors import CommplanError, InputError, control_character, one_line
 from ..layout import (
     DP_LOCAL,
     FORWARD_MODES,
+    IN_BOUNDARIES,
     LAYER_BOUNDARIES,
     REPLICATED,
     TENSOR_PARALLEL,
@@ -22,7 +23,9 @@ from ..layout import (
     numerics_class,
     sum_group,
 )
-from ..ops import Op, numerics_rank
+from ..op_kinds import COLLECTIVES, INT8_ALL_REDUCE, KINDS
+from ..op_record import OpKind, Rows, Send, Way
+from ..ops import NONE, Op, numerics_rank
 from ..yaml_file import parse_json, read_mapping
 from .document import (
     DeploymentStamp,
@@ -33,33 +36,47 @@ from .document import (
     RangePlan,
     StrategyFile,
 )
+from .executor_file import RESIDUAL_OUT, Capabilities, Impl, capabilities
 from .fingerprint import config_fingerprint
 from .legality import Problem, places, problems, walk
 from .reading import load, parse, read
 from .writing import dump, plan_hash, save
 
 __all__ = [
+    "COLLECTIVES",
     "DP_LOCAL",
     "FORWARD_MODES",
+    "INT8_ALL_REDUCE",
+    "IN_BOUNDARIES",
+    "KINDS",
     "LAYER_BOUNDARIES",
+    "NONE",
     "REPLICATED",
+    "RESIDUAL_OUT",
     "TENSOR_PARALLEL",
     "TOKEN_SHARDED",
+    "Capabilities",
     "CommplanError",
     "DeploymentStamp",
     "HardwareStamp",
+    "Impl",
     "InputError",
     "LayerOps",
     "LayerShape",
     "Layout",
     "ModelStamp",
     "Op",
+    "OpKind",
     "Parallelism",
     "Predicted",
     "Problem",
     "RangePlan",
+    "Rows",
+    "Send",
     "State",
     "StrategyFile",
+    "Way",
+    "capabilities",
     "config_fingerprint",
     "control_character",
     "dump",

@@ -75,7 +75,7 @@ def _local_problems(strategy: StrategyFile, where: str, layer: int | None, bound
         yield Problem(where, str(op), f"is {numerics}, looser than the {strategy.numerics} that the file allows")
     if boundary == "embed_out" and op.residual is not None:
         yield Problem(where, str(op), "there is no residual yet: leave `residual` out")
-    if op.name != "latent_all_gather":
+    if not op.kind.latent:
         return
     producer = "embed_out" if layer == 0 else f"{(layer or 0) - 1}.mlp_out"
     written = f"{(layer or 0) - 1}.mlp_out" if op.producer == "previous.mlp_out" and layer else op.producer

@@ -66,14 +66,14 @@ def _lines(strategy: StrategyFile) -> Iterator[str]:
 
 def _range_lines(plan: RangePlan) -> Iterator[str]:
     yield f"  - tokens: [{plan.first}, {plan.last}]"
-    if plan.embed_out.name != "none":
+    if not plan.embed_out.kind.is_none:
         yield f"    embed_out: {flow_text(spell(plan.embed_out))}"
     yield "    layers:"
     for layers, ops in _runs(plan.layers):
         run: dict[str, object] = {"layers": layers}
-        run |= {b: spell(ops.at(b)) for b in LAYER_BOUNDARIES if ops.at(b).name != "none"}
+        run |= {b: spell(ops.at(b)) for b in LAYER_BOUNDARIES if not ops.at(b).kind.is_none}
         yield f"    - {flow_text(run)}"
-    if plan.head_in.name != "none":
+    if not plan.head_in.kind.is_none:
         yield f"    head_in: {flow_text(spell(plan.head_in))}"
     if plan.predicted is not None:
         yield f"    predicted: {flow_text(_predicted(plan.predicted))}"
@@ -95,7 +95,7 @@ def _relative(layer: int, ops: LayerOps) -> LayerOps:
 
 def with_producer(layer: int, op: Op) -> Op:
     """A latent gather with its `from` spelled; any other op as it is."""
-    if op.name != "latent_all_gather":
+    if not op.kind.latent:
         return op
     return replace(op, producer="embed_out" if layer == 0 else "previous.mlp_out")
 

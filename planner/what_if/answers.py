@@ -1,6 +1,6 @@
 """The marginal questions people ask of a deployment, answered at one mode and token count.
 
-What if the link were half as fast? What does one more INT8 boundary buy? Which TP size?
+What if the link were half as fast? What does one more quantised boundary buy? Which TP size?
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
-from ..cost.numerics import relative_rms_error
 from ..errors import CommplanError, NoLegalPlanError
 from ..graph import ERROR_UNIT
-from ..ops import ALGORITHMS, QUANTIZED_OPS, Op
+from ..op_kinds import KINDS
+from ..ops import Op, words_of
 from ..search import Plan
 from ..spec.loader import Setup, load_setup
 from .evaluation import PLAN, Evaluation, Evaluator
@@ -43,7 +43,7 @@ class Asker:
     def answers(self) -> list[Answer]:
         """Every answer that this deployment has; none where it has no plan of its own."""
         found = []
-        for ask in (self._link, self._int8, self._tp):
+        for ask in (self._link, self._quantised, self._tp):
             try:
                 answer = ask()
             except NoLegalPlanError:
@@ -72,10 +72,13 @@ class Asker:
             )
         return Answer("What if the link were half as fast, or twice?", "; ".join(words), figures)
 
-    # ---- INT8 -------------------------------------------------------------------------------------------------------
+    # ---- quantised sums ---------------------------------------------------------------------------------------------
 
-    def _int8(self) -> Answer | None:
-        question = "What does one more INT8 boundary buy?"
+    def _quantised(self) -> Answer | None:
+        words = words_of(self.base.executor.ops)
+        if not words:
+            return None
+        question = f"What does one more {words} boundary buy?"
         try:
             now = self._planned()
             free = self._planned("numerics.loosest=quantized", "numerics.error_budget=null")
@@ -83,9 +86,9 @@ class Asker:
             return None
         have, most = _quantised(now[1]), _quantised(free[1])
         if most == 0:
-            return Answer(question, f"nothing: at {self.tokens} tokens no plan gains from INT8", [])
+            return Answer(question, f"nothing: at {self.tokens} tokens no plan gains from {words}", [])
         if have >= most:
-            all_of_them = f"all {have} boundaries that gain from INT8 have it"
+            all_of_them = f"all {have} boundaries that gain from {words} have it"
             return Answer(question, f"nothing more: {all_of_them}", [])
         budget = self._budget_for(have + 1) * _MORE
         try:
@@ -106,7 +109,8 @@ class Asker:
 
     def _budget_for(self, count: int) -> float:
         size = self.base.parallelism.attn_tp
-        return sqrt(count) * min(relative_rms_error(Op("int8_all_reduce", algorithm=a), size) for a in ALGORITHMS)
+        ways = (way for name in self.base.executor.ops for way in KINDS[name].ways.values())
+        return sqrt(count) * min(way.error.at(size) for way in ways if way.error is not None)
 
     def _planned(self, *texts: str) -> tuple[float, Plan]:
         planner = Evaluator(self._setup(*texts)).planner(self.mode)
@@ -164,7 +168,7 @@ def _decisions(plan: Plan) -> tuple[Op, ...]:
 
 
 def _quantised(plan: Plan) -> int:
-    return sum(edge.op.name in QUANTIZED_OPS for layer in plan.layers for edge in layer)
+    return sum(edge.op.kind.is_quantized for layer in plan.layers for edge in layer)
 
 
 def _error(plan: Plan) -> float:

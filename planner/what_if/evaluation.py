@@ -16,9 +16,9 @@ from ..planning import ModePlanner
 from ..search import Plan
 from ..spec.bounds import MAX_TOKENS
 from ..spec.loader import Setup
-from ..strategies import strategies
+from ..strategies import PLAIN, strategies
 
-PLAIN, PLAN = "all_reduce", "plan"
+PLAN = "plan"
 OWN = "own_all_reduce"  # uniform all-reduce by commplan's kernels where they are cheaper
 OWN_NOTE = (
     "column all_reduce is the library's; own_all_reduce may use commplan's kernels, and an op by one of those is "

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from commplan.planner.strategy_file import DP_LOCAL, State, StrategyFile
+from commplan.planner.strategy_file import DP_LOCAL, Rows, State, StrategyFile
 
 from ..agreement import together
 from ..backends import Backend, load_backend
@@ -124,7 +124,7 @@ class _Bench:
         for each in program.bound[:-1]:  # a head_in is no boundary between blocks
             place = each.place
             key = key_of(place.boundary, str(replace(place.op, producer=None)), place.before, place.after)
-            if key not in calls and place.op.name != "fused":
+            if key not in calls and place.op.kind.rows is not Rows.TAKEN:
                 make = self._in if isinstance(each, BoundIn) else self._out
                 calls[key] = make(executor, each)  # type: ignore[arg-type]
         return calls

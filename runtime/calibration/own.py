@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 
+from commplan.planner.strategy_file import KINDS, OpKind, Rows
+
 from ..agreement import Exchange, first_line
 from ..backends import Backend
-from ..collectives.peers import Peers
+from ..collectives.peers import Peers, bare, with_norm
 from ..errors import RefusedError
 from ..groups import Group
-from ..peer_impls import PAIRS, PEER_IMPLS, TRITON, Room, room_of
+from ..peer_impls import CAN, PEER_IMPLS, TRITON, Room, room_of
 from .points import DTYPES, PlainNorm, Point, random_rows
 
 Key = tuple[int, int, str]
@@ -81,16 +83,18 @@ class OwnCollectives:
     def call_of(self, point: Point) -> Callable[[], Any]:
         """The call that a point of ours stands for, with its inputs made."""
         peers, size = self._peers[_key(point)], point.group_size
-        op, _, algorithm = point.name.partition(".")
-        if op == "all_gather":
+        kind, algorithm = _kind_of(point)
+        if kind.gathers:
             shard = random_rows(point.rows // size, point, self._device)
-            return lambda: peers.all_gather(shard)
-        if op in PAIRS:
-            return _pair(op, point, peers, self._device)
+            call = bare(peers, kind, algorithm, size)
+            return lambda: call(shard)
+        if kind.spans_two:
+            return _pair(kind, point, peers, self._device)
         x = random_rows(point.rows, point, self._device)
         if point.kind == TRITON:
-            return _sum(op, algorithm, peers, x)
-        return _sum_and_norm(op, algorithm, peers, x, -(-point.rows // size))
+            call = bare(peers, kind, algorithm, size)
+            return lambda: call(x)
+        return _sum_and_norm(kind, algorithm, peers, x, -(-point.rows // size))
 
     def check(self) -> None:
         """Raises BoundaryError if a kernel has given up waiting for a rank: its times mean nothing."""
@@ -122,8 +126,8 @@ def _key(point: Point) -> Key:
 
 def _room(point: Point) -> Room:
     """Of the message, padded to whole shards."""
-    op, _, algorithm = point.name.partition(".")
-    return room_of(op, algorithm, -(-point.rows // point.group_size) * point.group_size, point.columns or 1)
+    kind, algorithm = _kind_of(point)
+    return room_of(kind.name, algorithm, -(-point.rows // point.group_size) * point.group_size, point.columns or 1)
 
 
 def _refusal(point: Point, backend: Backend) -> str | None:
@@ -132,40 +136,32 @@ def _refusal(point: Point, backend: Backend) -> str | None:
     return backend.peer_limits.refuses(point.dtype, point.group_size, point.width)
 
 
-def _sum(op: str, algorithm: str, peers: Peers, x: torch.Tensor) -> Callable[[], Any]:
-    calls: dict[str, Callable[[], Any]] = {
-        "all_reduce": lambda: peers.all_reduce(x),
-        "int8_all_reduce": lambda: peers.int8_all_reduce(x, algorithm),
-        "reduce_scatter": lambda: peers.reduce_scatter(x),
-    }
-    return _found(op, calls)
+def _kind_of(point: Point) -> tuple[OpKind, str | None]:
+    """The record of a point's op, and its algorithm."""
+    op, _, algorithm = point.name.partition(".")
+    measured = {name: kind for name, kind in KINDS.items() if kind.table == name and name in CAN.ops_of(point.kind)}
+    if op not in measured:
+        raise RefusedError(f"accepted: {', '.join(measured)}", field="point", value=op)
+    return measured[op], algorithm or None
 
 
-def _sum_and_norm(op: str, algorithm: str, peers: Peers, x: torch.Tensor, shard_rows: int) -> Callable[[], Any]:
+def _sum_and_norm(
+    kind: OpKind, algorithm: str | None, peers: Peers, x: torch.Tensor, shard_rows: int
+) -> Callable[[], Any]:
     norm, residual = PlainNorm(x.shape[1], x.dtype, x.device), torch.randn_like(x)
-    shard = torch.randn_like(x[:1]).repeat(shard_rows, 1)
-    weight, eps = norm.weight, norm.variance_epsilon
-    calls: dict[str, Callable[[], Any]] = {
-        "all_reduce": lambda: peers.all_reduce_norm(x, residual, weight, eps),
-        "int8_all_reduce": lambda: peers.int8_all_reduce_norm(x, algorithm, residual, weight, eps),
-        "reduce_scatter": lambda: peers.reduce_scatter_norm(x, shard, weight, eps),
-    }
-    return _found(op, calls)
+    if kind.rows is Rows.SCATTERED:
+        residual = torch.randn_like(x[:1]).repeat(shard_rows, 1)
+    call = with_norm(peers, kind, algorithm)
+    return lambda: call(x, residual, norm.weight, norm.variance_epsilon)
 
 
-def _pair(op: str, point: Point, peers: Peers, device: torch.device) -> Callable[[], Any]:
+def _pair(kind: OpKind, point: Point, peers: Peers, device: torch.device) -> Callable[[], Any]:
     attn_dp = point.columns
     if not 0 < attn_dp <= point.group_size or point.group_size % attn_dp:
-        raise RefusedError("the number of DP groups is expected, as the columns of a pair", field=op, value=attn_dp)
-    attn_tp = point.group_size // attn_dp
-    if op == "all_reduce_all_gather":
-        mine = random_rows(point.rows // attn_dp, point, device)
-        return lambda: peers.gather_sum(mine, attn_tp)
-    x = random_rows(point.rows // attn_dp * attn_dp, point, device)
-    return lambda: peers.scatter_sum(x, attn_tp)
-
-
-def _found(op: str, calls: dict[str, Callable[[], Any]]) -> Callable[[], Any]:
-    if op not in calls:
-        raise RefusedError(f"accepted: {', '.join(calls)}", field="point", value=op)
-    return calls[op]
+        raise RefusedError(
+            "the number of DP groups is expected, as the columns of a pair", field=kind.name, value=attn_dp
+        )
+    call = bare(peers, kind, None, point.group_size // attn_dp)
+    groups = 1 if kind.enters == "dp_local" else attn_dp
+    x = random_rows(point.rows // attn_dp * groups, point, device)
+    return lambda: call(x)

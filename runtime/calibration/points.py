@@ -9,8 +9,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from commplan.planner.strategy_file import COLLECTIVES
+
 from ..backends import Backend
+from ..collectives.formats import Format
 from ..collectives.rows import pad_rows
+from ..collectives.steps import format_of
 from ..groups import Group
 from ..norms import rms_norm
 
@@ -21,7 +25,7 @@ class Point(NamedTuple):
     """What to measure.
 
     kind        collective | kernel | gemm, or an impl of our own (see own.py)
-    name        op of a collective, step of a kernel (as in the executors' kernel tables), `linear`
+    name        op of a collective, step of a kernel (as in the executors' kernel tables; `quantize.int8`), `linear`
     group_size  ranks of a collective; copies that a dequantising step takes
     dtype       of the activations: bf16 | fp16 | fp32
     rows        of the whole buffer of a collective; of the message of a kernel; of the input of a GEMM
@@ -64,10 +68,8 @@ def random_rows(rows: int, point: Point, device: torch.device) -> Tensor:
 
 def _collective(point: Point, backend: Backend, groups: dict[int, Group], device: torch.device) -> Callable[[], Any]:
     group = groups[point.group_size]
-    if point.name == "all_gather":
-        shard = random_rows(point.rows // group.size, point, device)
-        return lambda: backend.all_gather(shard, group)
-    x = random_rows(point.rows, point, device)
+    shares = group.size if COLLECTIVES[point.name].takes_shards else 1
+    x = random_rows(point.rows // shares, point, device)
     run = getattr(backend, point.name)
     return lambda: run(x, group)
 
@@ -88,21 +90,29 @@ def _kernel(point: Point, backend: Backend, groups: dict[int, Group], device: to
         if point.name == "norm":
             return lambda: backend.rms_norm(x, norm)
         return lambda: backend.add_rms_norm(x, residual, norm)
-    if point.name in ("dequantize_sum", "reduce_shard", "dequantize"):
-        values, scales = backend.quantize(x)
-        if point.name == "dequantize":
-            return lambda: backend.dequantize(values, scales, dtype)
-        if point.name == "dequantize_sum":
-            values, scales = values.repeat(copies, 1), scales.repeat(copies, 1)
-            return lambda: backend.dequantize_sum(values, scales, copies, dtype)
-        return lambda: backend.quantize(backend.dequantize_sum(values, scales, copies, dtype))
+    step, _, wire = point.name.partition(".")
+    if wire:
+        return _of_wire(step, format_of(wire, backend), x, copies)
     other, short = torch.randn_like(x) * 1e-6, x[: max(1, point.rows - 1)]
     if point.name == "copy" and point.rows == 1:
         return x.clone
     steps: dict[str, Callable[[], Any]] = {
-        "quantize": lambda: backend.quantize(x),
         "fold_residual": lambda: x.add_(other),
         "copy": lambda: pad_rows(short, point.rows),
         "zero_fill": lambda: torch.zeros_like(x),
     }
     return steps[point.name]
+
+
+def _of_wire(step: str, wire: Format, x: Tensor, copies: int) -> Callable[[], Any]:
+    """A step of a wire format on the rows of a message."""
+    dtype, (values, scales) = x.dtype, wire.quantize(x)
+    if step == "dequantize_sum":
+        all_values, all_scales = values.repeat(copies, 1), scales.repeat(copies, 1)
+        return lambda: wire.dequantize_sum(all_values, all_scales, copies, dtype)
+    steps: dict[str, Callable[[], Any]] = {
+        "quantize": lambda: wire.quantize(x),
+        "reduce_shard": lambda: wire.quantize(wire.dequantize_sum(values, scales, copies, dtype)),
+        "dequantize": lambda: wire.dequantize(values, scales, dtype),
+    }
+    return steps[step]

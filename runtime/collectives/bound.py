@@ -17,9 +17,9 @@ from commplan.planner.strategy_file import DP_LOCAL, REPLICATED, Layout, sum_gro
 from ..backends import Backend
 from ..counters import Count, Place
 from ..groups import Group, Groups
-from ..peer_impls import TRITON_NORM
+from ..peer_impls import fuses_norm
 from ..sizes import Sizes, offset
-from .layouts import Rows, as_it_is, group_at, slicer
+from .layouts import Call, as_it_is, group_at, slicer
 from .peer_sums import Normed, peer_norm, peer_sum
 from .peers import Peers
 from .rows import add_rows
@@ -34,7 +34,7 @@ class BoundIn:
 
     place: Place
     latent: bool
-    run: Rows
+    run: Call
     count: Count
     group: Group | None = None
     gather: Gather | None = None
@@ -48,9 +48,9 @@ class BoundOut:
     """
 
     place: Place
-    sum: Rows
+    sum: Call
     fold: Callable[[Tensor, Tensor, Sizes], Tensor] | None
-    residual: Rows
+    residual: Call
     count: Count
     norm: Normed | None = None
 
@@ -60,9 +60,9 @@ def bind_in(place: Place, groups: Groups, backend: Backend, count: Count, peers:
     op = place.op
     assert place.before is not None
     source, wanted = place.before.hidden, place.after.hidden
-    if op.name in ("none", "fused"):
+    if not op.kind.runs:
         return BoundIn(place, False, as_it_is, count)
-    if op.name == "slice":
+    if not op.kind.gathers:
         return BoundIn(place, False, slicer(groups, source, wanted), count)
     group = group_at(place, groups)
     gather = _library_gather(backend, group) if peers is None else peers.all_gather
@@ -70,7 +70,7 @@ def bind_in(place: Place, groups: Groups, backend: Backend, count: Count, peers:
     def run(x: Tensor, sizes: Sizes) -> Tensor:
         return gather(x.contiguous())[: sizes.of(wanted)]
 
-    return BoundIn(place, op.name == "latent_all_gather", run, count, group, gather)
+    return BoundIn(place, op.kind.latent, run, count, group, gather)
 
 
 def bind_out(place: Place, groups: Groups, backend: Backend, count: Count, peers: Peers | None = None) -> BoundOut:
@@ -88,7 +88,7 @@ def bind_out(place: Place, groups: Groups, backend: Backend, count: Count, peers
         residual = slicer(groups, residual_from, destination)
     if peers is None:
         return BoundOut(place, library_sum(place, groups, backend, partial), fold, residual, count)
-    norm = peer_norm(place, groups, peers, partial) if op.impl == TRITON_NORM else None
+    norm = peer_norm(place, groups, peers, partial) if fuses_norm(op.impl) else None
     return BoundOut(place, peer_sum(place, groups, peers, partial), fold, residual, count, norm)
 
 
@@ -109,7 +109,7 @@ def _folder(groups: Groups, residual: Layout, partial: Layout) -> Callable[[Tens
     return fold
 
 
-def _residual_gather(groups: Groups, backend: Backend, source: Layout, destination: Layout) -> Rows:
+def _residual_gather(groups: Groups, backend: Backend, source: Layout, destination: Layout) -> Call:
     """By the backend's library, whoever sums: the file names an impl for the sum."""
     inner = groups.attn_tp if destination == DP_LOCAL else groups.tp
     group = groups.attn_dp if source == DP_LOCAL else inner

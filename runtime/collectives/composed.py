@@ -11,13 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from commplan.planner.strategy_file import INT8_ALL_REDUCE
+
 from ..backends import Backend
 from ..groups import Group
 from ..norms import rms_norm
 from ..peer_impls import Room, room_of
-from . import int8
 from .peers import Peers
 from .rows import pad_rows
+from .steps import format_of, quantized
 
 
 class ComposedPeers(Peers):
@@ -44,7 +46,8 @@ class ComposedPeers(Peers):
         self._take(x_TH, room_of("int8_all_reduce", algorithm, x_TH.shape[0], 1))
         if x_TH.shape[0] == 0:
             return torch.empty_like(x_TH)
-        return int8.ALGORITHMS[algorithm](x_TH, self.group, self._backend)
+        wire = format_of("int8", self._backend)
+        return quantized(INT8_ALL_REDUCE.ways[algorithm], self.group, wire, self._backend)(x_TH)
 
     def int8_all_reduce_norm(
         self, x_TH: Tensor, algorithm: str, residual_TH: Tensor | None, weight_H: Tensor, eps: float

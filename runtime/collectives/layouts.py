@@ -13,7 +13,7 @@ from ..groups import Group, Groups
 from ..sizes import Sizes, offset
 from .rows import slice_rows
 
-Rows = Callable[[Tensor, Sizes], Tensor]
+Call = Callable[[Tensor, Sizes], Tensor]
 
 
 def as_it_is(x: Tensor, sizes: Sizes) -> Tensor:  # noqa: ARG001
@@ -21,7 +21,7 @@ def as_it_is(x: Tensor, sizes: Sizes) -> Tensor:  # noqa: ARG001
     return x
 
 
-def slicer(groups: Groups, source: Layout, destination: Layout) -> Rows:
+def slicer(groups: Groups, source: Layout, destination: Layout) -> Call:
     """This rank's rows of a finer layout."""
     if source == destination or groups.tp.size == 1:
         return as_it_is
@@ -30,7 +30,7 @@ def slicer(groups: Groups, source: Layout, destination: Layout) -> Rows:
     return lambda x, sizes: slice_rows(x, offset(groups, destination, source, sizes), sizes.of(destination))
 
 
-def in_zeros(groups: Groups) -> Rows:
+def in_zeros(groups: Groups) -> Call:
     """The DP group's rows in a zero buffer of all rows."""
 
     def place(x: Tensor, sizes: Sizes) -> Tensor:

@@ -12,8 +12,11 @@ group. Rows that a shard has beyond T are zero.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor
+
+from commplan.planner.strategy_file import OpKind
 
 
 class Peers(ABC):
@@ -71,3 +74,24 @@ class Peers(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give the memory back. Every rank of the group calls it; no call may follow."""
+
+
+def bare(peers: Peers, kind: OpKind, algorithm: str | None, attn_tp: int) -> Callable[[Tensor], Tensor]:
+    """The call that performs an op, as its record names it."""
+    assert kind.kernel is not None
+    call: Callable[..., Tensor] = getattr(peers, kind.kernel.call)
+    if kind.kernel.argument is None:
+        return call
+    argument = {"algorithm": algorithm, "attn_tp": attn_tp}[kind.kernel.argument]
+    return lambda x: call(x, argument)
+
+
+def with_norm(
+    peers: Peers, kind: OpKind, algorithm: str | None
+) -> Callable[[Tensor, Tensor | None, Tensor, float], tuple[Tensor, Tensor]]:
+    """The call that performs an op, the residual add and the norm: (rows, residual, weight, eps)."""
+    assert kind.kernel is not None and kind.kernel.norm
+    call: Callable[..., tuple[Tensor, Tensor]] = getattr(peers, f"{kind.kernel.call}_norm")
+    if kind.kernel.argument is None:
+        return call
+    return lambda x, residual, weight, eps: call(x, algorithm, residual, weight, eps)

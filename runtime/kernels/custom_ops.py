@@ -51,17 +51,7 @@ def normed_rows_now(
 
 def _empty(x: Tensor, handle: str, op: str) -> Tensor:
     """Where the result of an op goes."""
-    name, _, parameter = op.partition(".")
-    rows, size = x.shape[0], _PEERS[handle].size
-    if name == "reduce_scatter":
-        rows = (rows + size - 1) // size
-    elif name == "all_gather":
-        rows = rows * size
-    elif name == "gather_sum":
-        rows = rows * (size // int(parameter))
-    elif name == "scatter_sum":
-        rows = rows // (size // int(parameter))
-    return x.new_empty(rows, x.shape[1])
+    return x.new_empty(_PEERS[handle].rows_out(op, x.shape[0]), x.shape[1])
 
 
 rows = torch.library.custom_op("commplan::peer_rows", rows_now, mutates_args=())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from commplan.planner.strategy_file import INT8_ALL_REDUCE
 
 from ..collectives.peers import Peers
 from ..errors import BoundaryError, RefusedError
@@ -22,6 +25,28 @@ from .symmetric import ABSENT_8, ABSENT_16, Workspace, make_workspace
 from .two_shot import two_shot_kernel
 
 _LOOKS = 1 << 26  # about half a microsecond each: half a minute
+
+
+class Task(NamedTuple):
+    """What an op works on; without a weight it norms nothing."""
+
+    x: Tensor
+    residual: Tensor | None
+    weight: Tensor | None
+    eps: float
+    out: Tensor
+    total: Tensor
+
+    @property
+    def arrays(self) -> tuple[Tensor, ...]:
+        """For a kernel, which takes a pointer even for what it does not read."""
+        x, residual, weight = self.x, self.residual, self.weight
+        return x, x if residual is None else residual, x if weight is None else weight, self.out, self.total
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """For a kernel."""
+        return {"NORM": self.weight is not None, "RESIDUAL": self.residual is not None, "eps": (self.eps,)}
 
 
 class PeerKernels(Peers):
@@ -130,57 +155,59 @@ class PeerKernels(Peers):
 
     # ---- what runs --------------------------------------------------------------------------------------------------
 
+    def rows_out(self, op: str, rows: int) -> int:
+        """Rows that come out of an op."""
+        call, parameter = _call_of(op)
+        return call.rows_out(rows, self.size, parameter)
+
     def run(self, op: str, x: Tensor, out: Tensor) -> None:
         """One op; `out` has its shape."""
-        name, _, parameter = op.partition(".")
-        if name == "all_reduce":
-            self._sum(name, "", flattened(x), None, None, 0.0, flattened(out), flattened(out))
-        elif name == "int8_all_reduce":
-            self._sum(name, parameter, x, None, None, 0.0, out, out)
-        elif name == "reduce_scatter":
-            self._reduce_scatter(x, None, None, 0.0, out, out)
-        elif name == "all_gather":
-            self._exchange(all_gather_kernel, flattened(x), flattened(out), flattened(x).shape[0])
-        elif name == "gather_sum":
-            self._exchange(gather_sum_kernel, x, out, x.shape[0], ATTN_TP=int(parameter))
-        else:
-            self._exchange(scatter_sum_kernel, x, out, out.shape[0], ATTN_TP=int(parameter))
+        call, parameter = _call_of(op)
+        call.run(self, Task(x, None, None, 0.0, out, out), parameter)
 
     def run_normed(
         self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, out: Tensor, total: Tensor
     ) -> None:
         """One op with the residual add and the norm that follow."""
-        name, _, parameter = op.partition(".")
-        if name == "reduce_scatter":
-            self._reduce_scatter(x, residual, weight, eps, out, total)
-        else:
-            self._sum(name, parameter, x, residual, weight, eps, out, total)
+        call, parameter = _call_of(op)
+        call.run(self, Task(x, residual, weight, eps, out, total), parameter)
 
-    def _sum(
-        self,
-        name: str,
-        algorithm: str,
-        x: Tensor,
-        residual: Tensor | None,
-        weight: Tensor | None,
-        eps: float,
-        out: Tensor,
-        total: Tensor,
-    ) -> None:
-        rows, others, quantized = x.shape[0], self.size - 1, name == "int8_all_reduce"
-        arrays = (x, _or(residual, x), _or(weight, x), out, total)
-        flags = {**_flags(residual, weight), "QUANTIZED": quantized, "quantized": quantized, "eps": (eps,)}
-        if algorithm == "gather" or (not quantized and self._is_short(x)):
-            self._launch(one_shot_kernel, rows, others, arrays, (), **flags)
-        else:
-            self._launch(two_shot_kernel, -(-rows // self.size), 2 * others, arrays, (rows,), **flags)
+    def sum_plainly(self, task: Task, parameter: str) -> None:  # noqa: ARG002
+        """The sum of rows as they are; of a short message in one shot."""
+        if task.weight is None:
+            out = flattened(task.out)
+            task = task._replace(x=flattened(task.x), out=out, total=out)
+        self._sum(task, False, self._is_short(task.x))
 
-    def _reduce_scatter(
-        self, x: Tensor, residual: Tensor | None, weight: Tensor | None, eps: float, out: Tensor, total: Tensor
-    ) -> None:
-        arrays = (x, _or(residual, x), _or(weight, x), out, total)
-        flags = {**_flags(residual, weight), "eps": (eps,)}
-        self._launch(reduce_scatter_kernel, out.shape[0], self.size - 1, arrays, (x.shape[0],), **flags)
+    def sum_int8(self, task: Task, algorithm: str) -> None:
+        """The sum of rows in INT8."""
+        self._sum(task, True, INT8_ALL_REDUCE.ways[algorithm].peers == "message")
+
+    def _sum(self, task: Task, quantized: bool, in_one_shot: bool) -> None:
+        rows, others = task.x.shape[0], self.size - 1
+        flags = {**task.flags, "QUANTIZED": quantized, "quantized": quantized}
+        if in_one_shot:
+            self._launch(one_shot_kernel, rows, others, task.arrays, (), **flags)
+        else:
+            self._launch(two_shot_kernel, -(-rows // self.size), 2 * others, task.arrays, (rows,), **flags)
+
+    def scatter(self, task: Task, parameter: str) -> None:  # noqa: ARG002
+        """This rank's shard of the sum."""
+        rows = task.x.shape[0]
+        self._launch(reduce_scatter_kernel, task.out.shape[0], self.size - 1, task.arrays, (rows,), **task.flags)
+
+    def gather(self, task: Task, parameter: str) -> None:  # noqa: ARG002
+        """All shards."""
+        x = flattened(task.x)
+        self._exchange(all_gather_kernel, x, flattened(task.out), x.shape[0])
+
+    def gather_sums(self, task: Task, attn_tp: str) -> None:
+        """The sums of all DP groups."""
+        self._exchange(gather_sum_kernel, task.x, task.out, task.x.shape[0], ATTN_TP=int(attn_tp))
+
+    def scatter_sums(self, task: Task, attn_tp: str) -> None:
+        """The sum of this DP group's rows."""
+        self._exchange(scatter_sum_kernel, task.x, task.out, task.out.shape[0], ATTN_TP=int(attn_tp))
 
     def _exchange(self, kernel: Any, x: Tensor, out: Tensor, programs: int, **flags: Any) -> None:
         self._launch(kernel, programs, self.size - 1, (x, out), (), **flags)
@@ -202,13 +229,29 @@ class PeerKernels(Peers):
         return x.numel() * x.element_size() <= one_shot_bytes(self.size)
 
 
-def _or(x: Tensor | None, other: Tensor) -> Tensor:
-    """A kernel takes a pointer even for what it does not read."""
-    return other if x is None else x
+class Call(NamedTuple):
+    """What performs a method of Peers: the rows that come out of some over so many ranks, and the launch."""
+
+    method: str
+    rows_out: Callable[[int, int, str], int]
+    run: Callable[[PeerKernels, Task, str], None]
 
 
-def _flags(residual: Tensor | None, weight: Tensor | None) -> dict[str, Any]:
-    return {"NORM": weight is not None, "RESIDUAL": residual is not None}
+_CALLS = (
+    Call("all_reduce", lambda rows, size, _: rows, PeerKernels.sum_plainly),  # noqa: ARG005
+    Call("int8_all_reduce", lambda rows, size, _: rows, PeerKernels.sum_int8),  # noqa: ARG005
+    Call("reduce_scatter", lambda rows, size, _: (rows + size - 1) // size, PeerKernels.scatter),
+    Call("all_gather", lambda rows, size, _: rows * size, PeerKernels.gather),
+    Call("gather_sum", lambda rows, size, attn_tp: rows * (size // int(attn_tp)), PeerKernels.gather_sums),
+    Call("scatter_sum", lambda rows, size, attn_tp: rows // (size // int(attn_tp)), PeerKernels.scatter_sums),
+)
+_BY_METHOD = {call.method: call for call in _CALLS}
+
+
+def _call_of(op: str) -> tuple[Call, str]:
+    """What performs an op, and its parameter, from `method` or `method.parameter`."""
+    method, _, parameter = op.partition(".")
+    return _BY_METHOD[method], parameter
 
 
 def check(group: Group, dtype: torch.dtype, width: int) -> None:

@@ -13,7 +13,7 @@ from commplan.planner.strategy_file import StrategyFile
 
 from ..errors import RefusedError
 from .graphs import check_captured
-from .words import DEVICES
+from .words import DEVICES, ONE_SHOT
 
 Arguments = Mapping[str, Any]
 
@@ -157,7 +157,7 @@ def _parallelism(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedEr
 
 
 def _impls(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedError]:
-    if uses_impl(file, "custom_one_shot") and arguments.get("disable_custom_all_reduce"):
+    if uses_impl(file, ONE_SHOT) and arguments.get("disable_custom_all_reduce"):
         yield RefusedError(
             "the plan has all_reduce by custom_one_shot; leave --disable-custom-all-reduce out",
             field="--disable-custom-all-reduce",

@@ -93,7 +93,7 @@ class AttentionDpHooks:
         normed, residual = update_read(hidden, residual, batch, norm, **call)
         now = self.forwards.at("attn_in")
         bound = now.program.layers[self._layer(norm)].attn_in
-        if bound.place.op.name in ("none", "fused"):
+        if not bound.place.op.kind.runs:
             return normed, residual
         return self._narrow(now, self.forwards.run(bound, bound.run, normed), self.attention), residual
 

@@ -18,6 +18,7 @@ from ..errors import BoundaryError, RefusedError
 from ..groups import Group, Groups
 from ..program import LayerProgram, Program, build_programs
 from ..sizes import Sizes
+from .words import ONE_SHOT
 
 
 def bind(
@@ -77,13 +78,13 @@ def check_custom_all_reduce(tp_group: Any) -> None:
             "the plan has all_reduce by custom_one_shot, which SGLang has not set up here (GPUs without peer access?); "
             "plan again without it: --set hardware=... with the calibration of this machine",
             field="impl",
-            value="custom_one_shot",
+            value=ONE_SHOT,
         )
 
 
 def _with_custom_all_reduce(program: Program, tp_group: Any) -> Program:
     def of(bound: BoundOut) -> BoundOut:
-        if bound.place.op.impl != "custom_one_shot":
+        if bound.place.op.impl != ONE_SHOT:
             return bound
         return replace(bound, sum=_one_shot(tp_group, str(bound.place)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from commplan.planner.strategy_file import Op, RangePlan, StrategyFile, places
+from commplan.planner.strategy_file import NONE, Op, RangePlan, StrategyFile, places
 
 from .command import needed
 
@@ -59,6 +59,7 @@ class Export:
     differences: list[Difference]
 
 
+_NOTHING = str(NONE)
 # Needed so that a planned op stays the planned one; without the plugin graphs may freeze what they like.
 _FOR_THE_PLUGIN = ("--disable-prefill-cuda-graph", "--disable-cuda-graph", "--cuda-graph-bs-decode")
 
@@ -80,7 +81,7 @@ def _judge(file: StrategyFile, switch: Switch) -> Export:
                 place = Place(mode, layer, boundary, layer in file.model.moe_layers, layer == last, alone)
                 native = switch.op(place)
                 planned = _words(op)
-                weight = plan.last if (planned, native) != ("none", "none") else 0
+                weight = 0 if op.kind.is_none and native == _NOTHING else plan.last
                 total += weight
                 same += weight if planned == native else 0
                 if planned != native:
@@ -104,7 +105,7 @@ def _words(op: Op) -> str:
 
 
 def _plain(place: Place) -> str:
-    return "all_reduce" if place.boundary in ("embed_out", "attn_out", "mlp_out") else "none"
+    return "all_reduce" if place.boundary in ("embed_out", "attn_out", "mlp_out") else _NOTHING
 
 
 def _quantised(place: Place) -> str:
@@ -131,15 +132,16 @@ def _attention_dp(place: Place) -> str:
     norm before the MLP runs on all rows either way, but for DP groups of one rank."""
     shards = place.mode == "decode"
     if place.boundary == "attn_in":
-        return "none"
+        return _NOTHING
     if place.boundary == "mlp_out":
         return ("reduce_scatter" if place.alone else "reduce_scatter_all_gather") if shards else "all_reduce"
     if place.alone:  # nothing to sum before; the rows are brought together at mlp_in
-        return {"mlp_in": "all_gather" if shards else "all_reduce", "head_in": "all_reduce"}.get(place.boundary, "none")
+        gathers = {"mlp_in": "all_gather" if shards else "all_reduce", "head_in": "all_reduce"}
+        return gathers.get(place.boundary, _NOTHING)
     if place.boundary == "attn_out":
         return "reduce_scatter" if shards else "all_reduce"
     return (
-        "none"
+        _NOTHING
         if place.boundary == "mlp_in" and not shards
         else {"mlp_in": "all_gather"}.get(place.boundary, "all_reduce")
     )

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from commplan.planner.strategy_file import (
-    TENSOR_PARALLEL,
     TOKEN_SHARDED,
     Op,
-    Parallelism,
     RangePlan,
     StrategyFile,
     config_fingerprint,
@@ -20,19 +18,7 @@ from commplan.planner.strategy_file import (
 )
 
 from ..errors import RefusedError
-from .words import DTYPES, EXECUTOR, SEAMS, TESTED_VERSIONS
-
-# What runs at which boundary; planner/executors/sglang.yaml says the same to the planner.
-_SUMS = ("all_reduce", "int8_all_reduce", "reduce_scatter_all_gather")
-RUNS: dict[str, tuple[str, ...]] = {"embed_out": ("all_reduce",), "attn_out": _SUMS, "mlp_out": _SUMS}
-RUNS_WITH_ATTENTION_DP: dict[str, tuple[str, ...]] = {
-    "embed_out": ("all_reduce",),
-    "attn_in": ("all_gather",),
-    "attn_out": (*_SUMS, "reduce_scatter", "all_reduce_all_gather"),
-    "mlp_in": ("all_gather",),
-    "mlp_out": (*_SUMS, "reduce_scatter", "reduce_scatter_all_reduce"),
-    "head_in": ("all_gather",),
-}
+from .words import CAN, DTYPES, EXECUTOR, ONE_SHOT, SEAMS, TESTED_VERSIONS
 
 
 def load_runnable(path: str | Path) -> StrategyFile:
@@ -66,31 +52,30 @@ def check_plan(file: StrategyFile) -> None:
             field="model.role",
             value=file.model.role,
         )
-    if file.parallelism.moe_backend != TENSOR_PARALLEL:
+    if file.parallelism.moe_backend not in CAN.moe_backends:
         raise RefusedError(
             "completes the sum of the experts itself, which was never run under a plan; plan with "
-            f"--set parallelism.moe_backend={TENSOR_PARALLEL}",
+            f"--set parallelism.moe_backend={CAN.moe_backends[0]}",
             field="parallelism.moe_backend",
             value=file.parallelism.moe_backend,
         )
     for mode, ranges in file.modes.items():
         for plan in ranges:
-            _check_ops(file, f"modes.{mode} [{plan.first}, {plan.last}]", plan)
+            _check_ops(file, mode, f"modes.{mode} [{plan.first}, {plan.last}]", plan)
 
 
-def _check_ops(file: StrategyFile, where: str, plan: RangePlan) -> None:
+def _check_ops(file: StrategyFile, mode: str, where: str, plan: RangePlan) -> None:
     p = file.parallelism
-    runs = RUNS if p.attn_dp == 1 else RUNS_WITH_ATTENTION_DP
     again = f"make a runnable plan with commplan plan {file.deployment.name} --set executor={EXECUTOR}"
     for layer, boundary, op in places(plan):
-        if op.name in ("none", "fused"):
+        if not op.kind.runs:
             continue
         at = f"{where} {boundary}" if layer is None else f"{where} layer {layer} {boundary}"
-        accepted = runs.get(boundary, ())
+        accepted = CAN.ops_at(boundary, mode, p)
         if op.name not in accepted:
             names = ", ".join(accepted) or "nothing but none"
             raise RefusedError(f"SGLang runs {names} there; {again}", field=at, value=str(op))
-        if op.impl not in (None, file.hardware.backend) and not _one_shot(op, p):
+        if not _has_impl(file, mode, boundary, op):
             raise RefusedError(
                 f"SGLang has no such impl of {op.name}; it has {file.hardware.backend}; {again}",
                 field=f"{at}: impl",
@@ -107,8 +92,11 @@ def _check_ops(file: StrategyFile, where: str, plan: RangePlan) -> None:
             )
 
 
-def _one_shot(op: Op, p: Parallelism) -> bool:
-    return (op.impl, op.name) == ("custom_one_shot", "all_reduce") and p.attn_dp == 1
+def _has_impl(file: StrategyFile, mode: str, boundary: str, op: Op) -> bool:
+    """Is an op performed by the library of the machine, or by an impl of SGLang's own that has it here?"""
+    if op.impl in (None, file.hardware.backend):
+        return True
+    return op.impl == ONE_SHOT and CAN.refusal(boundary, op, mode, "dense", file.parallelism) is None
 
 
 def check_version(version: str) -> None:

@@ -51,7 +51,7 @@ def planned_calls(file: StrategyFile, rank: dict[str, Any]) -> dict[Key, int]:
     expected: dict[Key, int] = {}
     for told in rank["forwards"]:
         for layer, boundary, op in places(file.modes[told["mode"]][told["range"]]):
-            if op.name not in ("none", "fused"):
+            if op.kind.runs:
                 key = (told["mode"], layer, boundary, str(op), impl_of(op, file))
                 # A DP group without rows embeds nothing, so none of its ranks has a sum there.
                 idle = told["idle"] if boundary == "embed_out" else 0
@@ -113,6 +113,6 @@ def in_force(file: StrategyFile, name: str, plan_hash: str) -> str:
     parts = []
     for mode, ranges in file.modes.items():
         for plan in ranges:
-            kinds = sorted({f"{boundary} {op}" for _, boundary, op in places(plan) if op.name != "none"})
+            kinds = sorted({f"{boundary} {op}" for _, boundary, op in places(plan) if not op.kind.is_none})
             parts.append(f"{mode} {plan.first}-{plan.last}: {', '.join(kinds)}")
     return f"commplan: {name} ({plan_hash}) is in force; " + "; ".join(parts)

@@ -30,7 +30,7 @@ from .forward import Forwards
 from .graphs import check_captured
 from .report import in_force, of_rank
 from .stop import or_stop
-from .words import MODES, SEAMS
+from .words import MODES, ONE_SHOT, SEAMS
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class SchedulerHooks:
         from sglang.srt.runtime_context import get_parallel
 
         parallel = get_parallel()
-        if uses_impl(self.file, "custom_one_shot"):
+        if uses_impl(self.file, ONE_SHOT):
             check_custom_all_reduce(parallel.tp_group)
         width = ELEMENT_BYTES[self.file.deployment.activations]
         return bind(self.file, parallel.tp_group, parallel.attn_tp_group, counters, width)

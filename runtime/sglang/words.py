@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from commplan.planner.strategy_file import capabilities
+
 STRATEGY_VARIABLE = "COMMPLAN_STRATEGY"
 EXECUTOR = "sglang"
-TESTED_VERSIONS = ("0.5.23",)
+CAN = capabilities(EXECUTOR)
+"""What plans may ask of a server, as the executor's file tells the planner too."""
+TESTED_VERSIONS = CAN.versions or ()
+ONE_SHOT = "custom_one_shot"
+"""SGLang's own all-reduce, the one impl besides the library of the machine."""
 
 # sglang.srt.model_executor.forward_batch_info.ForwardMode. IDLE and PREBUILT run no layer without attention DP.
 MODES = {

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
+from ..quantised_ops import QUANTISED, WITHOUT_KERNELS, quantised
+
 ALL, GROUP, SHARD = "all rows", "the rows of my DP group", "my shard of the rows"
 EXACT, REORDERED, QUANTIZED = range(3)
 LAYER = ("attn_in", "attn_out", "mlp_in", "mlp_out")
@@ -43,7 +45,7 @@ class Move:
     @property
     def numerics(self) -> int:
         """Class of the choice."""
-        if self.name == "int8_all_reduce":
+        if self.name in QUANTISED:
             return QUANTIZED
         if self.name in ("none", "slice", "fused", "all_gather"):
             return EXACT
@@ -122,7 +124,7 @@ class World:
             short = before is not None and self.shards(before.residual) < self.shards(rows)
             ways: tuple[str | None, ...] = (None,)
             if short:
-                ways = ("gather",) if name == "int8_all_reduce" else ("fold", "gather")
+                ways = ("gather",) if name in QUANTISED else ("fold", "gather")
             for residual in ways:
                 for impl in self._impls(boundary, name):
                     after = Streams(rows, rows, spans)
@@ -144,8 +146,9 @@ class World:
         yield "reduce_scatter", None, group, SHARD, False
         if boundary == "embed_out":
             return
-        yield "int8_all_reduce", "gather", group, self.attention_rows, False
-        yield "int8_all_reduce", "two_shot", group, self.attention_rows, False
+        for name, algorithms in quantised(self.executor).items():
+            for algorithm in algorithms:
+                yield name, algorithm, group, self.attention_rows, False
         yield "reduce_scatter_all_gather", None, group, self.attention_rows, False
         if self.dp == 1:
             return
@@ -166,14 +169,14 @@ class World:
             both = {("mlp_in", "all_gather"), ("head_in", "all_gather"), ("mlp_out", "reduce_scatter")}
             return (None, "flashinfer_mixed") if (boundary, name) in both and self.dp > 1 else (None,)
         if self.executor == "sglang":
-            able = {"all_reduce", "int8_all_reduce", "reduce_scatter_all_gather"}
+            able = {"all_reduce", *QUANTISED, "reduce_scatter_all_gather"}
             if self.dp > 1:
                 able |= {"all_gather", *FUSED_OPS} | ({"reduce_scatter"} if boundary != "embed_out" else set())
             at_head = boundary == "head_in" and self.attn > 1  # takes the rows of whole DP groups
             if name not in able or (at_head and rows == SHARD):
                 return ()
             return (None, "custom_one_shot") if name == "all_reduce" and self.one_shot and self.dp == 1 else (None,)
-        if not self.own or name == "reduce_scatter_all_gather":
+        if not self.own or name in ("reduce_scatter_all_gather", *WITHOUT_KERNELS):
             return (None,)
         with_norm = name in WITH_NORM and boundary in ("attn_out", "mlp_out")
         return (None, "commplan_triton", *(("commplan_triton_norm",) if with_norm else ()))

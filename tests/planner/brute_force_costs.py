@@ -12,8 +12,10 @@ from typing import NamedTuple
 from commplan.planner.cost.collectives import CollectiveCosts
 from commplan.planner.cost.kernels import DeviceCosts
 from commplan.planner.cost.terms import OneKernel
+from commplan.planner.op_kinds import KINDS
 from commplan.planner.spec.loader import Setup
 
+from ..quantised_ops import QUANTISED
 from .brute_force import ALL, FUSED_OPS, GROUP, SHARD, Move
 
 OWN = ("commplan_triton", "commplan_triton_norm")
@@ -112,7 +114,7 @@ class Prices:
         rows, padded = (self.group, self.group) if within else (self.tokens, self.padded)
         if move.impl in OWN:
             # Rows as they are but where DP groups are padded to equal size: the kernels need no padding of their own.
-            whole = rows if self.dp == 1 or move.name in ("all_reduce", "int8_all_reduce") else padded
+            whole = rows if self.dp == 1 or move.name in ("all_reduce", *QUANTISED) else padded
             yield self._own(move, whole)
             if move.name == "all_reduce" and move.boundary == "attn_out" and self.dp > 1 and move.group == "tp":
                 yield self._kernel(self.tokens, bytes_per_element=2)
@@ -122,9 +124,9 @@ class Prices:
             if move.boundary == "attn_out" and self.dp > 1 and move.group == "tp":
                 yield self._kernel(self.tokens, bytes_per_element=2)  # the zero buffer
                 yield self._kernel(self.group, bytes_per_element=4)  # my rows into it
-        elif move.name == "int8_all_reduce":
+        elif move.name in QUANTISED:
             gather = move.algorithm == "gather"
-            yield from self._gather_int8(move, rows, n) if gather else self._two_shot(move, padded, n)
+            yield from self._gather_quantised(move, rows, n) if gather else self._two_shot(move, padded, n)
         elif move.name in ("all_reduce_all_gather", "reduce_scatter_all_reduce"):
             yield from self._fused(move)
         elif move.name != "none":
@@ -138,26 +140,26 @@ class Prices:
                 back = ("tp", self.padded) if self.dp == 1 else ("attn_tp", self.group)
                 yield self._collective("all_gather", move, back[1], group=back[0])
 
-    def _gather_int8(self, move: Move, rows: int, n: int) -> Iterator[float]:
+    def _gather_quantised(self, move: Move, rows: int, n: int) -> Iterator[float]:
         """Everyone's values and scales come in: n whole messages."""
-        yield self._listed("quantize", move.impl, rows)
+        yield self._listed("quantize", move.impl, rows, of=move.name)
         yield self._collective("all_gather", move, rows, dtype="int8", element=INT8_BYTES * n)
         yield self._collective("all_gather", move, rows, dtype="fp32", width=1, element=SCALE_BYTES * n)
-        yield self._listed("dequantize_sum", move.impl, rows, n)
+        yield self._listed("dequantize_sum", move.impl, rows, n, of=move.name)
 
     def _two_shot(self, move: Move, rows: int, n: int) -> Iterator[float]:
         """Each rank sums a shard and sends it round: two exchanges of one message."""
-        yield self._listed("quantize", move.impl, rows)
+        yield self._listed("quantize", move.impl, rows, of=move.name)
         for op in ("all_to_all", "all_gather"):
             yield self._collective(op, move, rows, dtype="int8", element=INT8_BYTES)
             yield self._collective(op, move, rows, dtype="fp32", width=1, element=SCALE_BYTES)
-        yield self._listed("reduce_shard", move.impl, rows, n)
-        yield self._listed("dequantize", move.impl, rows)
+        yield self._listed("reduce_shard", move.impl, rows, n, of=move.name)
+        yield self._listed("dequantize", move.impl, rows, of=move.name)
 
     def _fused(self, move: Move) -> Iterator[float]:
         summing = move.name == "all_reduce_all_gather"
         if move.impl == "flashinfer_mixed":
-            yield self._mixed("gather_sum" if summing else "scatter_sum")
+            yield self._mixed(move.name)
         elif summing:
             yield self._collective("all_reduce", move, self.group, group="attn_tp")
             yield self._collective("all_gather", move, self.padded, group="attn_dp")
@@ -207,24 +209,27 @@ class Prices:
         work = OneKernel(name, move.impl or "", self.dtype, move.group or "tp", self.element, move.algorithm, dp)
         return self.wire.one_kernel(work, rows, width or self.model.hidden_size).total_us
 
-    def _mixed(self, pattern: str) -> float:
+    def _mixed(self, op: str) -> float:
         per_row = self.model.hidden_size * self.element
-        return self.wire.peer_to_peer(pattern, self.padded * per_row, self.group * per_row).total_us
+        return self.wire.peer_to_peer(op, self.padded * per_row, self.group * per_row).total_us
 
     def _kernel(self, rows: int, width: int | None = None, *, bytes_per_element: int) -> float:
         """One kernel; bytes are stated for 2-byte activations."""
         moved = rows * (width or self.model.hidden_size) * bytes_per_element * self.element / 2
         return self.device.memory_bytes(moved).total_us
 
-    def _listed(self, step: str, impl: str | None, rows: int, n: int = 1, width: int | None = None) -> float:
+    def _listed(
+        self, step: str, impl: str | None, rows: int, n: int = 1, width: int | None = None, of: str | None = None
+    ) -> float:
         elements = rows * (width or self.model.hidden_size)
         return sum(
             self.device.memory_bytes(elements * self._moved(kernel, n)).total_us
-            for kernel in self._kernels(step, impl or self.backend)
+            for kernel in self._kernels(step, impl or self.backend, of)
         )
 
-    def _kernels(self, step: str, impl: str) -> tuple:  # type: ignore[type-arg]
-        listed = getattr(self.setup.executor.kernels, step)
+    def _kernels(self, step: str, impl: str, of: str | None) -> tuple:  # type: ignore[type-arg]
+        tables = self.setup.executor.kernels
+        listed = getattr(tables if of is None else tables.wires[KINDS[of].wire.name], step)  # type: ignore[union-attr]
         return listed.get(impl, listed["default"])  # type: ignore[no-any-return]
 
     def _moved(self, kernel, n: int) -> float:  # type: ignore[no-untyped-def]

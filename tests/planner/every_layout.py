@@ -8,7 +8,8 @@ from functools import cache
 from itertools import product
 
 from commplan.planner.layout import LAYER_BOUNDARIES, IllegalOpError, LayerShape, Parallelism, State, apply
-from commplan.planner.ops import ALGORITHMS, GROUPS, KINDS, RESIDUAL_RULES, Op
+from commplan.planner.op_kinds import KINDS
+from commplan.planner.ops import GROUPS, RESIDUAL_RULES, Op
 
 PARALLELISMS = tuple(Parallelism(tp, dp) for tp in (1, 2, 4, 8) for dp in (1, 2, 4, 8) if dp <= tp)
 SHAPES = tuple(LayerShape(all_to_all, latent) for all_to_all in (False, True) for latent in (False, True))
@@ -22,7 +23,7 @@ def world_id(world: tuple[Parallelism, LayerShape]) -> str:
 
 def _ops() -> Iterator[Op]:
     for kind in KINDS.values():
-        accepted = {"algorithm": ALGORITHMS, "group": (None, *GROUPS), "residual": (None, *RESIDUAL_RULES)}
+        accepted = {"algorithm": kind.algorithms, "group": (None, *GROUPS), "residual": (None, *RESIDUAL_RULES)}
         given = [key for key in accepted if key in kind.parameters]
         for values in product(*(accepted[key] for key in given)):
             yield replace(Op(kind.name), **dict(zip(given, values, strict=True)))

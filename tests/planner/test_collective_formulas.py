@@ -116,7 +116,7 @@ def test_reduce_scatter_is_no_constant_fraction_of_all_reduce():
 def test_a_fused_kernel_reads_partials_at_once_or_sums_a_part_first(folder):
     prices = costs(folder, tp=8, attn_dp=2)  # DP groups of 4
     for rows, rounds in ((1_000, 2), (10 * MEGABYTE, 3)):
-        estimate = prices.peer_to_peer("gather_sum", 2 * rows, rows)
+        estimate = prices.peer_to_peer("all_reduce_all_gather", 2 * rows, rows)
         at_once, in_parts = 4 * 2 * rows - rows, 3 / 4 * rows + 7 / 8 * 2 * rows
         assert estimate.wire_bytes == pytest.approx(at_once if rounds == 2 else in_parts)
         assert estimate.launch_us == pytest.approx(2 + 2 * rounds)  # one launch, and the hops of its signals
@@ -125,7 +125,7 @@ def test_a_fused_kernel_reads_partials_at_once_or_sums_a_part_first(folder):
 def test_fused_kernels_stop_at_the_edge_of_a_node(folder):
     prices = costs(folder, replace(SWITCH, devices_per_node=4, num_nodes=2), tp=8, attn_dp=2)
     with pytest.raises(InputError):
-        prices.peer_to_peer("gather_sum", 1e6, 1e6)
+        prices.peer_to_peer("all_reduce_all_gather", 1e6, 1e6)
 
 
 def test_an_overridden_link_is_no_longer_priced_by_a_table_of_another():

@@ -17,7 +17,8 @@ from commplan.planner.layout import (
     numerics_class,
     with_group,
 )
-from commplan.planner.ops import FUSED, KINDS, NONE, QUANTIZED_OPS, SLICE, Op
+from commplan.planner.op_kinds import KINDS
+from commplan.planner.ops import FUSED, NONE, SLICE, Op
 from commplan.planner.strategies import strategies
 
 from .every_layout import PARALLELISMS, SHAPES, WORLDS, legal, reachable, world_id
@@ -45,7 +46,7 @@ def test_int8_never_carries_the_residual(world):
     for boundary, states in reachable(*world).items():
         for state in states:
             folds = [op for op in legal(boundary, state, *world) if op.residual == "fold"]
-            assert not [op for op in folds if op.name in QUANTIZED_OPS]
+            assert not [op for op in folds if op.kind.is_quantized]
 
 
 def test_a_sharded_residual_is_folded_into_a_sum_or_gathered_and_said_so():

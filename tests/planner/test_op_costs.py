@@ -108,7 +108,7 @@ def test_int8_pays_for_its_passes_over_memory(tp4, algorithm):
     terms, costs = tp4
     found = terms("attn_out", Op("int8_all_reduce", algorithm=algorithm), REPLICATED)["quantize"]
     steps = {"gather": ("quantize", "dequantize_sum"), "two_shot": ("quantize", "reduce_shard", "dequantize")}
-    listed = load_executor("transformers").kernels
+    listed = load_executor("transformers").kernels.wires["int8"]
     launches = sum(len(getattr(listed, step)["default"]) for step in steps[algorithm])
     assert launches > 4
     assert sum(costs.estimate(t, 1).total_us for t in found) == pytest.approx(2 * launches, rel=0.05)

@@ -84,7 +84,7 @@ def test_at_every_boundary_the_chosen_sum_is_the_cheapest_of_all_that_are_legal_
     assert len(seen) > 1  # neither the library nor a kernel wins everywhere
 
 
-@pytest.mark.parametrize("name", ["gloo", "no table", "a table of four ranks", "fp32", "two nodes"])
+@pytest.mark.parametrize("name", ["gloo", "no table", "a table of four ranks", "fp32", "250 columns", "two nodes"])
 def test_no_plan_has_a_kernel_that_was_not_measured_or_cannot_run(folder, name):
     tables, more = own_tables((2,)), {}
     machine = Machine(tables=(*library(), *tables))
@@ -96,6 +96,8 @@ def test_no_plan_has_a_kernel_that_was_not_measured_or_cannot_run(folder, name):
         machine = Machine(tables=(*library(), *own_tables((4,))))
     elif name == "fp32":
         more = {"dtypes": {"weights": "bf16", "activations": "fp32"}}
+    elif name == "250 columns":
+        more = {"model": {**dense_model(), "hidden_size": 250}}
     else:
         machine = Machine(devices_per_node=1, num_nodes=2, tables=(*library(), *tables))
     planner = planner_of(folder, machine=machine, **more)

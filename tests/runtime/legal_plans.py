@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from commplan.planner.ops import Op
 
+from ..quantised_ops import QUANTISED, quantised
+
 ALL, GROUP, SHARD = 0, 1, 2
 LAYER_BOUNDARIES = ("attn_in", "attn_out", "mlp_in", "mlp_out")
 NONE, SLICE, FUSED = Op("none"), Op("slice"), Op("fused")
@@ -116,7 +118,8 @@ def _out(world: World, boundary: str, before: Streams | None, sharded: bool) -> 
     own = world.group("tp" if boundary == "mlp_out" else "attn_tp")
     sums = [(Op("all_reduce", group=own), world.attention), (Op("reduce_scatter", group=own), SHARD)]
     if boundary != "embed_out":
-        sums += [(Op("int8_all_reduce", algorithm=a, group=own), world.attention) for a in ("gather", "two_shot")]
+        for name, algorithms in quantised("transformers").items():
+            sums += [(Op(name, algorithm=a, group=own), world.attention) for a in algorithms]
         sums += [(Op("reduce_scatter_all_gather", group=own), world.attention)]
     if boundary == "attn_out" and world.attn_dp > 1:
         sums += [(Op("all_reduce", group="tp"), ALL)]  # in a buffer of all rows
@@ -129,7 +132,7 @@ def _out(world: World, boundary: str, before: Streams | None, sharded: bool) -> 
             yield op, after
             continue
         for rule in ("fold", "gather"):  # the residual lacks rows that the sum brings
-            if rule == "gather" or op.name != "int8_all_reduce":
+            if rule == "gather" or op.name not in QUANTISED:
                 yield Op(op.name, op.algorithm, op.group, rule), after
 
 

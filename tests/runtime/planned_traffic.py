@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from commplan.planner.ops import Op
 
+from ..quantised_ops import QUANTISED
 from .legal_plans import GROUP, SHARD, Plan, World
 
 COLLECTIVES = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "all_to_all_uneven")
@@ -42,9 +43,9 @@ def _of_op(op: Op, sizes: dict[str | None, int], world: World) -> list[tuple[str
     match op.name, op.algorithm:
         case (("none" | "slice" | "fused"), _):
             return []
-        case "int8_all_reduce", "gather":
+        case name, "gather" if name in QUANTISED:
             return 2 * [("all_gather", size)]
-        case "int8_all_reduce", _:
+        case name, _ if name in QUANTISED:
             return 2 * [("all_to_all", size)] + 2 * [("all_gather", size)]
         case "reduce_scatter_all_gather", _:
             return [("reduce_scatter", size), ("all_gather", world.attn_tp)]

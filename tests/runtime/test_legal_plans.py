@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from commplan.planner.layout import IllegalOpError, LayerShape, Parallelism, State, apply
-from commplan.planner.ops import ALGORITHMS, GROUPS, KINDS, RESIDUAL_RULES, Op
+from commplan.planner.op_kinds import KINDS
+from commplan.planner.ops import GROUPS, RESIDUAL_RULES, Op
 from commplan.planner.strategy_file import (
     DeploymentStamp,
     HardwareStamp,
@@ -79,10 +80,10 @@ def _same(world: World, layer: int | None, boundary: str, written: Op, edge: Op)
 def vocabulary(layer: int | None, boundary: str) -> Iterator[Op]:
     """Every op that a file can spell."""
     producers = ("embed_out", "previous.mlp_out", f"{(layer or 0) - 1}.mlp_out", "5.mlp_out", None)
-    values = {"algorithm": ALGORITHMS, "group": (*GROUPS, None), "residual": (*RESIDUAL_RULES, None), "from": producers}
+    values = {"group": (*GROUPS, None), "residual": (*RESIDUAL_RULES, None), "from": producers}
     for name, kind in KINDS.items():
         given = [values[key] if key in kind.parameters else (None,) for key in values]
-        for algorithm, group, residual, producer in itertools.product(*given):
+        for algorithm, group, residual, producer in itertools.product(kind.algorithms or (None,), *given):
             if boundary == "embed_out" and residual is not None:
                 continue  # there is no residual yet: the rule is accepted and has no effect
             yield Op(name, algorithm, group, residual, None, producer)

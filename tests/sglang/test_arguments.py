@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from commplan.planner.executors import load_executor
 from commplan.planner.layout import BOUNDARIES
-from commplan.planner.ops import KINDS
 from commplan.planner.strategy_file import HardwareStamp, StrategyFile, problems
 from commplan.runtime.errors import RefusedError
 from commplan.runtime.sglang.arguments import (
@@ -20,8 +18,8 @@ from commplan.runtime.sglang.arguments import (
     conflicts,
 )
 from commplan.runtime.sglang.command import needed, server_command
-from commplan.runtime.sglang.fit import RUNS, RUNS_WITH_ATTENTION_DP, check_model, check_plan, check_version
-from commplan.runtime.sglang.words import SEAMS
+from commplan.runtime.sglang.fit import check_model, check_plan, check_version
+from commplan.runtime.sglang.words import CAN, SEAMS
 
 from .fakes import PLAIN, Op, Parallelism, a_range, strategy
 from .plans import EVERY_PAIR, ZERO_BUFFER, groups
@@ -144,24 +142,28 @@ def test_on_gpus_launch_turns_off_what_is_on_by_default_and_captures_the_ends_of
     assert flags["--cuda-graph-bs-decode"] == ["1", "2", "4", "8"]
 
 
+_SUMS = ("all_reduce", "int8_all_reduce", "reduce_scatter_all_gather")
+RUNS = {"embed_out": ("all_reduce",), "attn_out": _SUMS, "mlp_out": _SUMS}
+RUNS_WITH_ATTENTION_DP = {
+    "embed_out": ("all_reduce",),
+    "attn_in": ("all_gather",),
+    "attn_out": (*_SUMS, "reduce_scatter", "all_reduce_all_gather"),
+    "mlp_in": ("all_gather",),
+    "mlp_out": (*_SUMS, "reduce_scatter", "reduce_scatter_all_reduce"),
+    "head_in": ("all_gather",),
+}
+
+
 @pytest.mark.parametrize("p", [Parallelism(2), Parallelism(2, 2), Parallelism(4, 2)], ids=str)
-def test_the_planner_is_told_what_the_runtime_runs(p: Parallelism) -> None:
-    """planner/executors/sglang.yaml and fit.py say the same: else a plan would be made and then refused."""
-    executor = load_executor("sglang")
-    assert executor.architectures is not None
-    assert set(executor.architectures) == set(SEAMS)
+def test_the_server_is_given_what_the_seams_of_sglang_can_run(p: Parallelism) -> None:
     runs = RUNS if p.attn_dp == 1 else RUNS_WITH_ATTENTION_DP
-    group = "tp" if p.attn_tp == 1 else "attn_dp"
     for boundary in BOUNDARIES:
-        able = {
-            name
-            for name, kind in KINDS.items()
-            if kind.is_collective
-            and boundary in kind.boundaries
-            and executor.refusal(boundary, Op(name, group=group), "prefill", "dense", p) is None
-            and not (kind.spans_two and p.attn_dp == 1)  # refused by the layouts
-        }
-        assert able == set(runs.get(boundary, ())), boundary
+        assert CAN.ops_at(boundary, "prefill", p) == runs.get(boundary, ()), boundary
+
+
+def test_the_file_of_the_executor_names_the_architectures_that_have_a_seam() -> None:
+    assert CAN.architectures is not None
+    assert set(CAN.architectures) == set(SEAMS)
 
 
 # ---- attention DP ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from commplan.planner.cost.measured import MeasuredKernels
 from commplan.planner.errors import InputError
 from commplan.planner.executors import load_executor
 from commplan.planner.graph import Restriction
+from commplan.planner.op_kinds import INT8
 from commplan.planner.planning import ModePlanner
 from commplan.planner.spec.base import build
 from commplan.planner.spec.calibration import Calibration
@@ -111,7 +112,7 @@ def test_the_table_of_the_width_stands_and_else_of_the_nearest_one():
     times = [found.passes(norm, "bf16", 10, width, 1) for width in (1000, 1500, 3000, 4000)]
     assert [t and t.time_us for t in times] == [1.0, 1.0, 2.0, 2.0]
     assert found.passes(norm, "fp32", 10, 1000, 1) is None
-    assert found.passes(load_executor("transformers").kernels_of("quantize", "nccl"), "bf16", 10, 1000, 1) is None
+    assert found.passes(load_executor("transformers").kernels_of("quantize", "nccl", INT8), "bf16", 10, 1000, 1) is None
 
 
 def test_kernels_that_were_measured_one_by_one_add_up():

@@ -69,6 +69,12 @@ def test_a_plan_by_kernels_of_our_own_is_legal_and_written_as_it_was_read(tmp_pa
             "commplan_triton takes bf16 or fp16 activations, not fp32",
         ),
         ("backend: nccl", "backend: gloo", "embed_out", "runs on nvidia, not where gloo is the backend"),
+        (
+            "hidden_size: 256",
+            "hidden_size: 250",
+            "embed_out",
+            "takes rows of a multiple of 16 elements, and these have 250",
+        ),
         ("{tp: 2,", "{tp: 16,", "embed_out", "runs over up to 8 ranks, and this group has 16"),
         (
             "head_in: {all_gather: {impl: commplan_triton}}",
@@ -78,7 +84,7 @@ def test_a_plan_by_kernels_of_our_own_is_legal_and_written_as_it_was_read(tmp_pa
         ),
         ("executor: transformers", "executor: sglang", "embed_out", "executor sglang has no impl commplan_triton of"),
     ],
-    ids=["norm at embed_out", "fp32", "gloo", "16 ranks", "a gather with a norm", "sglang"],
+    ids=["norm at embed_out", "fp32", "gloo", "250 columns", "16 ranks", "a gather with a norm", "sglang"],
 )
 def test_a_kernel_where_it_cannot_run_is_refused(tmp_path, old, new, field, reason):
     found = problems(tmp_path, (old, new))
