@@ -80,7 +80,7 @@ def test_where_a_calibration_goes_is_looked_at_before_anything_is_measured(
         (tmp_path / "no" / "x.yaml", "No such file or directory"),
         (tmp_path / "file" / "x.yaml", "Not a directory"),
         (Path("/dev/null"), "is not a regular file"),
-        (tmp_path / ("x" * 300), "longer than 240 bytes"),
+        (tmp_path / ("x" * 250), "longer than 240 bytes"),
     ):
         error = refused("calibrate", SMALL, "-o", path)
         assert (error["kind"], error["field"], error["file"]) == ("unwritable", "--output", str(path))
