@@ -34,10 +34,10 @@ demo: $(DEMO_FILES) $(RUNTIME) ## plan published cases, explain a choice, execut
 	@printf '\nWhy is layer 12 of DeepSeek-R1 on H20 not INT8?\n'
 	$(BIN)/commplan explain deepseek-r1-h20-tp8 --strategy build/demo/deepseek-r1-h20-tp8.yaml --layer 12 --op int8_all_reduce
 	@printf '\nNow execute plans: tiny random models on two ranks over gloo, against one process.\n'
-	$(BIN)/python tests/runtime/tiny_models.py qwen3 build/demo/qwen3 2>/dev/null
+	$(BIN)/python tests/runtime/transformers/tiny_models.py qwen3 build/demo/qwen3 2>/dev/null
 	$(BIN)/commplan plan $(TINY) --set model=build/demo/qwen3/config.json -o build/demo/tiny-qwen3.yaml
 	$(BIN)/commplan check build/demo/tiny-qwen3.yaml --model build/demo/qwen3 2>/dev/null
-	$(BIN)/python tests/runtime/tiny_models.py deepseek_v3 build/demo/deepseek_v3 2>/dev/null
+	$(BIN)/python tests/runtime/transformers/tiny_models.py deepseek_v3 build/demo/deepseek_v3 2>/dev/null
 	$(BIN)/commplan plan $(TINY) --set model=build/demo/deepseek_v3/config.json --set '$(LATE_GATHER)' -o build/demo/tiny-deepseek.yaml
 	$(BIN)/commplan check build/demo/tiny-deepseek.yaml --model build/demo/deepseek_v3 2>/dev/null
 
@@ -149,10 +149,10 @@ SGLANG_READY := .venv-sglang/ready.stamp
 .PHONY: test-sglang clean-sglang
 
 test-sglang: $(SGLANG_READY) ## the plugin in real SGLang servers on CPU ranks; minutes, 3.4 GB of packages
-	.venv-sglang/bin/python -m pytest tests/sglang $(PYTEST_ARGS)
+	.venv-sglang/bin/python -m pytest tests/runtime/servers/sglang $(PYTEST_ARGS)
 
-$(SGLANG_READY): pyproject.toml constraints/sglang.txt tests/sglang/setup.sh
-	@PYTHON=$(PYTHON) tests/sglang/setup.sh
+$(SGLANG_READY): pyproject.toml constraints/sglang.txt tests/runtime/servers/sglang/setup.sh
+	@PYTHON=$(PYTHON) tests/runtime/servers/sglang/setup.sh
 	@touch $@
 
 clean: clean-sglang

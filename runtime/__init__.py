@@ -13,19 +13,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .executor import Executor
-    from .loading import load_model
+    from .transformers.executor import Executor
+    from .transformers.loading import load_model
 
 __all__ = ["Executor", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "load_model":
-        from .loading import load_model
+        from .transformers.loading import load_model
 
         return load_model
     if name == "Executor":
-        from .executor import Executor
+        from .transformers.executor import Executor
 
         return Executor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ CommplanError (from the planner's strategy-file module)
 
 from __future__ import annotations
 
-from commplan.planner.strategy_file import CommplanError
+from commplan.planner.strategy.file import CommplanError
 
 
 class RefusedError(CommplanError):

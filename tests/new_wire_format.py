@@ -92,7 +92,7 @@ def add_to_a_copy(folder: Path) -> Path:
     for part in ("planner", "runtime", "configs"):
         shutil.copytree(ROOT / part, folder / "commplan" / part, ignore=shutil.ignore_patterns("__pycache__"))
     package = folder / "commplan"
-    _replace(package / "planner/op_kinds.py", "\n_KINDS = (\n", RECORD)
+    _replace(package / "planner/strategy/op_kinds.py", "\n_KINDS = (\n", RECORD)
     (package / "planner/strategies/fp8_all_reduce.py").write_text(STRATEGY)
     executor = package / "planner/executors/transformers.yaml"
     _replace(executor, "\nops:\n", "\nops:\n  fp8_all_reduce: {impls: [nccl, hccl, gloo]}\n")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from commplan.runtime.kernels.peers import PeerKernels
+    from commplan.runtime.kernels.peer_kernels import PeerKernels
 
 EPS = 1e-6
 

@@ -1,7 +1,7 @@
 """Which quantised sums there are. The oracles take this list from the records, and nothing else of what those say."""
 
-from commplan.planner.op_kinds import KINDS
-from commplan.planner.strategy_file import capabilities
+from commplan.planner.strategy.file import capabilities
+from commplan.planner.strategy.op_kinds import KINDS
 
 QUANTISED = {name: kind.algorithms for name, kind in KINDS.items() if kind.is_quantized}
 WITHOUT_KERNELS = {name for name in QUANTISED if KINDS[name].kernel is None}

@@ -13,7 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"click", "networkx", "numpy", "pydantic", "torch", "transformers"}
-LIGHT_MODULES = ("errors", "files", "layout", "op_kinds", "op_record", "ops", "packages", "strategy_file", "yaml_file")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -24,26 +23,58 @@ def loaded_by(code: str) -> set[str]:
     return {name if name.startswith("commplan.") else name.partition(".")[0] for name in names}
 
 
-@pytest.mark.parametrize("module", LIGHT_MODULES)
-def test_what_the_runtime_takes_from_the_planner_loads_nothing_heavy(module: str) -> None:
-    assert not loaded_by(f"import commplan.planner.{module}") & HEAVY
+def modules_below(folder: str) -> list[str]:
+    """Every module in a folder of the packages, as an import names it."""
+    paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / folder).rglob("*.py")]
+    return sorted(".".join(["commplan", *path.parts]).removesuffix(".__init__") for path in paths)
+
+
+def of_the_planner(loaded: set[str]) -> set[str]:
+    """The planner's modules among them, but for those that runtime and planner share."""
+    shared = "commplan.planner.strategy"
+    planner = {name for name in loaded if name.startswith("commplan.planner.")}
+    return {name for name in planner if name != shared and not name.startswith(f"{shared}.")}
+
+
+def test_the_words_that_planner_and_runtime_share_load_nothing_heavy_and_nothing_above_them() -> None:
+    command_line = "commplan.planner.strategy.command_line"  # for the two command lines alone: it has click
+    words = [name for name in modules_below("planner/strategy") if not name.startswith(command_line)]
+    loaded = loaded_by(f"import {', '.join(words)}")
+    assert not loaded & HEAVY
+    assert command_line not in loaded
+    assert of_the_planner(loaded) == set()
+    assert not any(name.startswith("commplan.runtime") for name in loaded)
+
+
+def test_the_whole_runtime_loads_nothing_of_the_planner_but_the_shared_words() -> None:
+    for needed in ("torch", "transformers", "triton"):
+        pytest.importorskip(needed)
+    modules = modules_below("runtime")
+    loaded = loaded_by(f"import {', '.join(modules)}")
+    assert set(modules) <= loaded
+    assert of_the_planner(loaded) == set()
+
+
+def test_the_walls_guard_sees_an_import_through_it() -> None:
+    loaded = loaded_by("import commplan.runtime.errors, commplan.planner.search.offers")
+    assert "commplan.planner.search.offers" in of_the_planner(loaded)
 
 
 def test_reading_what_an_executor_can_run_loads_nothing_heavy() -> None:
-    code = "from commplan.planner.strategy_file import capabilities; capabilities('sglang').ops_at"
+    code = "from commplan.planner.strategy.file import capabilities; capabilities('sglang').ops_at"
     assert not loaded_by(code) & HEAVY
 
 
 def test_reading_and_proving_a_strategy_file_loads_nothing_heavy(tmp_path: Path) -> None:
     file = str(tmp_path / "strategy.yaml")
     run_command(["plan", "deepseek-r1-h20-tp8", "-o", file])
-    assert not loaded_by(f"from commplan.planner.strategy_file import load; load({file!r})") & HEAVY
+    assert not loaded_by(f"from commplan.planner.strategy.file import load; load({file!r})") & HEAVY
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plan", "--help"]])
 def test_help_is_quick_because_it_loads_neither_specs_nor_costs(arguments: list[str]) -> None:
     loaded = run_command(arguments)
-    assert not loaded & {"networkx", "numpy", "pydantic", "torch", "yaml", "commplan.planner.spec.loader"}
+    assert not loaded & {"networkx", "numpy", "pydantic", "torch", "yaml", "commplan.planner.descriptions.loader"}
 
 
 @pytest.mark.parametrize(

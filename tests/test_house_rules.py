@@ -118,20 +118,20 @@ READS_OR_WRITES = {
     "rename", "replace_file", "copy", "copyfile", "unlink", "safe_load",
 }  # fmt: skip
 FILES_ELSEWHERE = {
-    "planner/files.py": "the place",
+    "planner/strategy/files.py": "the place",
     "planner/report/page.py": "resources of packages, which it notes",
     "planner/cli/calibrate.py": "samples of an interrupted run: its own file, read and written by one command",
     "runtime/calibration/measure.py": "the same, appended to by rank 0",
-    "runtime/weights.py": "samples of weights; a command that reads those writes no file",
-    "runtime/sglang/answer.py": "opens a connection",
-    "planner/terminal.py": "/dev/null, where standard output cannot be written",
+    "runtime/transformers/weights.py": "samples of weights; a command that reads those writes no file",
+    "runtime/servers/sglang/answer.py": "opens a connection",
+    "planner/strategy/command_line/terminal.py": "/dev/null, where standard output cannot be written",
     "planner/cli/__init__.py": "the same, where nobody reads it any more",
 }
 PRINTS = {"echo", "secho", "style", "print", "echo_via_pager"}
 PRINTS_ELSEWHERE = {
-    "planner/terminal.py": "the place",
+    "planner/strategy/command_line/terminal.py": "the place",
     "runtime/calibration/measure.py": "the bar of rank 0, made of names of ours; its note is escaped",
-    "runtime/sglang/stop.py": "an error, which is escaped by its class",
+    "runtime/servers/stop.py": "an error, which is escaped by its class",
 }
 PICKLES = {"pickle", "all_gather_object", "gather_object", "broadcast_object_list", "scatter_object_list",
            "send_object_list", "recv_object_list"}  # fmt: skip

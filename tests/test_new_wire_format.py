@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .new_wire_format import COLOUR, ERRORS, add_to_a_copy, changed_files
-from .runtime.tiny_models import write_checkpoint
+from .runtime.transformers.tiny_models import write_checkpoint
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -66,19 +66,19 @@ def plan(command: Command, setting: tuple[str, ...], tmp_path_factory: pytest.Te
 def test_a_new_wire_format_costs_four_source_files(package: Path) -> None:
     assert changed_files(package) == [
         "planner/executors/transformers.yaml",
-        "planner/op_kinds.py",
+        "planner/strategy/op_kinds.py",
         "planner/strategies/fp8_all_reduce.py",
         "runtime/collectives/formats.py",
     ]
 
 
 def test_without_an_error_the_package_is_not_even_imported(tmp_path: Path) -> None:
-    records = add_to_a_copy(tmp_path) / "commplan/planner/op_kinds.py"
+    records = add_to_a_copy(tmp_path) / "commplan/planner/strategy/op_kinds.py"
     without = records.read_text().replace(f"in {ERRORS}.items()", "in ()")
     assert without != records.read_text()
     records.write_text(without)
     done = subprocess.run(
-        [sys.executable, "-c", "import commplan.planner.op_kinds"],
+        [sys.executable, "-c", "import commplan.planner.strategy.op_kinds"],
         capture_output=True,
         text=True,
         check=False,

@@ -10,18 +10,18 @@ from typing import get_args
 
 import pytest
 
-from commplan.planner.op_kinds import COLLECTIVES, INT8, INT8_ALL_REDUCE, KINDS, quantized_all_reduce
-from commplan.planner.op_record import Error, OpKind, Rows, Way
-from commplan.planner.spec.calibration import Collective
+from commplan.planner.descriptions.calibration import Collective
 from commplan.planner.strategies import strategies
+from commplan.planner.strategy.op_kinds import COLLECTIVES, INT8, INT8_ALL_REDUCE, KINDS, quantized_all_reduce
+from commplan.planner.strategy.op_record import Error, OpKind, Rows, Way
 
-from .planner.brute_force import LAYER
-from .planner.brute_force import World as SearchWorld
+from .planner.search.brute_force import LAYER
+from .planner.search.brute_force import World as SearchWorld
 from .runtime.legal_plans import World as PlanWorld
 from .runtime.legal_plans import all_edges
 
 ROOT = Path(__file__).parents[1]
-RECORDS = "planner/op_kinds.py"
+RECORDS = "planner/strategy/op_kinds.py"
 SOURCES = sorted(
     path for folder in ("planner", "runtime") for path in (ROOT / folder).rglob("*.py") if RECORDS not in str(path)
 )

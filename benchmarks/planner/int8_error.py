@@ -1,4 +1,4 @@
-"""Relative RMS error of an INT8 all-reduce against float64: the errors in planner/op_kinds.py.
+"""Relative RMS error of an INT8 all-reduce against float64: the errors in planner/strategy/op_kinds.py.
 
     python benchmarks/planner/int8_error.py [--rows 256] [--seeds 5]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from commplan.planner.spec.loader import load_setup
+from commplan.planner.descriptions.loader import load_setup
 from commplan.planner.what_if.sweep import Sweep
 
 SWEEPS = (

@@ -36,9 +36,9 @@ def rank_main(hidden):
     import torch
     import torch.distributed as dist
 
-    from commplan.runtime.groups import Group
-    from commplan.runtime.kernels.peers import PeerKernels
-    from commplan.runtime.peer_impls import Room
+    from commplan.runtime.kernels.peer_impls import Room
+    from commplan.runtime.kernels.peer_kernels import PeerKernels
+    from commplan.runtime.ranks.groups import Group
 
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.cuda.set_device(rank)
@@ -181,7 +181,7 @@ def print_tables(result, hidden):
 
 
 def main():
-    from commplan.runtime.launch import run_ranks
+    from commplan.runtime.ranks.spawning import run_ranks
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden", type=int, default=5120)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from commplan.planner.strategy_file import (
+from commplan.planner.strategy.file import (
     DeploymentStamp,
     HardwareStamp,
     LayerOps,
@@ -31,11 +31,11 @@ from commplan.planner.strategy_file import (
 )
 from commplan.runtime import Executor
 from commplan.runtime.backends import Backend
-from commplan.runtime.collectives import BoundIn, BoundOut
-from commplan.runtime.groups import Group, Groups
-from commplan.runtime.layer import cross_in, cross_out, layer_forward
-from commplan.runtime.sizes import sizes_of
-from commplan.runtime.stream import Stream
+from commplan.runtime.bound.bound_ops import BoundIn, BoundOut
+from commplan.runtime.bound.sizes import sizes_of
+from commplan.runtime.ranks.groups import Group, Groups
+from commplan.runtime.transformers.layer import cross_in, cross_out, layer_forward
+from commplan.runtime.transformers.stream import Stream
 
 LAYERS, RANGES, TOKENS = 32, 16, 8
 WALKS, ROUNDS = 50, 40
@@ -82,10 +82,10 @@ def executor_without_model() -> tuple[Executor, list[Any]]:
     executor = Executor(plan(), Groups(Parallelism(1), alone, alone, alone, alone), NoBackend())
     layers = []
     for index in range(LAYERS):
-        layer = SimpleNamespace(_commplan=executor, _commplan_index=index, input_layernorm=None)
+        layer = SimpleNamespace(_commplan=executor.now, _commplan_index=index, input_layernorm=None)
         layer.post_attention_layernorm = None
         layer.self_attn = _attention
-        executor.mlps.append(_nothing)
+        executor.now.mlps.append(_nothing)
         layers.append(layer)
     executor.build()
     return executor, layers
@@ -128,9 +128,9 @@ def measure() -> list[Row]:
     def cross() -> None:
         for op in ops:
             if isinstance(op, BoundIn):
-                cross_in(executor, op, rows_TH, sizes)
+                cross_in(executor.now, op, rows_TH, sizes)
             elif isinstance(op, BoundOut):
-                cross_out(executor, op, rows_TH, rows_TH, sizes)
+                cross_out(executor.now, op, rows_TH, rows_TH, sizes)
 
     def forward() -> None:
         begin()

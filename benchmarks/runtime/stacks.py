@@ -23,7 +23,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from commplan.planner.strategy_file import (
+from commplan.planner.strategy.file import (
     DeploymentStamp,
     HardwareStamp,
     LayerOps,
@@ -281,7 +281,7 @@ def print_table(name, layers, results):
 
 
 def main():
-    from commplan.runtime.launch import run_ranks
+    from commplan.runtime.ranks.spawning import run_ranks
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=4)

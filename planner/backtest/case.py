@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ..errors import InputError, did_you_mean
-from ..files import read_text
-from ..layout import BOUNDARIES, FORWARD_MODES
-from ..ops import Op
-from ..ops import parse as parse_op
-from ..spec.base import FieldError, Spec, Text, build
-from ..spec.bounds import MAX_TOKENS
-from ..spec.calibration import Collective, MessageBytes
+from ..descriptions.base import FieldError, Spec, Text, build
+from ..descriptions.calibration import Collective, MessageBytes
 from ..strategies import strategies
-from ..yaml_file import flow_text, read_mapping
+from ..strategy.bounds import MAX_TOKENS
+from ..strategy.errors import InputError, did_you_mean
+from ..strategy.files import read_text
+from ..strategy.layout import BOUNDARIES, FORWARD_MODES
+from ..strategy.ops import Op
+from ..strategy.ops import parse as parse_op
+from ..strategy.yaml_file import flow_text, read_mapping
 
 BACKTEST_SCHEMA = "commplan/backtest/v1"
 OPTIMUM = "optimum"

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..graph import Boundary, Edge, Restriction
-from ..layout import LAYER_BOUNDARIES, State
-from ..ops import Op
-from ..planning import ModePlanner
-from ..search import Plan
+from ..search.cheapest_plan import Plan
+from ..search.graph import Boundary, Edge, Restriction
+from ..search.planning import ModePlanner
+from ..strategy.layout import LAYER_BOUNDARIES, State
+from ..strategy.ops import Op
 
 _Label = tuple[int, int, int, tuple[Edge, ...]]  # named ops missing, departures elsewhere, weight, edges so far
 _RAN = Restriction(policy=False, own_kernels=False)

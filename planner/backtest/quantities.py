@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..breakdown import PARTS, Breakdown, breakdown
+from ..answers.breakdown import PARTS, Breakdown, breakdown
 from ..cost.collectives import CollectiveCosts
-from ..errors import InputError, NoLegalPlanError, did_you_mean
-from ..graph import Restriction
-from ..op_kinds import KINDS
-from ..planning import ModePlanner
-from ..search import Plan
-from ..spec.deployment import ParallelismSpec
-from ..spec.loader import Setup
+from ..descriptions.deployment import ParallelismSpec
+from ..descriptions.loader import Setup
+from ..search.cheapest_plan import Plan
+from ..search.graph import Restriction
+from ..search.planning import ModePlanner
 from ..strategies import PLAIN
+from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean
+from ..strategy.op_kinds import KINDS
 from .case import OpLatency, PlanName
 from .named_plan import AbsentOpError, named_plan
 

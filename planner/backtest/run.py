@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from ..breakdown import is_extrapolated
+from ..answers.breakdown import is_extrapolated
 from ..cost.estimate import weakest
-from ..errors import InputError, did_you_mean
-from ..planning import ModePlanner
-from ..spec.loader import Setup, load_setup, preset_names
+from ..descriptions.loader import Setup, load_setup, preset_names
+from ..search.planning import ModePlanner
+from ..strategy.errors import InputError, did_you_mean
 from .case import Case
 from .quantities import QUANTITIES, Figure, NotComparableError, of_collective, of_plan
 

@@ -19,12 +19,12 @@ from statistics import median
 from typing import Any
 
 from ..cost.tables import smoothed
-from ..errors import InputError, did_you_mean
-from ..files import note_read
-from ..op_kinds import ALL_REDUCE, ALL_TO_ALL
-from ..packages import is_installed, missing
-from ..spec.base import build
-from ..spec.calibration import CALIBRATION_SCHEMA, COLLECTIVES, Calibration
+from ..descriptions.base import build
+from ..descriptions.calibration import CALIBRATION_SCHEMA, COLLECTIVES, Calibration
+from ..strategy.errors import InputError, did_you_mean
+from ..strategy.files import note_read
+from ..strategy.op_kinds import ALL_REDUCE, ALL_TO_ALL
+from ..strategy.packages import is_installed, missing
 
 PACKAGE, MODULE = "aiconfigurator-core", "aiconfigurator_core"
 _SPELLED = {ALL_TO_ALL.name: "alltoall"}  # as the package spells a collective, where it is not as we do

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from statistics import median
 from typing import Any
 
+from ..descriptions.base import build
+from ..descriptions.calibration import CALIBRATION_SCHEMA, Calibration
+from ..descriptions.deployment import DTYPE_BYTES
 from ..executors import Executor
-from ..spec.base import build
-from ..spec.calibration import CALIBRATION_SCHEMA, Calibration
-from ..spec.deployment import DTYPE_BYTES
-from ..yaml_file import flow_text, scalar_text
-from .points import Point
+from ..strategy.yaml_file import flow_text, scalar_text
+from .needed_points import Point
 
 Samples = dict[Point, list[list[float]]]  # per rank; empty where a kernel cannot run there
 _Points = list[tuple[int, float, float]]  # size, us, relative spread

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from ..errors import CommplanError
-from ..files import one_command
-from ..terminal import STANDARD_OUTPUT, echo, echo_lines, print_json, styled
+from ..strategy.command_line.terminal import STANDARD_OUTPUT, echo, echo_lines, print_json, styled
+from ..strategy.errors import CommplanError
+from ..strategy.files import one_command
 
 # Subcommand -> module; the order is the order of --help. The runtime's are known here by name alone.
 _COMMANDS = {

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..option_types import FILLED
-from ..terminal import echo, styled
+from ..strategy.command_line.option_types import FILLED
+from ..strategy.command_line.terminal import echo, styled
 from . import options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..backtest.case import Case
+    from ..backtest.held_out import HeldOut
     from ..backtest.run import Outcome
-    from ..held_out import HeldOut
-    from ..terminal import Cell
+    from ..strategy.command_line.terminal import Cell
 
 
 @click.command("backtest", short_help="Compare predictions with published measurements.")
@@ -54,8 +54,8 @@ def _tables(names: tuple[str, ...], markdown: bool, as_json: bool) -> None:
     """Held-out accuracy of calibrations, by default of all that ship."""
     from dataclasses import asdict
 
-    from ..held_out import held_out
-    from ..spec.loader import preset_names
+    from ..backtest.held_out import held_out
+    from ..descriptions.loader import preset_names
     from .output import print_json, table
 
     found = [row for name in names or preset_names("calibrations") for row in held_out(name)]
@@ -123,7 +123,7 @@ def _percent(error: float | None) -> str:
 
 
 def _check_ids(cases: list[tuple[str, Case]]) -> None:
-    from ..errors import InputError
+    from ..strategy.errors import InputError
 
     seen: dict[str, str] = {}
     for path, case in cases:

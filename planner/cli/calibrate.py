@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import one_line
-from ..option_types import FILLED, Name, OutputFile, Seconds
-from ..terminal import echo
+from ..strategy.command_line.option_types import FILLED, Name, OutputFile, Seconds
+from ..strategy.command_line.terminal import echo
+from ..strategy.errors import one_line
 from . import options
 
 if TYPE_CHECKING:
-    from ..calibration.points import Point
-    from ..spec.loader import Setup
+    from ..calibration.needed_points import Point
+    from ..descriptions.loader import Setup
 
 _RUNTIME = "commplan.runtime.calibration"  # known by name alone: planning needs no torch
 _BEGUN = ('{"machine": ', '{"key": ')  # how the lines of the samples so far begin
@@ -65,10 +65,10 @@ def command(
         raise click.UsageError(
             "name the DEPLOYMENTS to measure for and the file to write (-o), or --import SOURCE:SYSTEM"
         )
-    from ..calibration.points import check_measurable, points_of
+    from ..calibration.needed_points import check_measurable, points_of
     from ..calibration.result import calibration_of, dump
-    from ..files import name_target, write_text_atomically
-    from ..spec.loader import load_setup
+    from ..descriptions.loader import load_setup
+    from ..strategy.files import name_target, write_text_atomically
     from .output import print_json
 
     partial = Path(f"{output}.partial")
@@ -76,7 +76,7 @@ def command(
     setups = [load_setup(deployment, overrides) for deployment in deployments]
     check_measurable(setups)
     setup = setups[0]
-    check_host = import_module("commplan.runtime.host").check_host
+    check_host = import_module("commplan.runtime.bound.host").check_host
     check_host(setup.hardware.backend, setup.parallelism.tp)
     _check_own(partial)
     if fresh:
@@ -114,8 +114,8 @@ def _import(source: str, deployments: tuple[str, ...], output: str | None, name:
     """Write the tables of an installed package as a calibration file."""
     from ..calibration.aiconfigurator import import_system
     from ..calibration.result import dump
-    from ..errors import InputError
-    from ..files import write_text_atomically
+    from ..strategy.errors import InputError
+    from ..strategy.files import write_text_atomically
     from .output import print_json
 
     kind, _, system = source.partition(":")
@@ -156,7 +156,7 @@ def _import(source: str, deployments: tuple[str, ...], output: str | None, name:
 def _measured(setup: Setup, points: list[Point], seconds: float, partial: Path) -> list[dict[str, Any]]:
     """What every rank measured, by rank."""
     measure = import_module(f"{_RUNTIME}.measure").measure_rank
-    run_ranks = import_module("commplan.runtime.launch").run_ranks
+    run_ranks = import_module("commplan.runtime.ranks.spawning").run_ranks
     known, machine = _known(partial)
     if known:
         echo(f"Going on from {partial}: {len(known)} points are there already.", err=True)
@@ -169,7 +169,7 @@ def _measured(setup: Setup, points: list[Point], seconds: float, partial: Path) 
 
 def _check_own(partial: Path) -> None:
     """Raise InputError unless a file that will be appended to, and deleted in the end, is that of an earlier run."""
-    from ..errors import InputError
+    from ..strategy.errors import InputError
 
     lines = _lines(partial)
     if not all(any(line[: len(begun)] == begun[: len(line)] for begun in _BEGUN) for line in lines if line):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..layout import LAYER_BOUNDARIES
-from ..strategy_file import LayerOps, RangePlan
+from ..strategy.file import LayerOps, RangePlan
+from ..strategy.layout import LAYER_BOUNDARIES
 
 
 def layer_summary(plan: RangePlan) -> str:

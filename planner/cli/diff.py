@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..option_types import FILLED
-from ..terminal import echo
+from ..strategy.command_line.option_types import FILLED
+from ..strategy.command_line.terminal import echo
 from . import options
 
 
@@ -17,8 +17,8 @@ def command(before: str, after: str, as_json: bool) -> None:
     """Show which decisions differ between the strategy files BEFORE and AFTER."""
     from dataclasses import asdict
 
-    from ..difference import changes, headers
-    from ..strategy_file import load
+    from ..answers.difference import changes, headers
+    from ..strategy.file import load
     from .output import heading, print_json, span, table
 
     a, b = load(before), load(after)

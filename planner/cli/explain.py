@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..option_types import FILLED, LAYER, TOKENS
-from ..terminal import echo, styled
+from ..strategy.command_line.option_types import FILLED, LAYER, TOKENS
+from ..strategy.command_line.terminal import echo, styled
 from . import options
 
 if TYPE_CHECKING:
-    from ..explain import Explanation, Option
-    from ..ops import Op
-    from ..planning import ModePlanner
-    from ..search import Plan
-    from ..spec.loader import Setup
-    from ..terminal import Cell
+    from ..answers.explanation import Explanation, Option
+    from ..descriptions.loader import Setup
+    from ..search.cheapest_plan import Plan
+    from ..search.planning import ModePlanner
+    from ..strategy.command_line.terminal import Cell
+    from ..strategy.ops import Op
 
 
 @click.command("explain", short_help="Say why an op was chosen at a boundary, and what every other one would cost.")
@@ -54,11 +54,11 @@ def command(
 
     An alternative is judged by the chosen plan with this one op exchanged, and the fewest changes that layouts demand.
     """
-    from ..errors import NoLegalPlanError
-    from ..explain import Explainer
-    from ..layout import FORWARD_BOUNDARIES
-    from ..planning import ModePlanner
-    from ..spec.loader import load_setup
+    from ..answers.explanation import Explainer
+    from ..descriptions.loader import load_setup
+    from ..search.planning import ModePlanner
+    from ..strategy.errors import NoLegalPlanError
+    from ..strategy.layout import FORWARD_BOUNDARIES
 
     setup = load_setup(deployment, overrides)
     if not as_json:
@@ -82,7 +82,7 @@ def command(
 
 
 def _mode(setup: Setup, mode: str | None) -> str:
-    from ..errors import InputError, did_you_mean
+    from ..strategy.errors import InputError, did_you_mean
 
     modes = setup.deployment.modes
     if mode is None:
@@ -93,7 +93,7 @@ def _mode(setup: Setup, mode: str | None) -> str:
 
 
 def _tokens(setup: Setup, mode: str, tokens: int | None) -> int:
-    from ..errors import InputError
+    from ..strategy.errors import InputError
 
     first, last = setup.deployment.modes[mode].tokens
     if tokens is None:
@@ -108,8 +108,8 @@ def _chosen(planner: ModePlanner, tokens: int, strategy_file: str | None) -> tup
     if strategy_file is None:
         found = next(r for r in planner.ranges() if r.first <= tokens <= r.last)
         return found.plan, (found.first, found.last)
-    from ..from_file import plan_of
-    from ..strategy_file import load
+    from ..answers.from_file import plan_of
+    from ..strategy.file import load
 
     strategy = load(strategy_file)
     return plan_of(planner, strategy, tokens, strategy_file)
@@ -118,8 +118,8 @@ def _chosen(planner: ModePlanner, tokens: int, strategy_file: str | None) -> tup
 def _narrowed(explanation: Explanation, name: str) -> Explanation:
     from dataclasses import replace
 
-    from ..errors import InputError, did_you_mean
-    from ..op_kinds import KINDS
+    from ..strategy.errors import InputError, did_you_mean
+    from ..strategy.op_kinds import KINDS
 
     if name not in KINDS:
         raise InputError(f"no such op; {did_you_mean(name, KINDS)}", field="--op", value=name)
@@ -130,7 +130,7 @@ def _narrowed(explanation: Explanation, name: str) -> Explanation:
 
 
 def _option_json(option: Option, boundary: str) -> dict[str, object]:
-    from ..ops import spell
+    from ..strategy.ops import spell
 
     return {
         "ops": {boundary: spell(option.op)},
@@ -165,7 +165,7 @@ def _print_json(explanation: Explanation, notes: tuple[str, ...]) -> None:
 
 
 def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> None:
-    from ..ops import NONE
+    from ..strategy.ops import NONE
     from .output import duration, heading, span, table
 
     where = explanation.boundary if explanation.layer is None else f"layer {explanation.layer} {explanation.boundary}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..option_types import FILLED, Name, OutputFile
-from ..terminal import echo
+from ..strategy.command_line.option_types import FILLED, Name, OutputFile
+from ..strategy.command_line.terminal import echo
 from . import options
 
 
@@ -18,11 +18,11 @@ def command(config: str, output: str | None, name: str | None, as_json: bool) ->
     """Make a model file from CONFIG, a Hugging Face config.json."""
     from pathlib import Path
 
-    from ..files import write_text_atomically
-    from ..spec.base import build
-    from ..spec.loader import read_model_mapping
-    from ..spec.model import Model
-    from ..yaml_file import flow_text
+    from ..descriptions.base import build
+    from ..descriptions.loader import read_model_mapping
+    from ..descriptions.model import Model
+    from ..strategy.files import write_text_atomically
+    from ..strategy.yaml_file import flow_text
     from .output import print_json
 
     fields = read_model_mapping(Path(config))

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..option_types import FieldText
-from ..terminal import echo, styled
+from ..strategy.command_line.option_types import FieldText
+from ..strategy.command_line.terminal import echo, styled
 
 if TYPE_CHECKING:
-    from ..spec.loader import Setup
+    from ..descriptions.loader import Setup
 
 overrides = click.option(
     "--set",

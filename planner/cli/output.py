@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..terminal import Cell, echo, print_json, rendered, styled, width, write_line
+from ..strategy.command_line.terminal import Cell, echo, print_json, rendered, styled, width, write_line
 
 __all__ = ["duration", "heading", "print_json", "span", "table"]
 

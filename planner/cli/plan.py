@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..option_types import FILLED, OutputFile
-from ..terminal import echo
+from ..strategy.command_line.option_types import FILLED, OutputFile
+from ..strategy.command_line.terminal import echo
 from . import options
 
 if TYPE_CHECKING:
-    from ..spec.loader import Setup
-    from ..strategy_file import RangePlan, StrategyFile
+    from ..descriptions.loader import Setup
+    from ..strategy.file import RangePlan, StrategyFile
 
 
 @click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 @options.as_json
 def command(deployment: str, output: str | None, cross_check: bool, overrides: tuple[str, ...], as_json: bool) -> None:
     """Find the cheapest legal plan of DEPLOYMENT (a preset or a path) and write its strategy file."""
-    from ..assemble import plan_setup
-    from ..errors import NoLegalPlanError
-    from ..spec.loader import load_setup
-    from ..strategy_file import save
+    from ..answers.to_file import plan_setup
+    from ..descriptions.loader import load_setup
+    from ..strategy.errors import NoLegalPlanError
+    from ..strategy.file import save
 
     setup = load_setup(deployment, overrides)
     if not as_json:
@@ -51,8 +51,8 @@ def command(deployment: str, output: str | None, cross_check: bool, overrides: t
 
 
 def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
-    from ..cross_check import cross_check
-    from ..planning import ModePlanner
+    from ..search.cross_check import cross_check
+    from ..search.planning import ModePlanner
 
     checked = 0
     for mode, ranges in strategy.modes.items():
@@ -66,7 +66,7 @@ def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
 
 
 def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ...]) -> None:
-    from ..strategy_file import plan_hash
+    from ..strategy.file import plan_hash
     from .output import print_json
 
     print_json(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..terminal import echo
+from ..strategy.command_line.terminal import echo
 from . import options
 
 _KINDS = ("deployments", "models", "hardware", "calibrations", "executors", "strategies")
@@ -37,8 +37,8 @@ def _entries(kind: str) -> list[tuple[str, str]]:
         from ..strategies import strategies
 
         return [(s.name, s.summary) for s in strategies().values()]
-    from ..spec.loader import find, preset_names
-    from ..yaml_file import read_mapping
+    from ..descriptions.loader import find, preset_names
+    from ..strategy.yaml_file import read_mapping
 
     entries = []
     for name in preset_names(kind):

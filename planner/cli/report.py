@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..option_types import FILLED, OutputFile
-from ..terminal import echo
+from ..strategy.command_line.option_types import FILLED, OutputFile
+from ..strategy.command_line.terminal import echo
 from . import options
 
 
@@ -27,9 +27,9 @@ def command(
     as_json: bool,
 ) -> None:
     """Draw STRATEGY_FILE on one page that needs no network; needs plotly (`pip install '.[report]'` in a checkout)."""
-    from ..errors import InputError
-    from ..files import name_target
-    from ..report.strategy import report_strategy
+    from ..report.strategy_report import report_strategy
+    from ..strategy.errors import InputError
+    from ..strategy.files import name_target
     from .output import print_json
 
     if output is not None and html_file is not None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..option_types import FILLED
-from ..terminal import echo, styled
+from ..strategy.command_line.option_types import FILLED
+from ..strategy.command_line.terminal import echo, styled
 from . import options
 
 if TYPE_CHECKING:
-    from ..strategy_file import Problem
+    from ..strategy.file import Problem
 
 
 @click.command("validate", short_help="Prove that strategy files are legal; needs no hardware.")
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @options.as_json
 def command(files: tuple[str, ...], as_json: bool) -> None:
     """Prove that strategy FILES are legal for their model, parallelism, modes and executor."""
-    from ..validate import validate
+    from ..answers.validation import validate
     from .output import print_json
 
     found = {file: validate(file) for file in files}
@@ -51,7 +51,7 @@ def command(files: tuple[str, ...], as_json: bool) -> None:
 
 def _by_run(problems: list[Problem]) -> Iterator[tuple[str, Problem]]:
     """Problems that layers share, once, under the run of those layers."""
-    from ..strategy_file.writing import runs_text
+    from ..strategy.file.writing import runs_text
 
     runs: dict[tuple[str, str, str, str], list[int]] = {}
     first: dict[tuple[str, str, str, str], Problem] = {}

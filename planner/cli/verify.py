@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..option_types import FILLED, Count
-from ..terminal import echo
+from ..strategy.command_line.option_types import FILLED, Count
+from ..strategy.command_line.terminal import echo
 from . import options
 
 if TYPE_CHECKING:
-    from ..spec.loader import Setup
-    from ..strategy_file import StrategyFile
-    from ..verification import Boundary, Contest, Outcome
+    from ..backtest.judging import Boundary, Contest, Outcome
+    from ..descriptions.loader import Setup
+    from ..strategy.file import StrategyFile
 
 _LOSES = 1.02  # a regret that is surely above it means that the plan should be redone
 
@@ -49,9 +49,9 @@ def command(
     Prints predicted and measured time of the boundaries of a forward, and the regret: the plan's step over that of the
     best alternative measured. On GPUs times are those of CUDA graphs.
     """
-    from ..spec.loader import load_setup
-    from ..strategy_file import load
-    from ..verification import contests, judge
+    from ..backtest.judging import contests, judge
+    from ..descriptions.loader import load_setup
+    from ..strategy.file import load
 
     chosen = load(strategy)
     setup = load_setup(deployment or chosen.deployment.name, overrides)
@@ -74,7 +74,7 @@ def command(
 
 
 def _counts(chosen: StrategyFile, mode: str, tokens: str | None) -> list[int]:
-    from ..errors import InputError
+    from ..strategy.errors import InputError
 
     ranges = chosen.modes.get(mode)
     if ranges is None:
@@ -96,9 +96,9 @@ def _counts(chosen: StrategyFile, mode: str, tokens: str | None) -> list[int]:
 
 def _measured(setup: Setup, found: list[Contest], rounds: int, force: bool) -> list[dict[str, Any]]:
     """By contest, plan and boundary: the slowest rank's samples, round by round."""
-    import_module("commplan.runtime.host").check_host(setup.hardware.backend, setup.parallelism.tp)
+    import_module("commplan.runtime.bound.host").check_host(setup.hardware.backend, setup.parallelism.tp)
     boundaries = import_module("commplan.runtime.calibration.boundaries")
-    run_ranks = import_module("commplan.runtime.launch").run_ranks
+    run_ranks = import_module("commplan.runtime.ranks.spawning").run_ranks
     cases = [boundaries.Case(c.mode, c.tokens, c.files, setup.model.latent_widths) for c in found]
     prints = [
         c.calibration.fingerprint
@@ -122,7 +122,7 @@ def _measured(setup: Setup, found: list[Contest], rounds: int, force: bool) -> l
 
 
 def _print_json(boundaries: list[Boundary], outcomes: list[Outcome]) -> None:
-    from ..verification import errors_of
+    from ..backtest.judging import errors_of
     from .output import print_json
 
     middle, high = errors_of(boundaries)
@@ -136,7 +136,7 @@ def _print_json(boundaries: list[Boundary], outcomes: list[Outcome]) -> None:
 
 
 def _print(boundaries: list[Boundary], outcomes: list[Outcome], details: bool) -> None:
-    from ..verification import errors_of
+    from ..backtest.judging import errors_of
     from .output import duration, heading, table
 
     heading("Boundaries of a forward: the plan's predicted and measured time, and its best rival")

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..option_types import FILLED, TOKENS, FieldText, OutputFile
-from ..terminal import echo, styled
+from ..strategy.command_line.option_types import FILLED, TOKENS, FieldText, OutputFile
+from ..strategy.command_line.terminal import echo, styled
 from . import options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..spec.loader import Setup
-    from ..terminal import Cell
-    from ..what_if.answers import Answer
+    from ..descriptions.loader import Setup
+    from ..strategy.command_line.terminal import Cell
     from ..what_if.crossovers import Crossover
+    from ..what_if.marginal_answers import Answer
     from ..what_if.sweep import Point, Sweep
 
 
@@ -51,8 +51,8 @@ def command(
     A value that makes the deployment illegal is shown with its reason, and the sweep goes on. Without --vary the token
     count is varied over the mode's span.
     """
-    from ..spec.loader import load_setup
-    from ..what_if.answers import Asker
+    from ..descriptions.loader import load_setup
+    from ..what_if.marginal_answers import Asker
     from ..what_if.sweep import Sweep
     from .output import print_json
 
@@ -69,8 +69,8 @@ def command(
     answers = Asker(deployment, overrides, base, mode, count).answers()
     notes = _notes(sweep)
     if html_file is not None:
-        from ..errors import NoLegalPlanError
-        from ..report.what_if import write_what_if
+        from ..report.sweep_report import write_what_if
+        from ..strategy.errors import NoLegalPlanError
 
         try:
             write_what_if(html_file, sweep, points, answers, notes)
@@ -85,7 +85,7 @@ def command(
 
 
 def _mode(base: Setup, mode: str | None) -> str:
-    from ..errors import InputError, did_you_mean
+    from ..strategy.errors import InputError, did_you_mean
 
     modes = base.deployment.modes
     if mode is not None and mode not in modes:
@@ -131,7 +131,7 @@ def _crossovers(sweep: Sweep, points: list[Point]) -> list[tuple[dict[str, Any],
 
 def _notes(sweep: Sweep) -> list[str]:
     from ..cost.collectives import NOTE
-    from ..offers import has_own_kernels
+    from ..search.offers import has_own_kernels
     from ..what_if.evaluation import OWN_NOTE
 
     notes = [*sweep.base.notes, "no overlap of communication and compute is assumed"]
@@ -196,8 +196,8 @@ def _write_csv(points: list[Point], file: str) -> None:
     import csv
     import io
 
-    from ..errors import one_line
-    from ..files import write_text_atomically
+    from ..strategy.errors import one_line
+    from ..strategy.files import write_text_atomically
 
     names = list(points[0].values) if points else []
     stream = io.StringIO()

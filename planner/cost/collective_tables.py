@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..spec.calibration import Table
-from ..spec.loader import UsedCalibration
+from ..descriptions.calibration import Table
+from ..descriptions.loader import UsedCalibration
 from .tables import Curve
 
 # Bytes travel alike whatever they mean: where a data type has no table of its own, one of these stands in.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..errors import InputError
-from ..layout import Parallelism
-from ..op_kinds import COLLECTIVES, KINDS
-from ..spec.hardware import Link
-from ..spec.loader import Setup
+from ..descriptions.hardware import Link
+from ..descriptions.loader import Setup
+from ..strategy.errors import InputError
+from ..strategy.layout import Parallelism
+from ..strategy.op_kinds import COLLECTIVES, KINDS
 from .collective_tables import CollectiveTables, Found, Measured
 from .estimate import Estimate, weakest
 from .links import Placement, bandwidth_bytes_per_us, hierarchical_us, one_level_us, placement

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..descriptions.deployment import DTYPE_BYTES
+from ..descriptions.hardware import Hardware
 from ..executors import Kernels
-from ..spec.deployment import DTYPE_BYTES
-from ..spec.hardware import Hardware
 from .estimate import Estimate, weakest
 from .measured import MeasuredKernels
 

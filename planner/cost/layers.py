@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-from ..layout import ALL_TO_ALL
-from ..spec.deployment import DTYPE_BYTES
-from ..spec.loader import Setup
+from ..descriptions.deployment import DTYPE_BYTES
+from ..descriptions.loader import Setup
+from ..strategy.layout import ALL_TO_ALL
 from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..layout import Parallelism
-from ..op_kinds import COLLECTIVES
-from ..spec.hardware import Hardware, Link
+from ..descriptions.hardware import Hardware, Link
+from ..strategy.layout import Parallelism
+from ..strategy.op_kinds import COLLECTIVES
 
 
 @dataclass(frozen=True, slots=True)

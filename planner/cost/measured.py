@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from ..descriptions.loader import UsedCalibration
 from ..executors import Kernels
-from ..spec.loader import UsedCalibration
 from .estimate import Estimate
 from .tables import Curve
 

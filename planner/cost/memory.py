@@ -7,10 +7,10 @@ workspaces of different kinds (for rows in INT8 and not, for latents and not), t
 
 from __future__ import annotations
 
-from ..layout import IN_BOUNDARIES, REPLICATED, LayerShape, State, group_of, sum_group
-from ..ops import Op
-from ..spec.deployment import DTYPE_BYTES
-from ..spec.loader import Setup
+from ..descriptions.deployment import DTYPE_BYTES
+from ..descriptions.loader import Setup
+from ..strategy.layout import IN_BOUNDARIES, REPLICATED, LayerShape, State, group_of, sum_group
+from ..strategy.ops import Op
 
 _HALVES = 2
 

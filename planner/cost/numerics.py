@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..ops import Op
+from ..strategy.ops import Op
 
 
 def relative_rms_error(op: Op, group_size: int) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..op_kinds import KINDS
-from ..op_record import Part
-from ..spec.hardware import Hardware
+from ..descriptions.hardware import Hardware
+from ..strategy.op_kinds import KINDS
+from ..strategy.op_record import Part
 from .links import bandwidth_bytes_per_us
 from .terms import OneKernel
 

@@ -6,8 +6,9 @@ ops share it. That keeps a search over many token counts cheap.
 
 from __future__ import annotations
 
+from ..descriptions.loader import Setup
 from ..executors import Kernel, Kernels, Traffic
-from ..layout import (
+from ..strategy.layout import (
     DP_LOCAL,
     IN_BOUNDARIES,
     REPLICATED,
@@ -19,11 +20,10 @@ from ..layout import (
     is_finer,
     is_widened,
 )
-from ..op_kinds import ALL_GATHER
-from ..op_record import Part, Rows, Send, Step
-from ..op_record import Wire as WireFormat
-from ..ops import Op
-from ..spec.loader import Setup
+from ..strategy.op_kinds import ALL_GATHER
+from ..strategy.op_record import Part, Rows, Send, Step
+from ..strategy.op_record import Wire as WireFormat
+from ..strategy.ops import Op
 from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts

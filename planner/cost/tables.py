@@ -1,8 +1,8 @@
 """Latency curves from measured tables: smoothing, interpolation, marked extrapolation.
 
-Smoothing is the one rule stated in `planner/spec/calibration.py`: median of repeats, median of three neighbours, then
-the pool-adjacent-violators algorithm on the logarithm of the latency, which gives the closest non-decreasing curve in
-the least-squares sense.
+Smoothing is the one rule stated in `planner/descriptions/calibration.py`: median of repeats, median of three
+neighbours, then the pool-adjacent-violators algorithm on the logarithm of the latency, which gives the closest
+non-decreasing curve in the least-squares sense.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..spec.deployment import ModeSpec
+from ..descriptions.deployment import ModeSpec
 
 
 @dataclass(frozen=True, slots=True)

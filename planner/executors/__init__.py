@@ -13,11 +13,9 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from ..errors import did_you_mean
-from ..op_kinds import KINDS
-from ..op_record import Wire
-from ..spec.base import Count, FieldError, Spec, Text, build
-from ..strategy_file.executor_file import (
+from ..descriptions.base import Count, FieldError, Spec, Text, build
+from ..strategy.errors import did_you_mean
+from ..strategy.executor_file import (
     Capabilities,
     Impl,
     OpCapability,
@@ -25,7 +23,9 @@ from ..strategy_file.executor_file import (
     executor_names,
     executor_path,
 )
-from ..yaml_file import read_mapping
+from ..strategy.op_kinds import KINDS
+from ..strategy.op_record import Wire
+from ..strategy.yaml_file import read_mapping
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..layout import LAYER_BOUNDARIES
-from ..op_kinds import KINDS
-from ..ops import Op
+from ..strategy.layout import LAYER_BOUNDARIES
+from ..strategy.op_kinds import KINDS
+from ..strategy.ops import Op
 from ..what_if.evaluation import PLAN
 from .chart import Chart
 from .study import Range, Study

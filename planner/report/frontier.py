@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
-from ..errors import CommplanError
-from ..graph import ERROR_UNIT
-from ..ops import words_of
-from ..search import Plan
+from ..search.cheapest_plan import Plan
+from ..search.graph import ERROR_UNIT
+from ..strategy.errors import CommplanError
+from ..strategy.ops import words_of
 from ..what_if.evaluation import PLAN, Evaluation, Evaluator, Priced, Structure
 from .chart import Chart, axis, milliseconds
 from .palette import strategy_colour

@@ -9,8 +9,8 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from ..files import note_read, write_text_atomically
-from ..packages import check_packages
+from ..strategy.files import note_read, write_text_atomically
+from ..strategy.packages import check_packages
 from .chart import Chart
 
 # Nothing may be fetched: styles and scripts are those of the file itself.

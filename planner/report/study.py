@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..breakdown import breakdown
-from ..errors import NoLegalPlanError
-from ..search import Plan
-from ..spec.loader import Setup
+from ..answers.breakdown import breakdown
+from ..descriptions.loader import Setup
+from ..search.cheapest_plan import Plan
+from ..strategy.errors import NoLegalPlanError
 from ..what_if.crossovers import Crossover, crossovers
 from ..what_if.evaluation import PLAN, Evaluation, Evaluator, Priced
 

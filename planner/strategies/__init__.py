@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from ..layout import Parallelism
-from ..ops import Op
+from ..strategy.layout import Parallelism
+from ..strategy.ops import Op
 
 PLAIN = "all_reduce"
 """The strategy that all others are held against: what a forward does that nobody planned."""

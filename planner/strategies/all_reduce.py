@@ -1,6 +1,6 @@
 """Plain all-reduce: every partial sum is completed on every rank that needs the rows."""
 
-from ..ops import NONE, SLICE, Op
+from ..strategy.ops import NONE, SLICE, Op
 from . import Strategy, offers
 
 _SUMS = (

@@ -4,8 +4,8 @@ gather    all-gather of values and scales, local sum: (N-1)*M bytes in, one quan
 two_shot  all-to-all, sum of the shard a rank owns, requantise, all-gather: 2*(N-1)/N*M bytes in, two quantisations
 """
 
-from ..op_kinds import INT8_ALL_REDUCE
-from ..ops import NONE, SLICE, Op
+from ..strategy.op_kinds import INT8_ALL_REDUCE
+from ..strategy.ops import NONE, SLICE, Op
 from . import Strategy, offers
 
 _SUMS = (

@@ -6,8 +6,8 @@ by the same kernels.
 
 from dataclasses import dataclass
 
-from ..layout import Parallelism
-from ..ops import FUSED, NONE, SLICE, Op
+from ..strategy.layout import Parallelism
+from ..strategy.ops import FUSED, NONE, SLICE, Op
 from . import Offer, Strategy, offers
 
 

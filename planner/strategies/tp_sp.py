@@ -3,7 +3,7 @@
 Its late-gather form keeps a plain all-reduce at attn_out and folds the sharded residual into it.
 """
 
-from ..ops import NONE, SLICE, Op
+from ..strategy.ops import NONE, SLICE, Op
 from . import Strategy, offers
 
 _TWO_STEPS = tuple(Op("reduce_scatter_all_gather", residual=residual) for residual in (None, "fold", "gather"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ..errors import NoLegalPlanError
+from ..strategy.errors import NoLegalPlanError
 from .evaluation import Evaluator
 
 _TOGETHER = 1.25

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ..breakdown import Breakdown, breakdown
-from ..errors import InputError, NoLegalPlanError
-from ..graph import ForwardGraph, Restriction
-from ..offers import has_own_kernels
-from ..planning import ModePlanner
-from ..search import Plan
-from ..spec.bounds import MAX_TOKENS
-from ..spec.loader import Setup
+from ..answers.breakdown import Breakdown, breakdown
+from ..descriptions.loader import Setup
+from ..search.cheapest_plan import Plan
+from ..search.graph import ForwardGraph, Restriction
+from ..search.offers import has_own_kernels
+from ..search.planning import ModePlanner
 from ..strategies import PLAIN, strategies
+from ..strategy.bounds import MAX_TOKENS
+from ..strategy.errors import InputError, NoLegalPlanError
 
 PLAN = "plan"
 OWN = "own_all_reduce"  # uniform all-reduce by commplan's kernels where they are cheaper

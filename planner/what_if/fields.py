@@ -19,15 +19,15 @@ from typing import Annotated, Any
 
 from pydantic import create_model
 
-from ..errors import InputError, did_you_mean
+from ..descriptions.base import Figure, Spec, build
+from ..descriptions.deployment import Deployment
+from ..descriptions.hardware import Hardware
+from ..descriptions.loader import find
+from ..descriptions.model import Model
 from ..executors import load_executor
-from ..layout import FORWARD_MODES
-from ..spec.base import Figure, Spec, build
-from ..spec.deployment import Deployment
-from ..spec.hardware import Hardware
-from ..spec.loader import find
-from ..spec.model import Model
-from ..yaml_file import parse_yaml, refuse_control_characters
+from ..strategy.errors import InputError, did_you_mean
+from ..strategy.layout import FORWARD_MODES
+from ..strategy.yaml_file import parse_yaml, refuse_control_characters
 from .evaluation import check_tokens
 
 FORWARD_FIELDS = ("tokens", "mode")

@@ -8,9 +8,9 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from ..errors import CommplanError, InputError
-from ..spec.loader import Setup, load_setup
-from ..yaml_file import flow_text
+from ..descriptions.loader import Setup, load_setup
+from ..strategy.errors import CommplanError, InputError
+from ..strategy.yaml_file import flow_text
 from .evaluation import Evaluation, Evaluator, Structure
 from .fields import FORWARD_FIELDS, PRICES, Axis, read_axes
 

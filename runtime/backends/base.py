@@ -16,11 +16,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..errors import RefusedError
-from ..groups import Group
-from ..peer_impls import PEER_IMPLS, PeerLimits, Room
+from ..kernels.peer_impls import PEER_IMPLS, PeerLimits, Room
+from ..ranks.groups import Group
 
 if TYPE_CHECKING:
-    from ..collectives.peers import Peers
+    from ..kernels.peers import Peers
 
 
 def _spelled(*names: str) -> Callable[..., Any]:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from commplan.planner.packages import install
+from commplan.planner.strategy.packages import install
 
 from ..errors import RefusedError
-from ..groups import Group
+from ..ranks.groups import Group
 from .base import Backend
 
 _HALF = (torch.float16, torch.bfloat16)

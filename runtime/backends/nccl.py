@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..groups import Group
-from ..peer_impls import KERNEL_LIMITS, Room
+from ..kernels.peer_impls import KERNEL_LIMITS, Room
+from ..ranks.groups import Group
 from .base import Backend
 
 if TYPE_CHECKING:
-    from ..collectives.peers import Peers
+    from ..kernels.peers import Peers
 
 
 class NcclBackend(Backend):
@@ -44,7 +44,7 @@ class NcclBackend(Backend):
 
     def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, room: Room) -> Peers:
         """Triton kernels on symmetric memory."""
-        kernels = import_module("..kernels.peers", __package__)  # loaded where a plan has them, and nowhere else
+        kernels = import_module("..kernels.peer_kernels", __package__)  # loaded where a plan has them, and nowhere else
         peers: Peers = kernels.PeerKernels.make(group, device, dtype, width, room)
         return peers
 

@@ -17,23 +17,23 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from commplan.planner.strategy_file import DP_LOCAL, Rows, State, StrategyFile
+from commplan.planner.strategy.file import DP_LOCAL, Rows, State, StrategyFile
 
-from ..agreement import together
 from ..backends import Backend, load_backend
-from ..collectives import BoundIn, BoundOut
-from ..collectives.pool import PeerPool
+from ..bound.bound_ops import BoundIn, BoundOut
+from ..bound.peer_pool import PeerPool
+from ..bound.program import Program, build_programs
+from ..bound.sizes import sizes_of
 from ..errors import RefusedError
-from ..executor import Executor
-from ..groups import Groups, make_groups
-from ..layer import add_and_norm, cross_in, cross_out
-from ..peer_impls import check_peer_limits, peers_needed
-from ..program import Program, build_programs
-from ..rendezvous import meet
-from ..sizes import sizes_of
-from ..stream import Stream
+from ..kernels.peer_impls import check_peer_limits, peers_needed
+from ..ranks.agreement import together
+from ..ranks.groups import Groups, make_groups
+from ..ranks.rendezvous import meet
+from ..transformers.executor import Executor
+from ..transformers.layer import add_and_norm, cross_in, cross_out
+from ..transformers.stream import Stream
 from .measure import differences, machine
-from .points import DTYPES, PlainNorm
+from .point_calls import DTYPES, PlainNorm
 from .timing import Timer, no_gradients
 
 Key = tuple[str, str, str, str]
@@ -136,8 +136,8 @@ class _Bench:
         residual = self._rows(sizes.of(place.before.residual), self._width) if place.before else None
 
         def call() -> Any:
-            stream = Stream(*cross_out(executor, bound, partial, residual, sizes), sizes, 1, sizes.own)
-            return add_and_norm(executor, stream, self._norm)
+            stream = Stream(*cross_out(executor.now, bound, partial, residual, sizes), sizes, 1, sizes.own)
+            return add_and_norm(executor.now, stream, self._norm)
 
         return call
 
@@ -149,8 +149,8 @@ class _Bench:
 
         def call() -> Any:
             if bound.latent:
-                return cross_in(executor, bound, torch.cat([F.linear(rows, w) for w in latents], dim=-1), sizes)
-            gathered = cross_in(executor, bound, rows, sizes)
+                return cross_in(executor.now, bound, torch.cat([F.linear(rows, w) for w in latents], dim=-1), sizes)
+            gathered = cross_in(executor.now, bound, rows, sizes)
             return [F.linear(gathered, w) for w in latents]
 
         return call

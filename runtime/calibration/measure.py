@@ -14,15 +14,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from commplan.planner.strategy_file import one_line
+from commplan.planner.strategy.file import one_line
 
-from ..agreement import exchange_over, together
 from ..backends import load_backend
 from ..errors import RefusedError
-from ..groups import Group, control_group
-from ..rendezvous import meet
+from ..ranks.agreement import exchange_over, together
+from ..ranks.groups import Group, control_group
+from ..ranks.rendezvous import meet
 from .own import OwnCollectives, is_bare, is_own
-from .points import Point, call_of
+from .point_calls import Point, call_of
 from .timing import Timer, no_gradients
 
 _SAMPLES = 5  # per point and round

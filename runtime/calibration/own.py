@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from commplan.planner.strategy_file import KINDS, OpKind, Rows
+from commplan.planner.strategy.file import KINDS, OpKind, Rows
 
-from ..agreement import Exchange, first_line
 from ..backends import Backend
-from ..collectives.peers import Peers, bare, with_norm
 from ..errors import RefusedError
-from ..groups import Group
-from ..peer_impls import CAN, PEER_IMPLS, TRITON, Room, room_of
-from .points import DTYPES, PlainNorm, Point, random_rows
+from ..kernels.peer_impls import CAN, PEER_IMPLS, TRITON, Room, room_of
+from ..kernels.peers import Peers, bare, with_norm
+from ..ranks.agreement import Exchange, first_line
+from ..ranks.groups import Group
+from .point_calls import DTYPES, PlainNorm, Point, random_rows
 
 Key = tuple[int, int, str]
 _TRIED_ROWS = 2  # of the call that shows whether kernels run here at all

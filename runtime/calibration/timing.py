@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ..groups import Group
+from ..ranks.groups import Group
 
 Call = Callable[[], Any]
 _SAMPLE_US = 500.0  # a sample lasts about this long

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commplan.planner.option_types import FILLED, RANKS, TOKENS, Seconds, Seed
-from commplan.planner.terminal import echo, print_json, styled
+from commplan.planner.strategy.command_line.option_types import FILLED, RANKS, TOKENS, Seconds, Seed
+from commplan.planner.strategy.command_line.terminal import echo, print_json, styled
 
 if TYPE_CHECKING:
-    from ..verification import ModeResult
+    from ..transformers.parity import ModeResult
 
 
 @click.command(
@@ -41,13 +41,13 @@ def command(
     Token counts hit both ends of every range, up to --max-tokens. Exit code 4 if a mode is out of bounds, an op
     ran that was not planned, or a rank failed.
     """
-    from commplan.planner.strategy_file import load
+    from commplan.planner.strategy.file import load
 
+    from ..bound.host import check_host
     from ..errors import RefusedError
-    from ..fit import check_fit
-    from ..host import check_host
-    from ..launch import run_ranks
-    from ..verification import check_rank
+    from ..ranks.spawning import run_ranks
+    from ..transformers.checkpoint_fit import check_fit
+    from ..transformers.parity import check_rank
 
     plan = load(strategy)
     check_fit(plan, checkpoint)

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from commplan.planner.option_types import FILLED, Seconds, ServerAddress
-from commplan.planner.terminal import echo, print_json, styled
+from commplan.planner.strategy.command_line.option_types import FILLED, Seconds, ServerAddress
+from commplan.planner.strategy.command_line.terminal import echo, print_json, styled
 
 
 @click.command("counters", short_help="Compare what a running server has executed with its plan.")
@@ -21,8 +21,8 @@ def command(url: str, strategy: str | None, timeout: float, as_json: bool) -> No
 
     Exit code 4 if an op ran that was not planned, or a planned one did not run.
     """
-    from ..sglang.answer import ask
-    from ..sglang.report import differences
+    from ..servers.executed import differences
+    from ..servers.sglang.answer import ask
 
     told = ask(url, timeout)
     file = _plan(told, strategy, url)
@@ -37,10 +37,10 @@ def command(url: str, strategy: str | None, timeout: float, as_json: bool) -> No
 
 def _plan(told: dict[str, Any], strategy: str | None, url: str) -> Any:
     """The plan of the server: the user's file, or the text that it sends; of the hash that it runs under."""
-    from commplan.planner.strategy_file import InputError, load, parse, plan_hash
+    from commplan.planner.strategy.file import InputError, load, parse, plan_hash
 
     from ..errors import RefusedError
-    from ..sglang.report import misfit
+    from ..servers.executed import misfit
 
     try:
         file = parse(told["strategy"]) if strategy is None else load(strategy)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from commplan.planner.option_types import FILLED
-from commplan.planner.terminal import echo, print_json, styled
+from commplan.planner.strategy.command_line.option_types import FILLED
+from commplan.planner.strategy.command_line.terminal import echo, print_json, styled
 
 if TYPE_CHECKING:
-    from ..sglang.export import Difference, Export
+    from ..servers.sglang.nearest_flags import Difference, Export
 
 
 @click.command("export", short_help="Show the nearest flags of a server without the plugin, and what they miss.")
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(server: str, strategy: str, as_json: bool) -> None:  # noqa: ARG001
     """Show the switch of SGLang 0.5.23 that comes nearest to the plan in STRATEGY, and every boundary that differs."""
-    from commplan.planner.strategy_file import load
+    from commplan.planner.strategy.file import load
 
-    from ..sglang.export import nearest
+    from ..servers.sglang.nearest_flags import nearest
 
     export = nearest(load(strategy))
     if as_json:

@@ -9,8 +9,8 @@ import sys
 
 import click
 
-from commplan.planner.option_types import FILLED
-from commplan.planner.terminal import echo
+from commplan.planner.strategy.command_line.option_types import FILLED
+from commplan.planner.strategy.command_line.terminal import echo
 
 _WORDS_BEFORE_ARGUMENTS = 4  # python -P -m sglang.launch_server
 
@@ -32,11 +32,11 @@ def command(server: str, strategy: str, model_path: str, dry_run: bool, argument
     plan needs (tensor parallel size, dtype, limits of the token counts) unless ARGUMENTS say it already. What cannot
     be started is refused before that, with --dry-run too.
     """
-    from ..host import check_host
-    from ..sglang.command import check_installed, server_command
-    from ..sglang.fit import load_runnable
-    from ..sglang.line import check_line, typed
-    from ..sglang.words import STRATEGY_VARIABLE
+    from ..bound.host import check_host
+    from ..servers.sglang.command import check_installed, server_command
+    from ..servers.sglang.line import check_line, typed
+    from ..servers.sglang.server_fit import load_runnable
+    from ..servers.sglang.words import STRATEGY_VARIABLE
 
     file = load_runnable(strategy)
     typed(arguments)  # as they stand: behind the plan's own a stray word would count as a value
@@ -69,10 +69,10 @@ def _is_no_name(model_path: str) -> bool:
 
 def _check_checkpoint(planned: str, model_path: str) -> None:
     """A local checkpoint is compared at once; SGLang's processes compare in any case."""
-    from commplan.planner.strategy_file import InputError, config_fingerprint
+    from commplan.planner.strategy.file import InputError, config_fingerprint
 
     from ..errors import RefusedError
-    from ..fit import read_config
+    from ..transformers.checkpoint_fit import read_config
 
     if not os.path.isdir(model_path):
         if _is_no_name(model_path):

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from commplan.planner.option_types import FILLED, TOKENS, Seconds
-from commplan.planner.terminal import echo, echo_lines, print_json
+from commplan.planner.strategy.command_line.option_types import FILLED, TOKENS, Seconds
+from commplan.planner.strategy.command_line.terminal import echo, echo_lines, print_json
 
 
 @click.command("run", short_help="Generate text with a checkpoint under a plan.")
@@ -30,13 +30,13 @@ def command(
     as_json: bool,
 ) -> None:
     """Generate greedily with a checkpoint under the plan in STRATEGY, on as many spawned ranks as it needs."""
-    from commplan.planner.strategy_file import load
+    from commplan.planner.strategy.file import load
 
+    from ..bound.host import check_host
     from ..errors import RefusedError
-    from ..fit import check_fit
-    from ..generation import encoded, generate_rank, load_tokenizer
-    from ..host import check_host
-    from ..launch import run_ranks
+    from ..ranks.spawning import run_ranks
+    from ..transformers.checkpoint_fit import check_fit
+    from ..transformers.generation import encoded, generate_rank, load_tokenizer
 
     if (prompt is None) == (token_ids is None):
         raise RefusedError("give either --prompt or --tokens", field="--prompt")

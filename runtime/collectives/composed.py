@@ -3,7 +3,7 @@
 It runs wherever the backend does, at the speed of many small kernels. No backend of this runtime offers it: a plan that
 names kernels gets kernels, or is refused.
 
-Shapes as in peers.py.
+Shapes as in kernels/peers.py.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from commplan.planner.strategy_file import INT8_ALL_REDUCE
+from commplan.planner.strategy.file import INT8_ALL_REDUCE
 
 from ..backends import Backend
-from ..groups import Group
-from ..norms import rms_norm
-from ..peer_impls import Room, room_of
-from .peers import Peers
-from .rows import pad_rows
+from ..kernels.peer_impls import Room, room_of
+from ..kernels.peers import Peers
+from ..ranks.groups import Group
+from .rms_norm import rms_norm
+from .row_moves import pad_rows
 from .steps import format_of, quantized
 
 

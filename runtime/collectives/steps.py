@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from commplan.planner.strategy_file import Op, Send, Way
+from commplan.planner.strategy.file import Op, Send, Way
 
 from ..backends import Backend
 from ..errors import RefusedError
-from ..groups import Group, Groups
+from ..ranks.groups import Group, Groups
 from .formats import FORMATS, Format
-from .rows import pad_rows
+from .row_moves import pad_rows
 
 Chain = Callable[[Tensor, int], Tensor]
 """(rows, rows of a shard) to rows."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .peers import PeerKernels
+    from .peer_kernels import PeerKernels
 
 _PEERS: WeakValueDictionary[str, PeerKernels] = WeakValueDictionary()
 _NUMBERS = itertools.count(1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RefusedError
-from ..groups import Group
+from ..ranks.groups import Group
 
 _SWITCHES = (("NCCL_NVLS_ENABLE", "0"), ("TORCH_SYMM_MEM_DISABLE_MULTICAST", "1"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..peer_impls import Room
+from .peer_impls import Room
 
 SCALE_BYTES = 16  # a row in INT8 is followed by its scale, and padded to the next 16 bytes
 # Up to this many bytes one_shot's bytes cost less than two_shot's second way over the link: 2 us at 300 GB/s. Two ranks

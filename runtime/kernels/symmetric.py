@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..groups import Group
+from ..ranks.groups import Group
 
 ABSENT_16, ABSENT_8 = -32768, -128  # as in rows.py
 

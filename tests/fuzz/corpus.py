@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from commplan.planner.assemble import plan_setup
+from commplan.planner.answers.to_file import plan_setup
 from commplan.planner.backtest.case import shipped_cases
-from commplan.planner.spec.loader import find, load_setup, preset_names
-from commplan.planner.strategy_file import save
+from commplan.planner.descriptions.loader import find, load_setup, preset_names
+from commplan.planner.strategy.file import save
 from tests.planner.tiny_setups import Machine, dense_model, latent_model, own_tables, table
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-CONFIGS = ROOT / "tests" / "planner" / "spec" / "hf_configs"
+CONFIGS = ROOT / "tests" / "planner" / "descriptions" / "hf_configs"
 _MODES = {"prefill": {"tokens": [1, 300], "sequence_tokens": 64}, "decode": {"tokens": [1, 40], "context_tokens": 128}}
 _SHIPPED = 0.3  # the part of the cases that start from files that ship
 
@@ -139,7 +139,7 @@ _CHECKPOINTS: dict[str, dict[str, Any]] = {
 
 def _checkpoint(folder: Path, family: str) -> None:
     """A checkpoint of one layer, with a plan for one rank of a CPU."""
-    from tests.runtime.tiny_models import write_checkpoint
+    from tests.runtime.transformers.tiny_models import write_checkpoint
 
     write_checkpoint(family, folder / "checkpoint", **_CHECKPOINTS[family])
     deployment = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from commplan.planner.yaml_file import parse_yaml
+from commplan.planner.strategy.yaml_file import parse_yaml
 
 from .safetensors_headers import spoil_header
 

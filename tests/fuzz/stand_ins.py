@@ -8,14 +8,15 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from commplan.planner.strategy_file import walk
-from commplan.runtime import host, launch
+from commplan.planner.strategy.file import walk
+from commplan.runtime.bound import host
+from commplan.runtime.ranks import spawning
 
 
 @contextmanager
 def without_machines() -> Iterator[None]:
     """`run_ranks` without processes, on a host that has what they need."""
-    with patch.object(launch, "run_ranks", _in_this_process), patch.object(host, "check_host"):
+    with patch.object(spawning, "run_ranks", _in_this_process), patch.object(host, "check_host"):
         yield
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from commplan.planner.assemble import plan_setup
-from commplan.planner.spec.loader import load_setup, preset_names
-from commplan.planner.strategy_file import dump
+from commplan.planner.answers.to_file import plan_setup
+from commplan.planner.descriptions.loader import load_setup, preset_names
+from commplan.planner.strategy.file import dump
 
 GOLDEN = Path(__file__).parent
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from commplan.planner.strategy_file import HardwareStamp, Parallelism, StrategyFile, problems
+from commplan.planner.strategy.file import HardwareStamp, Parallelism, StrategyFile, problems
 from commplan.runtime import Executor, load_model
-from commplan.runtime.counters import expected_calls
+from commplan.runtime.bound.counts import expected_calls
 
 from ..runtime.legal_plans import Plan, covering_plans, preferring
 from ..runtime.own_plans import Choose, at_random, most_fused, with_impls

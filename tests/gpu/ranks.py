@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from commplan.runtime.groups import Group
-from commplan.runtime.kernels.peers import PeerKernels
-from commplan.runtime.peer_impls import Room
+from commplan.runtime.kernels.peer_impls import Room
+from commplan.runtime.kernels.peer_kernels import PeerKernels
+from commplan.runtime.ranks.groups import Group
 
 from ..late_peers import ROWS, WIDTH, Fault, Meeting, call_of, finite_memory, kinds, said_by, verdicts, wandering
 from ..peer_cases import EPS, Case, rows_of, shard_of

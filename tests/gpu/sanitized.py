@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commplan.runtime.launch import run_ranks
+from commplan.runtime.ranks.spawning import run_ranks
 
 from .ranks import few_of_each
 

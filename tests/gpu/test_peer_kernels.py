@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from commplan.runtime.launch import run_ranks
+from commplan.runtime.ranks.spawning import run_ranks
 
 from ..late_peers import every_fault, judge_faults, judge_wandering
 from . import ranks

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from commplan.runtime.launch import run_ranks
+from commplan.runtime.ranks.spawning import run_ranks
 
-from ..runtime.tiny_models import write_checkpoint
+from ..runtime.transformers.tiny_models import write_checkpoint
 from .planned_models import against_one_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.two_gpus]

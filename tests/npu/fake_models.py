@@ -13,13 +13,13 @@ from transformers import AutoModelForCausalLM
 from transformers.distributed import DistributedConfig
 from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
-from commplan.planner.strategy_file import StrategyFile
-from commplan.runtime import loading
+from commplan.planner.strategy.file import StrategyFile
 from commplan.runtime.backends import load_backend
-from commplan.runtime.executor import Executor
-from commplan.runtime.groups import Groups
-from commplan.runtime.models import adapter_for
-from commplan.runtime.sharding import attention_mesh, register_styles, shard_plan, to_local
+from commplan.runtime.ranks.groups import Groups
+from commplan.runtime.transformers import loading
+from commplan.runtime.transformers.executor import Executor
+from commplan.runtime.transformers.models import adapter_for
+from commplan.runtime.transformers.sharding import attention_mesh, register_styles, shard_plan, to_local
 
 from .fake_npu import fake_npu
 from .fake_world import tensor_parallel_mesh

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from commplan.planner.strategy_file import Parallelism
-from commplan.runtime.groups import Groups, make_groups
+from commplan.planner.strategy.file import Parallelism
+from commplan.runtime.ranks.groups import Groups, make_groups
 
 
 class FakeWorld:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from commplan.planner.strategy_file import Layout, Op, Parallelism, StrategyFile, group_of, walk
+from commplan.planner.strategy.file import Layout, Op, Parallelism, StrategyFile, group_of, walk
 
 from .fake_npu import Call
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from commplan.planner.strategy_file import (
+from commplan.planner.strategy.file import (
     DeploymentStamp,
     HardwareStamp,
     LayerOps,

@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from commplan.planner.strategy_file import Parallelism, StrategyFile
-from commplan.runtime import executor as executor_module
-from commplan.runtime.agreement import ForwardShape
-from commplan.runtime.counters import expected_calls
-from commplan.runtime.executor import Executor
+from commplan.planner.strategy.file import Parallelism, StrategyFile
+from commplan.runtime.bound.counts import expected_calls
+from commplan.runtime.ranks.agreement import ForwardShape
+from commplan.runtime.transformers import running_forward
+from commplan.runtime.transformers.executor import Executor
 
 from ..runtime.legal_plans import World, covering_plans
 from .fake_models import executor_of
@@ -175,7 +175,7 @@ def others_bring(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
                 for _ in range(groups.attn_tp.size)
             ]
 
-        monkeypatch.setattr(executor_module, "agree_on_forward", agreed)
+        monkeypatch.setattr(running_forward, "agree_on_forward", agreed)
 
     return agree
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from commplan.planner.strategy_file import Parallelism
+from commplan.planner.strategy.file import Parallelism
 from commplan.runtime.backends.hccl import HcclBackend
 from commplan.runtime.errors import RefusedError
-from commplan.runtime.groups import Group
+from commplan.runtime.ranks.groups import Group
 
 from .fake_npu import fake_npu, traffic
 from .fake_world import FakeWorld

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch_npu
 
-from commplan.planner.strategy_file import Parallelism
+from commplan.planner.strategy.file import Parallelism
 from commplan.runtime.backends import load_backend
 from commplan.runtime.backends.hccl import HcclBackend
 from commplan.runtime.errors import RefusedError

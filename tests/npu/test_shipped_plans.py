@@ -13,10 +13,10 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from commplan.planner.strategy_file import StrategyFile, load
-from commplan.runtime.counters import expected_calls
-from commplan.runtime.executor import Executor
-from commplan.runtime.experts import AllToAllExperts
+from commplan.planner.strategy.file import StrategyFile, load
+from commplan.runtime.bound.counts import expected_calls
+from commplan.runtime.transformers.executor import Executor
+from commplan.runtime.transformers.experts import AllToAllExperts
 
 from .fake_models import executor_of
 from .fake_npu import fake_npu, traffic
@@ -56,7 +56,7 @@ def test_a_shipped_plan_calls_what_it_says_on_the_last_rank(fake_world: FakeWorl
 
 
 def full_size_config(strategy: StrategyFile) -> Any:
-    folder = TESTS / "planner" / "spec" / "hf_configs"
+    folder = TESTS / "planner" / "descriptions" / "hf_configs"
     config = json.loads((folder / f"{strategy.model.name.lower()}.json").read_text())
     config.pop("quantization_config", None)  # the FP8 checkpoint's; the shapes are the same
     return AutoConfig.for_model(**config)

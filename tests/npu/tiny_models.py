@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers
 
-from commplan.planner.strategy_file import ModelStamp
+from commplan.planner.strategy.file import ModelStamp
 
 VOCAB_SIZE = 131  # no number of ranks divides it
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from commplan.planner.graph import Restriction
-from commplan.planner.ops import parse
-from commplan.planner.planning import ModePlanner
-from commplan.planner.search import Plan
-from commplan.planner.spec.loader import load_setup
+from commplan.planner.descriptions.loader import load_setup
+from commplan.planner.search.cheapest_plan import Plan
+from commplan.planner.search.graph import Restriction
+from commplan.planner.search.planning import ModePlanner
+from commplan.planner.strategy.ops import parse
 
 
 def planner_of(deployment: str, mode: str, *overrides: str) -> ModePlanner:

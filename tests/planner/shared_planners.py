@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from commplan.planner.planning import ModePlanner
-from commplan.planner.ranges import PlannedRange
-from commplan.planner.spec.loader import Setup, load_setup
+from commplan.planner.descriptions.loader import Setup, load_setup
+from commplan.planner.search.planning import ModePlanner
+from commplan.planner.search.ranges import PlannedRange
 
 
 @cache

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from commplan.planner.spec.calibration import COLLECTIVES
-from commplan.planner.spec.loader import Setup, load_setup
+from commplan.planner.descriptions.calibration import COLLECTIVES
+from commplan.planner.descriptions.loader import Setup, load_setup
 
 Mapping = dict[str, Any]
 

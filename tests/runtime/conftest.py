@@ -17,7 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 STAYING = 4
 
-from .tiny_models import write_checkpoint  # noqa: E402
+from .transformers.tiny_models import write_checkpoint  # noqa: E402
 from .world import RankWorld  # noqa: E402
 
 

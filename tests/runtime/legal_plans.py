@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
-from commplan.planner.ops import Op
+from commplan.planner.strategy.ops import Op
 
 from ..quantised_ops import QUANTISED, quantised
 

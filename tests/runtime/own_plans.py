@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from commplan.planner.ops import Op
-from commplan.runtime.peer_impls import TRITON, TRITON_NORM
+from commplan.planner.strategy.ops import Op
+from commplan.runtime.kernels.peer_impls import TRITON, TRITON_NORM
 
 from .legal_plans import ALL, Edge, Plan, World
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from commplan.planner.strategy_file import StrategyFile
+from commplan.planner.strategy.file import StrategyFile
 from commplan.runtime import Executor, load_model
 
 from .cases import Case, Share, cases, split

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from commplan.planner.ops import Op
+from commplan.planner.strategy.ops import Op
 
 from ..quantised_ops import QUANTISED
 from .legal_plans import GROUP, SHARD, Plan, World

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from .tiny_models import VOCAB_SIZE
+from .transformers.tiny_models import VOCAB_SIZE
 
 NUM_REQUESTS, LENGTH = 5, 21
 LEAST_MARGIN = 1e-4

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from commplan.planner.assemble import range_plan, with_stamps
-from commplan.planner.graph import Restriction
-from commplan.planner.planning import ModePlanner
-from commplan.planner.ranges import PlannedRange
-from commplan.planner.spec.loader import Setup, load_setup
-from commplan.planner.strategy_file import (
+from commplan.planner.answers.to_file import range_plan, with_stamps
+from commplan.planner.descriptions.loader import Setup, load_setup
+from commplan.planner.search.graph import Restriction
+from commplan.planner.search.planning import ModePlanner
+from commplan.planner.search.ranges import PlannedRange
+from commplan.planner.strategy.file import (
     DeploymentStamp,
     HardwareStamp,
     LayerOps,

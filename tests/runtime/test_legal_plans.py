@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from commplan.planner.layout import IllegalOpError, LayerShape, Parallelism, State, apply
-from commplan.planner.op_kinds import KINDS
-from commplan.planner.ops import GROUPS, RESIDUAL_RULES, Op
-from commplan.planner.strategy_file import (
+from commplan.planner.strategy.file import (
     DeploymentStamp,
     HardwareStamp,
     ModelStamp,
     StrategyFile,
     problems,
 )
+from commplan.planner.strategy.layout import IllegalOpError, LayerShape, Parallelism, State, apply
+from commplan.planner.strategy.op_kinds import KINDS
+from commplan.planner.strategy.ops import GROUPS, RESIDUAL_RULES, Op
 
 from .legal_plans import Streams, World, all_edges, all_plans, covering_plans, edges
 from .strategy_files import ranges_of

@@ -10,7 +10,7 @@ import torch
 
 from .parity import single_process
 from .prompts import LEAST_MARGIN, recorded_margins, requests
-from .tiny_models import FAMILIES
+from .transformers.tiny_models import FAMILIES
 
 SELECTING = [name for name, family in FAMILIES.items() if "num_experts_per_tok" in family.fields]
 

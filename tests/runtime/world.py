@@ -14,7 +14,7 @@ from multiprocessing.connection import Client, Connection, Listener, wait
 from typing import Any
 
 from commplan.runtime.errors import BoundaryError
-from commplan.runtime.launch import run_ranks
+from commplan.runtime.ranks.spawning import run_ranks
 
 _GRACE_S = 5.0
 _LIFETIME_S = 86_400.0  # a world lasts as long as its pytest process; each `run` has a limit of its own
@@ -94,7 +94,7 @@ def _serve(address: Any, key: bytes) -> None:
     import torch.distributed as dist
     import transformers
 
-    from commplan.runtime.rendezvous import store_of_environment
+    from commplan.runtime.ranks.rendezvous import store_of_environment
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()

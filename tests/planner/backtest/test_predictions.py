@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from commplan.planner.answers.breakdown import PARTS, breakdown
 from commplan.planner.backtest.case import read_case, shipped_cases
 from commplan.planner.backtest.run import run_case
-from commplan.planner.breakdown import PARTS, breakdown
 from commplan.planner.cost.estimate import PROVENANCE_ORDER
-from commplan.planner.yaml_file import flow_text
+from commplan.planner.strategy.yaml_file import flow_text
 
 from ..cli.commandline import answer
 from ..named_plans import named, planner_of
@@ -139,7 +139,7 @@ def test_overrides_reach_the_deployment(tmp_path):
 
 
 def test_a_deployment_may_lie_beside_its_case(tmp_path):
-    from commplan.planner.spec.loader import find
+    from commplan.planner.descriptions.loader import find
 
     (tmp_path / "mine.yaml").write_text(find(R1, "deployments", None, "deployment").read_text())
     assert predicted(tmp_path, deployment="mine.yaml") == predicted(tmp_path)

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from commplan.planner.calibration.points import Point, check_measurable, points_of
+from commplan.planner.calibration.needed_points import Point, check_measurable, points_of
 from commplan.planner.calibration.result import calibration_of, dump
 from commplan.planner.cost.measured import MeasuredKernels
-from commplan.planner.errors import InputError
+from commplan.planner.descriptions.base import build
+from commplan.planner.descriptions.calibration import Calibration
+from commplan.planner.descriptions.deployment import DTYPE_BYTES
+from commplan.planner.descriptions.loader import Setup, UsedCalibration, load_setup
 from commplan.planner.executors import load_executor
-from commplan.planner.graph import Restriction
-from commplan.planner.op_kinds import INT8
-from commplan.planner.planning import ModePlanner
-from commplan.planner.spec.base import build
-from commplan.planner.spec.calibration import Calibration
-from commplan.planner.spec.deployment import DTYPE_BYTES
-from commplan.planner.spec.loader import Setup, UsedCalibration, load_setup
-from commplan.planner.yaml_file import parse_yaml
+from commplan.planner.search.graph import Restriction
+from commplan.planner.search.planning import ModePlanner
+from commplan.planner.strategy.errors import InputError
+from commplan.planner.strategy.op_kinds import INT8
+from commplan.planner.strategy.yaml_file import parse_yaml
 
 MACHINE = {"ranks": "2", "torch": "2.13.0", "backend": "nccl", "device": "an invented one"}
 QWEN, LATENT = "qwen3-32b-h200-tp2", "deepseek-r1-h200-tp2"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from commplan.planner.calibration.points import Point, points_of
+from commplan.planner.backtest.held_out import held_out
+from commplan.planner.calibration.needed_points import Point, points_of
 from commplan.planner.calibration.result import Samples, calibration_of, dump
-from commplan.planner.errors import InputError
-from commplan.planner.graph import Restriction
-from commplan.planner.held_out import held_out
-from commplan.planner.planning import ModePlanner
-from commplan.planner.spec.base import build
-from commplan.planner.spec.calibration import COLLECTIVES, Calibration
-from commplan.planner.spec.deployment import DTYPE_BYTES
-from commplan.planner.spec.loader import Setup, load_setup
-from commplan.planner.yaml_file import parse_yaml
+from commplan.planner.descriptions.base import build
+from commplan.planner.descriptions.calibration import COLLECTIVES, Calibration
+from commplan.planner.descriptions.deployment import DTYPE_BYTES
+from commplan.planner.descriptions.loader import Setup, load_setup
+from commplan.planner.search.graph import Restriction
+from commplan.planner.search.planning import ModePlanner
+from commplan.planner.strategy.errors import InputError
+from commplan.planner.strategy.yaml_file import parse_yaml
 
 from ..cli.commandline import answer, run
 

@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from commplan.planner.cli import main
-from commplan.planner.errors import one_line
+from commplan.planner.strategy.errors import one_line
 
 ERROR_KEYS = {"kind", "file", "field", "value", "message"}
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from commplan.planner.calibration.points import Point
+from commplan.planner.calibration.needed_points import Point
 from commplan.planner.cli import calibrate
 
 from .commandline import run
@@ -27,7 +27,7 @@ def measured(setup: Any, points: list[Point], seconds: float, partial: Path) -> 
 
 def calibrated(path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
     monkeypatch.setattr(calibrate, "_measured", measured)
-    monkeypatch.setattr("commplan.runtime.host.check_host", lambda backend, ranks: None)  # it has those devices
+    monkeypatch.setattr("commplan.runtime.bound.host.check_host", lambda backend, ranks: None)  # it has those devices
     result = run("calibrate", *arguments, "-o", path)
     assert (result.code, result.err) == (0, ""), result
     return yaml.safe_load(path.read_text())

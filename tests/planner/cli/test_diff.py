@@ -9,7 +9,7 @@ import pytest
 from .commandline import answer, refused, run
 
 R1 = "deepseek-r1-h20-tp8"
-LATE_GATHER = Path(__file__).parents[1] / "strategy_file" / "plans" / "late_gather.yaml"
+LATE_GATHER = Path(__file__).parents[1] / "strategy" / "file" / "plans" / "late_gather.yaml"
 
 
 def planned(folder: Path, deployment: str, *options: str) -> Path:

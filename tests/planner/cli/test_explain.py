@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from commplan.planner.explain import Explainer, Explanation
-from commplan.planner.layout import BOUNDARIES, FORWARD_BOUNDARIES
-from commplan.planner.ops import spell
-from commplan.planner.search import Plan
-from commplan.planner.spec.loader import preset_names
+from commplan.planner.answers.explanation import Explainer, Explanation
+from commplan.planner.descriptions.loader import preset_names
+from commplan.planner.search.cheapest_plan import Plan
 from commplan.planner.strategies import strategies
+from commplan.planner.strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES
+from commplan.planner.strategy.ops import spell
 
 from ..shared_planners import planner_of, ranges_of, setup_of
 from .commandline import answer, refused, run

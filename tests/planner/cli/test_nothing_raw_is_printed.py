@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from commplan.planner.strategy_file import InputError, parse
-from commplan.planner.terminal import echo, echo_lines, rendered, styled, width
+from commplan.planner.strategy.command_line.terminal import echo, echo_lines, rendered, styled, width
+from commplan.planner.strategy.file import InputError, parse
 
 from .commandline import Result, answer, refused, run
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-HF_CONFIG = Path(__file__).parents[1] / "spec" / "hf_configs" / "qwen3-0.6b.json"
+HF_CONFIG = Path(__file__).parents[1] / "descriptions" / "hf_configs" / "qwen3-0.6b.json"
 SMALL = "qwen3-0.6b-cpu-tp2"
 HOSTILE = "x\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202eabc\u2066"
 QUOTED = json.dumps(HOSTILE)

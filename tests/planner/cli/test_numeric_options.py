@@ -9,7 +9,7 @@ import click
 import pytest
 
 from commplan.planner.cli import commplan
-from commplan.planner.option_types import Bounded
+from commplan.planner.strategy.command_line.option_types import Bounded
 
 from .commandline import refused, run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commplan.planner.strategy_file import dump, load
+from commplan.planner.strategy.file import dump, load
 
 from .commandline import answer, refused, run
 

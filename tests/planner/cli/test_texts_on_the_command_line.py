@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from commplan.planner.option_types import FilledText
+from commplan.planner.strategy.command_line.option_types import FilledText
 
 from .commandline import refused
 from .test_numeric_options import parameters
@@ -73,7 +73,7 @@ def test_where_a_calibration_goes_is_looked_at_before_anything_is_measured(
     def started(*_: object, **__: object) -> None:
         raise AssertionError("ranks were started")
 
-    monkeypatch.setattr("commplan.runtime.launch.run_ranks", started)
+    monkeypatch.setattr("commplan.runtime.ranks.spawning.run_ranks", started)
     (tmp_path / "file").write_text("")
     for path, words in (
         (tmp_path, "is a directory"),

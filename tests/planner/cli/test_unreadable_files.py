@@ -23,7 +23,7 @@ UNREADABLE = {
     "an anchor": ("name: &n small\n", "anchors"),
     "an alias without anchor": ("name: *n\n", ""),
     "a tag that runs a command": ('name: !!python/object/apply:os.system ["exit 1"]\n', "tags"),
-    "a tag that makes an object": ("name: !!python/object:commplan.planner.ops.Op {}\n", "tags"),
+    "a tag that makes an object": ("name: !!python/object:commplan.planner.strategy.ops.Op {}\n", "tags"),
     "a tag of a known type": ("!!map {name: small}\n", "tags"),
     "a tag on a number": ("parallelism: {tp: !!str 2}\n", "tags"),
     "a tag on a key": ("!!python/name:os.system name: small\n", "keys"),

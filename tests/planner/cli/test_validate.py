@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from commplan.planner.spec.loader import preset_names
+from commplan.planner.descriptions.loader import preset_names
 
 from .commandline import answer, run
 
 R1 = "deepseek-r1-h20-tp8"
-LATE_GATHER = Path(__file__).parents[1] / "strategy_file" / "plans" / "late_gather.yaml"
+LATE_GATHER = Path(__file__).parents[1] / "strategy" / "file" / "plans" / "late_gather.yaml"
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import click
 import pytest
 
 from commplan.planner.cli import commplan
-from commplan.planner.option_types import OutputFile
+from commplan.planner.strategy.command_line.option_types import OutputFile
 
 from .commandline import answer, refused, run
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-HF_CONFIG = Path(__file__).parents[1] / "spec" / "hf_configs" / "qwen3-0.6b.json"
+HF_CONFIG = Path(__file__).parents[1] / "descriptions" / "hf_configs" / "qwen3-0.6b.json"
 SMALL = "qwen3-0.6b-cpu-tp2"
 OWN_FILES = ("deployment.yaml", "model.yaml", "hardware.yaml", "calibration.yaml", "sensitivity.yaml")
 

@@ -1,0 +1,72 @@
+"""A strategy file's ops as a priced plan of a setup, so that files can be explained and compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..descriptions.loader import Setup
+from ..search.cheapest_plan import Plan
+from ..search.graph import Edge, ForwardGraph, Restriction
+from ..search.planning import ModePlanner
+from ..strategy.errors import InputError
+from ..strategy.file import StrategyFile
+from ..strategy.file.legality import places
+from ..strategy.layout import LAYER_BOUNDARIES, State
+from ..strategy.ops import Op
+
+
+def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str) -> tuple[Plan, tuple[int, int]]:
+    """The plan that a file holds for a token count, and its range; InputError if it was made for something else."""
+    setup = planner.setup
+    if strategy.model.fingerprint != setup.fingerprints["model"]:
+        raise InputError(
+            f"made for {strategy.model.name}, not for this deployment's {setup.model.name}",
+            file=file,
+            field="model.fingerprint",
+            value=strategy.model.fingerprint,
+        )
+    for name in ("tp", "attn_dp", "ep", "moe_backend"):
+        planned, wanted = getattr(strategy.parallelism, name), getattr(setup.parallelism, name)
+        if planned != wanted:
+            raise InputError(f"the deployment has {wanted}", file=file, field=f"parallelism.{name}", value=planned)
+    try:
+        chosen = strategy.range_of(planner.mode, tokens)
+    except LookupError as error:
+        raise InputError(str(error), file=file, field=f"modes.{planner.mode}") from None
+    graph = planner.graph(Restriction(policy=False))
+    state: State | None = None
+    edges: list[Edge] = []
+    for layer, boundary, op in places(chosen):
+        edge = _edge(graph, layer, boundary, replace(op, producer=None), state)
+        if edge is None:
+            raise InputError(
+                _why_not(setup, op),
+                file=file,
+                field=boundary if layer is None else f"layers.{layer}.{boundary}",
+                value=str(op),
+            )
+        edges.append(edge)
+        state = edge.after
+    step = len(LAYER_BOUNDARIES)
+    layers = tuple(tuple(edges[i : i + step]) for i in range(1, len(edges) - 1, step))
+    return Plan(edges[0], layers, edges[-1]), (chosen.first, chosen.last)
+
+
+def _why_not(setup: Setup, op: Op) -> str:
+    impl = setup.executor.impls.get(op.impl or "")
+    if impl is not None and impl.needs_table and setup.hardware.vendor in impl.vendors:
+        return f"no calibration of {setup.hardware.name} has a table of this op by {op.impl}: run commplan calibrate"
+    return f"executor {setup.executor.name} on {setup.hardware.name} cannot run this op"
+
+
+def _edge(graph: ForwardGraph, layer: int | None, boundary: str, op: Op, state: State | None) -> Edge | None:
+    if layer is None:
+        by_state = graph.embed_out if boundary == "embed_out" else graph.head_in
+    else:
+        by_state = graph.layers[layer].boundaries[boundary]
+    backend = graph.setup.hardware.backend
+    wanted = replace(op, impl=None if op.impl == backend else op.impl)
+    for edge in by_state.get(state, ()):
+        if edge.op == wanted or replace(edge.op, group=None) == wanted:
+            return edge
+    return None

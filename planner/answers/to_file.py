@@ -1,0 +1,88 @@
+"""From what the search chose to a strategy file."""
+
+from __future__ import annotations
+
+from ..cost.estimate import weakest
+from ..cost.terms import COMMUNICATION
+from ..descriptions.loader import Setup
+from ..search.cheapest_plan import Plan
+from ..search.graph import Edge
+from ..search.planning import ModePlanner
+from ..search.ranges import PlannedRange
+from ..strategy.file.document import (
+    DeploymentStamp,
+    HardwareStamp,
+    LayerOps,
+    ModelStamp,
+    Predicted,
+    RangePlan,
+    StrategyFile,
+)
+from ..strategy.file.writing import with_producer
+
+
+def plan_setup(setup: Setup) -> StrategyFile:
+    """The cheapest legal strategy file of a setup; raises NoLegalPlanError where there is none."""
+    modes = {}
+    for mode in setup.deployment.modes:
+        planner = ModePlanner(setup, mode)
+        modes[mode] = tuple(range_plan(planner, chosen) for chosen in planner.ranges())
+    return with_stamps(setup, modes)
+
+
+def with_stamps(setup: Setup, modes: dict[str, tuple[RangePlan, ...]]) -> StrategyFile:
+    """A strategy file for the ranges of each mode, stamped with what it was made for."""
+    model, deployment, marks = setup.model, setup.deployment, setup.fingerprints
+    moe = frozenset(i for i in range(model.num_hidden_layers) if model.mlp_kind(i) == "moe")
+    return StrategyFile(
+        model=ModelStamp(
+            name=model.name,
+            role=deployment.model_role,
+            architecture=model.architecture,
+            num_hidden_layers=model.num_hidden_layers,
+            hidden_size=model.hidden_size,
+            latent_width=model.latent_width,
+            moe_layers=moe,
+            fingerprint=marks["model"],
+        ),
+        hardware=HardwareStamp(setup.hardware.name, setup.hardware.backend, marks["hardware"]),
+        deployment=DeploymentStamp(deployment.name, deployment.dtypes.activations, marks["deployment"]),
+        executor=setup.executor.name,
+        parallelism=setup.parallelism,
+        numerics=deployment.numerics.loosest,
+        modes=modes,
+    )
+
+
+def range_plan(planner: ModePlanner, chosen: PlannedRange) -> RangePlan:
+    """A planned range as a strategy file holds it, with what was expected at its last token count."""
+    plan, tokens = chosen.plan, chosen.last
+    uniforms = [u for u in planner.uniforms(tokens) if u.step_us is not None]
+    best = min(uniforms, key=lambda u: (u.step_us, u.strategy), default=None)
+    predicted = Predicted(
+        tokens=tokens,
+        step_us=planner.step_us(plan, tokens),
+        all_reduce_us=planner.step_us(planner.plain(tokens), tokens),
+        best_uniform=None if best is None or best.step_us is None else (best.strategy, best.step_us),
+        worst_loss=chosen.worst_loss,
+        source=collective_provenance(planner, plan, tokens),
+    )
+    layers = tuple(_layer_ops(index, edges) for index, edges in enumerate(plan.layers))
+    return RangePlan(chosen.first, tokens, plan.embed_out.op, layers, plan.head_in.op, predicted)
+
+
+def _layer_ops(layer: int, edges: tuple[Edge, ...]) -> LayerOps:
+    attn_in, attn_out, mlp_in, mlp_out = (edge.op for edge in edges)
+    return LayerOps(with_producer(layer, attn_in), attn_out, mlp_in, mlp_out)
+
+
+def collective_provenance(planner: ModePlanner, plan: Plan, tokens: int) -> str:
+    """The weakest provenance among the collectives of a plan: what its communication time rests on."""
+    found = set()
+    for edge, _ in plan.counted:
+        for term in edge.terms:
+            if isinstance(term.work, COMMUNICATION):
+                estimate = planner.costs.estimate(term, tokens)
+                if estimate.wire_bytes:
+                    found.add(estimate.provenance)
+    return weakest(found)

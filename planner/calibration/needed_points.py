@@ -1,0 +1,183 @@
+"""What to measure for a deployment: exactly the collectives, kernels and GEMMs that its cost model asks about.
+
+A point is a plain tuple (kind, name, group_size, dtype, rows, width, columns), as the runtime's `Point`: the planner
+decides what is measured, the runtime measures it. A kernel is named by its step, of a wire format as in
+`quantize.int8`. An op that is one kernel of commplan's has
+
+  kind        its impl, as in the executor's file
+  name        the op, with its algorithm where it has one: `int8_all_reduce.gather`; a latent gather is `all_gather`
+  rows        of the whole message: of each rank's partial, of what a gather gives, of all DP groups for a pair
+  width       elements per row: the hidden size, or that of the latents
+  columns     0; of a pair the number of DP groups
+
+and is measured wherever the deployment's machine might run it, since without a table it is never planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ..cost.op_costs import OpCosts
+from ..cost.terms import Gemm, OneKernel, Passes, Term, Wire
+from ..descriptions.calibration import COLLECTIVES
+from ..descriptions.deployment import DTYPE_BYTES
+from ..descriptions.loader import Setup
+from ..executors import Executor, Kernels
+from ..search.graph import Restriction
+from ..search.planning import ModePlanner
+from ..strategy.errors import InputError
+from ..strategy.op_kinds import KINDS
+
+Point = tuple[str, str, int, str, int, int, int]
+
+EVERYTHING = Restriction(policy=False, unmeasured=True)
+COLLECTIVE_WIDTH = 64  # elements per row of a collective's buffer, which has no shape of its own
+_SMALLEST_BYTES = 1024
+_FINE_BYTES = (1 << 17, 1 << 26)  # between these, libraries change protocols: two points per power of two
+_FINE_ROWS = 128  # from here on kernels of our own change algorithms: two points per power of two
+_UNWRITTEN_STEPS = ("fold_residual", "copy", "zero_fill")
+
+
+def points_of(setups: Iterable[Setup]) -> list[Point]:
+    """All points of some deployments, each once."""
+    found: dict[Point, None] = {}
+    largest: dict[tuple[int, str], int] = {}
+    most_rows: dict[_OneKernel, int] = {}
+    for setup in setups:
+        for mode in setup.deployment.modes:
+            planner = ModePlanner(setup, mode)
+            tokens = setup.deployment.modes[mode].tokens[1]
+            for term in dict.fromkeys(t for edge in planner.graph(EVERYTHING).edges for t in edge.terms):
+                if isinstance(term.work, OneKernel):
+                    key, rows = _one_kernel(setup, term.work, term.width), planner.costs.rows(term.rows, tokens)
+                    most_rows[key] = max(most_rows.get(key, 1), rows)
+                for point in _of_term(setup, planner.costs, term, tokens, largest):
+                    found[point] = None
+        found |= dict.fromkeys(_of_gemms(setup))
+    return [*_collectives(largest), *_own_kernels(most_rows), *found]
+
+
+def _of_term(
+    setup: Setup, costs: OpCosts, term: Term, tokens: int, largest: dict[tuple[int, str], int]
+) -> Iterator[Point]:
+    dtype, work = setup.deployment.dtypes.activations, term.work
+    rows = costs.rows(term.rows, tokens) or tokens
+    if isinstance(work, Wire):
+        size = setup.parallelism.group_size(work.group)
+        most = int(rows * term.width * work.bytes_per_element)
+        largest[size, dtype] = max(largest.get((size, dtype), 0), most)
+    elif isinstance(work, Passes):
+        for step in _steps_of(setup.executor, setup.hardware.backend, work.kernels):
+            align = work.group_size if step.partition(".")[0] == "reduce_shard" else 1
+            for count in _row_counts(rows):
+                yield ("kernel", step, work.group_size, dtype, -(-count // align) * align, term.width, 0)
+    elif isinstance(work, Gemm) and setup.deployment.dtypes.weights == dtype:
+        for count in _row_counts(rows):
+            yield ("gemm", "linear", 1, dtype, count, term.width, work.columns)
+
+
+def _steps_of(executor: Executor, impl: str, kernels: Kernels) -> list[str]:
+    """The steps that launch these kernels: one, or the same one several times."""
+    for step, known in executor.steps(impl).items():
+        if kernels == known or (len(known) == 1 and set(kernels) == set(known)):
+            return [step]
+    return [kernel.name for kernel in kernels if kernel.name in _UNWRITTEN_STEPS]
+
+
+def _of_gemms(setup: Setup) -> Iterator[Point]:
+    """The projections that no choice changes: they make a step's time, not its plan."""
+    m, p, dtype = setup.model, setup.parallelism, setup.deployment.dtypes.activations
+    if setup.deployment.dtypes.weights != dtype or m.is_mla:
+        return
+    heads, kv = m.num_attention_heads // p.attn_tp, max(1, m.num_key_value_heads // p.attn_tp)
+    shapes = [(m.hidden_size, (heads + 2 * kv) * m.head_dim), (heads * m.head_dim, m.hidden_size)]
+    if m.intermediate_size:
+        columns = m.intermediate_size // p.tp
+        shapes += [(m.hidden_size, 2 * columns), (columns, m.hidden_size)]
+    most = max(mode.tokens[1] for mode in setup.deployment.modes.values())
+    for inner, columns in shapes:
+        for count in _row_counts(most):
+            yield ("gemm", "linear", 1, dtype, count, inner, columns)
+
+
+def _collectives(largest: dict[tuple[int, str], int]) -> Iterator[Point]:
+    for (size, dtype), most in sorted(largest.items()):
+        if size == 1:
+            continue
+        row = COLLECTIVE_WIDTH * DTYPE_BYTES[dtype]
+        for op in COLLECTIVES:
+            for bytes_ in _sizes(most):
+                rows = -(-round(bytes_ / row) // size) * size
+                yield ("collective", op, size, dtype, rows, COLLECTIVE_WIDTH, 0)
+
+
+_OneKernel = tuple[str, str, int, str, int, int]  # a point without its rows
+
+
+def _one_kernel(setup: Setup, work: OneKernel, width: int) -> _OneKernel:
+    name = work.op if work.algorithm is None else f"{work.op}.{work.algorithm}"
+    return (work.impl, name, setup.parallelism.group_size(work.group), work.dtype, width, work.attn_dp or 0)
+
+
+def _own_kernels(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
+    for (impl, name, size, dtype, width, columns), most in sorted(most_rows.items()):
+        kind = KINDS[name.partition(".")[0]]
+        align = size if kind.gathers or columns else 1  # shards of equal size
+        counts = {-(-count // align) * align for count in _fine_row_counts(most)}
+        for rows in sorted(counts):
+            yield (impl, name, size, dtype, rows, width, columns)
+
+
+def _fine_row_counts(most: int) -> Iterator[int]:
+    """Powers of two with one more between where algorithms change, and the largest."""
+    count = 1
+    while count < most:
+        yield count
+        if count >= _FINE_ROWS and count * 3 // 2 < most:
+            yield count * 3 // 2
+        count *= 2
+    yield most
+
+
+def _sizes(most: int) -> list[int]:
+    """Message sizes: powers of two, with one more between where protocols change, up to beyond the largest."""
+    found, size = [], _SMALLEST_BYTES
+    while size < 2 * most:
+        found.append(size)
+        if _FINE_BYTES[0] <= size < _FINE_BYTES[1]:
+            found.append(round(size * 2**0.5))
+        size *= 2
+    return found
+
+
+def _row_counts(most: int) -> list[int]:
+    """Row counts: by fours up to 64, then by twos, and the largest."""
+    found, count = [], 1
+    while count < most:
+        found.append(count)
+        count *= 4 if count < 64 else 2
+    return [*found, most]
+
+
+def check_measurable(setups: list[Setup]) -> None:
+    """One machine and one split for all deployments, run by an executor that is ours."""
+    first = setups[0]
+    for setup in setups:
+        if not setup.executor.is_measurable:
+            raise InputError(
+                "only the kernels of commplan's own runtime can be measured; use --set executor=transformers",
+                file=setup.file,
+                field="executor",
+                value=setup.executor.name,
+            )
+        for field, mine, other in (
+            ("hardware", setup.hardware.name, first.hardware.name),
+            ("parallelism.tp", setup.parallelism.tp, first.parallelism.tp),
+        ):
+            if mine != other:
+                raise InputError(
+                    f"{first.deployment.name} has {other}; calibrate one machine and one tp at a time",
+                    file=setup.file,
+                    field=field,
+                    value=mine,
+                )

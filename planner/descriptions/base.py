@@ -1,0 +1,152 @@
+"""What all descriptions share: frozen models that refuse unknown keys, and errors in the words of the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..strategy.bounds import LARGEST, LARGEST_INT, SMALLEST
+from ..strategy.errors import InputError, did_you_mean
+
+Provenance = Literal["measured", "table", "table (transferred)", "datasheet", "formula", "assumed"]
+
+Positive = Annotated[float, Field(ge=SMALLEST, le=LARGEST, allow_inf_nan=False, strict=True)]
+PositiveInt = Annotated[int, Field(gt=0, le=LARGEST_INT, strict=True)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_INT, strict=True)]
+Fraction = Annotated[float, Field(ge=SMALLEST, le=1, allow_inf_nan=False, strict=True)]
+Text = Annotated[str, Field(min_length=1, strict=True)]
+
+
+class Spec(BaseModel):
+    """A frozen description; unknown keys and NaN are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Figure(Spec):
+    """A number with where it comes from. The unit is in the name of the field that holds it."""
+
+    value: Positive
+    provenance: Provenance
+    source: Text
+
+
+class FractionFigure(Figure):
+    """A figure that is a part of a whole."""
+
+    value: Fraction
+
+
+class FieldError(ValueError):
+    """What a validator of a whole description raises when it can name the field within."""
+
+    def __init__(self, field: str, message: str, value: object = None, kind: str = "bad_input") -> None:
+        super().__init__(message)
+        self.field, self.value, self.kind = field, value, kind
+
+
+S = TypeVar("S", bound=Spec)
+
+
+def build(spec: type[S], data: dict[str, Any], file: str) -> S:
+    """`spec` from a mapping; raises InputError for the first thing wrong, naming field, value and what is accepted."""
+    try:
+        return spec.model_validate(data)
+    except ValidationError as error:
+        raise _translated(spec, error, file) from None
+
+
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a Spec, of a dataclass
+
+
+def _translated(spec: type[Spec], error: ValidationError, file: str) -> InputError:
+    details = error.errors(include_url=False, include_context=True)
+    # An unknown key explains a missing one (a typing error makes both), so it is reported first.
+    detail = next((d for d in details if d["type"] in _UNKNOWN_KEY), details[0])
+    location, context = detail["loc"], detail.get("ctx", {})
+    field = _path(location)
+    if detail["type"] in _UNKNOWN_KEY:
+        accepted = _accepted_keys(spec, location[:-1])
+        return InputError(
+            f"unknown key; {did_you_mean(location[-1], accepted)}", file=file, field=field, kind="unknown_key"
+        )
+    if detail["type"] == "missing":
+        return InputError("is missing and has no default", file=file, field=field, kind="missing_key")
+    cause = context.get("error")
+    if isinstance(cause, FieldError):
+        within = _path((*location, *cause.field.split(".")))
+        return InputError(str(cause), file=file, field=within, value=cause.value, kind=cause.kind)
+    value = detail["input"] if not isinstance(detail["input"], dict) else None
+    return InputError(_message(detail["type"], detail["msg"], value), file=file, field=field or None, value=value)
+
+
+# pydantic's words, where they are about Python rather than about the file.
+_EXPECTED = {
+    "int_type": "a whole number is expected",
+    "int_from_float": "a whole number is expected",
+    "int_parsing_size": "a whole number is expected",
+    "float_type": "a number is expected",
+    "finite_number": "a finite number is expected",
+    "string_type": "a text is expected",
+    "string_unicode": "a text is expected",
+    "string_too_short": "a text is expected, not an empty one",
+    "bool_type": "true or false is expected",
+    "tuple_type": "a list is expected",
+    "model_type": "a mapping is expected",
+    "dict_type": "a mapping is expected",
+}
+
+
+def _message(kind: str, text: str, value: object) -> str:
+    if kind in ("float_type", "int_type") and isinstance(value, str):
+        return "a plain number is expected; the unit is part of the field's name"
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
+    if kind == "greater_than_equal" and f"{SMALLEST:.12f}" in text:
+        return f"should be greater than 0, and not below {SMALLEST:g}"
+    text = text.removeprefix("Value error, ").replace("Tuple", "List").replace(" after validation", "")
+    return (text[0].lower() + text[1:]).replace("input should", "should")
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+    return text
+
+
+def _accepted_keys(spec: type[Spec], location: tuple[int | str, ...]) -> list[str]:
+    current: Any = spec
+    for part in location:
+        current = _element(current) if isinstance(part, int) else _child(current, part)
+    if dataclasses.is_dataclass(current):
+        return [f.name for f in dataclasses.fields(current)]
+    model = _model(current)
+    return [f.alias or name for name, f in model.model_fields.items()] if model else []
+
+
+def _child(annotation: Any, key: str) -> Any:
+    model = _model(annotation)
+    if model and key in model.model_fields:
+        return model.model_fields[key].annotation
+    arguments = typing.get_args(annotation)
+    return arguments[-1] if arguments else None
+
+
+def _element(annotation: Any) -> Any:
+    arguments = typing.get_args(annotation)
+    return arguments[0] if arguments else None
+
+
+def _model(annotation: Any) -> type[Spec] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple, list, Annotated):
+        for argument in typing.get_args(annotation):
+            if found := _model(argument):
+                return found
+    return None

@@ -1,0 +1,178 @@
+"""Measured tables: one file per machine or per published source. Collectives always; kernels and GEMMs where measured.
+
+`message_bytes` is the whole buffer: the gathered tensor of an all-gather, the input of a reduce-scatter or all-to-all.
+Of an op that is one kernel it is the activations it works on, whatever travels: rows x width x bytes of their type.
+One rule smooths what was measured: repeats of a size give their median; a point becomes the median of itself and its
+two neighbours, which changes nothing but lone outliers; then neighbours in reversed order (a larger message that took
+less time) are pooled to their geometric mean until the latency never falls with the size. Refused are only NaN, zero
+and negative numbers, and a missing op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+
+from ..strategy.op_kinds import KINDS
+from ..strategy.op_record import OpKind
+from .base import FieldError, Positive, PositiveInt, Provenance, Spec, Text
+
+CALIBRATION_SCHEMA = "commplan/calibration/v1"
+MessageBytes = Annotated[int, Field(gt=0, le=2**50, strict=True)]
+Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
+COLLECTIVES: tuple[Collective, ...] = get_args(Collective)
+"""Those of the records, which a test sees to: a type cannot be read from data."""
+
+
+@cache
+def _measured() -> dict[str, OpKind | None]:
+    """Everything that tables are of: collectives of libraries, then ops by one kernel of commplan's."""
+    own = {name: kind for name, kind in KINDS.items() if kind.kernel is not None and kind.table == name}
+    return dict.fromkeys(COLLECTIVES) | own
+
+
+def _one_of(names: Iterable[str]) -> str:
+    *others, last = [repr(name) for name in names]
+    return f"should be {', '.join(others)} or {last}" if others else f"should be {last}"
+
+
+class Table(Spec):
+    """Latency by message size, of one op by one impl on one group.
+
+    op         a collective of a library, or an op that is one kernel of commplan's
+    algorithm  of an op that has several and is one kernel
+    attn_dp    of a MixedComm pair: the DP groups among its `group_size` ranks
+    width      elements per row, where the impl works on rows; a table without it fits any
+    """
+
+    op: Text
+    algorithm: Text | None = None
+    impl: Text
+    dtype: Literal["bf16", "fp16", "int8", "fp32"]
+    group_size: Annotated[int, Field(ge=2, strict=True)]
+    attn_dp: Annotated[int, Field(ge=2, strict=True)] | None = None
+    width: PositiveInt | None = None
+    message_bytes: Annotated[tuple[MessageBytes, ...], Field(min_length=2)]
+    latency_us: Annotated[tuple[Positive, ...], Field(min_length=2)]
+    relative_spread: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = (
+        None  # between repeats, as measured
+    )
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Table:
+        if len(self.message_bytes) != len(self.latency_us):
+            raise FieldError(
+                "latency_us",
+                f"{self.op} over {self.group_size}: {len(self.message_bytes)} sizes, {len(self.latency_us)} latencies",
+            )
+        return self
+
+    @field_validator("op")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in _measured():
+            raise ValueError(_one_of(_measured()))
+        return value
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Table:
+        measured = _measured()
+        chosen = {name: kind.algorithms for name, kind in measured.items() if kind is not None and kind.algorithms}
+        pairs = [name for name, kind in measured.items() if kind is not None and kind.spans_two]
+        for field, given, ops in (("algorithm", self.algorithm, list(chosen)), ("attn_dp", self.attn_dp, pairs)):
+            if given is None and self.op in ops:
+                raise FieldError(field, f"is missing: a table of {self.op} says its {field}", kind="missing_key")
+            if given is not None and self.op not in ops:
+                raise FieldError(field, f"{self.op} has none; it belongs to {' and '.join(ops)}", given)
+        if self.algorithm is not None and self.algorithm not in chosen[self.op]:
+            raise FieldError("algorithm", _one_of(chosen[self.op]), self.algorithm)
+        if self.attn_dp is not None and (self.group_size % self.attn_dp or self.attn_dp == self.group_size):
+            text = f"does not split {self.group_size} ranks into DP groups of two and more"
+            raise FieldError("attn_dp", text, self.attn_dp)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
+        data: dict[str, Any] = write(self)
+        return {k: v for k, v in data.items() if v is not None or k not in ("algorithm", "attn_dp", "width")}
+
+
+class KernelTable(Spec):
+    """Latency by message size, of one step of an executor: kernels that pass over memory, launches included.
+
+    `kernels` are their names in the executor's file, in order; `group_size` the copies that a dequantising step takes.
+    """
+
+    kernels: Annotated[tuple[Text, ...], Field(min_length=1)]
+    group_size: Annotated[int, Field(ge=1, strict=True)] = 1
+    dtype: Literal["bf16", "fp16", "fp32"]
+    width: PositiveInt
+    message_bytes: Annotated[tuple[MessageBytes, ...], Field(min_length=2)]
+    latency_us: Annotated[tuple[Positive, ...], Field(min_length=2)]
+    relative_spread: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _pairs(self) -> KernelTable:
+        if len(self.message_bytes) != len(self.latency_us):
+            raise FieldError("latency_us", f"{len(self.message_bytes)} sizes, {len(self.latency_us)} latencies")
+        return self
+
+
+class GemmTable(Spec):
+    """Latency by rows, of [rows, inner] x [inner, columns]."""
+
+    inner: PositiveInt
+    columns: PositiveInt
+    dtype: Literal["bf16", "fp16", "fp32"]
+    rows: Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
+    latency_us: Annotated[tuple[Positive, ...], Field(min_length=2)]
+    relative_spread: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _pairs(self) -> GemmTable:
+        if len(self.rows) != len(self.latency_us):
+            raise FieldError("latency_us", f"{len(self.rows)} row counts, {len(self.latency_us)} latencies")
+        return self
+
+
+class Calibration(Spec):
+    """All tables of one source.
+
+    `ops` says which collectives the source covers (all four unless it says otherwise); a table of each must be there.
+    """
+
+    schema_: Literal["commplan/calibration/v1"] = Field(alias="schema")
+    name: Text
+    machine: Text
+    library: Text
+    provenance: Provenance
+    source: Text
+    notes: Text | None = None
+    ops: tuple[Collective, ...] = COLLECTIVES
+    fingerprint: dict[str, Text] | None = None  # of the machine, as `commplan calibrate` sees it
+    tables: Annotated[tuple[Table, ...], Field(min_length=1)]
+    kernels: tuple[KernelTable, ...] = ()
+    gemms: tuple[GemmTable, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Calibration:
+        present = {table.op for table in self.tables}
+        for op in self.ops:
+            if op not in present:
+                raise FieldError("tables", f"no table for {op}, though `ops` says that the source covers it")
+        seen = set()
+        for table in self.tables:
+            key = (table.op, table.algorithm, table.impl, table.dtype, table.group_size, table.attn_dp, table.width)
+            if key in seen:
+                raise FieldError("tables", f"two tables for {' '.join(str(part) for part in key if part is not None)}")
+            seen.add(key)
+        kernels: list[object] = [(k.kernels, k.group_size, k.dtype, k.width) for k in self.kernels]
+        gemms: list[object] = [(g.inner, g.columns, g.dtype) for g in self.gemms]
+        for field, keys in (("kernels", kernels), ("gemms", gemms)):
+            if len(set(keys)) < len(keys):
+                raise FieldError(field, "two tables for the same thing")
+        return self

@@ -1,0 +1,215 @@
+"""A deployment: which model on which machine, split how, doing what work, under which policy."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ..strategy.bounds import MAX_TOKENS
+from ..strategy.errors import did_you_mean
+from ..strategy.layout import FORWARD_MODES, LAYER_BOUNDARIES
+from ..strategy.op_kinds import KINDS
+from .base import Count, FieldError, Positive, PositiveInt, Spec, Text
+
+DEPLOYMENT_SCHEMA = "commplan/deployment/v1"
+DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "int4": 0.5}
+
+WeightType = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
+ActivationType = Literal["fp32", "bf16", "fp16"]
+CacheType = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
+
+
+class ParallelismSpec(Spec):
+    """tp ranks; attn_dp splits them for attention, ep for the experts of a MoE."""
+
+    tp: PositiveInt
+    attn_dp: PositiveInt = 1
+    ep: PositiveInt = 1
+    moe_backend: Literal["tensor_parallel", "all_to_all"] = "tensor_parallel"
+
+    @model_validator(mode="after")
+    def _divides(self) -> ParallelismSpec:
+        for name in ("attn_dp", "ep"):
+            value = getattr(self, name)
+            if self.tp % value:
+                raise FieldError(name, f"does not divide tp {self.tp}", value)
+        return self
+
+
+class Dtypes(Spec):
+    """Types of weights, of what travels between devices, and of the KV cache."""
+
+    weights: WeightType = "bf16"
+    activations: ActivationType = "bf16"
+    kv_cache: CacheType = "bf16"
+
+
+class ModeSpec(Spec):
+    """The work of one forward mode: its token counts, and what each token attends to.
+
+    tokens           [min, max] rows of the hidden state in one forward over the whole tp group
+    sequence_tokens  new tokens per request (prefill, mixed); the last may be shorter
+    prefix_tokens    tokens of each request that are cached already
+    context_tokens   cached tokens of a decoding request (decode, mixed, target_verify, draft_extend)
+    draft_tokens     rows per request in target_verify and draft_extend
+    decode_fraction  share of the rows of a mixed forward that are decode steps
+    """
+
+    tokens: tuple[PositiveInt, PositiveInt]
+    sequence_tokens: PositiveInt | None = None
+    prefix_tokens: Count = 0
+    context_tokens: PositiveInt | None = None
+    draft_tokens: PositiveInt | None = None
+    decode_fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = None
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError("[min, max] is expected: two positive whole numbers")
+        return value
+
+    @model_validator(mode="after")
+    def _span(self) -> ModeSpec:
+        low, high = self.tokens
+        if low > high:
+            raise FieldError("tokens", "[min, max] is expected; min is above max", [low, high])
+        if high > MAX_TOKENS:
+            raise FieldError("tokens", f"token counts up to {MAX_TOKENS} can be planned", [low, high])
+        return self
+
+
+REQUIRED_BY_MODE: dict[str, tuple[str, ...]] = {
+    "prefill": ("sequence_tokens",),
+    "mixed": ("sequence_tokens", "context_tokens", "decode_fraction"),
+    "decode": ("context_tokens",),
+    "target_verify": ("context_tokens", "draft_tokens"),
+    "draft_extend": ("context_tokens", "draft_tokens"),
+}
+_ALLOWED_BY_MODE = {
+    mode: {*required, "tokens", "prefix_tokens"} if mode in ("prefill", "mixed") else {*required, "tokens"}
+    for mode, required in REQUIRED_BY_MODE.items()
+}
+
+
+class OpRule(Spec):
+    """A rule about ops: on these layers, at this boundary, in these modes. What is left out means all of them."""
+
+    op: Text
+    layers: str | int | None = None
+    boundary: Literal["embed_out", "attn_in", "attn_out", "mlp_in", "mlp_out", "head_in"] | None = None
+    modes: tuple[str, ...] | None = None
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _layers(cls, value: Any) -> Any:
+        if value is not None:
+            parse_layers(value)
+        return value
+
+    @model_validator(mode="after")
+    def _known(self) -> OpRule:
+        if self.op not in KINDS:
+            raise FieldError("op", f"no such op; {did_you_mean(self.op, KINDS)}", self.op)
+        for mode in self.modes or ():
+            if mode not in FORWARD_MODES:
+                raise FieldError("modes", f"no such forward mode; {did_you_mean(mode, FORWARD_MODES)}", mode)
+        if self.layers is not None and self.boundary is not None and self.boundary not in LAYER_BOUNDARIES:
+            raise FieldError("layers", f"{self.boundary} belongs to no layer: leave `layers` out", self.layers)
+        return self
+
+    def covers(self, mode: str, boundary: str, layer: int | None) -> bool:
+        """True where the rule speaks of this place; layer None stands for embed_out and head_in."""
+        if self.modes is not None and mode not in self.modes:
+            return False
+        if self.boundary is not None and self.boundary != boundary:
+            return False
+        if self.layers is None:
+            return True
+        return layer is not None and layer in parse_layers(self.layers)
+
+
+class Numerics(Spec):
+    """How far from the plain all-reduce the plan may go.
+
+    `error_budget` E bounds quantised choices: sum over quantised boundaries of (w_b * e_b)^2 <= E^2, with w_b = 1
+    unless `sensitivity` gives weights per boundary and layer.
+    """
+
+    loosest: Literal["exact", "reordered", "quantized"] = "reordered"
+    error_budget: Positive | None = None
+    sensitivity: Text | None = None
+    pin: tuple[OpRule, ...] = ()
+    forbid: tuple[OpRule, ...] = ()
+
+
+class Limits(Spec):
+    """Limits a plan must keep."""
+
+    activation_memory_gb: Positive | None = None
+
+
+class Search(Spec):
+    """How token ranges are merged."""
+
+    range_tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)] = 0.005
+
+
+class Deployment(Spec):
+    """Everything a plan is made for."""
+
+    schema_: Literal["commplan/deployment/v1"] = Field(alias="schema")
+    name: Text
+    description: Text | None = None
+    model: Text
+    model_role: Literal["target", "draft"] = "target"
+    hardware: Text
+    executor: Text
+    parallelism: ParallelismSpec
+    dtypes: Dtypes = Dtypes()
+    modes: dict[str, ModeSpec]
+    numerics: Numerics = Numerics()
+    limits: Limits = Limits()
+    search: Search = Search()
+
+    @model_validator(mode="after")
+    def _modes_are_complete(self) -> Deployment:
+        if not self.modes:
+            raise FieldError("modes", f"is empty; name at least one of {', '.join(FORWARD_MODES)}")
+        for mode, work in self.modes.items():
+            if mode not in FORWARD_MODES:
+                raise FieldError(f"modes.{mode}", f"no such forward mode; {did_you_mean(mode, FORWARD_MODES)}")
+            for name in REQUIRED_BY_MODE[mode]:
+                if getattr(work, name) is None:
+                    why = "is missing: without it a step time means nothing"
+                    raise FieldError(f"modes.{mode}.{name}", why, kind="missing_key")
+            for name in sorted(work.model_fields_set - _ALLOWED_BY_MODE[mode]):
+                value = getattr(work, name)
+                raise FieldError(f"modes.{mode}.{name}", f"has no meaning in {mode}; leave it out", value)
+        return self
+
+
+_LAYERS = re.compile(r"[0-9]{1,6}(-[0-9]{1,6})?(, ?[0-9]{1,6}(-[0-9]{1,6})?)*\Z")
+_MAX_LAYER = 100_000
+
+
+def parse_layers(value: Any) -> frozenset[int]:
+    """Layer numbers from `7`, `0-60` or `0-2,5`; raises ValueError for anything else."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_LAYER:
+        return frozenset({value})
+    if not isinstance(value, str) or not _LAYERS.match(value):
+        raise ValueError("layers are written 7, 0-60 or 0-2,5")
+    layers: set[int] = set()
+    count = 0
+    for part in value.replace(" ", "").split(","):
+        first, _, last = part.partition("-")
+        low, high = int(first), int(last or first)
+        if low > high or high > _MAX_LAYER:
+            raise ValueError(f"layers {part}: the first must not be above the last, nor the last above {_MAX_LAYER}")
+        count += high - low + 1
+        if count > _MAX_LAYER + 1:
+            raise ValueError(f"layers {part}: layers are named twice")
+        layers.update(range(low, high + 1))
+    return frozenset(layers)

@@ -1,0 +1,268 @@
+"""From names and paths to one checked Setup: deployment, model, hardware, its calibrations, executor."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ..executors import Executor, load_executor
+from ..strategy.errors import InputError, did_you_mean
+from ..strategy.file.fingerprint import fields_fingerprint
+from ..strategy.files import why_no_file
+from ..strategy.layout import Parallelism
+from ..strategy.yaml_file import parse_yaml, read_mapping, refuse_control_characters
+from .base import Spec, build
+from .calibration import Calibration
+from .deployment import Deployment
+from .hardware import Hardware
+from .huggingface import model_fields
+from .model import Model
+
+PRESET_FOLDERS = ("models", "hardware", "calibrations", "deployments")
+
+
+@dataclass(frozen=True)
+class UsedCalibration:
+    """A calibration as one machine uses it."""
+
+    calibration: Calibration
+    transferred_because: str | None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that planning needs, read and checked against each other."""
+
+    deployment: Deployment
+    model: Model
+    hardware: Hardware
+    calibrations: tuple[UsedCalibration, ...]
+    executor: Executor
+    file: str
+    sensitivity: dict[str, tuple[float, ...]] | None = None  # weight by boundary and layer
+    notes: tuple[str, ...] = ()  # what reading did that its reader should know
+    measured_on: Hardware | None = None  # the machine with the link that its tables know, where this one has another
+
+    @cached_property
+    def parallelism(self) -> Parallelism:
+        """The same numbers as the deployment's, in the words of the layout algebra."""
+        p = self.deployment.parallelism
+        return Parallelism(p.tp, p.attn_dp, p.ep, p.moe_backend)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of the content of each description, by which a strategy file knows what it was made for."""
+        tables = [c.calibration.model_dump(mode="json", by_alias=True) for c in self.calibrations]
+        return {
+            "model": fields_fingerprint(self.model.model_dump(mode="json")),
+            "hardware": fingerprint(self.hardware, tables),
+            "deployment": fingerprint(self.deployment),
+        }
+
+
+def fingerprint(spec: Spec, *more: Any) -> str:
+    """First 16 hex digits of the SHA-256 of a description's canonical JSON."""
+    data = [spec.model_dump(mode="json", by_alias=True, exclude={"source", "description"}), *more]
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def preset_names(folder: str) -> tuple[str, ...]:
+    """Names of the presets in `models`, `hardware`, `calibrations` or `deployments`."""
+    root = files("commplan.configs") / folder
+    return tuple(sorted(p.name.removesuffix(".yaml") for p in root.iterdir() if p.name.endswith(".yaml")))
+
+
+def find(name: str, folder: str, beside: str | None, field: str) -> Path:
+    """The file of a preset or path; relative paths are looked up beside the file that names them, then here."""
+    if name in (names := preset_names(folder)):
+        return Path(str(files("commplan.configs") / folder / f"{name}.yaml"))
+    candidates = [base / name for base in ([Path(beside).parent] if beside else []) + [Path()]] if name else []
+    try:
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate
+        there = any(candidate.exists() for candidate in candidates)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=beside, field=field, value=name) from None
+    if there or "/" in name or name.endswith((".yaml", ".yml", ".json")):
+        reason = next((why_no_file(c) for c in candidates if c.exists()), "no such file")
+        raise InputError(reason, file=beside or name, field=field, value=name)
+    raise InputError(
+        f"no preset of that name; {did_you_mean(name, names)} (or give the path of a file)",
+        file=beside,
+        field=field,
+        value=name,
+    )
+
+
+def load_setup(deployment: str, overrides: tuple[str, ...] = ()) -> Setup:
+    """Read a deployment (preset or path) and all it names; `overrides` are `field=value` texts, applied first."""
+    path = find(deployment, "deployments", None, "deployment")
+    parts = _Parts(str(path), read_mapping(path))
+    for text in overrides:
+        parts.override(text)
+    return parts.build()
+
+
+class _Parts:
+    """Raw mappings of a deployment and the files it names, before validation, so that overrides can reach them."""
+
+    def __init__(self, file: str, deployment: dict[str, Any]) -> None:
+        self.file = file
+        self.deployment = copy.deepcopy(deployment)
+        self.deeper: dict[str, list[tuple[list[str], Any]]] = {"model": [], "hardware": []}
+
+        self.overridden: list[str] = []
+        self._hardware_file = self._model_file = ""
+
+    def override(self, text: str) -> None:
+        """Apply `field=value`; `hardware.x.y` and `model.x` reach into the files that the deployment names."""
+        field, separator, value_text = text.partition("=")
+        field = field.strip()
+        if not separator or not field or any(not part for part in field.split(".")):
+            raise InputError("an override is written FIELD=VALUE, as in parallelism.tp=4", field="--set", value=text)
+        if not value_text.strip():
+            raise InputError("an empty value; write null for none", file="--set", field=field)
+        try:
+            value = parse_yaml(value_text)
+            refuse_control_characters(value)
+        except InputError as error:
+            raise InputError(error.message, file="--set", field=field, value=value_text) from None
+        keys = field.split(".")
+        if nested := _nested(keys[0]):
+            raise InputError(f"no such field; did you mean '{nested}'?", file="--set", field=field)
+        self.overridden.append(field)
+        if keys[0] in self.deeper and len(keys) > 1:
+            self.deeper[keys[0]].append((keys[1:], value))
+        else:
+            _put(self.deployment, keys, value, field)
+
+    def build(self) -> Setup:
+        """Validate every part, then the parts against each other."""
+        try:
+            return self._build()
+        except InputError as error:
+            self._blame(error)
+            raise error.in_file(self.file) from None
+
+    def _blame(self, error: InputError) -> None:
+        """Where an override is at fault, say so: the file does not hold that value."""
+        prefix = {self._hardware_file: "hardware.", self._model_file: "model."}.get(error.file or "", "")
+        field = f"{prefix}{error.field}"
+        if any(field == given or field.startswith((f"{given}.", f"{given}[")) for given in self.overridden):
+            error.file, error.field = "--set", field
+
+    def _build(self) -> Setup:
+        deployment = build(Deployment, self.deployment, self.file)
+        model = self._model(deployment.model)
+        hardware, measured_on = self._hardware(deployment.hardware)
+        executor = load_executor(deployment.executor)
+        calibrations, sensitivity = tuple(self._calibrations(hardware)), self._sensitivity(deployment, model)
+        notes = (self._note(measured_on),) if measured_on is not None else ()
+        setup = Setup(deployment, model, hardware, calibrations, executor, self.file, sensitivity, notes, measured_on)
+        from .checks import check
+
+        check(setup)
+        return setup
+
+    def _model(self, name: str) -> Model:
+        path = find(name, "models", self.file, "model")
+        self._model_file = str(path)
+        data = read_model_mapping(path)
+        for keys, value in self.deeper["model"]:
+            _put(data, keys, value, "model." + ".".join(keys))
+        return build(Model, data, str(path))
+
+    def _hardware(self, name: str) -> tuple[Hardware, Hardware | None]:
+        """The machine; and where its link inside a node is overridden, the one that its tables were measured on."""
+        path = find(name, "hardware", self.file, "hardware")
+        self._hardware_file = str(path)
+        data = read_mapping(path)
+        link = copy.deepcopy(_get(data, ["links", "intra_node"]))
+        for keys, given in self.deeper["hardware"]:
+            field = "hardware." + ".".join(keys)
+            old = _get(data, keys)
+            if given in (old, _get(data, [*keys, "value"])):
+                continue
+            value = given
+            if isinstance(old, dict) and "provenance" in old and not isinstance(given, dict):
+                value = {"value": given, "provenance": "assumed", "source": f"override {field}"}
+            _put(data, keys, value, field)
+        hardware = build(Hardware, data, str(path))
+        if not hardware.calibrations or link == data["links"]["intra_node"]:
+            return hardware, None
+        own = build(Hardware, {**data, "links": {**data["links"], "intra_node": link}}, str(path))
+        same = own.links.intra_node.figures == hardware.links.intra_node.figures
+        return hardware, None if same else own
+
+    def _note(self, measured_on: Hardware) -> str:
+        fields = list(dict.fromkeys(f for f in self.overridden if f.startswith("hardware.links")))
+        return (
+            f"{', '.join(fields)} {'is' if len(fields) == 1 else 'are'} overridden: times in the tables measured on "
+            f"{measured_on.name} are scaled by what the formulas make of the new link"
+        )
+
+    def _calibrations(self, hardware: Hardware) -> list[UsedCalibration]:
+        used = []
+        for index, use in enumerate(hardware.calibrations):
+            path = find(use.file, "calibrations", self._hardware_file, f"calibrations[{index}].file")
+            calibration = build(Calibration, read_mapping(path), str(path))
+            used.append(UsedCalibration(calibration, use.transferred_because))
+        return used
+
+    def _sensitivity(self, deployment: Deployment, model: Model) -> dict[str, tuple[float, ...]] | None:
+        name = deployment.numerics.sensitivity
+        if name is None:
+            return None
+        from .sensitivity import read_sensitivity
+
+        path = Path(self.file).parent / name
+        return read_sensitivity(path if path.is_file() else Path(name), model.num_hidden_layers)
+
+
+def load_model(name: str, beside: str | None = None) -> Model:
+    """A model by preset name or path (a commplan YAML, or a Hugging Face config.json)."""
+    path = find(name, "models", beside, "model")
+    return build(Model, read_model_mapping(path), str(path))
+
+
+def read_model_mapping(path: Path) -> dict[str, Any]:
+    """The fields of a model, from a commplan model file or a Hugging Face config.json."""
+    data = read_mapping(path)
+    if "schema" in data:
+        return data
+    return model_fields(data, str(path))
+
+
+def _nested(key: str) -> str | None:
+    """The path of a deployment's field that was named without its section, as in `tp`."""
+    if key in Deployment.model_fields:
+        return None
+    for section, field in Deployment.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", {})
+        if key in inner:
+            return f"{section}.{key}"
+    return None
+
+
+def _put(data: dict[str, Any], keys: list[str], value: Any, field: str) -> None:
+    for key in keys[:-1]:
+        child = data.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise InputError(f"'{key}' holds a plain value, so nothing lies below it", file="--set", field=field)
+        data = child
+    data[keys[-1]] = value
+
+
+def _get(data: Any, keys: list[str]) -> Any:
+    for key in keys:
+        if not isinstance(data, dict) or key not in data:
+            return None
+        data = data[key]
+    return data

@@ -1,0 +1,143 @@
+"""The layered graph of one forward mode: which ops may stand at which boundary, between which layouts.
+
+A node is a boundary with the layouts of both streams; an edge is an op with its impl. The graph does not depend on the
+token count (a memory limit alone removes edges at some counts), and equal layers share one LayerGraph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..cost.terms import Term
+from ..descriptions.loader import Setup
+from ..strategy.errors import NoLegalPlanError
+from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
+from ..strategy.ops import Op
+
+ERROR_UNIT = 10**15  # errors are summed as integers of 1e-15, so that a sum does not depend on its order
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edge:
+    """An op at a boundary, between two states. `squared_error` is e_b^2 in units of 1 / ERROR_UNIT."""
+
+    boundary: str
+    op: Op
+    before: State | None
+    after: State
+    terms: tuple[Term, ...]
+    numerics: str
+    rank: int
+    squared_error: int
+    shape: LayerShape
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An offered op that may not stand at a boundary, and why; `by_policy`: the deployment's numerics keep it away."""
+
+    op: Op
+    reason: str
+    before: State | None
+    by_policy: bool = False
+
+
+Boundary = dict[State | None, tuple[Edge, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGraph:
+    """The four boundaries of a kind of layer: edges by the state they start from."""
+
+    key: tuple[object, ...]
+    boundaries: dict[str, Boundary]
+    attention_kind: str
+    mlp_kind: str
+    shape: LayerShape
+
+
+@dataclass(frozen=True)
+class ForwardGraph:
+    """A whole forward: embed_out, one LayerGraph per layer, head_in."""
+
+    setup: Setup
+    mode: str
+    embed_out: Boundary
+    layers: tuple[LayerGraph, ...]
+    head_in: Boundary
+    weights: (
+        tuple[tuple[float, float], ...] | None
+    )  # of attn_out and mlp_out per layer, where a sensitivity file is given
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """Every distinct edge."""
+        found = [edge for edges in (*self.embed_out.values(), *self.head_in.values()) for edge in edges]
+        for layer in dict.fromkeys(self.layers):
+            found += [e for boundary in layer.boundaries.values() for edges in boundary.values() for e in edges]
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """What may be used: strategies, numerics policy, pins, or a plan named by its ops.
+
+    only         maps a boundary to the op names (or ops) that must stand there on every layer where they are legal
+    own_kernels  ops by commplan's own kernels; without them a plan has what a user runs today
+    unmeasured   impls that need a table although none is there: to measure them, since they have no price
+    """
+
+    strategies: tuple[str, ...] | None = None  # None: all
+    policy: bool = True  # loosest class, pin and forbid of the deployment
+    pins: bool = True
+    only: tuple[tuple[str, Op], ...] = ()
+    own_kernels: bool = True
+    unmeasured: bool = False
+
+
+ANY = Restriction()
+
+
+WhyNothing = Callable[[int | None, str, set[State | None]], tuple[str | None, str]]
+
+
+def check_connected(graph: ForwardGraph, restriction: Restriction, why_nothing: WhyNothing) -> None:
+    """Raise NoLegalPlanError naming the first boundary that no legal op can cross, and what keeps each from it."""
+    states: set[State | None] = {None}
+    for where, boundary in _steps(graph):
+        after = {edge.after for state in states for edge in boundary.get(state, ())}
+        if not after:
+            number, _, name = where.rpartition(".")
+            field, reasons = why_nothing(int(number) if number else None, name, states)
+            raise NoLegalPlanError(
+                f"no legal op at {where} in {graph.mode} ({reasons}); " + _what_restricts(graph, restriction),
+                field=field or f"modes.{graph.mode}",
+            )
+        states = set(after)
+
+
+def _steps(graph: ForwardGraph) -> Iterator[tuple[str, Boundary]]:
+    yield "embed_out", graph.embed_out
+    for index, layer in enumerate(graph.layers):
+        for name in LAYER_BOUNDARIES:
+            yield f"{index}.{name}", layer.boundaries[name]
+    yield "head_in", graph.head_in
+
+
+def _what_restricts(graph: ForwardGraph, restriction: Restriction) -> str:
+    numerics = graph.setup.deployment.numerics
+    reasons = [f"executor {graph.setup.executor.name}"]
+    if restriction.strategies is not None:
+        reasons.append(f"strategies {', '.join(restriction.strategies)}")
+    if restriction.policy:
+        reasons.append(f"numerics.loosest {numerics.loosest}")
+        reasons += [
+            f"{len(rules)} rule(s) in numerics.{kind}"
+            for kind, rules in (("pin", numerics.pin), ("forbid", numerics.forbid))
+            if rules
+        ]
+    if restriction.only:
+        reasons.append("the named ops")
+    return "restricted by " + ", ".join(reasons)

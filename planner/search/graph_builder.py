@@ -1,0 +1,270 @@
+"""Builds the graphs of a forward mode: what is offered, what is refused and why, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..cost.memory import MemoryCosts
+from ..cost.numerics import relative_rms_error
+from ..cost.op_costs import OpCosts
+from ..descriptions.deployment import parse_layers
+from ..descriptions.loader import Setup
+from ..strategies import Strategy, strategies
+from ..strategy.layout import (
+    LAYER_BOUNDARIES,
+    IllegalOpError,
+    LayerShape,
+    State,
+    apply,
+    group_of,
+    numerics_class,
+    with_group,
+)
+from ..strategy.op_kinds import KINDS
+from ..strategy.ops import Op, numerics_rank
+from .graph import (
+    ANY,
+    ERROR_UNIT,
+    Boundary,
+    Edge,
+    ForwardGraph,
+    LayerGraph,
+    Rejection,
+    Restriction,
+    check_connected,
+)
+from .offers import Offers
+
+
+@dataclass
+class GraphBuilder:
+    """Builds the graphs of a mode; states and edges are shared between layers and restrictions."""
+
+    setup: Setup
+    mode: str
+    costs: OpCosts
+    memory: MemoryCosts = field(init=False)
+    offers: Offers = field(init=False)
+    _edges: dict[tuple[object, ...], Edge | IllegalOpError] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.memory = MemoryCosts(self.setup)
+        self.offers = Offers(self.setup, self.costs)
+
+    def build(self, restriction: Restriction = ANY) -> ForwardGraph:
+        """The graph of the mode under a restriction; raises NoLegalPlanError where nothing leads to the end."""
+        model, p = self.setup.model, self.setup.parallelism
+        chosen = self.offers.strategies(restriction)
+        layer_graphs: dict[tuple[object, ...], LayerGraph] = {}
+        layers = []
+        first = model.layer_shape(0, p)
+        embed = self._boundary("embed_out", (None,), chosen, restriction, None, first, "dense")
+        for layer in range(model.num_hidden_layers):
+            shape, mlp = model.layer_shape(layer, p), model.mlp_kind(layer)
+            key = (shape, mlp, model.attention_kind(layer), self._rules(layer, restriction))
+            if key not in layer_graphs:
+                layer_graphs[key] = self._layer(layer, key, chosen, restriction, shape, mlp)
+            layers.append(layer_graphs[key])
+        last = layers[-1].boundaries["mlp_out"]
+        ends = tuple(dict.fromkeys(e.after for edges in last.values() for e in edges))
+        head = self._boundary("head_in", ends, chosen, restriction, None, first, "dense")
+        graph = ForwardGraph(self.setup, self.mode, embed, tuple(layers), head, self._weights())
+        check_connected(graph, restriction, self._why_nothing)
+        return graph
+
+    def _why_nothing(self, layer: int | None, boundary: str, states: set[State | None]) -> tuple[str | None, str]:
+        """(field, text): what keeps every offered op from a place. A pinned op's own reason comes first."""
+        reasons: dict[str, str] = {}
+        for state in sorted(states, key=str):
+            for rejection in self.rejections(boundary, layer, state):
+                known = reasons.get(rejection.op.name, "")
+                if not known or rejection.by_policy:  # a policy can be changed, a layout cannot
+                    reasons[rejection.op.name] = rejection.reason
+        for index, rule in enumerate(self.setup.deployment.numerics.pin):
+            if rule.covers(self.mode, boundary, layer):
+                why = reasons.get(rule.op, "no strategy offers it here")
+                return f"numerics.pin[{index}]", f"{rule.op}: {why}"
+        told = [f"{op}: {why}" for op, why in reasons.items() if KINDS[op].is_collective]
+        return None, "; ".join(told or [f"{op}: {why}" for op, why in reasons.items()])
+
+    def rejections(self, boundary: str, layer: int | None, before: State | None) -> Iterator[Rejection]:
+        """Every op that any strategy offers at a boundary and that may not stand there from `before`."""
+        model, p = self.setup.model, self.setup.parallelism
+        shape = model.layer_shape(layer or 0, p)
+        mlp = model.mlp_kind(layer) if layer is not None else "dense"
+        seen = set()
+        for op, reason in self.offers.candidates(boundary, tuple(strategies().values()), ANY):
+            if op in seen:
+                continue
+            seen.add(op)
+            why, policy = reason or self._unable(boundary, op, mlp), None
+            if why is None and (policy := self._forbidden(boundary, op, layer, ANY)) is None:
+                edge = self._edge(boundary, op, before, shape)
+                if isinstance(edge, Edge) and not self.offers.is_offered(edge.op, edge.terms, ANY):
+                    continue
+                why = str(edge) if isinstance(edge, IllegalOpError) else self._unable(boundary, edge.op, mlp)
+                if why is None and isinstance(edge, Edge):
+                    policy = self._policy_refusal(edge, layer, ANY)
+            if why or policy:
+                yield Rejection(op, why or policy or "", before, why is None)
+
+    # ---- one boundary -----------------------------------------------------------------------------------------------
+
+    def _layer(
+        self,
+        layer: int,
+        key: tuple[object, ...],
+        chosen: tuple[Strategy, ...],
+        restriction: Restriction,
+        shape: LayerShape,
+        mlp: str,
+    ) -> LayerGraph:
+        boundaries: dict[str, Boundary] = {}
+        # Entering states: whatever any layer can leave behind. Unreachable ones cost little and are never used.
+        states = self._entering_states()
+        for boundary in LAYER_BOUNDARIES:
+            boundaries[boundary] = self._boundary(boundary, states, chosen, restriction, layer, shape, mlp)
+            states = tuple(dict.fromkeys(e.after for edges in boundaries[boundary].values() for e in edges))
+        return LayerGraph(key, boundaries, self.setup.model.attention_kind(layer), mlp, shape)
+
+    def _entering_states(self) -> tuple[State | None, ...]:
+        p = self.setup.parallelism
+        layouts = ["replicated"] if p.tp == 1 else ["replicated", "token_sharded"]
+        if p.attn_dp > 1 and p.attn_tp > 1:
+            layouts.insert(1, "dp_local")
+        plain = [State(x, x) for x in layouts]  # type: ignore[arg-type]
+        return (*plain, *(State(s.hidden, s.residual, fused=True) for s in plain))
+
+    def _boundary(
+        self,
+        boundary: str,
+        states: tuple[State | None, ...],
+        chosen: tuple[Strategy, ...],
+        restriction: Restriction,
+        layer: int | None,
+        shape: LayerShape,
+        mlp: str,
+    ) -> Boundary:
+        offered = self.offers.candidates(boundary, chosen, restriction)
+        candidates = list(dict.fromkeys(op for op, why in offered if why is None))
+        result: Boundary = {}
+        for before in states:
+            edges: dict[Op, Edge] = {}
+            for op in candidates:
+                if self._refusal(boundary, op, layer, mlp, restriction) is not None:
+                    continue
+                edge = self._edge(boundary, op, before, shape)
+                if isinstance(edge, Edge) and not self.offers.is_offered(edge.op, edge.terms, restriction):
+                    continue
+                if isinstance(edge, Edge) and self._edge_refusal(edge, layer, mlp, restriction) is None:
+                    edges.setdefault(edge.op, edge)
+            kept = self._named_only(boundary, tuple(edges.values()), restriction)
+            if kept:
+                result[before] = kept
+        return result
+
+    def _named_only(self, boundary: str, edges: tuple[Edge, ...], restriction: Restriction) -> tuple[Edge, ...]:
+        named = [op for where, op in restriction.only if where == boundary]
+        matching = tuple(e for e in edges if any(_matches(e.op, op) for op in named))
+        return matching or edges
+
+    def _edge(self, boundary: str, op: Op, before: State | None, shape: LayerShape) -> Edge | IllegalOpError:
+        key = (boundary, op, before, shape)
+        if key not in self._edges:
+            self._edges[key] = self._new_edge(boundary, op, before, shape)
+        return self._edges[key]
+
+    def _new_edge(self, boundary: str, op: Op, before: State | None, shape: LayerShape) -> Edge | IllegalOpError:
+        p = self.setup.parallelism
+        try:
+            after = apply(boundary, op, before, shape, p)
+            spelled = with_group(boundary, op, before, shape, p)
+            if spelled != op:
+                return self._edge(boundary, spelled, before, shape)
+            group = group_of(boundary, op, before, shape, p)
+            self.offers.check_impl(boundary, op, group)
+        except IllegalOpError as reason:
+            return reason
+        numerics = numerics_class(boundary, op, p)
+        error = relative_rms_error(op, p.group_size(group))
+        return Edge(
+            boundary,
+            op,
+            before,
+            after,
+            self.costs.terms(boundary, op, before, after, shape),
+            numerics,
+            numerics_rank(numerics),
+            round(error * error * ERROR_UNIT),
+            shape,
+        )
+
+    # ---- what is refused ---------------------------------------------------------------------------------------------
+
+    def _unable(self, boundary: str, op: Op, mlp: str) -> str | None:
+        return self.setup.executor.can.refusal(boundary, op, self.mode, mlp, self.setup.parallelism)
+
+    def _refusal(self, boundary: str, op: Op, layer: int | None, mlp: str, restriction: Restriction) -> str | None:
+        return self._unable(boundary, op, mlp) or self._forbidden(boundary, op, layer, restriction)
+
+    def _forbidden(self, boundary: str, op: Op, layer: int | None, restriction: Restriction) -> str | None:
+        if restriction.policy:
+            for index, rule in enumerate(self.setup.deployment.numerics.forbid):
+                if op.name == rule.op and rule.covers(self.mode, boundary, layer):
+                    return f"forbidden by numerics.forbid[{index}]"
+        return None
+
+    def _edge_refusal(self, edge: Edge, layer: int | None, mlp: str, restriction: Restriction) -> str | None:
+        """Of an op where it stands, with its group spelled."""
+        return self._unable(edge.boundary, edge.op, mlp) or self._policy_refusal(edge, layer, restriction)
+
+    def _policy_refusal(self, edge: Edge, layer: int | None, restriction: Restriction) -> str | None:
+        numerics = self.setup.deployment.numerics
+        if restriction.policy and edge.rank > numerics_rank(numerics.loosest):
+            return f"is {edge.numerics}, and numerics.loosest is {numerics.loosest}"
+        if restriction.policy and restriction.pins:
+            for index, rule in enumerate(numerics.pin):
+                if rule.covers(self.mode, edge.boundary, layer) and edge.op.name != rule.op:
+                    return f"numerics.pin[{index}] wants {rule.op} here"
+        return None
+
+    def _rules(self, layer: int, restriction: Restriction) -> tuple[object, ...]:
+        """Which rules speak of this layer: layers under the same rules share a LayerGraph."""
+        if not restriction.policy:
+            return ()
+        n = self.setup.deployment.numerics
+        return tuple(
+            (kind, rule.op, rule.boundary)
+            for kind, rules in (("pin", n.pin), ("forbid", n.forbid))
+            for rule in rules
+            if (rule.modes is None or self.mode in rule.modes)
+            and (rule.layers is None or layer in self._layers_of(rule.layers))
+        )
+
+    def _layers_of(self, layers: str | int) -> frozenset[int]:
+        cached = self._parsed.get(layers)
+        if cached is None:
+            cached = self._parsed[layers] = parse_layers(layers)
+        return cached
+
+    _parsed: dict[str | int, frozenset[int]] = field(default_factory=dict)
+
+    def _weights(self) -> tuple[tuple[float, float], ...] | None:
+        given = self.setup.sensitivity
+        if given is None:
+            return None
+        return tuple(zip(given["attn_out"], given["mlp_out"], strict=True))
+
+
+def _matches(op: Op, named: Op) -> bool:
+    """True if `op` is what a plan names: the parameters it leaves out may be anything."""
+    return op.name == named.name and all(
+        wanted is None or getattr(op, parameter) == wanted
+        for parameter, wanted in (
+            ("algorithm", named.algorithm),
+            ("group", named.group),
+            ("residual", named.residual),
+            ("impl", named.impl),
+        )
+    )

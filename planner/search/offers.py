@@ -1,0 +1,115 @@
+"""What strategies offer at a boundary, with the impls of the executor that can perform it on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..cost.op_costs import OpCosts
+from ..cost.terms import Term
+from ..descriptions.loader import Setup
+from ..executors import Impl
+from ..strategies import PLAIN, Offer, Strategy, strategies
+from ..strategy.errors import NoLegalPlanError
+from ..strategy.layout import IllegalOpError
+from ..strategy.ops import Op
+from .graph import Restriction
+
+
+@dataclass(frozen=True)
+class Offers:
+    """The offered ops of one forward mode of a setup."""
+
+    setup: Setup
+    costs: OpCosts
+
+    def strategies(self, restriction: Restriction) -> tuple[Strategy, ...]:
+        """The strategies of a restriction that have a place here; plain all-reduce where none has."""
+        found = strategies()
+        names = restriction.strategies if restriction.strategies is not None else tuple(found)
+        chosen = []
+        for name in names:
+            why = found[name].needs(self.setup.parallelism)
+            if why is None:
+                chosen.append(found[name])
+            elif len(names) == 1 and self.setup.parallelism.tp > 1:
+                raise NoLegalPlanError(why, field="strategy", value=name)
+        return tuple(chosen) or (found[PLAIN],)
+
+    def candidates(
+        self, boundary: str, chosen: tuple[Strategy, ...], restriction: Restriction
+    ) -> Iterator[tuple[Op, str | None]]:
+        """Offered ops with their impls spelled, each with the reason why it has no impl or no place here."""
+        for strategy in chosen:
+            needs = strategy.needs(self.setup.parallelism) if self.setup.parallelism.tp > 1 else None
+            for offer in strategy.offers.get(boundary, ()):
+                if not offer.op.kind.is_collective:
+                    yield offer.op, None
+                elif needs is not None:
+                    yield offer.op, needs
+                else:
+                    yield from self._with_impls(offer, strategy, restriction)
+
+    def _with_impls(
+        self, offer: Offer, strategy: Strategy, restriction: Restriction
+    ) -> Iterator[tuple[Op, str | None]]:
+        executor, hardware = self.setup.executor, self.setup.hardware
+        capability = executor.ops.get(offer.op.name)
+        if capability is None:
+            yield offer.op, executor.can.cannot_run(offer.op.name)
+            return
+        usable = 0
+        for name in capability.impls:
+            impl = executor.impls[name]
+            mine = impl.strategies is None or strategy.name in impl.strategies
+            if hardware.vendor not in impl.vendors or not mine:
+                continue
+            if offer.peer_to_peer and impl.kind == "library":
+                continue
+            if not self._reaches(impl) or not self._is_wanted(name, impl, restriction):
+                continue
+            usable += 1
+            spelled = None if name == hardware.backend else name
+            yield replace(offer.op, impl=spelled), None
+        if usable == 0:
+            kind = "fused peer-to-peer " if offer.peer_to_peer else ""
+            yield offer.op, f"executor {executor.name} has no {kind}impl of {offer.op.name} for {hardware.name}"
+
+    def _reaches(self, impl: Impl) -> bool:
+        """False where the tp ranks span more, or are joined otherwise, than the impl can do."""
+        hardware, tp, links = self.setup.hardware, self.setup.parallelism.tp, impl.topologies
+        if hardware.devices_per_node < tp and (impl.kind == "peer_to_peer" or links is not None):
+            return False
+        return links is None or tp <= 2 or hardware.links.intra_node.topology in links
+
+    def _is_wanted(self, name: str, impl: Impl, restriction: Restriction) -> bool:
+        if impl.kind == "one_kernel" and not restriction.own_kernels:
+            return False
+        # Without any table of it no op has one: what was never measured does not even enter the graph.
+        return not impl.needs_table or restriction.unmeasured or self.costs.collectives.is_measured(name)
+
+    def is_offered(self, op: Op, terms: tuple[Term, ...], restriction: Restriction) -> bool:
+        """False for an op whose impl is used only where it was measured, and this op over this group was not."""
+        return op.impl is None or restriction.unmeasured or not self.costs.lacks_table(terms)
+
+    def check_impl(self, boundary: str, op: Op, group: str) -> None:
+        """Raise IllegalOpError where the impl of an op cannot perform it over this group."""
+        setup = self.setup
+        dtype, size = setup.deployment.dtypes.activations, setup.parallelism.group_size(group)
+        width = setup.model.latent_width if op.kind.latent else setup.model.hidden_size
+        why = setup.executor.can.impl_refusal(boundary, op, setup.hardware.backend, dtype, size, width)
+        if why is None and op.impl is not None and setup.executor.impls[op.impl].kind == "one_kernel":
+            nodes = self.costs.collectives.num_nodes(group)
+            why = f"{op.impl} reaches the devices of one node, and this group spans {nodes}" if nodes > 1 else None
+        if why is not None:
+            raise IllegalOpError(why)
+
+
+def has_own_kernels(setup: Setup) -> bool:
+    """True where kernels of commplan's own may perform ops: this machine has tables of them."""
+    impls = setup.executor.impls
+    return any(
+        table.impl in impls and impls[table.impl].kind == "one_kernel"
+        for used in setup.calibrations
+        for table in used.calibration.tables
+    )

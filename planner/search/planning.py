@@ -1,0 +1,158 @@
+"""Planning: from a Setup to the chosen ranges of every mode, with what else could have been done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ..cost.estimate import Estimate
+from ..cost.layers import LayerCosts
+from ..cost.op_costs import OpCosts
+from ..descriptions.loader import Setup
+from ..strategies import PLAIN, strategies
+from ..strategy.errors import NoLegalPlanError
+from .cheapest_plan import Found, Plan, cheapest_plan, search, squared_budget
+from .error_budget import Near
+from .graph import ANY, ForwardGraph, Restriction
+from .graph_builder import GraphBuilder
+from .pricing import Pricer
+from .ranges import PlannedRange, RangeSearch
+
+_PS = 10**6
+_SEARCH_SHARE = 0.1  # of the loss that a range may have, what the search under an error budget may leave
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The cheapest legal plan of one strategy at a token count, or why there is none."""
+
+    strategy: str
+    plan: Plan | None
+    step_us: float | None
+    reason: str | None
+
+
+@dataclass
+class ModePlanner:
+    """Everything about one forward mode of a setup. Built once, asked often."""
+
+    setup: Setup
+    mode: str
+    builder: GraphBuilder = field(init=False)
+    pricer: Pricer = field(init=False)
+    _graphs: dict[Restriction, ForwardGraph] = field(default_factory=dict)
+    _fixed: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        costs = OpCosts(self.setup, self.mode)
+        self.builder = GraphBuilder(self.setup, self.mode, costs)
+        self.pricer = Pricer(self.builder)
+        self._layer_costs = LayerCosts(self.setup, costs.device, costs.collectives)
+
+    @property
+    def costs(self) -> OpCosts:
+        """Prices of ops in this mode."""
+        return self.builder.costs
+
+    @cached_property
+    def budget(self) -> int | None:
+        """The squared error budget in integer units."""
+        return squared_budget(self.setup.deployment.numerics.error_budget)
+
+    def graph(self, restriction: Restriction = ANY) -> ForwardGraph:
+        """The graph of the mode under a restriction."""
+        if restriction not in self._graphs:
+            self._graphs[restriction] = self.builder.build(restriction)
+        return self._graphs[restriction]
+
+    def best(self, tokens: int, restriction: Restriction = ANY) -> Plan:
+        """The cheapest legal plan at a token count."""
+        budget = self.budget if restriction.policy else None
+        return cheapest_plan(self.graph(restriction), self.pricer, tokens, budget)
+
+    def ranges(self) -> list[PlannedRange]:
+        """The plan of every token count of the deployment's span, as few ranges."""
+        graph = self.graph()
+        kinks: set[int] = set()
+        for term in dict.fromkeys(term for edge in graph.edges for term in edge.terms):
+            kinks |= self.costs.kinks(term)
+        tolerance = self.setup.deployment.search.range_tolerance
+        near: Near | None = None
+
+        def find(tokens: int) -> Found:
+            nonlocal near
+            slack_ps = int(tolerance * _SEARCH_SHARE * self.fixed_ps(tokens))
+            found = search(graph, self.pricer, tokens, self.budget, slack_ps, near)
+            near = found.near
+            return found
+
+        ranges = RangeSearch(graph, self.pricer, find, self.fixed_ps, tolerance)
+        first, last = self.setup.deployment.modes[self.mode].tokens
+        try:
+            return ranges.ranges(first, last, kinks)
+        except NoLegalPlanError as error:
+            raise self._with_largest(error, first, last) from None
+
+    def _with_largest(self, error: NoLegalPlanError, first: int, last: int) -> NoLegalPlanError:
+        """Where activation memory is the limit, the error with the largest token count that keeps within it."""
+        if error.field != "limits.activation_memory_gb" or not self._fits(first):
+            return error
+        while last - first > 1:  # memory grows with the tokens
+            middle = (first + last) // 2
+            first, last = (middle, last) if self._fits(middle) else (first, middle)
+        message = f"{error.message}; {first} is the largest count that does, so end modes.{self.mode}.tokens there"
+        return NoLegalPlanError(message, field=error.field, value=error.value)
+
+    def _fits(self, tokens: int) -> bool:
+        try:
+            self.best(tokens)
+        except NoLegalPlanError:
+            return False
+        return True
+
+    def fixed_ps(self, tokens: int) -> int:
+        """Compute of a step that no choice changes, in ps."""
+        known = self._fixed.get(tokens)
+        if known is None:
+            known = self._fixed[tokens] = round(sum(e.total_us for e in self.fixed(tokens)) * _PS)
+        return known
+
+    def fixed(self, tokens: int) -> list[Estimate]:
+        """Layout-independent compute of all layers and the head; equal layers are priced once."""
+        work, model = self.costs.work(tokens), self.setup.model
+        counts: dict[tuple[str, str], int] = {}
+        for kind, of in (("attention", model.attention_kind), ("mlp", model.mlp_kind)):
+            for layer in range(model.num_hidden_layers):
+                key = (kind, of(layer))
+                counts[key] = counts.get(key, 0) + 1
+        estimates = []
+        for (kind, name), count in counts.items():
+            for e in getattr(self._layer_costs, kind)(name, work):
+                estimates.append(
+                    Estimate(e.time_us * count, e.launch_us * count, e.wire_bytes * count, e.provenance, e.source)
+                )
+        return estimates + self._layer_costs.head(work)
+
+    def step_us(self, plan: Plan, tokens: int) -> float:
+        """Time of a whole forward under a plan."""
+        return (self.pricer.plan_ps(plan, tokens) + self.fixed_ps(tokens)) / _PS
+
+    def uniform(self, strategy: str, tokens: int, own_kernels: bool = True) -> Uniform:
+        """The cheapest legal member of a strategy at a token count. Pins are about the plan, not about its rivals."""
+        try:
+            plan = self.best(tokens, Restriction(strategies=(strategy,), pins=False, own_kernels=own_kernels))
+        except NoLegalPlanError as error:
+            return Uniform(strategy, None, None, error.message)
+        return Uniform(strategy, plan, self.step_us(plan, tokens), None)
+
+    def uniforms(self, tokens: int) -> list[Uniform]:
+        """Every strategy at a token count."""
+        return [self.uniform(name, tokens) for name in strategies()]
+
+    def plain(self, tokens: int) -> Plan:
+        """Plain all-reduce: the yardstick, whatever policy and memory limit say of it.
+
+        It is what a user runs without commplan, so by the library and the kernels of the executor, never by our own.
+        """
+        graph = self.graph(Restriction(strategies=(PLAIN,), policy=False, own_kernels=False))
+        return cheapest_plan(graph, Pricer(self.builder, limited=False), tokens)

@@ -1,0 +1,75 @@
+"""Prices of edges and plans, as integer picoseconds: sums are exact, ties are real, no order of evaluation matters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..cost.op_costs import OpCosts
+from .graph import Edge
+from .graph_builder import GraphBuilder
+
+if TYPE_CHECKING:
+    from .cheapest_plan import Plan
+
+_PS = 10**6  # picoseconds per microsecond
+_TIME_SHIFT, _RANK_SHIFT = 40, 20  # time | numerics rank | number of ops, 20 bits for each of the last two
+
+
+class Pricer:
+    """Integer prices of edges and of layer-independent compute, one token count at a time."""
+
+    def __init__(self, builder: GraphBuilder, limited: bool = True) -> None:
+        self._costs: OpCosts = builder.costs
+        self._memory = builder.memory
+        self._impls = builder.setup.executor.impls
+        limit = builder.setup.deployment.limits.activation_memory_gb
+        self._limit_bytes = limit * 1e9 if limited and limit is not None else None
+        self._term_prices: dict[tuple[int, object], int] = {}
+        self._edge_prices: dict[tuple[int, Edge], int] = {}
+
+    def price_ps(self, edge: Edge, tokens: int) -> int:
+        """Time of an edge at a token count, in ps."""
+        key = (tokens, edge)
+        price = self._edge_prices.get(key)
+        if price is None:
+            price = 0
+            for term in edge.terms:
+                term_key = (tokens, term)
+                known = self._term_prices.get(term_key)
+                if known is None:
+                    known = round(self._costs.estimate(term, tokens).total_us * _PS)
+                    self._term_prices[term_key] = known
+                price += known
+            self._edge_prices[key] = price
+        return price
+
+    def weight(self, edge: Edge, tokens: int) -> int:
+        """Lexicographic weight: time, then numerics class, then whether it is an op at all."""
+        return (self.price_ps(edge, tokens) << _TIME_SHIFT) + (edge.rank << _RANK_SHIFT) + edge.op.kind.runs
+
+    @staticmethod
+    def weight_of(ps: int) -> int:
+        """The weight of a time in ps alone."""
+        return ps << _TIME_SHIFT
+
+    @staticmethod
+    def ps_of(weight: int) -> int:
+        """The time in a weight, or in a sum of weights."""
+        return weight >> _TIME_SHIFT
+
+    def fits(self, edge: Edge, tokens: int) -> bool:
+        """False where the op would need more activation memory than the deployment allows, or its impl takes no
+        message of this size."""
+        largest = None if edge.op.impl is None else self._impls[edge.op.impl].max_message_bytes
+        if largest is not None and self._costs.message_bytes(edge.terms, tokens) > largest:
+            return False
+        if self._limit_bytes is None:
+            return True
+        return (
+            self._memory.peak_bytes(edge.boundary, edge.op, edge.before, edge.after, edge.shape, tokens)
+            <= self._limit_bytes
+        )
+
+    def plan_ps(self, plan: Plan, tokens: int) -> int:
+        """Time of all ops of a plan at a token count, in ps."""
+        return sum(count * self.price_ps(edge, tokens) for edge, count in plan.counted)

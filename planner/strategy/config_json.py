@@ -1,0 +1,72 @@
+"""Reading single values of a Hugging Face config.json; every complaint names the file and the field.
+
+Light on purpose: the runtime takes the fingerprint of a config through it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .bounds import LARGEST_INT
+from .errors import InputError
+
+
+class ConfigJson:
+    """A config.json, or a section of one. A null stands for a field left out, as it does at Hugging Face."""
+
+    def __init__(self, data: dict[str, Any], file: str | None = None, path: str = "") -> None:
+        self._data = {key: value for key, value in data.items() if value is not None}
+        self._file, self._path = file, path
+
+    def size(self, key: str, most: int = LARGEST_INT) -> int:
+        """A whole number above 0 that must be there."""
+        if key not in self._data:
+            raise InputError("is missing", file=self._file, field=self._path + key, kind="missing_key")
+        return self._whole(key, 1, most)
+
+    def sizes(self, *keys: str) -> dict[str, int]:
+        """Those of the fields that are there, each a whole number above 0."""
+        return {key: self.size(key) for key in keys if key in self._data}
+
+    def size_by(self, *names: str) -> int:
+        """A whole number above 0 that has had several names; the first is the one that a complaint names."""
+        return self.size(next((name for name in names if name in self._data), names[0]))
+
+    def count(self, key: str, default: int) -> int:
+        """A whole number, 0 included."""
+        return self._whole(key, 0, LARGEST_INT) if key in self._data else default
+
+    def flag(self, key: str) -> bool:
+        """True or false; false where it is left out."""
+        return bool(self._typed(key, bool, "true or false")) if key in self._data else False
+
+    def items(self, key: str, of: type) -> list[Any]:
+        """A list of texts or whole numbers; empty where it is left out."""
+        if key not in self._data:
+            return []
+        expected = "a list of " + ("texts" if of is str else "whole numbers")
+        found: list[Any] = self._typed(key, list, expected)
+        if any(type(item) is not of for item in found):
+            raise self.refused(key, expected)
+        return found
+
+    def section(self, key: str) -> ConfigJson:
+        """A mapping within, or the whole where it is left out."""
+        if key not in self._data:
+            return self
+        return ConfigJson(self._typed(key, dict, "a mapping"), self._file, f"{self._path}{key}.")
+
+    def refused(self, key: str, expected: str) -> InputError:
+        """The error for a value that is not what is expected."""
+        return InputError(f"{expected} is expected", file=self._file, field=self._path + key, value=self._data[key])
+
+    def _whole(self, key: str, least: int, most: int) -> int:
+        value = self._data[key]
+        if type(value) is not int or not least <= value <= most:
+            raise self.refused(key, f"a whole number from {least} to {most}")
+        return value
+
+    def _typed(self, key: str, of: type, expected: str) -> Any:
+        if type(self._data[key]) is not of:
+            raise self.refused(key, expected)
+        return self._data[key]

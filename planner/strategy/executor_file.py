@@ -1,0 +1,205 @@
+"""What an executor can run, read from its file without loading anything heavy: for the runtime as for the planner.
+
+The files stand in planner/executors/, where their full validation is; these classes are what it fills. A file that
+comes with commplan is validated by the tests, so here it is taken as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from .errors import InputError, did_you_mean
+from .layout import Parallelism
+from .op_kinds import KINDS
+from .ops import Op
+from .yaml_file import read_mapping
+
+FOLDER = Path(__file__).parents[1] / "executors"
+RESIDUAL_OUT = ("attn_out", "mlp_out")
+"""Where a residual is added and a norm follows."""
+_STRICT = {"extra": "forbid"}  # for pydantic, where the planner validates a file
+
+
+@dataclass(frozen=True)
+class Impl:
+    """Who performs an op, and where it can.
+
+    library       collectives of a library, costed by tables, else by formulas
+    peer_to_peer  fused kernels that nobody here has run, costed as launches and bytes
+    one_kernel    kernels of commplan's own: an op is one launch, costed by a table of its own and by nothing else
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    vendors: tuple[Literal["nvidia", "ascend", "cpu"], ...]
+    kind: Literal["library", "peer_to_peer", "one_kernel"] = "library"
+    needs_table: bool = False  # offered only where a calibration has a table of it
+    fuses_norm: bool = False  # does the residual add and the norm that follow as well
+    strategies: tuple[str, ...] | None = None  # offered to these strategies alone
+    dtypes: tuple[str, ...] | None = None  # of the activations; null: any
+    max_ranks: int | None = None  # of the group it runs over
+    row_multiple: int = 1  # elements of a row are a multiple of this
+    max_message_bytes: int | None = None  # larger messages it refuses
+    topologies: tuple[str, ...] | None = None  # works inside a node alone; for more than two ranks over these links
+    status: str | None = None
+
+
+@dataclass(frozen=True)
+class OpCapability:
+    """Impls that perform an op. An op that is not listed cannot run at all."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    impls: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A place where an op cannot run under this executor, and why."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    op: str
+    reason: str
+    boundaries: tuple[str, ...] | None = None
+    modes: tuple[str, ...] | None = None
+    mlp: Literal["dense", "moe"] | None = None
+    attn_dp: bool | None = None  # true: only with attention DP; false: only without
+    attn_tp: bool | None = None  # true: only where a DP group has several ranks; false: only where it has one
+    group: Literal["tp", "attn_tp", "attn_dp"] | None = None
+    impl: str | None = None
+
+    def covers(self, boundary: str, op: Op, mode: str, mlp: str, parallelism: Parallelism) -> bool:
+        """True where the refusal speaks of this op in this place."""
+        return (
+            op.name == self.op
+            and (self.group is None or op.group == self.group)
+            and (self.impl is None or op.impl == self.impl)
+            and (self.attn_tp is None or self.attn_tp == (parallelism.attn_tp > 1))
+            and (self.boundaries is None or boundary in self.boundaries)
+            and (self.modes is None or mode in self.modes)
+            and (self.mlp is None or (mlp == self.mlp and boundary == "mlp_out"))
+            and (self.attn_dp is None or self.attn_dp == (parallelism.attn_dp > 1))
+        )
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What one executor can run.
+
+    loadable       false: for costs and reports only; a runtime refuses the file
+    is_measurable  its kernels are those of commplan's runtime, so that `commplan calibrate` can measure them
+    architectures  null: any
+    versions       of what it runs in, that it was tested with; null: it comes with commplan
+    absent         ops that are not listed, and why
+    """
+
+    name: str
+    loadable: bool
+    architectures: tuple[str, ...] | None
+    impls: dict[str, Impl]
+    ops: dict[str, OpCapability]
+    is_measurable: bool = False
+    versions: tuple[str, ...] | None = None
+    moe_backends: tuple[str, ...] = ("tensor_parallel", "all_to_all")
+    absent: dict[str, str] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+
+    # ---- impls ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def own_impls(self) -> tuple[str, ...]:
+        """Kernels of commplan's own."""
+        return tuple(name for name, impl in self.impls.items() if impl.kind == "one_kernel")
+
+    def ops_of(self, impl: str) -> tuple[str, ...]:
+        """The ops that an impl performs."""
+        return tuple(op for op, capability in self.ops.items() if impl in capability.impls)
+
+    def are_of_one_vendor(self, impl: str, backend: str) -> bool:
+        """False where an impl runs on other devices than a library does."""
+        return bool(set(self.impls[impl].vendors) & set(self.impls[backend].vendors))
+
+    def impl_refusal(self, boundary: str, op: Op, backend: str, dtype: str, group_size: int, width: int) -> str | None:
+        """Why the impl of an op cannot perform it here, or None. `backend` is the library of the machine."""
+        if op.impl is None or op.impl not in self.impls:
+            return None
+        name, impl = op.impl, self.impls[op.impl]
+        if backend in self.impls and not self.are_of_one_vendor(name, backend):
+            return f"{name} runs on {' and '.join(impl.vendors)}, not where {backend} is the backend"
+        if impl.fuses_norm and boundary not in RESIDUAL_OUT:
+            why = f"{name} does the residual add and norm too, and at {boundary} there is no residual yet"
+            return f"{why}: use one without"
+        if impl.dtypes is not None and dtype not in impl.dtypes:
+            return f"{name} takes {' or '.join(impl.dtypes)} activations, not {dtype}"
+        if impl.max_ranks is not None and group_size > impl.max_ranks:
+            return f"{name} runs over up to {impl.max_ranks} ranks, and this group has {group_size}"
+        if width % impl.row_multiple:
+            return f"{name} takes rows of a multiple of {impl.row_multiple} elements, and these have {width}"
+        return None
+
+    # ---- ops --------------------------------------------------------------------------------------------------------
+
+    def cannot_run(self, op: str) -> str:
+        """That an op is not listed, and why where that is known."""
+        why = f": {self.absent[op]}" if op in self.absent else ""
+        return f"executor {self.name} cannot run {op}{why}"
+
+    def refusal(self, boundary: str, op: Op, mode: str, mlp: str, parallelism: Parallelism) -> str | None:
+        """Why this op cannot run here under this executor, or None."""
+        if not op.kind.is_collective:
+            return None
+        capability = self.ops.get(op.name)
+        if capability is None:
+            return f"{self.cannot_run(op.name)}; it runs {', '.join(self.ops)}"
+        if op.impl is not None and op.impl not in capability.impls:
+            return f"executor {self.name} has no impl {op.impl} of {op.name}; it has {', '.join(capability.impls)}"
+        for refusal in self.refusals:
+            if refusal.covers(boundary, op, mode, mlp, parallelism):
+                return f"executor {self.name}: {refusal.reason}"
+        return None
+
+    def ops_at(self, boundary: str, mode: str, parallelism: Parallelism) -> tuple[str, ...]:
+        """The ops that it runs at a boundary, whatever the layouts around it."""
+        return tuple(
+            name
+            for name in self.ops
+            if boundary in KINDS[name].boundaries
+            and (parallelism.attn_dp > 1 or not KINDS[name].spans_two)
+            and self.refusal(boundary, Op(name), mode, "dense", parallelism) is None
+        )
+
+
+@cache
+def executor_names() -> tuple[str, ...]:
+    """Names of the executors that come with commplan."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+
+def executor_path(name: str) -> Path:
+    """The file of an executor; raises InputError with the accepted names."""
+    if name not in executor_names():
+        raise InputError(f"no such executor; {did_you_mean(name, executor_names())}", field="executor", value=name)
+    return FOLDER / f"{name}.yaml"
+
+
+@cache
+def capabilities(name: str) -> Capabilities:
+    """What the executor of that name can run; raises InputError with the accepted names."""
+    data = read_mapping(executor_path(name))
+    known = {key: _plain(value) for key, value in data.items() if key in Capabilities.__dataclass_fields__}
+    known["impls"] = {each: Impl(**_values(given)) for each, given in data["impls"].items()}
+    known["ops"] = {each: OpCapability(**_values(given)) for each, given in data["ops"].items()}
+    known["refusals"] = tuple(Refusal(**_values(given)) for given in data.get("refusals", ()))
+    return Capabilities(**known)
+
+
+def _values(given: dict[str, Any]) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in given.items()}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

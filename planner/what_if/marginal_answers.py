@@ -1,0 +1,175 @@
+"""The marginal questions people ask of a deployment, answered at one mode and token count.
+
+What if the link were half as fast? What does one more quantised boundary buy? Which TP size?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+from ..descriptions.loader import Setup, load_setup
+from ..search.cheapest_plan import Plan
+from ..search.graph import ERROR_UNIT
+from ..strategy.errors import CommplanError, NoLegalPlanError
+from ..strategy.op_kinds import KINDS
+from ..strategy.ops import Op, words_of
+from .evaluation import PLAN, Evaluation, Evaluator
+from .fields import LINK_BANDWIDTH
+
+_MORE = 1 + 1e-6  # a budget for k errors is a little more than their root of squares, for the rounding of integers
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question with its answer, and the figures behind it."""
+
+    question: str
+    answer: str
+    figures: list[dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Asks about one deployment at one mode and token count."""
+
+    deployment: str
+    overrides: tuple[str, ...]
+    base: Setup
+    mode: str
+    tokens: int
+
+    def answers(self) -> list[Answer]:
+        """Every answer that this deployment has; none where it has no plan of its own."""
+        found = []
+        for ask in (self._link, self._quantised, self._tp):
+            try:
+                answer = ask()
+            except NoLegalPlanError:
+                continue
+            if answer is not None:
+                found.append(answer)
+        return found
+
+    # ---- the link ---------------------------------------------------------------------------------------------------
+
+    def _link(self) -> Answer | None:
+        bandwidth = self.base.hardware.links.intra_node.bandwidth_gb_per_s.value
+        if self.base.parallelism.tp == 1:
+            return None
+        now = Evaluator(self.base).at(self.mode, self.tokens)
+        figures, words = [], []
+        for factor, name in ((0.5, "half"), (2.0, "twice")):
+            then = Evaluator(self._setup(f"{LINK_BANDWIDTH}={bandwidth * factor!r}")).at(self.mode, self.tokens)
+            changed = _decisions(now.plans[PLAN].plan) != _decisions(then.plans[PLAN].plan)
+            figures.append({"link_gb_per_s": bandwidth * factor, **_figures(then), "decisions_change": changed})
+            step = then.plans[PLAN].parts.step_us / now.plans[PLAN].parts.step_us - 1
+            gain = (then.speed_up(PLAN) or 1.0) - (now.speed_up(PLAN) or 1.0)
+            words.append(
+                f"{name} as fast: the plan's step {step:+.1%}, its gain over plain all-reduce {gain * 100:+.1f} points"
+                + (", and other ops are chosen" if changed else ", by the same ops")
+            )
+        return Answer("What if the link were half as fast, or twice?", "; ".join(words), figures)
+
+    # ---- quantised sums ---------------------------------------------------------------------------------------------
+
+    def _quantised(self) -> Answer | None:
+        words = words_of(self.base.executor.ops)
+        if not words:
+            return None
+        question = f"What does one more {words} boundary buy?"
+        try:
+            now = self._planned()
+            free = self._planned("numerics.loosest=quantized", "numerics.error_budget=null")
+        except CommplanError:
+            return None
+        have, most = _quantised(now[1]), _quantised(free[1])
+        if most == 0:
+            return Answer(question, f"nothing: at {self.tokens} tokens no plan gains from {words}", [])
+        if have >= most:
+            all_of_them = f"all {have} boundaries that gain from {words} have it"
+            return Answer(question, f"nothing more: {all_of_them}", [])
+        budget = self._budget_for(have + 1) * _MORE
+        try:
+            more = self._planned("numerics.loosest=quantized", f"numerics.error_budget={budget!r}")
+        except CommplanError:
+            return None
+        saved, whole = now[0] - more[0], now[0] - free[0]
+        text = (
+            f"{saved:,.1f} us a step ({saved / now[0]:.2%}) for an error budget of {budget:.4f}; "
+            f"all {most} boundaries that gain: {whole:,.1f} us ({whole / now[0]:.2%})"
+        )
+        names = ("now", "one more", "all that gain")
+        figures: list[dict[str, object]] = [
+            {"int8_boundaries": _quantised(plan), "which": name, "step_us": step, "error": _error(plan)}
+            for name, (step, plan) in zip(names, (now, more, free), strict=True)
+        ]
+        return Answer(question, text, figures)
+
+    def _budget_for(self, count: int) -> float:
+        size = self.base.parallelism.attn_tp
+        ways = (way for name in self.base.executor.ops for way in KINDS[name].ways.values())
+        return sqrt(count) * min(way.error.at(size) for way in ways if way.error is not None)
+
+    def _planned(self, *texts: str) -> tuple[float, Plan]:
+        planner = Evaluator(self._setup(*texts)).planner(self.mode)
+        plan = planner.best(self.tokens)
+        return planner.step_us(plan, self.tokens), plan
+
+    # ---- the TP size ------------------------------------------------------------------------------------------------
+
+    def _tp(self) -> Answer | None:
+        figures: list[dict[str, object]] = []
+        steps: dict[int, float] = {}
+        for tp in self._sizes():
+            texts = [f"parallelism.tp={tp}"]
+            if self.base.parallelism.ep == self.base.parallelism.tp:
+                texts.append(f"parallelism.ep={tp}")
+            try:
+                found = Evaluator(self._setup(*texts)).at(self.mode, self.tokens)
+            except CommplanError as error:
+                figures.append({"tp": tp, "legal": False, "reason": error.message})
+                continue
+            steps[tp] = found.plans[PLAN].parts.step_us
+            figures.append({"tp": tp, "legal": True, "reason": "", **_figures(found)})
+        if len(steps) < 2:
+            return None
+        fastest = min(steps, key=lambda tp: steps[tp])
+        frugal = min(steps, key=lambda tp: tp * steps[tp])
+        text = (
+            f"TP {fastest} has the shortest step ({steps[fastest] / 1000:,.2f} ms), "
+            f"TP {frugal} the most tokens per device; weights and KV cache have to fit as well"
+        )
+        return Answer("Which TP size?", text, figures)
+
+    def _sizes(self) -> Iterator[int]:
+        size = max(1, self.base.parallelism.attn_dp)
+        while size <= self.base.hardware.num_devices:
+            yield size
+            size *= 2
+
+    def _setup(self, *texts: str) -> Setup:
+        return load_setup(self.deployment, (*self.overrides, *texts)) if texts else self.base
+
+
+def _figures(found: Evaluation) -> dict[str, object]:
+    parts = found.plans[PLAN].parts
+    return {
+        "step_us": parts.step_us,
+        "communication_us": parts.communication_us,
+        "speed_up": found.speed_up(PLAN),
+        "fastest_uniform": found.fastest_uniform,
+    }
+
+
+def _decisions(plan: Plan) -> tuple[Op, ...]:
+    return tuple(edge.op for edge in plan.edges)
+
+
+def _quantised(plan: Plan) -> int:
+    return sum(edge.op.kind.is_quantized for layer in plan.layers for edge in layer)
+
+
+def _error(plan: Plan) -> float:
+    return sqrt(sum(count * edge.squared_error for edge, count in plan.counted) / ERROR_UNIT)

@@ -1,0 +1,43 @@
+"""The sums of `_out` boundaries by collectives of our own, alone or with the residual add and the norm that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from commplan.planner.strategy.file import Layout, Rows, is_finer
+
+from ..kernels.peers import Peers, bare, with_norm
+from ..ranks.groups import Groups
+from .counts import Place
+from .layouts import Call, as_it_is, in_zeros, slicer
+from .sizes import Sizes
+
+Normed = Callable[[Tensor, Tensor | None, Sizes, nn.Module], tuple[Tensor, Tensor]]
+"""(partial, residual in the sum's layout or None where the partial carries it, sizes, norm) to (normed, residual)."""
+
+
+def peer_sum(place: Place, groups: Groups, peers: Peers, partial: Layout) -> Call:
+    """The op of a place by one kernel. No copy to pad: the kernels take any number of rows."""
+    op, destination = place.op, place.after.hidden
+    call = bare(peers, op.kind, op.algorithm, groups.attn_tp.size)
+    if op.kind.rows is not Rows.SUMMED:
+        return lambda x, sizes: call(x.contiguous())  # noqa: ARG005
+    before = in_zeros(groups) if is_finer(partial, destination) else as_it_is
+    cut = slicer(groups, partial, destination) if is_finer(destination, partial) else as_it_is
+    return lambda x, sizes: cut(call(before(x, sizes).contiguous()), sizes)
+
+
+def peer_norm(place: Place, groups: Groups, peers: Peers, partial: Layout) -> Normed:
+    """The op of a place, the residual add and the norm by one kernel."""
+    op = place.op
+    before = in_zeros(groups) if op.kind.widens and is_finer(partial, place.after.hidden) else as_it_is
+    call = with_norm(peers, op.kind, op.algorithm)
+
+    def run(x: Tensor, residual: Tensor | None, sizes: Sizes, norm: nn.Module) -> tuple[Tensor, Tensor]:
+        whole = None if residual is None else residual.contiguous()
+        weight: Tensor = norm.weight  # type: ignore[assignment]
+        return call(before(x, sizes).contiguous(), whole, weight, norm.variance_epsilon)  # type: ignore[arg-type]
+
+    return run

@@ -1,0 +1,193 @@
+"""Collectives of our own over peer-to-peer memory: which impls and ops there are, and where they are refused.
+
+Imports no torch, so that the command line refuses before it starts any rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from commplan.planner.strategy.file import (
+    DP_LOCAL,
+    KINDS,
+    REPLICATED,
+    RESIDUAL_OUT,
+    Impl,
+    Op,
+    Parallelism,
+    Rows,
+    State,
+    StrategyFile,
+    capabilities,
+    group_of,
+    is_finer,
+    walk,
+)
+
+from ..errors import RefusedError
+
+EXECUTOR_NAME = "transformers"
+CAN = capabilities(EXECUTOR_NAME)
+"""What plans may ask of this runtime, as its file tells the planner too."""
+PEER_IMPLS = CAN.own_impls
+(TRITON,) = (name for name in PEER_IMPLS if not CAN.impls[name].fuses_norm)
+(TRITON_NORM,) = (name for name in PEER_IMPLS if CAN.impls[name].fuses_norm)
+"""The same sums with the residual add and the RMSNorm that follow in one kernel."""
+
+PeersKey = tuple[str, int]
+"""What one Peers object is for: a group by its name, and the width of its rows."""
+
+
+class PeerLimits(NamedTuple):
+    """What the peers of a backend take."""
+
+    activations: tuple[str, ...]
+    """As files spell them."""
+    ranks: int
+    row_multiple: int
+    """Elements of a row are a multiple of this."""
+
+    def refuses(self, activations: str, ranks: int, width: int) -> str | None:
+        """Why they cannot work on rows of this type and width over a group of so many ranks, or None."""
+        if activations not in self.activations:
+            return f"its kernels compute in {' and '.join(self.activations)}, not in {activations}"
+        if ranks > self.ranks:
+            return f"its kernels join up to {self.ranks} ranks, and this group has {ranks}"
+        if width % self.row_multiple:
+            return f"its kernels take rows of a multiple of {self.row_multiple} elements, and these have {width}"
+        return None
+
+
+def limits_of(impl: Impl) -> PeerLimits:
+    """The limits of an impl that its file states."""
+    assert impl.dtypes is not None and impl.max_ranks is not None
+    return PeerLimits(impl.dtypes, impl.max_ranks, impl.row_multiple)
+
+
+KERNEL_LIMITS = limits_of(CAN.impls[TRITON])
+"""What the kernels in `kernels/` take, with a norm or without."""
+
+
+def fuses_norm(impl: str | None) -> bool:
+    """Does an impl do the residual add and the norm that follow a sum as well?"""
+    return impl in PEER_IMPLS and CAN.impls[impl].fuses_norm
+
+
+class Room(NamedTuple):
+    """What the Peers of a group must hold: rows of the largest message of each kind, 0 where there is none."""
+
+    rows: int = 0
+    """In the activation type: of each rank's partial, or of what a gather gives."""
+    pair_rows: int = 0
+    """Of one DP group, in a pair."""
+    int8_rows: int = 0
+    """In INT8 in two shots."""
+    int8_gather_rows: int = 0
+    """In INT8 by a gather."""
+
+    def joined(self, other: Room) -> Room:
+        """Room for either."""
+        return Room(*map(max, self, other))
+
+    def holds(self, other: Room) -> bool:
+        """Is everything that `other` holds held?"""
+        return self.joined(other) == self
+
+
+def room_of(op: str, algorithm: str | None, rows: int, attn_dp: int) -> Room:
+    """Room for one op on `rows` rows of all its ranks; `attn_dp` DP groups share a pair's."""
+    kind = KINDS[op]
+    peers = kind.ways[algorithm or None].peers
+    if peers == "dp_local":
+        return Room(pair_rows=-(-rows // attn_dp))
+    if kind.is_quantized:
+        return Room(int8_gather_rows=rows) if peers == "message" else Room(int8_rows=rows)
+    return Room(rows=rows)
+
+
+class Use(NamedTuple):
+    """One op of a plan by an impl of ours. `where` is the field of the file that names the impl."""
+
+    where: str
+    layer: int | None
+    boundary: str
+    op: Op
+    before: State | None
+    after: State
+    group: str
+    width: int
+    rows: int
+    """Of the largest message: whole, so of a gather what comes out."""
+
+
+def peer_uses(file: StrategyFile) -> Iterator[Use]:
+    """Every op of a legal file that is by an impl of ours."""
+    p = file.parallelism
+    for mode, ranges in file.modes.items():
+        for index, plan in enumerate(ranges):
+            for layer, boundary, op, before, after in walk(file, plan):
+                if op.impl not in PEER_IMPLS:
+                    continue
+                place = boundary if layer is None else f"layers.{layer}.{boundary}"
+                group = _canonical(group_of(boundary, op, before, file.layer_shape(layer or 0), p), p)
+                width = file.model.latent_width if op.kind.latent else file.model.hidden_size
+                where = f"modes.{mode}[{index}].{place}.impl"
+                yield Use(where, layer, boundary, op, before, after, group, width, _message_rows(group, plan.last, p))
+
+
+def peers_needed(*files: StrategyFile) -> dict[PeersKey, Room]:
+    """What the Peers of each group and width must hold for some plans, up to the largest of their token ranges."""
+    needed: dict[PeersKey, Room] = {}
+    for file in files:
+        for use in peer_uses(file):
+            room = room_of(use.op.name, use.op.algorithm, use.rows, file.parallelism.attn_dp)
+            key = use.group, use.width
+            needed[key] = room.joined(needed.get(key, Room()))
+    return needed
+
+
+def _canonical(group: str, p: Parallelism) -> str:
+    return "tp" if p.attn_dp == 1 else group
+
+
+def _message_rows(group: str, tokens: int, p: Parallelism) -> int:
+    dp_local = p.rows(tokens, DP_LOCAL)  # padded to whole shards
+    return dp_local if group == "attn_tp" else dp_local * p.attn_dp
+
+
+# ---- refusals ------------------------------------------------------------------------------------------------------
+
+
+def check_peer_ops(file: StrategyFile) -> None:
+    """Does each impl of ours have the op that a plan names it for? Raises RefusedError; looks at no machine."""
+    for use in peer_uses(file):
+        impl, op = str(use.op.impl), use.op
+        if op.name not in CAN.ops_of(impl):
+            raise _refusal(use, f"it has no {op.name}; it has {', '.join(CAN.ops_of(impl))}", file)
+        if fuses_norm(impl) and use.boundary not in RESIDUAL_OUT:
+            where = " and ".join(RESIDUAL_OUT)
+            raise _refusal(use, f"it works at {where}, where a residual add and a norm follow", file)
+        partial = REPLICATED if use.boundary == "mlp_out" else file.parallelism.attention_layout
+        if fuses_norm(impl) and op.kind.rows is Rows.SUMMED and is_finer(use.after.hidden, partial):
+            reason = f"the rows are sliced to {use.after.hidden} between this sum and its norm; take {TRITON} there"
+            raise _refusal(use, reason, file)
+
+
+def check_peer_limits(file: StrategyFile, backend: str, limits: PeerLimits | None) -> None:
+    """Can the peers of a backend run a plan? `limits` None: it has no peers. Raises RefusedError."""
+    for use in peer_uses(file):
+        if limits is None:
+            raise _refusal(use, f"{backend} has no collectives of our own", file)
+        ranks = file.parallelism.group_size(use.group)
+        if (reason := limits.refuses(file.deployment.activations, ranks, use.width)) is not None:
+            raise _refusal(use, reason, file)
+
+
+def _refusal(use: Use, reason: str, file: StrategyFile) -> RefusedError:
+    backend = file.hardware.backend
+    return RefusedError(
+        f"{reason}; leave `impl` out ({backend} then performs {use.op.name}), or plan again for this machine",
+        field=use.where,
+        value=use.op.impl,
+    )

@@ -1,0 +1,1 @@
+"""Ranks: how they start, meet, form groups, and agree or stop together."""

@@ -1,0 +1,187 @@
+"""The forward in progress: which range of the plan holds for it, and what has run.
+
+A server runs a forward eagerly, or captures it once into a graph and replays that. An eager forward counts when it is
+done. One outside of serving (a capture, a warm-up) counts nothing, and leaves what it ran under (mode, tokens); a
+replay then counts that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from commplan.planner.strategy.file import StrategyFile
+
+from ..bound.bound_ops import BoundIn, BoundOut
+from ..bound.counts import Count, Counters
+from ..bound.program import Program
+from ..bound.sizes import Sizes, sizes_of
+from ..errors import BoundaryError
+
+Bind = Callable[[Counters], dict[str, tuple[Program, ...]]]
+
+
+@dataclass(slots=True)
+class Forward:
+    """One forward of the model: its range, and the ops that ran so far with the rows that entered them."""
+
+    program: Program
+    sizes: Sizes
+    executed: list[tuple[Count, int]] = field(default_factory=list)
+    unplanned: int = 0
+    at_head: bool = False  # the logits travel in the server's own way
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the hidden state over the whole tp group."""
+        return self.sizes.total
+
+
+@dataclass(slots=True)
+class RangeCount:
+    """Forwards that fell into a range. `idle`: in how many of them this rank's DP group had no rows at all."""
+
+    forwards: int = 0
+    tokens: int = 0
+    idle: int = 0
+
+
+class Forwards:
+    """All forwards of a scheduler process under one plan. `bind` is called at the first, when there are groups."""
+
+    def __init__(self, file: StrategyFile, bind: Bind) -> None:
+        self.file = file
+        self.counters = Counters()
+        self.by_range: dict[tuple[str, int], RangeCount] = {}
+        self.unplanned: dict[str, int] = {}
+        self.current: Forward | None = None
+        self._bind = bind
+        self._programs: dict[str, tuple[Program, ...]] | None = None
+        self._captured: dict[tuple[str, int], Forward] = {}
+        self._live = False
+        self._in_embedding = False
+        self._in_op = False
+
+    # ---- the range of a forward ------------------------------------------------------------------------------------
+
+    def program(self, mode: str, tokens: int) -> Program:
+        """The ops of a forward; raises BoundaryError where a request comes to one that the plan has none for.
+
+        A warm-up may have more tokens than any request, or a mode that this server never serves; it takes what is next.
+        """
+        programs = self.bind()
+        for program in programs.get(mode, ()):
+            if program.first <= tokens <= program.last:
+                return program
+        if not self._live:
+            return programs.get(mode, next(iter(programs.values())))[-1]
+        try:
+            self.file.range_of(mode, tokens)
+        except LookupError as error:
+            raise BoundaryError(f"{error}; plan again with that range", where=f"{mode}, {tokens} tokens") from None
+        raise AssertionError("the programs are those of the file")
+
+    def bind(self) -> dict[str, tuple[Program, ...]]:
+        """Programs by mode, made on first use: the server must have its groups."""
+        if self._programs is None:
+            self._programs = self._bind(self.counters)
+        return self._programs
+
+    @contextmanager
+    def forward(self, mode: str, own: int, largest: int | None = None) -> Iterator[Forward]:
+        """Around a forward of the model, eager or while it is captured. With attention DP `own` are the rows of this
+        rank's DP group, `largest` those of the largest."""
+        sizes = sizes_of(self.file.parallelism, own, own if largest is None else largest)
+        tokens = sizes.total
+        self.current = Forward(self.program(mode, tokens), sizes)
+        try:
+            yield self.current
+        finally:
+            done, self.current = self.current, None
+        if self._live:
+            self._count(done)
+        else:
+            self._captured[mode, tokens] = done
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Around everything that the scheduler runs for requests: only that is counted."""
+        self._live = True
+        try:
+            yield
+        finally:
+            self._live = False
+
+    def replayed(self, mode: str, tokens: int) -> None:
+        """A graph captured at this many tokens was replayed."""
+        captured = self._captured.get((mode, tokens))
+        if captured is None:
+            raise BoundaryError("a graph ran that was not captured under the plan", where=f"{mode}, {tokens} tokens")
+        self._count(captured)
+
+    def _count(self, done: Forward) -> None:
+        mode = done.program.mode
+        counted = self.by_range.setdefault((mode, done.program.index), RangeCount())
+        counted.forwards += 1
+        counted.tokens += done.tokens
+        counted.idle += done.sizes.own == 0
+        if done.unplanned:
+            self.unplanned[mode] = self.unplanned.get(mode, 0) + done.unplanned
+        for count, rows in done.executed:
+            count.calls += 1
+            count.rows += rows
+
+    # ---- the ops of a forward --------------------------------------------------------------------------------------
+
+    def at(self, where: str) -> Forward:
+        """The forward in progress; raises BoundaryError where there is none."""
+        if self.current is None:
+            raise BoundaryError("reached outside a forward of the model", where=where)
+        return self.current
+
+    def sum(self, layer: int, boundary: str, partial: Tensor) -> Tensor:
+        """[T, H] partial rows at attn_out or mlp_out of a layer to their sum, by the planned op."""
+        now = self.at(f"layer {layer} {boundary}")
+        if partial.shape[0] != now.tokens:
+            raise BoundaryError(
+                f"holds {partial.shape[0]} rows in a forward of {now.tokens} tokens", where=f"layer {layer} {boundary}"
+            )
+        ops = now.program.layers[layer]
+        bound = ops.attn_out if boundary == "attn_out" else ops.mlp_out
+        return self.run(bound, bound.sum, partial)
+
+    @contextmanager
+    def embedding(self) -> Iterator[None]:
+        """Around the embedding, whose all-reduce is embed_out."""
+        self._in_embedding = True
+        try:
+            yield
+        finally:
+            self._in_embedding = False
+
+    def all_reduce(self, original: Callable[..., Tensor], group: Any, x: Tensor) -> Tensor:
+        """In place of the server's all-reduce: embed_out by the planned op; any other in a forward was not planned."""
+        now, p = self.current, self.file.parallelism
+        if now is None or self._in_op or group.world_size not in (p.tp, p.attn_tp) or group.world_size == 1:
+            return original(group, x)
+        if self._in_embedding:
+            return self.run(now.program.embed_out, now.program.embed_out.sum, x)
+        now.unplanned += 1
+        return original(group, x)
+
+    def run(self, bound: BoundIn | BoundOut, op: Callable[[Tensor, Sizes], Tensor], x: Tensor) -> Tensor:
+        """Run an op of the forward in progress and note that it ran."""
+        now = self.current
+        assert now is not None
+        self._in_op = True
+        try:
+            out = op(x, now.sizes)
+        finally:
+            self._in_op = False
+        if bound.place.op.kind.runs:
+            now.executed.append((bound.count, x.shape[0]))
+        return out

@@ -1,0 +1,248 @@
+"""Hooks of a scheduler process: they give the plan the sums of every layer, count what ran, and prove that they work.
+
+SGLang logs a hook that cannot be placed, and goes on. A scheduler under a plan therefore looks for every hook, in the
+functions and in the layers of the model that was built, and ends the server where one is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pkgutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from commplan.planner.strategy.file import StrategyFile, dump, one_line, plan_hash
+
+from ...errors import RefusedError
+from ...ranks.agreement import gather_json
+from ..captured_sizes import check_captured
+from ..executed import in_force, of_rank
+from ..forward import Forwards
+from ..stop import or_stop
+from .arguments import check_arguments, check_running, uses_impl
+from .attention_dp import AttentionDpHooks
+from .binding import bind, check_custom_all_reduce
+from .server_fit import check_model
+from .words import CAPTURE_FLAG, MODES, ONE_SHOT, SEAMS
+
+logger = logging.getLogger(__name__)
+
+_SCHEDULER = "sglang.srt.managers.scheduler.Scheduler"
+_BOUNDARIES = {"ATTENTION": "attn_out", "FFN": "mlp_out"}
+ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+Hook = Callable[..., Any]
+
+
+class PlannedSum:
+    """The sum of one boundary of one layer, as SGLang calls it: run(partial, forward_batch)."""
+
+    def __init__(self, forwards: Forwards, layer: int, boundary: str) -> None:
+        self.forwards, self.layer, self.boundary = forwards, layer, boundary
+
+    def __call__(self, partial: Tensor, forward_batch: object = None) -> Tensor:  # noqa: ARG002
+        """[T, H] partial rows to their sum."""
+        return self.forwards.sum(self.layer, self.boundary, partial)
+
+
+def never_deferred(forward_batch: object) -> bool:  # noqa: ARG001
+    """An FFN's sum left to the next layer could be taken by a fused kernel of SGLang's; ours runs where it stands."""
+    return False
+
+
+class SchedulerHooks:
+    """All hooks of a scheduler process for one plan."""
+
+    def __init__(self, file: StrategyFile, path: str) -> None:
+        self.file, self.path, self.hash = file, path, plan_hash(file)
+        self.forwards = Forwards(file, self._bind)
+        self.attention_dp = AttentionDpHooks(file, self.forwards) if file.parallelism.attn_dp > 1 else None
+        self._sums: dict[tuple[int, str], Any] = {}
+
+    def table(self) -> dict[str, Hook]:
+        """Dotted path of a function of SGLang's -> the hook around it."""
+        seam = SEAMS[self.file.model.architecture]
+        own = {f"{seam.layer}.stage_facts": self.around_stages}
+        return {
+            **(own if self.attention_dp is None else self.attention_dp.table()),
+            f"{_SCHEDULER}.__init__": self.around_scheduler,
+            f"{_SCHEDULER}.get_init_info": self.around_init_info,
+            f"{_SCHEDULER}.get_internal_state": self.around_internal_state,
+            "sglang.srt.model_executor.model_runner.ModelRunner.forward": self.around_runner,
+            f"{seam.model}.forward": self.around_model,
+            "sglang.srt.layers.vocab_parallel_embedding.VocabParallelEmbedding.forward": self.around_embedding,
+            "sglang.srt.distributed.parallel_state.GroupCoordinator.all_reduce": self.around_all_reduce,
+        }
+
+    # ---- the model --------------------------------------------------------------------------------------------------
+
+    def around_stages(self, stage_facts: Hook, *args: Any, **options: Any) -> Any:
+        """<DecoderLayer>.stage_facts([cls,] config, layer_id): the stages of a layer, each with the planned sum."""
+        stages = stage_facts(*args, **options)
+        if options.get("is_nextn"):
+            return stages
+        layer = options.get("layer_id", args[-1])
+        return tuple(replace(stage, sum_impl=self._sum(layer, _BOUNDARIES[stage.kind.name])) for stage in stages)
+
+    def _sum(self, layer: int, boundary: str) -> Any:
+        """One object for a boundary: SGLang compares what a layer declares with what its class declares."""
+        from sglang.srt.layers.layer_boundary.output import SumImplementation
+
+        found = self._sums.get((layer, boundary))
+        if found is None:
+            can_defer = never_deferred if boundary == "mlp_out" else None
+            found = SumImplementation(PlannedSum(self.forwards, layer, boundary), can_defer=can_defer)
+            self._sums[layer, boundary] = found
+        return found
+
+    def around_model(
+        self, forward: Hook, model: Any, input_ids: Any, positions: Any, batch: Any, *args: Any, **options: Any
+    ) -> Any:
+        """<Model>ForCausalLM.forward: tells mode and token count to everything inside."""
+        rows = positions.shape[-1]
+        if self.attention_dp is not None:
+            scope: Any = self.forwards.forward(*self.attention_dp.shape(model, batch, rows))
+        else:
+            mode = MODES.get(batch.forward_mode.name)
+            scope = nullcontext() if mode is None else self.forwards.forward(mode, rows)
+        with scope:
+            return forward(model, input_ids, positions, batch, *args, **options)
+
+    def around_embedding(self, forward: Hook, *args: Any, **options: Any) -> Any:
+        """VocabParallelEmbedding.forward: the all-reduce inside is embed_out."""
+        with self.forwards.embedding():
+            return forward(*args, **options)
+
+    def around_all_reduce(self, all_reduce: Hook, group: Any, x: Tensor) -> Tensor:
+        """GroupCoordinator.all_reduce: embed_out by the planned op; the others are watched."""
+        return self.forwards.all_reduce(all_reduce, group, x)
+
+    def around_runner(self, forward: Hook, runner: Any, batch: Any, *args: Any, **options: Any) -> Any:
+        """ModelRunner.forward: everything that serves requests, and nothing else, passes here."""
+        with self.forwards.serving():
+            output = forward(runner, batch, *args, **options)
+        if output.can_run_graph:
+            # Prefill graphs are refused at start, so the graph is the decode runner's; `bs` is its padded size.
+            self.forwards.replayed(MODES[batch.forward_mode.name], runner.decode_cuda_graph_runner.bs)
+        return output
+
+    def _bind(self, counters: Any) -> Any:
+        from sglang.srt.runtime_context import get_parallel
+
+        parallel = get_parallel()
+        if uses_impl(self.file, ONE_SHOT):
+            check_custom_all_reduce(parallel.tp_group)
+        width = ELEMENT_BYTES[self.file.deployment.activations]
+        return bind(self.file, parallel.tp_group, parallel.attn_tp_group, counters, width)
+
+    # ---- the scheduler ----------------------------------------------------------------------------------------------
+
+    def around_scheduler(self, init: Hook, scheduler: Any, server_args: Any, *args: Any, **options: Any) -> None:
+        """Scheduler.__init__: check, build, prove, say so."""
+        or_stop(check_server, self.file, self.path, server_args)
+        or_stop(init, scheduler, server_args, *args, **options)
+        or_stop(self._prove, scheduler)
+        logger.info(one_line(in_force(self.file, Path(self.path).name, self.hash)))
+
+    def around_init_info(self, get_init_info: Hook, scheduler: Any) -> Any:
+        """Scheduler.get_init_info, which the launcher reads: without our key it stops the server."""
+        return {**get_init_info(scheduler), "commplan": self.hash}
+
+    def around_internal_state(self, get_internal_state: Hook, scheduler: Any, request: Any) -> Any:
+        """Scheduler.get_internal_state: adds the plan and the counts of all ranks, for GET /server_info.
+
+        Every rank gets the request at the same point of its loop, so that a gather is safe here.
+        """
+        output = get_internal_state(scheduler, request)
+        mine = of_rank(self.forwards)
+        output.internal_state["commplan"] = {
+            "file": Path(self.path).name,
+            "plan": self.hash,
+            "strategy": dump(self.file),
+            "ranks": _everyone(mine, scheduler.tp_cpu_group),
+        }
+        return output
+
+    # ---- proof ------------------------------------------------------------------------------------------------------
+
+    def _prove(self, scheduler: Any) -> None:
+        """Raises RefusedError unless every hook is in place and all ranks have the same plan."""
+        for target, hook in self.table().items():
+            if not _carries(pkgutil.resolve_name(target), hook):
+                raise RefusedError("a hook of commplan is not in place; another plugin?", field=target)
+        runner = scheduler.tp_worker.model_runner
+        layers = runner.model.model.layers
+        if len(layers) != self.file.model.num_hidden_layers:
+            raise RefusedError(
+                f"the plan is for {self.file.model.num_hidden_layers} layers", field="layers", value=len(layers)
+            )
+        for index, layer in enumerate(layers):
+            self._prove_layer(index, layer)
+        check_captured(self.file, _captured_sizes(runner), CAPTURE_FLAG)
+        check_running(self.file, scheduler.max_running_requests)
+        self.forwards.bind()
+        hashes = _everyone(self.hash, scheduler.tp_cpu_group)
+        if len(set(hashes)) > 1:
+            listing = ", ".join(f"rank {rank}: {text}" for rank, text in enumerate(hashes))
+            raise RefusedError(f"the ranks have different plans: {listing}", field="plan")
+
+    def _prove_layer(self, index: int, layer: Any) -> None:
+        if self.attention_dp is not None:
+            self.attention_dp.prove(index, layer, _carries)
+            return
+        for name, boundary in (("attn_boundary", "attn_out"), ("ffn_boundary", "mlp_out")):
+            self._prove_boundary(index, boundary, getattr(layer, name))
+
+    def _prove_boundary(self, layer: int, boundary: str, stage: Any) -> None:
+        for variant, path in stage.plan.paths.items():
+            run = getattr(path.output.sum_impl, "run", None)
+            ours = isinstance(run, PlannedSum) and run.forwards is self.forwards
+            here = isinstance(run, PlannedSum) and (run.layer, run.boundary) == (layer, boundary)
+            if variant.name != "ORDINARY" or not ours or not here:
+                raise RefusedError(
+                    f"layer {layer} {boundary} does not run the planned op on {variant.name} batches", field="layers"
+                )
+
+
+def check_server(file: StrategyFile, path: str, server_args: Any) -> None:
+    """Raises RefusedError where the resolved arguments or the model do not fit the plan; the file is named."""
+    from sglang.srt.arg_groups.overrides import model_config_of
+
+    try:
+        arguments = server_args.resolved_dict()
+        model = model_config_of(server_args)
+        check_model(file, model.hf_config.to_dict(), str(model.dtype), str(arguments["model_path"]))
+        if not arguments.get("context_length"):
+            arguments["context_length"] = model.context_len
+        check_arguments(file, arguments, os.environ)
+    except RefusedError as error:
+        raise error.in_file(path) from None
+
+
+def _captured_sizes(runner: Any) -> list[int]:
+    graphs = getattr(runner, "decode_cuda_graph_runner", None)
+    return list(getattr(graphs, "capture_bs", None) or [])
+
+
+def _everyone(mine: Any, group: Any) -> list[Any]:
+    return gather_json(mine, group, dist.get_world_size(group))
+
+
+def _carries(function: Any, hook: Hook) -> bool:
+    """True if a hook is among the wrappers around a function."""
+    while function is not None:
+        cells = getattr(function, "__closure__", None) or ()
+        if any(cell.cell_contents == hook for cell in cells):
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
+
+
+__all__ = ["PlannedSum", "SchedulerHooks", "check_server"]

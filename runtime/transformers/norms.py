@@ -1,0 +1,57 @@
+"""Whether the norms of a model are what the kernels that stand for them compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from commplan.planner.strategy.file import StrategyFile
+
+from ..collectives.rms_norm import rms_norm
+from ..errors import RefusedError
+from ..kernels.peer_impls import TRITON, fuses_norm, peer_uses
+
+
+def check_norms(model: Any, file: StrategyFile) -> None:
+    """Can the kernels of a plan stand for the norms behind their sums? Raises RefusedError."""
+    behind = {(use.layer, use.boundary): use for use in peer_uses(file) if fuses_norm(use.op.impl)}
+    layers = model.model.layers
+    for (layer, boundary), use in behind.items():
+        assert layer is not None
+        if boundary == "attn_out":
+            name, norm = f"layers.{layer}.post_attention_layernorm", layers[layer].post_attention_layernorm
+        elif layer + 1 < len(layers):
+            name, norm = f"layers.{layer + 1}.input_layernorm", layers[layer + 1].input_layernorm
+        else:
+            name, norm = "norm", model.model.norm.norm
+        reason = _not_plain(norm, file.model.hidden_size)
+        if reason is not None:
+            raise RefusedError(
+                f"its kernel norms by weight and epsilon alone, and {name} of this model ({type(norm).__name__}) "
+                f"{reason}; leave `impl` out, or take {TRITON}",
+                field=use.where,
+                value=use.op.impl,
+            )
+
+
+def _not_plain(norm: nn.Module, width: int) -> str | None:
+    """Why an RMSNorm kernel cannot stand for this module, or None.
+
+    What it computes is looked at too: an RMSNorm that adds one to its weight has the same attributes.
+    """
+    weight, eps = getattr(norm, "weight", None), getattr(norm, "variance_epsilon", None)
+    if not isinstance(weight, Tensor) or weight.shape != (width,) or not isinstance(eps, float):
+        return f"has no weight of {width} elements with a variance_epsilon"
+    return None if _computes(norm, weight, eps) else "computes something else than weight * x / rms(x)"
+
+
+def _computes(norm: nn.Module, weight_H: Tensor, eps: float) -> bool:
+    ramp = torch.linspace(-2.0, 3.0, weight_H.shape[0], device=weight_H.device)
+    probe = torch.stack([ramp, ramp.flip(0)]).to(weight_H.dtype)
+    with torch.no_grad():
+        found: Tensor = norm(probe)
+        wanted = rms_norm(probe, weight_H, eps)
+    loose = 4 * torch.finfo(weight_H.dtype).eps
+    return found.shape == wanted.shape and torch.allclose(found.float(), wanted.float(), rtol=loose, atol=loose)

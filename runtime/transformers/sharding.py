@@ -1,0 +1,160 @@
+"""Sharded loading by transformers' own loader, with styles that only shard: no forward of transformers' is installed.
+
+A style says along which dimension, and over which ranks, a parameter is cut; the loader then reads this rank's slice
+alone. After loading the parameters become plain local tensors, and every collective is ours.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor.placement_types import _StridedShard
+
+from ..ranks.groups import Groups
+from .models import Adapter
+
+_meshes: dict[tuple[int, int, int, str], DeviceMesh] = {}
+
+
+def attention_mesh(groups: Groups, device_type: str) -> DeviceMesh:
+    """The mesh of this rank's DP group; every rank must call this. Made once: DTensor's caches hold its groups."""
+    p = groups.parallelism
+    key = (id(dist.group.WORLD), p.attn_dp, p.attn_tp, device_type)
+    if key not in _meshes:
+        mesh = init_device_mesh(device_type, (p.attn_dp, p.attn_tp), mesh_dim_names=("attn_dp", "attn_tp"))
+        _meshes[key] = mesh["attn_tp"]
+    return _meshes[key]
+
+
+def register_styles(attention: DeviceMesh | None) -> None:
+    """Make the styles known to transformers. `attention` is the mesh over which attention is sharded (None: tp)."""
+    from transformers.distributed.tensor_parallel import ALL_PARALLEL_STYLES, TensorParallelLayer
+
+    class ShardOnly(TensorParallelLayer):  # type: ignore[misc]
+        """Cuts a parameter along `dim`; `packed`: two halves side by side, each of them cut."""
+
+        def __init__(
+            self, dim: int, *, packed: bool = False, mesh: DeviceMesh | None = None, bias: bool = True
+        ) -> None:
+            self.dim, self.packed, self.mesh, self.bias = dim, packed, mesh, bias
+
+        def install_forward(self, module: nn.Module, mesh: Any, **kwargs: Any) -> nn.Module:  # noqa: ARG002
+            return module
+
+        def shard_param(self, module: nn.Module, param: str, mesh: DeviceMesh) -> None:
+            meta = module._parameters.get(param)
+            target = self.mesh if self.mesh is not None else mesh
+            if meta is None or target.size() == 1 or (param == "bias" and not self.bias):
+                return
+            dim = self.dim if meta.ndim > 1 else 0
+            dim = dim % meta.ndim
+            placement = _StridedShard(dim=dim, split_factor=2) if self.packed else Shard(dim)
+            module._parameters[param] = nn.Parameter(
+                distribute_tensor(meta, target, [placement], src_data_rank=None), requires_grad=meta.requires_grad
+            )
+
+    class Whole(ShardOnly):
+        """Leaves a parameter whole on every rank."""
+
+        def __init__(self) -> None:
+            super().__init__(0)
+
+        def shard_param(self, module: nn.Module, param: str, mesh: DeviceMesh) -> None:
+            pass
+
+    styles = {
+        "commplan_attn_column": ShardOnly(0, mesh=attention),
+        "commplan_attn_row": ShardOnly(1, mesh=attention, bias=False),
+        "commplan_column": ShardOnly(0),
+        "commplan_row": ShardOnly(-1, bias=False),
+        "commplan_packed": ShardOnly(-2, packed=True),
+        "commplan_expert": ShardOnly(0),
+        "commplan_none": Whole(),
+    }
+    for name, style in styles.items():
+        ALL_PARALLEL_STYLES.register(name, style)
+
+
+def shard_plan(adapter: Adapter, model: Any, groups: Groups) -> dict[str, str]:
+    """transformers' tp_plan for a model (on the meta device): a style for every module that is cut.
+
+    transformers merges it into the model's own plan and refuses names that match nothing, so the model's own rules are
+    switched off by name and ours kept where the model has such modules.
+    """
+    names = {re.sub(r"\.\d+\.", ".*.", name) for name, _ in [*model.named_modules(), *model.named_parameters()]}
+    plan = dict.fromkeys(model.tp_plan or {}, "commplan_none")
+    return plan | {name: style for name, style in _styles(adapter, model.config, groups).items() if name in names}
+
+
+def _styles(adapter: Adapter, config: Any, groups: Groups) -> dict[str, str]:
+    p = groups.parallelism
+    plan: dict[str, str] = {}
+    attention = "model.layers.*.self_attn."
+    for name in adapter.column:
+        plan[attention + name] = "commplan_attn_column"
+    for name in adapter.kv:
+        whole = config.num_key_value_heads % p.attn_tp != 0
+        plan[attention + name] = "commplan_none" if whole else "commplan_attn_column"
+    for name in adapter.row:
+        plan[attention + name] = "commplan_attn_row"
+    mlp = "model.layers.*.mlp."
+    for prefix in ("", "shared_experts."):
+        whole = prefix and p.moe_backend == "all_to_all"
+        plan[f"{mlp}{prefix}gate_proj"] = "commplan_none" if whole else "commplan_column"
+        plan[f"{mlp}{prefix}up_proj"] = "commplan_none" if whole else "commplan_column"
+        plan[f"{mlp}{prefix}down_proj"] = "commplan_none" if whole else "commplan_row"
+    by_expert = p.ep > 1
+    plan[f"{mlp}experts.gate_up_proj"] = "commplan_expert" if by_expert else "commplan_packed"
+    plan[f"{mlp}experts.down_proj"] = "commplan_expert" if by_expert else "commplan_row"
+    return plan
+
+
+def to_local(model: nn.Module) -> None:
+    """DTensor parameters become this rank's plain tensors."""
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if isinstance(parameter, DTensor):
+                module._parameters[name] = nn.Parameter(parameter.to_local().contiguous(), requires_grad=False)
+            elif parameter is not None:
+                parameter.requires_grad_(False)
+
+
+def cut_kv_heads(
+    attention: nn.Module, names: tuple[str, ...], kv_heads: int, rank: int, ranks: int, heads: int
+) -> None:
+    """Fewer KV heads than ranks: each rank keeps the one head that its query heads read."""
+    head_dim: int = attention.head_dim  # type: ignore[assignment]
+    mine = rank * kv_heads // ranks
+    for name in names:
+        projection: nn.Linear = getattr(attention, name)
+        rows = slice(mine * head_dim, (mine + 1) * head_dim)
+        projection.weight = nn.Parameter(projection.weight[rows].clone(), requires_grad=False)
+        if projection.bias is not None:
+            projection.bias = nn.Parameter(projection.bias[rows].clone(), requires_grad=False)
+    attention.num_key_value_groups = heads // ranks  # type: ignore[assignment]
+
+
+def keep_bias_once(projection: nn.Module, rank: int) -> None:
+    """The output is partial, so one rank alone adds the bias."""
+    bias = getattr(projection, "bias", None)
+    if bias is not None and rank != 0:
+        projection.register_parameter("bias", None)
+
+
+def vocabulary_slice(vocab_size: int, rank: int, ranks: int) -> tuple[int, int]:
+    """[first, last) rows of the vocabulary that a rank holds; the last ranks may hold fewer."""
+    share = -(-vocab_size // ranks)
+    return min(rank * share, vocab_size), min((rank + 1) * share, vocab_size)
+
+
+def local_rows(weight: torch.Tensor, first: int, last: int, rows: int) -> nn.Parameter:
+    """Rows [first, last) of a weight, padded with zeros to `rows`."""
+    part = weight.new_zeros(rows, weight.shape[1])
+    part[: last - first] = weight[first:last]
+    return nn.Parameter(part, requires_grad=False)

@@ -1,0 +1,88 @@
+"""An executor's file says nothing that cannot be, and the planner keeps to every limit that stands there."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from commplan.planner.descriptions.base import build
+from commplan.planner.executors import Executor, load_executor
+from commplan.planner.strategy.errors import InputError
+from commplan.planner.strategy.executor_file import executor_path
+from commplan.planner.strategy.ops import Op
+from commplan.planner.strategy.yaml_file import read_mapping
+
+KERNELS = "commplan_triton"
+
+
+def changed(*path: str, to: Any) -> dict[str, Any]:
+    """The file of the transformers executor with one value set."""
+    data = copy.deepcopy(read_mapping(executor_path("transformers")))
+    inner = data
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = to
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "words"),
+    [
+        (changed("ops", "al_reduce", to={"impls": ["nccl"]}), "ops", "did you mean 'all_reduce'?"),
+        (changed("ops", "all_reduce", to={"impls": ["ncl"]}), "ops.all_reduce.impls", "did you mean 'nccl'?"),
+        (changed("absent", to={"al_gather": "x"}), "refusals", "did you mean 'all_gather'?"),
+        (
+            changed("ops", "reduce_scatter_all_gather", to={"impls": [KERNELS]}),
+            "ops.reduce_scatter_all_gather.impls",
+            "the record of reduce_scatter_all_gather has no such kernel",
+        ),
+        (
+            changed("ops", "all_gather", to={"impls": [f"{KERNELS}_norm"]}),
+            "ops.all_gather.impls",
+            "the record of all_gather has no such kernel",
+        ),
+        (
+            changed("kernels", "wires", to={}),
+            "kernels.wires.int8.quantize",
+            "is missing: int8_all_reduce takes this step",
+        ),
+        (changed("impls", KERNELS, "needs_table", to=False), f"impls.{KERNELS}", "needs its table: needs_table: true"),
+        (changed("impls", KERNELS, "row_multiple", to=0), f"impls.{KERNELS}.row_multiple", "a positive whole number"),
+        (
+            changed("impls", KERNELS, "row_multipl", to=16),
+            f"impls.{KERNELS}.row_multipl",
+            "did you mean 'row_multiple'?",
+        ),
+        (changed("impls", KERNELS, "kind", to="kernel"), f"impls.{KERNELS}.kind", "should be 'library'"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused(data: dict[str, Any], field: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build(Executor, data, "x.yaml")
+    assert caught.value.field == field
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ranks", "width", "words"),
+    [
+        ("bf16", 8, 5120, None),
+        ("fp32", 8, 5120, "takes bf16 or fp16 activations, not fp32"),
+        ("bf16", 16, 5120, "runs over up to 8 ranks, and this group has 16"),
+        ("bf16", 8, 5000, "takes rows of a multiple of 16 elements, and these have 5000"),
+    ],
+)
+def test_an_op_by_our_kernels_keeps_their_limits(dtype: str, ranks: int, width: int, words: str | None) -> None:
+    can = load_executor("transformers").can
+    why = can.impl_refusal("attn_out", Op("all_reduce", impl=KERNELS), "nccl", dtype, ranks, width)
+    assert why == (None if words is None else f"{KERNELS} {words}")
+
+
+def test_only_the_runtime_that_is_ours_can_be_measured() -> None:
+    assert [load_executor(name).is_measurable for name in ("plan_only", "sglang", "transformers")] == [
+        False,
+        False,
+        True,
+    ]

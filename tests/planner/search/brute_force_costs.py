@@ -1,0 +1,237 @@
+"""What a listed plan costs, composed by hand: which collectives of which bytes, and which kernels over which rows.
+
+Price lists are shared with the planner: `CollectiveCosts` for one collective, `DeviceCosts` for one GEMM or one kernel
+that moves so many bytes, the executor's file for the kernels it launches. What is bought from them is stated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from commplan.planner.cost.collectives import CollectiveCosts
+from commplan.planner.cost.kernels import DeviceCosts
+from commplan.planner.cost.terms import OneKernel
+from commplan.planner.descriptions.loader import Setup
+from commplan.planner.strategy.op_kinds import KINDS
+
+from ...quantised_ops import QUANTISED
+from .brute_force import ALL, FUSED_OPS, GROUP, SHARD, Move
+
+OWN = ("commplan_triton", "commplan_triton_norm")
+SCALE_BYTES, INT8_BYTES = 4, 1
+
+
+class Cost(NamedTuple):
+    """In the order in which plans are compared."""
+
+    time_ps: int
+    numerics: int
+    num_ops: int
+
+
+class Prices:
+    """Prices of moves at one token count of one mode."""
+
+    def __init__(self, setup: Setup, mode: str, tokens: int) -> None:
+        dtypes, p, model = setup.deployment.dtypes, setup.parallelism, setup.model
+        self.device = DeviceCosts(setup.hardware, dtypes.weights, dtypes.activations)
+        self.wire = CollectiveCosts(setup)
+        self.setup, self.model, self.dp, self.backend = setup, model, p.attn_dp, setup.hardware.backend
+        self.dtype, self.element = dtypes.activations, {"fp32": 4, "bf16": 2, "fp16": 2}[dtypes.activations]
+        self.groups = {"tp": p.tp, "attn_tp": p.tp // p.attn_dp, "attn_dp": p.attn_dp}
+        self.tokens = tokens
+        self.shard = (tokens + p.tp - 1) // p.tp
+        self.padded = self.shard * p.tp
+        self.group = self.shard * (p.tp // p.attn_dp)
+        work = setup.deployment.modes[mode]
+        logits = tokens if mode == "decode" else -(-tokens // min(work.sequence_tokens or 1, tokens))
+        self.logits = -(-logits // p.tp) * p.tp if setup.executor.gathers_only_logit_rows else self.padded
+        self._known: dict[Move, Cost] = {}
+
+    def plan(self, moves: Iterable[Move]) -> Cost:
+        """Sum over the moves."""
+        costs = [self.move(move) for move in moves]
+        return Cost(*(sum(column) for column in zip(*costs, strict=True)))
+
+    def move(self, move: Move) -> Cost:
+        """One move. Every purchase is rounded to a picosecond."""
+        if move not in self._known:
+            time = sum(round(us * 1_000_000) for us in self._purchases(move))
+            self._known[move] = Cost(time, move.numerics, move.name not in ("none", "fused"))
+        return self._known[move]
+
+    def rows(self, held: str) -> int:
+        """Rows on a rank."""
+        return {ALL: self.tokens, GROUP: self.group, SHARD: self.shard}[held]
+
+    # ---- what a move buys ----------------------------------------------------------------------------------
+
+    def _purchases(self, move: Move) -> Iterator[float]:
+        if move.boundary.endswith("_in"):
+            yield from self._gathers(move)
+            if move.boundary == "attn_in" and self.model.q_lora_rank:
+                yield from self._latents(move)
+            return
+        yield from self._sums(move)
+        yield from self._add_and_norm(move)
+
+    def _gathers(self, move: Move) -> Iterator[float]:
+        if move.name not in ("all_gather", "latent_all_gather"):
+            return
+        rows = self.group if move.after.hidden == GROUP else self.padded
+        if move.boundary == "head_in":
+            rows = self.logits
+        if move.impl == "flashinfer_mixed":
+            yield self._mixed("all_gather")
+        elif move.impl in OWN:
+            width = None
+            if move.name == "latent_all_gather":
+                width = self.model.latent_width
+                yield self._kernel(self.shard, width, bytes_per_element=4)
+            yield self._own(move, rows, width)
+        elif move.name == "latent_all_gather":
+            yield self._kernel(self.shard, self.model.latent_width, bytes_per_element=4)  # side by side, read and write
+            yield self._collective("all_gather", move, rows, width=self.model.latent_width)
+        else:
+            yield self._collective("all_gather", move, rows)
+
+    def _latents(self, move: Move) -> Iterator[float]:
+        """q_a and kv_a on the shard or on what attention consumes; the norms of q and kv always on the latter."""
+        model, consumed = self.model, self.rows(move.after.hidden)
+        rows = self.shard if move.name == "latent_all_gather" else consumed
+        widths = [model.q_lora_rank or 0, (model.kv_lora_rank or 0) + (model.qk_rope_head_dim or 0)]
+        if model.index_head_dim:
+            widths += [model.index_head_dim, model.index_n_heads or 0]
+        for width in widths if self.setup.executor.latent_projections == "one_by_one" else [sum(widths)]:
+            yield self.device.gemm(rows, model.hidden_size, width).total_us
+        for width in (model.q_lora_rank or 0, (model.kv_lora_rank or 0) + (model.index_head_dim or 0)):
+            yield self._listed("norm", self.backend, consumed, width=width)
+
+    def _sums(self, move: Move) -> Iterator[float]:
+        n = self.groups.get(move.group or "", 1)
+        within = move.boundary != "mlp_out" and self.dp > 1 and move.group == "attn_tp"  # a DP group sums its own rows
+        rows, padded = (self.group, self.group) if within else (self.tokens, self.padded)
+        if move.impl in OWN:
+            # Rows as they are but where DP groups are padded to equal size: the kernels need no padding of their own.
+            whole = rows if self.dp == 1 or move.name in ("all_reduce", *QUANTISED) else padded
+            yield self._own(move, whole)
+            if move.name == "all_reduce" and move.boundary == "attn_out" and self.dp > 1 and move.group == "tp":
+                yield self._kernel(self.tokens, bytes_per_element=2)
+                yield self._kernel(self.group, bytes_per_element=4)
+        elif move.name == "all_reduce":
+            yield self._collective("all_reduce", move, rows)
+            if move.boundary == "attn_out" and self.dp > 1 and move.group == "tp":
+                yield self._kernel(self.tokens, bytes_per_element=2)  # the zero buffer
+                yield self._kernel(self.group, bytes_per_element=4)  # my rows into it
+        elif move.name in QUANTISED:
+            gather = move.algorithm == "gather"
+            yield from self._gather_quantised(move, rows, n) if gather else self._two_shot(move, padded, n)
+        elif move.name in ("all_reduce_all_gather", "reduce_scatter_all_reduce"):
+            yield from self._fused(move)
+        elif move.name != "none":
+            if self.dp == 1 and self.tokens % self.groups["tp"]:
+                yield self._kernel(self.tokens, bytes_per_element=4)  # into a buffer of full shards
+            if move.impl == "flashinfer_mixed":
+                yield self._mixed("reduce_scatter")
+                return
+            yield self._collective("reduce_scatter", move, padded)
+            if move.name == "reduce_scatter_all_gather":
+                back = ("tp", self.padded) if self.dp == 1 else ("attn_tp", self.group)
+                yield self._collective("all_gather", move, back[1], group=back[0])
+
+    def _gather_quantised(self, move: Move, rows: int, n: int) -> Iterator[float]:
+        """Everyone's values and scales come in: n whole messages."""
+        yield self._listed("quantize", move.impl, rows, of=move.name)
+        yield self._collective("all_gather", move, rows, dtype="int8", element=INT8_BYTES * n)
+        yield self._collective("all_gather", move, rows, dtype="fp32", width=1, element=SCALE_BYTES * n)
+        yield self._listed("dequantize_sum", move.impl, rows, n, of=move.name)
+
+    def _two_shot(self, move: Move, rows: int, n: int) -> Iterator[float]:
+        """Each rank sums a shard and sends it round: two exchanges of one message."""
+        yield self._listed("quantize", move.impl, rows, of=move.name)
+        for op in ("all_to_all", "all_gather"):
+            yield self._collective(op, move, rows, dtype="int8", element=INT8_BYTES)
+            yield self._collective(op, move, rows, dtype="fp32", width=1, element=SCALE_BYTES)
+        yield self._listed("reduce_shard", move.impl, rows, n, of=move.name)
+        yield self._listed("dequantize", move.impl, rows, of=move.name)
+
+    def _fused(self, move: Move) -> Iterator[float]:
+        summing = move.name == "all_reduce_all_gather"
+        if move.impl == "flashinfer_mixed":
+            yield self._mixed(move.name)
+        elif summing:
+            yield self._collective("all_reduce", move, self.group, group="attn_tp")
+            yield self._collective("all_gather", move, self.padded, group="attn_dp")
+        else:
+            yield self._collective("reduce_scatter", move, self.padded, group="attn_dp")
+            yield self._collective("all_reduce", move, self.group, group="attn_tp")
+
+    def _add_and_norm(self, move: Move) -> Iterator[float]:
+        rows = self.rows(move.after.hidden)
+        if move.before is None:
+            yield self._listed("norm", self.backend, rows)  # no residual yet
+        elif move.residual == "fold":
+            yield self._kernel(self.rows(move.before.residual), bytes_per_element=6)  # read two, write one
+            if move.impl != OWN[1]:
+                yield self._listed("norm", self.backend, rows)
+        else:
+            if move.residual == "gather":
+                have = move.before.residual
+                group = "attn_dp" if have == GROUP else "attn_tp" if move.after.hidden == GROUP else "tp"
+                gathered = self.group if move.after.hidden == GROUP else self.padded
+                yield self._collective("all_gather", move, gathered, group=group, impl=self.backend)
+            if move.impl != OWN[1]:
+                yield self._listed("add_norm", self.backend, rows)
+
+    # ---- price lists ---------------------------------------------------------------------------------------
+
+    def _collective(
+        self,
+        op: str,
+        move: Move,
+        rows: int,
+        *,
+        width: int | None = None,
+        dtype: str | None = None,
+        element: int | None = None,
+        group: str | None = None,
+        impl: str | None = None,
+    ) -> float:
+        size = rows * (width or self.model.hidden_size) * (element or self.element)
+        who = impl or move.impl or self.backend
+        return self.wire.collective(op, who, dtype or self.dtype, group or move.group or "tp", size).total_us
+
+    def _own(self, move: Move, rows: int, width: int | None = None) -> float:
+        """The whole op by one kernel, its table asked for the rows of the message."""
+        name = "all_gather" if move.name == "latent_all_gather" else move.name
+        dp = self.dp if move.name in FUSED_OPS else None
+        work = OneKernel(name, move.impl or "", self.dtype, move.group or "tp", self.element, move.algorithm, dp)
+        return self.wire.one_kernel(work, rows, width or self.model.hidden_size).total_us
+
+    def _mixed(self, op: str) -> float:
+        per_row = self.model.hidden_size * self.element
+        return self.wire.peer_to_peer(op, self.padded * per_row, self.group * per_row).total_us
+
+    def _kernel(self, rows: int, width: int | None = None, *, bytes_per_element: int) -> float:
+        """One kernel; bytes are stated for 2-byte activations."""
+        moved = rows * (width or self.model.hidden_size) * bytes_per_element * self.element / 2
+        return self.device.memory_bytes(moved).total_us
+
+    def _listed(
+        self, step: str, impl: str | None, rows: int, n: int = 1, width: int | None = None, of: str | None = None
+    ) -> float:
+        elements = rows * (width or self.model.hidden_size)
+        return sum(
+            self.device.memory_bytes(elements * self._moved(kernel, n)).total_us
+            for kernel in self._kernels(step, impl or self.backend, of)
+        )
+
+    def _kernels(self, step: str, impl: str, of: str | None) -> tuple:  # type: ignore[type-arg]
+        tables = self.setup.executor.kernels
+        listed = getattr(tables if of is None else tables.wires[KINDS[of].wire.name], step)  # type: ignore[union-attr]
+        return listed.get(impl, listed["default"])  # type: ignore[no-any-return]
+
+    def _moved(self, kernel, n: int) -> float:  # type: ignore[no-untyped-def]
+        sides = (kernel.read, kernel.write)
+        return sum(s.message + s.gathered * n + s.shard / n for s in sides) * self.element / 2

@@ -1,0 +1,38 @@
+"""A rank that is late or dead, emulated: on no rank is a result finite and wrong, and who has given up stays so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commplan.runtime.ranks.spawning import run_ranks
+
+from ...late_peers import ROWS, WIDTH, every_fault, judge_faults, judge_wandering, kinds
+from .kernels import emulated_peers as emulated
+
+pytest.importorskip("triton", reason="needs triton (Linux): the kernels run in its interpreter")
+pytestmark = pytest.mark.slow
+_SEEDS = 12
+
+
+def run(function: Any, world: int, folder: Path, names: list[str], *args: Any) -> list[Any]:
+    for name in names:
+        (folder / name).mkdir()
+        emulated.make_buffers(folder / name, world, ROWS, WIDTH)
+    return run_ranks(function, world, str(folder), *args, timeout_s=600)
+
+
+@pytest.mark.parametrize(("world", "calls"), [(2, (0, 1, 2, 3)), (3, (1,))])
+def test_who_gave_up_gives_nothing_but_nan_and_who_was_late_nothing_wrong(
+    world: int, calls: tuple[int, ...], tmp_path: Path
+) -> None:
+    assert len(kinds(world)) == {2: 13, 3: 11}[world]
+    faults = every_fault(world, calls)
+    judge_faults(faults, run(emulated.faulty, world, tmp_path, [name for name, _, _ in faults], faults))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_whenever_a_rank_is_late_no_result_is_finite_and_wrong(world: int, tmp_path: Path) -> None:
+    judge_wandering(run(emulated.at_random_times, world, tmp_path, [str(seed) for seed in range(_SEEDS)], _SEEDS))

@@ -1,0 +1,158 @@
+"""Plans written out by hand for tiny checkpoints of four layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from commplan.planner.strategy.file import (
+    DeploymentStamp,
+    HardwareStamp,
+    LayerOps,
+    ModelStamp,
+    Op,
+    Parallelism,
+    RangePlan,
+    StrategyFile,
+    config_fingerprint,
+    save,
+)
+
+NONE = Op("none")
+PLAIN = Op("all_reduce")
+TWO_STEPS = Op("reduce_scatter_all_gather")
+GATHER = Op("int8_all_reduce", algorithm="gather")
+TWO_SHOT = Op("int8_all_reduce", algorithm="two_shot")
+PREFILL_TOKENS, DECODE_TOKENS = 256, 8
+
+Sums = Sequence[tuple[Op, Op]]  # attn_out and mlp_out of each layer
+EVERYWHERE_PLAIN: Sums = [(PLAIN, PLAIN)] * 4
+MIXED: Sums = [(TWO_STEPS, PLAIN), (PLAIN, TWO_STEPS), (TWO_STEPS, TWO_STEPS), (PLAIN, PLAIN)]
+QUANTISED: Sums = [(GATHER, TWO_SHOT), (TWO_SHOT, GATHER), (GATHER, GATHER), (PLAIN, TWO_SHOT)]
+
+
+def tokens(first: int, last: int, sums: Sums) -> RangePlan:
+    """A range with these sums."""
+    return RangePlan(first, last, PLAIN, tuple(LayerOps(NONE, a, NONE, m) for a, m in sums), NONE)
+
+
+def plan(
+    checkpoint: Path,
+    numerics: str = "reordered",
+    ep: int = 1,
+    tp: int = 2,
+    attn_dp: int = 1,
+    **modes: Sequence[RangePlan],
+) -> StrategyFile:
+    """A plan for a checkpoint, on two ranks where nothing else is said."""
+    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text())
+    first_moe = config.get("first_k_dense_replace", 0)
+    has_moe = bool({"num_experts", "num_local_experts", "n_routed_experts"} & set(config))
+    latent = config.get("q_lora_rank") or 0
+    width = latent + config["kv_lora_rank"] + config["qk_rope_head_dim"] if latent else 0
+    fingerprint = config_fingerprint(config)
+    assert fingerprint is not None
+    return StrategyFile(
+        model=ModelStamp(
+            name=checkpoint.name,
+            role="target",
+            architecture=config["architectures"][0],
+            num_hidden_layers=config["num_hidden_layers"],
+            hidden_size=config["hidden_size"],
+            latent_width=width,
+            moe_layers=frozenset(range(first_moe, config["num_hidden_layers"])) if has_moe else frozenset(),
+            fingerprint=fingerprint,
+        ),
+        hardware=HardwareStamp("cpu-gloo", "gloo", "0" * 16),
+        deployment=DeploymentStamp("tiny", "fp32", "0" * 16),
+        executor="sglang",
+        parallelism=Parallelism(tp, attn_dp, ep),
+        numerics=numerics,
+        modes={mode: tuple(ranges) for mode, ranges in modes.items()},
+    )
+
+
+def varied(checkpoint: Path, ep: int = 1) -> StrategyFile:
+    """Prefill unlike decode, ranges unlike each other, layers unlike each other; no INT8."""
+    return plan(
+        checkpoint,
+        ep=ep,
+        prefill=[tokens(1, 16, EVERYWHERE_PLAIN), tokens(17, PREFILL_TOKENS, MIXED)],
+        decode=[tokens(1, 2, EVERYWHERE_PLAIN), tokens(3, DECODE_TOKENS, list(reversed(MIXED)))],
+    )
+
+
+def quantised(checkpoint: Path) -> StrategyFile:
+    """INT8 in every layer of a prefill, plain all-reduce in decode."""
+    return plan(
+        checkpoint,
+        "quantized",
+        prefill=[tokens(1, PREFILL_TOKENS, QUANTISED)],
+        decode=[tokens(1, DECODE_TOKENS, EVERYWHERE_PLAIN)],
+    )
+
+
+# ---- attention DP ----------------------------------------------------------------------------------------------------
+
+
+def over(name: str, group: str | None = None, residual: str | None = None, algorithm: str | None = None) -> Op:
+    """An op with its group spelled."""
+    return Op(name, algorithm, group, residual)
+
+
+FUSED = Op("fused")
+# Two groups of two ranks. Every pair that the layouts allow between attention and MLP, and back, once in four layers.
+EVERY_PAIR = (
+    LayerOps(NONE, over("all_reduce", "attn_tp"), over("all_gather", "attn_dp"), over("reduce_scatter", "tp")),
+    LayerOps(
+        over("all_gather", "attn_tp"),
+        over("all_reduce_all_gather", residual="fold"),
+        FUSED,
+        over("reduce_scatter_all_reduce"),
+    ),
+    LayerOps(
+        FUSED,
+        over("reduce_scatter", "attn_tp"),
+        over("all_gather", "tp"),
+        over("all_reduce", "tp", residual="gather"),
+    ),
+    LayerOps(
+        NONE,
+        over("reduce_scatter_all_gather", "attn_tp"),
+        over("all_gather", "attn_dp"),
+        over("reduce_scatter_all_gather", "tp"),
+    ),
+)
+ZERO_BUFFER = (LayerOps(NONE, over("all_reduce", "tp", residual="fold"), NONE, over("all_reduce", "tp")),) * 4
+FOLDED = (
+    LayerOps(
+        NONE, over("reduce_scatter", "attn_tp"), over("all_gather", "tp"), over("all_reduce", "tp", residual="fold")
+    ),
+) * 4
+QUANTISED_GROUPS = (
+    LayerOps(
+        NONE,
+        over("int8_all_reduce", "attn_tp", algorithm="gather"),
+        over("all_gather", "attn_dp"),
+        over("int8_all_reduce", "tp", algorithm="two_shot"),
+    ),
+) * 4
+# Two groups of one rank: nothing is left to sum behind attention.
+GATHER_SCATTER = (LayerOps(NONE, NONE, over("all_gather", "tp"), over("reduce_scatter", "tp")),) * 4
+GATHER_SUM = (LayerOps(NONE, NONE, over("all_gather", "tp"), over("all_reduce", "tp")),) * 4
+
+
+def groups(first: int, last: int, layers: Sequence[LayerOps], attn_tp: int = 2) -> RangePlan:
+    """A range under attention DP."""
+    if attn_tp == 1:
+        return RangePlan(first, last, NONE, tuple(layers), over("all_gather", "tp"))
+    return RangePlan(first, last, over("all_reduce", "attn_tp"), tuple(layers), over("all_gather", "attn_dp"))
+
+
+def written(strategy: StrategyFile, path: Path, **changes: Any) -> Path:
+    """The path of its file; `changes` replace fields."""
+    save(replace(strategy, **changes), path)
+    return path

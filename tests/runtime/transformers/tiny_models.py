@@ -1,0 +1,109 @@
+"""Tiny random checkpoints, one per model family: a config.json and weights of a few hundred KB, made in a moment.
+
+    python tests/runtime/transformers/tiny_models.py deepseek_v3 build/deepseek_v3
+
+Between them they have what makes sharding hard: a vocabulary that no number of ranks divides, fewer KV heads than
+ranks, tied embeddings, biases on every attention projection, MLA with and without q_lora_rank, dense and MoE layers.
+
+Top-k selections (routers, V3.2's indexer) must not depend on the order of float additions, so their inputs are spread
+wide, and the seeds are those whose smallest margin on the tests' prompts is largest (see prompts.py).
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+VOCAB_SIZE = 131
+_COMMON = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "eos_token_id": None,
+    "bos_token_id": None,
+    "pad_token_id": None,
+}
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_MLA = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 16,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "n_group": 2,
+    "topk_group": 1,
+    "attention_bias": True,
+    **_EXPERTS,
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A transformers class with the config fields that make it tiny."""
+
+    model_class: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+FAMILIES = {
+    "qwen2": Family("Qwen2ForCausalLM"),
+    "qwen3": Family("Qwen3ForCausalLM", {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": True}),
+    "qwen3_moe": Family("Qwen3MoeForCausalLM", {"head_dim": 16, "num_experts": 8, **_EXPERTS}, seed=38),
+    "deepseek_v2": Family("DeepseekV2ForCausalLM", {**_MLA, "topk_method": "group_limited_greedy"}, seed=53),
+    "deepseek_v2_lite": Family("DeepseekV2ForCausalLM", {**_MLA, "q_lora_rank": None}, seed=46),
+    "deepseek_v3": Family("DeepseekV3ForCausalLM", _MLA, seed=45),
+    "deepseek_v32": Family(
+        "DeepseekV32ForCausalLM", {**_MLA, "index_n_heads": 8, "index_head_dim": 16, "index_topk": 6}, seed=36
+    ),
+}
+
+
+def write_checkpoint(family: str, folder: str | Path, *, seed: int | None = None, **changes: Any) -> Path:
+    """Write config.json and weights of a family to a folder; `changes` replace config fields."""
+    import torch
+    import transformers
+
+    about = FAMILIES[family]
+    model_class = getattr(transformers, about.model_class)
+    config = model_class.config_class(**{**_COMMON, **about.fields, **changes})
+    model = model_class(config)
+    with torch.no_grad():
+        for name, tensor in {**dict(model.named_parameters()), **_routing_biases(model)}.items():
+            # A generator of its own for every tensor: the weights depend on its name, not on how many come before.
+            own_seed = zlib.crc32(f"{about.seed if seed is None else seed} {name}".encode())
+            _fill(name, tensor, torch.Generator().manual_seed(own_seed))
+    model.save_pretrained(folder)
+    return Path(folder)
+
+
+def _routing_biases(model: Any) -> dict[str, Any]:
+    return {name: buffer for name, buffer in model.named_buffers() if name.endswith("e_score_correction_bias")}
+
+
+def _fill(name: str, tensor: Any, generator: Any) -> None:
+    if name.endswith(("mlp.gate.weight", "indexer.wk.weight", "indexer.wq_b.weight", "indexer.weights_proj.weight")):
+        tensor.normal_(0, 0.4, generator=generator)  # wide scores: no two of them nearly equal
+    elif "embed_tokens" in name or "lm_head" in name:
+        tensor.normal_(0, 0.06, generator=generator)
+    elif tensor.ndim > 1:
+        tensor.normal_(0, 0.12, generator=generator)  # the layers outweigh the embedding: generated tokens vary
+    elif "bias" in name:
+        tensor.normal_(0, 0.1, generator=generator)
+    else:
+        tensor.normal_(1, 0.1, generator=generator)  # weights of norms
+
+
+if __name__ == "__main__":
+    print(write_checkpoint(sys.argv[1], sys.argv[2]))

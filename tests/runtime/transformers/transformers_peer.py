@@ -1,0 +1,42 @@
+"""Runs on a rank: a checkpoint under transformers' own tensor parallelism, beside the same under a plan."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from ..parity import DECODE_STEPS, Named, forward, sharded
+from ..prompts import SHAPES, requests
+
+
+class Compared(NamedTuple):
+    """Largest difference of logits over all shapes, and how many of the peer's parameters are sharded."""
+
+    error: float
+    sharded_parameters: int
+
+
+def compared(checkpoint: str, plan: Named) -> Compared:
+    """Prefills and decode steps of every shape under both."""
+    peer = AutoModelForCausalLM.from_pretrained(checkpoint, tp_plan="auto").eval()
+    executor = sharded(checkpoint, plan.file)
+    worst = 0.0
+    for batch, seq in SHAPES:
+        ids = requests()[:batch]
+        caches = DynamicCache(config=peer.config), DynamicCache(config=executor.model.config)
+        for step in range(1 + DECODE_STEPS):
+            piece = ids[:, :seq] if step == 0 else ids[:, seq + step - 1 : seq + step]
+            theirs = _logits(peer, piece, caches[0])
+            ours = forward(executor, "decode" if step else "prefill", piece, caches[1])
+            assert ours.shape == theirs.shape
+            worst = max(worst, (ours - theirs).abs().nan_to_num(float("inf")).max().item())
+    return Compared(worst, sum(isinstance(parameter, DTensor) for parameter in peer.parameters()))
+
+
+def _logits(peer: Any, ids: torch.Tensor, cache: Any) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = peer(ids, past_key_values=cache, use_cache=True).logits
+    return logits.full_tensor() if isinstance(logits, DTensor) else logits
