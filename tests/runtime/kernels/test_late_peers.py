@@ -10,7 +10,7 @@ import pytest
 from commplan.runtime.ranks.spawning import run_ranks
 
 from ...late_peers import ROWS, WIDTH, every_fault, judge_faults, judge_wandering, kinds
-from .kernels import emulated_peers as emulated
+from . import emulated_peers as emulated
 
 pytest.importorskip("triton", reason="needs triton (Linux): the kernels run in its interpreter")
 pytestmark = pytest.mark.slow
