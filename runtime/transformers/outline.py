@@ -65,8 +65,12 @@ def _check_groups(config: Any) -> None:
     if type(groups) is not int or groups < 1 or experts % groups:
         reason = f"a whole number that divides n_routed_experts {experts} is expected"
         raise RefusedError(reason, field="n_group", value=groups)
+    by_best_alone = config.model_type == "deepseek_v2"  # a group's score; all others take its two best experts'
+    if not by_best_alone and experts // groups < 2:
+        reason = f"groups of two experts at least are expected, of n_routed_experts {experts}"
+        raise RefusedError(reason, field="n_group", value=groups)
     chosen = getattr(config, "topk_group", None)
-    if chosen is None and config.model_type == "deepseek_v2":  # may choose among all experts
+    if chosen is None and by_best_alone:  # may choose among all experts
         return
     if type(chosen) is not int or not 1 <= chosen <= groups:
         raise RefusedError(f"a whole number from 1 to n_group {groups} is expected", field="topk_group", value=chosen)

@@ -93,6 +93,7 @@ def test_another_model_type_is_refused_by_every_command(
         ("deepseek_v3", {"rope_scaling": {"type": "yarn", "factor": "x"}}, None),
         ("deepseek_v3", {"n_group": 0}, "n_group"),
         ("deepseek_v3", {"n_group": 3}, "n_group"),
+        ("deepseek_v3", {"n_group": 8}, "n_group"),
         ("deepseek_v3", {"topk_group": 99}, "topk_group"),
         ("deepseek_v3", {"topk_group": None}, "topk_group"),
         ("deepseek_v3", {"topk_group": DELETED}, "topk_group"),
