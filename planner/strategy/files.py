@@ -169,12 +169,19 @@ def write_text_atomically(path: str | Path, text: str) -> None:
 def _check_writable(path: str | Path, option: str | None = None) -> None:
     """Raise InputError where it can be seen at once that a path cannot be written."""
     target = Path(os.path.realpath(path))
+    if str(path).endswith(os.sep) and not target.is_dir():  # resolved, it would be a file of that name
+        raise InputError("is no folder, and names one", file=str(path), field=option, kind="unwritable")
     try:
+        if os.path.islink(target):  # resolved, none is left
+            raise InputError("is a link to itself", file=str(path), field=option, kind="unwritable")
         if target.exists():
             if not target.is_file():
                 raise InputError(why_no_file(path), file=str(path), field=option, kind="unwritable")
             if not os.access(target, os.W_OK):
                 raise InputError("is not writable", file=str(path), field=option, kind="unwritable")
+            if _is_printed_to(target):
+                reason = "is where this command prints, and what it prints would be lost"
+                raise InputError(f"{reason}; name another file", file=str(path), field=option, kind="unwritable")
         else:
             os.stat(f"{target.parent}/")
             if len(os.fsencode(target.name)) > _LONGEST_NAME:
@@ -184,6 +191,18 @@ def _check_writable(path: str | Path, option: str | None = None) -> None:
         raise _unwritable(path, error, option) from None
     if not target.exists() and not os.access(target.parent, os.W_OK | os.X_OK):
         raise InputError("its folder lets no file be made", file=str(path), field=option, kind="unwritable")
+
+
+def _is_printed_to(target: Path) -> bool:
+    """Whether standard output or standard error goes to this file, as /dev/stdout says of it."""
+    found = target.stat()
+    for number in (1, 2):
+        try:
+            if os.path.samestat(found, os.fstat(number)):
+                return True
+        except OSError:  # it is closed
+            continue
+    return False
 
 
 def _unwritable(path: str | Path, error: Exception, option: str | None = None) -> InputError:

@@ -63,6 +63,8 @@ def parse_yaml(text: str) -> Any:
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"not valid YAML{where}: {problem}", kind="syntax") from None
+    except UnicodeEncodeError as error:  # of text that came by JSON
+        raise InputError(f"not valid YAML: half a character at {error.start}", kind="syntax") from None
     return value
 
 

@@ -56,6 +56,8 @@ def two_shot_kernel(
     """x [T, width] of this rank to the sum in `out`. Grid: ceil(T / WORLD).
 
     A half of the workspace has WORLD - 1 slots for partials, then WORLD - 1 for sums, of ceil(T / WORLD) rows each.
+    Partials beyond T are sent too, as zeros: where owner and sender have no row, one would hear of the other through
+    a third rank alone, and could be two calls ahead of it once that has given up.
     """
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
@@ -71,14 +73,13 @@ def two_shot_kernel(
     for q in tl.static_range(WORLD):  # partials to their owners
         if q != RANK:
             row = q * shard + index
-            limit = tl.where(row < rows, width, 0)
-            partial = load_row(x + row.to(tl.int64) * width, limit, PARTS)
+            partial = load_row(x + row.to(tl.int64) * width, tl.where(row < rows, width, 0), PARTS)
             there = slot(start, RANK - (q < RANK), slot_bytes)
             if QUANTIZED:
                 values, wide, scale = quantize_row(wide_row(partial, PARTS), PARTS)
-                send_int8_row(address(peers, q, there, tl.int8), values, scale, width, limit, PARTS)
+                send_int8_row(address(peers, q, there, tl.int8), values, scale, width, width, PARTS)
             else:
-                send_row(address(peers, q, there, tl.int16), partial, limit, PARTS)
+                send_row(address(peers, q, there, tl.int16), partial, width, PARTS)
 
     row = RANK * shard + index
     limit = tl.where(row < rows, width, 0)
@@ -92,7 +93,7 @@ def two_shot_kernel(
     count_call(state, half, ticket)
     own = wide_row(mine, PARTS)
     summed = sum_of_ranks(
-        own, peers, start, slot_bytes, width, limit, waiting, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
+        own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
     )
     if QUANTIZED:
         values, wide, scale = quantize_row(summed, PARTS)

@@ -19,6 +19,7 @@ from ...errors import RefusedError
 MOST_BYTES = 32 * 1024 * 1024
 _LARGEST = 2**63 - 1
 _LONGEST = 1000
+_LONGEST_PLAN = 1024 * 1024  # takes seconds to read; those of 61 layers have some 10,000 characters
 _NO_PLAN = "the server runs without a plan; start it with commplan launch sglang"
 
 
@@ -146,7 +147,10 @@ def _text(value: Any, where: str) -> str:
 
 
 def _plan(value: Any, where: str) -> str:
-    return str(_typed(value, where, str, "the text of a plan"))  # which has a reader of its own
+    text = str(_typed(value, where, str, "the text of a plan"))  # which has a reader of its own
+    if len(text) > _LONGEST_PLAN:
+        raise _ShapeError(f"{where} has more than {_LONGEST_PLAN} characters")
+    return text
 
 
 def _mode(value: Any, where: str) -> str:

@@ -197,3 +197,24 @@ def test_no_output_is_written_where_another_one_would_replace_what_was_read(targ
         with pytest.raises(OverwriteError):
             write_text_atomically(first, NEW)
     assert not first.exists()
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/2", "printed", "linked"])
+def test_what_a_command_prints_to_is_not_replaced(name: str, tmp_path: Path) -> None:
+    printed = tmp_path / "printed"
+    printed.write_text("of before\n")
+    (tmp_path / "linked").symlink_to(printed)
+    script = f"from commplan.planner.strategy.files import *\nwrite_text_atomically({name!r}, 'text')"
+    with printed.open("a") as stream:
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, stdout=stream, stderr=stream, check=False)
+    assert done.returncode != 0
+    assert printed.read_text().startswith("of before\n")
+    assert "is where this command prints" in printed.read_text()
+
+
+def test_a_folder_that_is_not_there_and_a_link_to_itself_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for name, reason in ((f"{tmp_path}/new.yaml/", "names one"), (f"{tmp_path}/loop", "link to itself")):
+        with pytest.raises(InputError, match=reason):
+            write_text_atomically(name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]

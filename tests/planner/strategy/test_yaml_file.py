@@ -132,3 +132,8 @@ def shape(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: shape(item) for key, item in value.items()}
     return "scalar"
+
+
+def test_half_a_character_is_no_yaml() -> None:
+    with pytest.raises(InputError, match="half a character"):
+        parse_yaml("a: \ud800")

@@ -193,3 +193,28 @@ def at_random_times(folder: str, seeds: int) -> list[list[str]]:
             Meeting(Path(folder, str(seed)), rank).all("ready", world)
             found.append(wandering(peers, (rank, world), looks=20, seed=seed, longest_s=0.1))
     return found
+
+
+def stopped_inside(folder: str) -> list[list[float]]:
+    """Rank 2 of 3 stops in its first call, between sending and receiving; the others go on. Column 0 of all results."""
+    rank, _, peers = emulated(folder)
+    from commplan.runtime.kernels import one_shot
+
+    meeting = Meeting(Path(folder), rank)
+    inner = one_shot.sum_of_ranks
+
+    def stop(*args: Any) -> Any:
+        one_shot.sum_of_ranks = inner
+        for other in (0, 1):
+            meeting.hear("gone on", other)
+        return inner(*args)
+
+    if rank == 2:
+        one_shot.sum_of_ranks = stop
+    results = []
+    for number, algorithm in enumerate(("gather", "two_shot", "gather")):
+        x = torch.full((1, 64), 10.0**number * (rank + 1), dtype=torch.bfloat16)
+        peers.looks = 20 if number and rank == 0 else 300 if number else 1 << 30
+        results.append(peers.int8_all_reduce(x, algorithm)[:, 0].tolist())
+    meeting.say("gone on")
+    return results

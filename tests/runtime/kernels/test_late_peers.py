@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,11 @@ def test_who_gave_up_gives_nothing_but_nan_and_who_was_late_nothing_wrong(
 @pytest.mark.parametrize("world", [2, 3])
 def test_whenever_a_rank_is_late_no_result_is_finite_and_wrong(world: int, tmp_path: Path) -> None:
     judge_wandering(run(emulated.at_random_times, world, tmp_path, [str(seed) for seed in range(_SEEDS)], _SEEDS))
+
+
+def test_a_rank_stopped_inside_a_call_finds_no_row_of_a_later_one(tmp_path: Path) -> None:
+    """Of one row in two shots ranks 1 and 2 own nothing: they hear of each other through rank 0, which has given up."""
+    emulated.make_buffers(tmp_path, 3, 1, 64)
+    for rank, (first, *later) in enumerate(run_ranks(emulated.stopped_inside, 3, str(tmp_path), timeout_s=300)):
+        assert first == [pytest.approx(6.0, rel=0.03)], rank
+        assert all(math.isnan(value) for result in later[rank == 2 :] for value in result), rank

@@ -229,6 +229,15 @@ ODD: list[Any] = [
 ]
 
 
+@pytest.mark.parametrize("plan", ["\ud800", f"x: [{'a, ' * 500_000}a]\nend: true\n"], ids=["half a character", "long"])
+def test_a_plan_that_is_no_text_or_takes_minutes_to_read_is_one_line(plan: str, server: Server) -> None:
+    told = info()
+    told["internal_states"][0]["commplan"]["strategy"] = plan
+    started = time.process_time()
+    assert_refused(server.answer(told), "--server")
+    assert time.process_time() - started < 2
+
+
 @pytest.mark.parametrize("seed", range(150))
 def test_an_answer_with_anything_anywhere_is_one_line_or_an_honest_comparison(seed: int, server: Server) -> None:
     """One field of ours replaced, left out or added: refused, or compared as what it says."""
