@@ -24,6 +24,10 @@ class ConfigJson:
             raise InputError("is missing", file=self._file, field=self._path + key, kind="missing_key")
         return self._whole(key, 1, most)
 
+    def size_or(self, key: str, default: int) -> int:
+        """A whole number above 0, or what a field left out stands for; an explicit 0 stands for nothing."""
+        return self.size(key) if key in self._data else default
+
     def sizes(self, *keys: str) -> dict[str, int]:
         """Those of the fields that are there, each a whole number above 0."""
         return {key: self.size(key) for key in keys if key in self._data}

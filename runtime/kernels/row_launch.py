@@ -101,7 +101,7 @@ def registers_of(width: int, warps: int, programs: int, quantized: bool, normed:
         return None
     columns = width / (32 * warps)
     if quantized:
-        return 64 if columns <= 28 else None
+        return 64 if columns <= 28 else 80 if columns <= 40 else None
     return 64 if columns <= 20 else 80 if columns <= 28 else None
 
 

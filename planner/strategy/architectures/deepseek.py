@@ -10,7 +10,7 @@ from . import Architecture, Fields
 def _read(config: ConfigJson) -> Fields:
     layers = config.size("num_hidden_layers", MAX_LAYERS)
     first = config.count("first_k_dense_replace", 0)
-    step = config.count("moe_layer_freq", 1) or 1
+    step = config.size_or("moe_layer_freq", 1)
     heads, expert = config.size("num_attention_heads"), config.size("moe_intermediate_size")
     nope, rope = config.size("qk_nope_head_dim"), config.size("qk_rope_head_dim")
     return {
@@ -18,7 +18,7 @@ def _read(config: ConfigJson) -> Fields:
         "num_hidden_layers": layers,
         "vocab_size": config.size("vocab_size"),
         "num_attention_heads": heads,
-        "num_key_value_heads": config.count("num_key_value_heads", 0) or heads,
+        "num_key_value_heads": config.size_or("num_key_value_heads", heads),
         "head_dim": nope + rope,
         "tie_word_embeddings": config.flag("tie_word_embeddings"),
         "intermediate_size": config.size("intermediate_size"),

@@ -14,8 +14,8 @@ def _attention(config: ConfigJson) -> Fields:
         "num_hidden_layers": config.size("num_hidden_layers", MAX_LAYERS),
         "vocab_size": config.size("vocab_size"),
         "num_attention_heads": heads,
-        "num_key_value_heads": config.count("num_key_value_heads", 0) or heads,
-        "head_dim": config.count("head_dim", 0) or hidden // heads,
+        "num_key_value_heads": config.size_or("num_key_value_heads", heads),
+        "head_dim": config.size_or("head_dim", hidden // heads),
         "tie_word_embeddings": config.flag("tie_word_embeddings"),
     }
 
@@ -26,7 +26,7 @@ def _dense(config: ConfigJson) -> Fields:
 
 def _moe(config: ConfigJson) -> Fields:
     fields = _attention(config)
-    step = config.count("decoder_sparse_step", 1) or 1
+    step = config.size_or("decoder_sparse_step", 1)
     by_hand = set(config.items("mlp_only_layers", int))
     layers = range(fields["num_hidden_layers"])
     return fields | {

@@ -69,6 +69,11 @@ def test_a_number_of_another_type_or_size(name: str, field: str, value: Any, tmp
 OPTIONAL = [
     (DENSE, "num_key_value_heads", "four", "a whole number"),
     (DENSE, "head_dim", -128, "a whole number"),
+    (DENSE, "head_dim", 0, "a whole number"),
+    (DENSE, "num_key_value_heads", 0, "a whole number"),
+    (DENSE, "quantization_config", 5, "a mapping"),
+    (MOE, "decoder_sparse_step", 0, "a whole number"),
+    (MLA, "moe_layer_freq", 0, "a whole number"),
     (DENSE, "tie_word_embeddings", "yes", "true or false"),
     (DENSE, "tie_word_embeddings", 1, "true or false"),
     (MOE, "mlp_only_layers", 3, "a list of whole numbers"),
