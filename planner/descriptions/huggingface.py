@@ -30,9 +30,7 @@ def model_fields(config: dict[str, Any], file: str) -> dict[str, Any]:
             value=names[0],
             kind="unsupported_architecture",
         )
-    given = ConfigJson(config, file)
-    given.section("quantization_config")  # says nothing of communication, but is a mapping where it is there
-    fields = architecture.read(given)
+    fields = architecture.read(ConfigJson(config, file))
     path = Path(file)
     name = path.parent.name if path.name == "config.json" and path.parent.name else path.stem
     return {"schema": MODEL_SCHEMA, "name": one_line(name), "architecture": names[0], **fields}

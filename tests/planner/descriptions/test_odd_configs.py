@@ -71,7 +71,6 @@ OPTIONAL = [
     (DENSE, "head_dim", -128, "a whole number"),
     (DENSE, "head_dim", 0, "a whole number"),
     (DENSE, "num_key_value_heads", 0, "a whole number"),
-    (DENSE, "quantization_config", 5, "a mapping"),
     (MOE, "decoder_sparse_step", 0, "a whole number"),
     (MLA, "moe_layer_freq", 0, "a whole number"),
     (DENSE, "tie_word_embeddings", "yes", "true or false"),
