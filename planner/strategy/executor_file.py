@@ -34,7 +34,7 @@ class Impl:
 
     __pydantic_config__: ClassVar[Any] = _STRICT
 
-    vendors: tuple[Literal["nvidia", "ascend", "cpu"], ...]
+    vendors: tuple[str, ...]
     kind: Literal["library", "peer_to_peer", "one_kernel"] = "library"
     needs_table: bool = False  # offered only where a calibration has a table of it
     fuses_norm: bool = False  # does the residual add and the norm that follow as well
