@@ -36,6 +36,44 @@ STRATEGY = Strategy(
     {"name": "two_step"},
 )
 
+# ---- op --------------------------------------------------------------------------------------------------------------
+
+OP = Trial(
+    "Op",
+    {
+        "planner/strategy/op_kinds.py": (
+            Insert(
+                'kernel=OwnKernel("int8_all_reduce", argument="algorithm", norm=True),\n)\n',
+                'RIPPLE = quantized_all_reduce("ripple", INT8, _INT8_ERRORS, colour="#5b8c2a", summary="a sum")\n',
+            ),
+            Insert("\n_KINDS = (\n", "    RIPPLE,\n"),
+        ),
+        "planner/strategies/ripple.py": '''"""Sums after attention and MLP as ripples."""
+
+from ..strategy.ops import NONE, Op
+from . import Strategy, offers
+
+_SUM = Op("ripple", algorithm="gather")
+
+STRATEGY = Strategy(
+    name="ripple",
+    summary="ripples",
+    colour="#5b8c2a",
+    offers=offers(
+        embed_out=(NONE, Op("all_reduce")),
+        attn_in=(NONE,),
+        attn_out=(_SUM,),
+        mlp_in=(NONE,),
+        mlp_out=(_SUM,),
+        head_in=(NONE,),
+    ),
+)
+''',
+        "planner/executors/transformers.yaml": (Insert("\nops:\n", "  ripple: {impls: [gloo, nccl]}\n"),),
+    },
+    {"name": "ripple", "executor": "transformers"},
+)
+
 # ---- model and architecture ------------------------------------------------------------------------------------------
 
 CONFIG = {
@@ -246,5 +284,5 @@ kernels:
     {"name": "otterserve"},
 )
 
-ALL = (STRATEGY, ARCHITECTURE, HARDWARE, VENDOR, BACKEND, EXECUTOR)
+ALL = (STRATEGY, OP, ARCHITECTURE, HARDWARE, VENDOR, BACKEND, EXECUTOR)
 """They can all stand in one copy."""

@@ -16,6 +16,7 @@ from .examples import (
     EXECUTOR,
     HARDWARE,
     MODEL_OF_A_KNOWN_FAMILY,
+    OP,
     STRATEGY,
     VENDOR,
 )
@@ -57,6 +58,7 @@ def done(package: Path) -> dict[str, Done]:
     given = {
         "strategies": ("presets", "strategies", "--json"),
         "uniform": ("what-if", TINY, "--vary", "tokens=512", "--json"),
+        "ripple": ("explain", TINY, "--boundary", "mlp_out", "--json"),
         "import": ("import-model", config, "--name", "Otter", "--json"),
         "otter": ("plan", TINY, "--set", "model=otter", "-o", otter, "--json"),
         "pond": ("plan", *LARGE, "--set", "hardware=pond-8", "-o", pond, "--json"),
@@ -97,6 +99,17 @@ def test_a_strategy_is_listed_and_compared_with_the_others(done: dict[str, Done]
     (point,) = answer(done["uniform"])["points"]
     assert "two_step" in {plan["name"] for plan in point["plans"]}
     assert set(STRATEGY.parts) == {"planner/strategies/two_step.py"}
+
+
+def test_an_op_is_priced_and_its_error_counts(done: dict[str, Done]) -> None:
+    options = answer(done["ripple"])["alternatives"]
+    ripple, int8 = (
+        next(o for o in options if o["ops"] == {"mlp_out": {name: {"algorithm": "gather"}}})
+        for name in ("ripple", "int8_all_reduce")
+    )
+    assert ripple["reason"].startswith("is quantized, and numerics.loosest is reordered")
+    assert ripple["breakdown"] == int8["breakdown"]
+    assert len(OP.parts) == 3
 
 
 def test_a_model_of_a_new_family_is_imported_and_planned(done: dict[str, Done]) -> None:

@@ -24,8 +24,8 @@ FP8_ALL_REDUCE = quantized_all_reduce(
 
 STRATEGY = f'''"""FP8 all-reduce, a scale for every row."""
 
-from ..op_kinds import FP8_ALL_REDUCE
-from ..ops import NONE, SLICE, Op
+from ..strategy.op_kinds import FP8_ALL_REDUCE
+from ..strategy.ops import NONE, SLICE, Op
 from . import Strategy, offers
 
 _SUMS = (NONE, *(Op(FP8_ALL_REDUCE.name, algorithm=a, residual=r) for a in FP8_ALL_REDUCE.algorithms

@@ -92,6 +92,6 @@ def test_the_steps_of_a_record_are_the_collectives_that_run(op: Op, world: World
 
 
 def test_a_wire_format_that_nobody_can_quantise_to_is_refused() -> None:
-    with pytest.raises(RefusedError, match="this runtime quantises to int8 only") as caught:
+    with pytest.raises(RefusedError, match=f"this runtime quantises to {', '.join(FORMATS)} only") as caught:
         format_of("int3", GlooBackend())
     assert caught.value.value == "int3"
