@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..strategy.bounds import LARGEST, LARGEST_INT, SMALLEST
 from ..strategy.errors import InputError, did_you_mean
@@ -39,6 +40,24 @@ class FractionFigure(Figure):
     """A figure that is a part of a whole."""
 
     value: Fraction
+
+
+def one_of(names: Iterable[str]) -> str:
+    """What is said of a value that is none of the names."""
+    *others, last = [repr(name) for name in names]
+    return f"should be {', '.join(others)} or {last}" if others else f"should be {last}"
+
+
+def OneOf(names: Iterable[str]) -> BeforeValidator:  # noqa: N802  an annotation, as `Field` is
+    """A text that is one of names which stand in records: a Literal that is read from data."""
+    accepted = tuple(names)
+
+    def check(value: object) -> object:
+        if value not in accepted:
+            raise ValueError(one_of(accepted))
+        return value
+
+    return BeforeValidator(check)
 
 
 class FieldError(ValueError):

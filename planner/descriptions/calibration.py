@@ -10,7 +10,6 @@ and negative numbers, and a missing op.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
@@ -18,7 +17,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import OpKind
-from .base import FieldError, Positive, PositiveInt, Provenance, Spec, Text
+from .base import FieldError, Positive, PositiveInt, Provenance, Spec, Text, one_of
 
 CALIBRATION_SCHEMA = "commplan/calibration/v1"
 MessageBytes = Annotated[int, Field(gt=0, le=2**50, strict=True)]
@@ -32,11 +31,6 @@ def _measured() -> dict[str, OpKind | None]:
     """Everything that tables are of: collectives of libraries, then ops by one kernel of commplan's."""
     own = {name: kind for name, kind in KINDS.items() if kind.kernel is not None and kind.table == name}
     return dict.fromkeys(COLLECTIVES) | own
-
-
-def _one_of(names: Iterable[str]) -> str:
-    *others, last = [repr(name) for name in names]
-    return f"should be {', '.join(others)} or {last}" if others else f"should be {last}"
 
 
 class Table(Spec):
@@ -74,7 +68,7 @@ class Table(Spec):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in _measured():
-            raise ValueError(_one_of(_measured()))
+            raise ValueError(one_of(_measured()))
         return value
 
     @model_validator(mode="after")
@@ -88,7 +82,7 @@ class Table(Spec):
             if given is not None and self.op not in ops:
                 raise FieldError(field, f"{self.op} has none; it belongs to {' and '.join(ops)}", given)
         if self.algorithm is not None and self.algorithm not in chosen[self.op]:
-            raise FieldError("algorithm", _one_of(chosen[self.op]), self.algorithm)
+            raise FieldError("algorithm", one_of(chosen[self.op]), self.algorithm)
         if self.attn_dp is not None and (self.group_size % self.attn_dp or self.attn_dp == self.group_size):
             text = f"does not split {self.group_size} ranks into DP groups of two and more"
             raise FieldError("attn_dp", text, self.attn_dp)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import FieldError, Figure, FractionFigure, PositiveInt, Spec, Text
+from ..strategy.vendors import BACKENDS, VENDORS
+from .base import FieldError, Figure, FractionFigure, OneOf, PositiveInt, Spec, Text
 
 HARDWARE_SCHEMA = "commplan/hardware/v1"
 
@@ -74,10 +75,10 @@ class Hardware(Spec):
     schema_: Literal["commplan/hardware/v1"] = Field(alias="schema")
     name: Text
     description: Text
-    vendor: Literal["nvidia", "ascend", "cpu"]
+    vendor: Annotated[str, OneOf(VENDORS)]
     devices_per_node: PositiveInt
     num_nodes: PositiveInt = 1
-    backend: Literal["nccl", "hccl", "gloo"]
+    backend: Annotated[str, OneOf(BACKENDS)]
     compute: Compute
     memory: Memory
     links: Links

@@ -2,7 +2,7 @@
 
 Capabilities are data: the planner prunes its graph with them, the validator refuses files with them, the runtime
 refuses plans with them, and all give the reason that stands in the file. The classes that the runtime shares, and its
-light reader of these files, stand in strategy_file/executor_file.py; here a file is validated in full.
+light reader of these files, stand in planner/strategy/executor_file.py; here a file is validated in full.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from ..descriptions.base import Count, FieldError, Spec, Text, build
+from ..descriptions.base import Count, FieldError, Spec, Text, build, one_of
 from ..strategy.errors import did_you_mean
 from ..strategy.executor_file import (
     Capabilities,
@@ -25,6 +25,7 @@ from ..strategy.executor_file import (
 )
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import Wire
+from ..strategy.vendors import BACKENDS, VENDORS
 from ..strategy.yaml_file import read_mapping
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
@@ -113,6 +114,7 @@ class Executor(Spec):
     @model_validator(mode="after")
     def _makes_sense(self) -> Executor:
         for name, impl in self.impls.items():
+            _check_vendors(name, impl)
             if impl.kind == "one_kernel" and not impl.needs_table:
                 why = "a one_kernel impl has no formula, so it needs its table: needs_table: true"
                 raise FieldError(f"impls.{name}", why)
@@ -148,6 +150,16 @@ class Executor(Spec):
             for step in type(table).model_fields
             if step != "wires" and getattr(table, step)
         }
+
+
+def _check_vendors(name: str, impl: Impl) -> None:
+    """Vendors that there are; of an impl that is a backend the one whose devices it joins."""
+    for index, vendor in enumerate(impl.vendors):
+        if vendor not in VENDORS:
+            raise FieldError(f"impls.{name}.vendors[{index}]", one_of(VENDORS), vendor)
+    if name in BACKENDS and impl.vendors != (BACKENDS[name].vendor,):
+        why = f"should be [{BACKENDS[name].vendor}]: another vendor's library is a backend of its own"
+        raise FieldError(f"impls.{name}.vendors", why, list(impl.vendors))
 
 
 def _check_op(executor: Executor, name: str, capability: OpCapability) -> None:

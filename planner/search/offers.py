@@ -39,9 +39,13 @@ class Offers:
     def candidates(
         self, boundary: str, chosen: tuple[Strategy, ...], restriction: Restriction
     ) -> Iterator[tuple[Op, str | None]]:
-        """Offered ops with their impls spelled, each with the reason why it has no impl or no place here."""
-        for strategy in chosen:
-            needs = strategy.needs(self.setup.parallelism) if self.setup.parallelism.tp > 1 else None
+        """Offered ops with their impls spelled, each with the reason why it has no impl or no place here.
+
+        Strategies without a place come last: what they offer too is refused, if at all, for a reason of the op's own.
+        """
+        lacks = {s.name: s.needs(self.setup.parallelism) if self.setup.parallelism.tp > 1 else None for s in chosen}
+        for strategy in sorted(chosen, key=lambda s: lacks[s.name] is not None):
+            needs = lacks[strategy.name]
             for offer in strategy.offers.get(boundary, ()):
                 if not offer.op.kind.is_collective:
                     yield offer.op, None
@@ -62,7 +66,7 @@ class Offers:
         for name in capability.impls:
             impl = executor.impls[name]
             mine = impl.strategies is None or strategy.name in impl.strategies
-            if hardware.vendor not in impl.vendors or not mine:
+            if not executor.can.runs_beside(name, hardware.backend) or not mine:
                 continue
             if offer.peer_to_peer and impl.kind == "library":
                 continue

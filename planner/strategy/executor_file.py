@@ -15,6 +15,7 @@ from .errors import InputError, did_you_mean
 from .layout import Parallelism
 from .op_kinds import KINDS
 from .ops import Op
+from .vendors import BACKENDS
 from .yaml_file import read_mapping
 
 FOLDER = Path(__file__).parents[1] / "executors"
@@ -34,7 +35,7 @@ class Impl:
 
     __pydantic_config__: ClassVar[Any] = _STRICT
 
-    vendors: tuple[Literal["nvidia", "ascend", "cpu"], ...]
+    vendors: tuple[str, ...]
     kind: Literal["library", "peer_to_peer", "one_kernel"] = "library"
     needs_table: bool = False  # offered only where a calibration has a table of it
     fuses_norm: bool = False  # does the residual add and the norm that follow as well
@@ -119,16 +120,20 @@ class Capabilities:
         """The ops that an impl performs."""
         return tuple(op for op, capability in self.ops.items() if impl in capability.impls)
 
-    def are_of_one_vendor(self, impl: str, backend: str) -> bool:
-        """False where an impl runs on other devices than a library does."""
-        return bool(set(self.impls[impl].vendors) & set(self.impls[backend].vendors))
+    def runs_beside(self, impl: str, backend: str) -> bool:
+        """False where an impl is for other devices than those of a backend, or is another backend of the same ones."""
+        if impl in BACKENDS:
+            return impl == backend
+        return BACKENDS[backend].vendor in self.impls[impl].vendors
 
     def impl_refusal(self, boundary: str, op: Op, backend: str, dtype: str, group_size: int, width: int) -> str | None:
         """Why the impl of an op cannot perform it here, or None. `backend` is the library of the machine."""
         if op.impl is None or op.impl not in self.impls:
             return None
         name, impl = op.impl, self.impls[op.impl]
-        if backend in self.impls and not self.are_of_one_vendor(name, backend):
+        if backend in BACKENDS and not self.runs_beside(name, backend):
+            if BACKENDS[backend].vendor in impl.vendors:
+                return f"{name} is a backend itself, and the backend here is {backend}"
             return f"{name} runs on {' and '.join(impl.vendors)}, not where {backend} is the backend"
         if impl.fuses_norm and boundary not in RESIDUAL_OUT:
             why = f"{name} does the residual add and norm too, and at {boundary} there is no residual yet"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from commplan.planner.strategy.vendors import BACKENDS
+
 from ..errors import RefusedError
 from .base import Backend
-
-NAMES = ("gloo", "nccl", "hccl")
 
 
 def load_backend(name: str) -> Backend:
     """The backend of a name; imports its library. Raises RefusedError for another name or a missing library."""
-    if name not in NAMES:
-        raise RefusedError(f"no such backend; accepted: {', '.join(NAMES)}", field="hardware.backend", value=name)
+    if name not in BACKENDS:
+        raise RefusedError(f"no such backend; accepted: {', '.join(BACKENDS)}", field="hardware.backend", value=name)
     try:
         backend: Backend = import_module(f".{name}", __name__).BACKEND()
     except ImportError as error:
@@ -21,4 +21,4 @@ def load_backend(name: str) -> Backend:
     return backend
 
 
-__all__ = ["NAMES", "Backend", "load_backend"]
+__all__ = ["Backend", "load_backend"]

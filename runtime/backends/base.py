@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from commplan.planner.strategy.vendors import BACKENDS
+
 from ..errors import RefusedError
 from ..kernels.peer_impls import PEER_IMPLS, PeerLimits, Room
 from ..ranks.groups import Group
@@ -39,9 +41,18 @@ class Backend:
     """Collectives and kernels of one library."""
 
     name = "base"
-    device_type = "cpu"
     peer_limits: PeerLimits | None = None
     """What its `peers` take; None where it has none."""
+
+    @property
+    def device_type(self) -> str:
+        """Of its devices, as torch spells it."""
+        return BACKENDS[self.name].device_type
+
+    @property
+    def torch_name(self) -> str:
+        """Of its process groups."""
+        return BACKENDS[self.name].torch_name or self.name
 
     def device(self, local_rank: int) -> torch.device:
         """The device of a rank."""

@@ -9,7 +9,6 @@ class GlooBackend(Backend):
     """torch.distributed over gloo on CPU tensors."""
 
     name = "gloo"
-    device_type = "cpu"
 
 
 BACKEND = GlooBackend

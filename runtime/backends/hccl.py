@@ -31,7 +31,6 @@ class HcclBackend(Backend):
     """torch.distributed over HCCL, with the vendor's kernels for quantisation and norms."""
 
     name = "hccl"
-    device_type = "npu"
 
     def __init__(self) -> None:
         self._npu = _import_torch_npu()

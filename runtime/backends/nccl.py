@@ -23,7 +23,6 @@ class NcclBackend(Backend):
     """
 
     name = "nccl"
-    device_type = "cuda"
     peer_limits = KERNEL_LIMITS
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ Imports no torch, and loads it only where a backend has devices to be counted.
 from __future__ import annotations
 
 from commplan.planner.strategy.packages import check_packages
+from commplan.planner.strategy.vendors import BACKENDS
 
 from ..errors import RefusedError
 
@@ -19,7 +20,8 @@ def check_host(backend_name: str, ranks: int, *, models: bool = False) -> None:
     `models`: checkpoints will be loaded, which takes more packages.
     """
     check_packages(*(_FOR_MODELS if models else _FOR_BOUNDARIES), extra="runtime")
-    if backend_name == "gloo":  # as many ranks as wanted
+    record = BACKENDS.get(backend_name)
+    if record is not None and record.device_type == "cpu":  # as many ranks as wanted
         return
     from ..backends import load_backend
 

@@ -66,7 +66,7 @@ def measure_plans(
         mine = machine(backend.name, device, ranks.size)
         if not force:
             _check_machine(mine, fingerprints)
-    ranks.join(backend.name, device, 300.0)
+    ranks.join(backend.torch_name, device, 300.0)
     groups = make_groups(first.parallelism, 300.0)
     timer = Timer(device, groups.control)
     peers = PeerPool(groups, backend)

@@ -52,7 +52,7 @@ def measure_rank(
             raise RefusedError(
                 f"the interrupted run was on another machine ({different}); forget it with --fresh", file=partial
             )
-    ranks.join(backend.name, device, 300.0)
+    ranks.join(backend.torch_name, device, 300.0)
     control = control_group(300.0)
     todo = [Point(*values) for values in points]
     groups = _groups({point.group_size for point in todo if point.kind == "collective" or is_own(point)}, control)

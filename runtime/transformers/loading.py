@@ -66,7 +66,7 @@ def load_model(
         check_peer_limits(file, backend.name, backend.peer_limits)
         device = backend.device(int(os.environ.get("LOCAL_RANK", "0")))
         values.update(_what_must_agree(file, config, agree), weights=weights_digest(checkpoint))
-    ranks.join(backend.name, device, timeout_s)
+    ranks.join(backend.torch_name, device, timeout_s)
     groups = make_groups(file.parallelism, timeout_s, ranks.control)
     mesh = attention_mesh(groups, device.type) if file.parallelism.attn_dp > 1 else None
     with together(exchange_over(groups.control)), temporary_groups():

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from commplan.planner.strategy.file import StrategyFile
+from commplan.planner.strategy.vendors import BACKENDS
 
 from ...errors import RefusedError
 from ..captured_sizes import check_captured
-from .words import CAPTURE_FLAG, DEVICES, ONE_SHOT
+from .words import CAPTURE_FLAG, ONE_SHOT
 
 Arguments = Mapping[str, Any]
 
@@ -145,7 +146,8 @@ def _parallelism(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedEr
                 field=_flag(field),
                 value=value,
             )
-    wanted = DEVICES.get(file.hardware.backend)
+    record = BACKENDS.get(file.hardware.backend)
+    wanted = record.device_type if record else None
     device = str(arguments.get("device") or wanted).split(":")[0]
     if device != wanted:
         yield RefusedError(

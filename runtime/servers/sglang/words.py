@@ -27,7 +27,6 @@ MODES = {
 }
 
 DTYPES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
-DEVICES = {"gloo": "cpu", "nccl": "cuda", "hccl": "npu"}
 
 
 @dataclass(frozen=True, slots=True)

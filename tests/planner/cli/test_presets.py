@@ -23,7 +23,9 @@ def test_every_file_of_configs_and_executors_is_listed() -> None:
 
 def test_every_strategy_is_listed() -> None:
     names = [entry["name"] for entry in answer("presets")["strategies"]]
-    assert names == ["all_reduce", "int8_all_reduce", "mixed_comm", "tp_sp"]
+    files = {path.stem for path in (ROOT / "planner/strategies").glob("*.py")} - {"__init__"}
+    assert sorted(names) == sorted(files)
+    assert names[0] == "all_reduce"
 
 
 def test_every_preset_says_what_it_is() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from commplan.planner.descriptions.base import build
-from commplan.planner.executors import Executor, load_executor
+from commplan.planner.executors import Executor, Impl, load_executor
 from commplan.planner.strategy.errors import InputError
 from commplan.planner.strategy.executor_file import executor_path
 from commplan.planner.strategy.ops import Op
+from commplan.planner.strategy.vendors import BACKENDS, BackendRecord
 from commplan.planner.strategy.yaml_file import read_mapping
 
 KERNELS = "commplan_triton"
@@ -55,6 +57,8 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
             f"impls.{KERNELS}.row_multipl",
             "did you mean 'row_multiple'?",
         ),
+        (changed("impls", KERNELS, "vendors", to=["amd"]), f"impls.{KERNELS}.vendors[0]", "should be 'nvidia'"),
+        (changed("impls", "nccl", "vendors", to=["nvidia", "cpu"]), "impls.nccl.vendors", "should be [nvidia]"),
         (changed("impls", KERNELS, "kind", to="kernel"), f"impls.{KERNELS}.kind", "should be 'library'"),
     ],
 )
@@ -78,6 +82,26 @@ def test_an_op_by_our_kernels_keeps_their_limits(dtype: str, ranks: int, width: 
     can = load_executor("transformers").can
     why = can.impl_refusal("attn_out", Op("all_reduce", impl=KERNELS), "nccl", dtype, ranks, width)
     assert why == (None if words is None else f"{KERNELS} {words}")
+
+
+@pytest.mark.parametrize(
+    ("impl", "backend", "words"),
+    [
+        ("nccl", "nccl", None),
+        (KERNELS, "nccl", None),
+        ("hccl", "nccl", "hccl runs on ascend, not where nccl is the backend"),
+        (KERNELS, "gloo", f"{KERNELS} runs on nvidia, not where gloo is the backend"),
+        ("other", "nccl", "other is a backend itself, and the backend here is nccl"),
+    ],
+)
+def test_an_op_runs_by_the_backend_of_its_machine_or_by_what_runs_beside_it(
+    impl: str, backend: str, words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second library for the same devices is no impl beside the first: a machine has one."""
+    monkeypatch.setitem(BACKENDS, "other", BackendRecord("nvidia", "cuda"))
+    can = load_executor("transformers").can
+    can = replace(can, impls=can.impls | {"other": Impl(("nvidia",))})
+    assert can.impl_refusal("attn_out", Op("all_reduce", impl=impl), backend, "bf16", 2, 5120) == words
 
 
 def test_only_the_runtime_that_is_ours_can_be_measured() -> None:

@@ -3,12 +3,18 @@ tie the two."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 
 from commplan.planner.executors import executor_names, load_executor
 from commplan.planner.strategy.file import capabilities
 from commplan.planner.strategy.op_kinds import KINDS
 from commplan.planner.strategy.ops import Op
+from commplan.planner.strategy.vendors import BACKENDS
+from commplan.runtime import backends
 from commplan.runtime.backends.gloo import GlooBackend
 from commplan.runtime.backends.nccl import NcclBackend
 from commplan.runtime.collectives.formats import FORMATS
@@ -32,6 +38,18 @@ def test_the_light_reader_finds_what_the_full_validation_does(name: str) -> None
 def test_every_architecture_of_the_file_has_an_adapter_and_no_other_has() -> None:
     assert CAN.architectures is not None
     assert set(CAN.architectures) == set(adapters())
+
+
+def test_every_backend_has_a_record_and_a_file_of_its_name() -> None:
+    files = {path.stem for path in Path(backends.__file__).parent.glob("*.py")} - {"__init__", "base"}
+    assert files == set(BACKENDS)
+    assert {import_module(f".{name}", backends.__name__).BACKEND.name for name in BACKENDS} == files
+
+
+def test_a_backend_that_torch_calls_otherwise_joins_ranks_by_torchs_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert GlooBackend().torch_name == "gloo"
+    monkeypatch.setitem(BACKENDS, "gloo", replace(BACKENDS["gloo"], torch_name="glue"))
+    assert GlooBackend().torch_name == "glue"
 
 
 def test_the_two_impls_of_our_kernels_have_the_limits_of_the_kernels() -> None:
@@ -74,6 +92,6 @@ def test_the_steps_of_a_record_are_the_collectives_that_run(op: Op, world: World
 
 
 def test_a_wire_format_that_nobody_can_quantise_to_is_refused() -> None:
-    with pytest.raises(RefusedError, match="this runtime quantises to int8 only") as caught:
+    with pytest.raises(RefusedError, match=f"this runtime quantises to {', '.join(FORMATS)} only") as caught:
         format_of("int3", GlooBackend())
     assert caught.value.value == "int3"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .new_wire_format import COLOUR, ERRORS, add_to_a_copy, changed_files
-from .runtime.transformers.tiny_models import write_checkpoint
+from ..runtime.transformers.tiny_models import write_checkpoint
+from .trial import add_to_a_copy, changed_files, python
+from .wire_format import COLOUR, ERRORS, WIRE_FORMAT
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -23,7 +22,7 @@ PINNED = ("--set", "numerics.loosest=quantized", "--set", "numerics.pin=[{op: fp
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return add_to_a_copy(tmp_path_factory.mktemp("package"))
+    return add_to_a_copy(tmp_path_factory.mktemp("package"), WIRE_FORMAT)
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +31,7 @@ def command(package: Path) -> Command:
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         code = "import sys; sys.argv[0] = 'commplan'; from commplan.planner.cli import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(package), "HF_HUB_OFFLINE": "1"},
-        )
+        return python(package, "-c", code, *map(str, arguments))
 
     return run
 
@@ -64,26 +55,16 @@ def plan(command: Command, setting: tuple[str, ...], tmp_path_factory: pytest.Te
 
 
 def test_a_new_wire_format_costs_four_source_files(package: Path) -> None:
-    assert changed_files(package) == [
-        "planner/executors/transformers.yaml",
-        "planner/strategy/op_kinds.py",
-        "planner/strategies/fp8_all_reduce.py",
-        "runtime/collectives/formats.py",
-    ]
+    assert len(WIRE_FORMAT.parts) == 4
+    assert changed_files(package) == sorted(WIRE_FORMAT.parts)
 
 
 def test_without_an_error_the_package_is_not_even_imported(tmp_path: Path) -> None:
-    records = add_to_a_copy(tmp_path) / "commplan/planner/strategy/op_kinds.py"
+    records = add_to_a_copy(tmp_path, WIRE_FORMAT) / "commplan/planner/strategy/op_kinds.py"
     without = records.read_text().replace(f"in {ERRORS}.items()", "in ()")
     assert without != records.read_text()
     records.write_text(without)
-    done = subprocess.run(
-        [sys.executable, "-c", "import commplan.planner.strategy.op_kinds"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )
+    done = python(tmp_path, "-c", "import commplan.planner.strategy.op_kinds")
     assert done.returncode != 0
     assert "fp8_all_reduce (None) is quantized, so its record needs an error and its source" in done.stderr
 

@@ -1,16 +1,13 @@
-"""A wire format that nobody has built, as CONTRIBUTING says to add one: FP8 values with a scale for every row.
+"""A wire format that nobody has built: FP8 values with a scale for every row.
 
-Four source files of a copy of the package: the record, the strategy that offers it, what the executor can run, and how
-rows are quantised. The error is what e4m3 measures on normal rows.
+The record, the strategy that offers it, what the executor can run, and how rows are quantised. The error is what e4m3
+measures on normal rows.
 """
 
 from __future__ import annotations
 
-import filecmp
-import shutil
-from pathlib import Path
+from .trial import Insert, Trial
 
-ROOT = Path(__file__).parents[1]
 ERRORS = {"gather": 0.0265, "two_shot": 0.0374}
 COLOUR = "#7a3fb0"
 
@@ -23,15 +20,12 @@ FP8_ALL_REDUCE = quantized_all_reduce(
     colour="{COLOUR}",
     summary="sum of FP8 values, replicated",
 )
-
-_KINDS = (
-    FP8_ALL_REDUCE,
 '''
 
 STRATEGY = f'''"""FP8 all-reduce, a scale for every row."""
 
-from ..op_kinds import FP8_ALL_REDUCE
-from ..ops import NONE, SLICE, Op
+from ..strategy.op_kinds import FP8_ALL_REDUCE
+from ..strategy.ops import NONE, SLICE, Op
 from . import Strategy, offers
 
 _SUMS = (NONE, *(Op(FP8_ALL_REDUCE.name, algorithm=a, residual=r) for a in FP8_ALL_REDUCE.algorithms
@@ -83,38 +77,23 @@ class Fp8(Format):
         return (values.view(torch.float8_e4m3fn).float() * scales).to(dtype)
 
 
-FORMATS: dict[str, type[Format]] = {"fp8_e4m3": Fp8, "int8": Int8}
+FORMATS["fp8_e4m3"] = Fp8
 '''
 
 
-def add_to_a_copy(folder: Path) -> Path:
-    """A folder for PYTHONPATH with the package as it is but for the new format."""
-    for part in ("planner", "runtime", "configs"):
-        shutil.copytree(ROOT / part, folder / "commplan" / part, ignore=shutil.ignore_patterns("__pycache__"))
-    package = folder / "commplan"
-    _replace(package / "planner/strategy/op_kinds.py", "\n_KINDS = (\n", RECORD)
-    (package / "planner/strategies/fp8_all_reduce.py").write_text(STRATEGY)
-    executor = package / "planner/executors/transformers.yaml"
-    _replace(executor, "\nops:\n", "\nops:\n  fp8_all_reduce: {impls: [nccl, hccl, gloo]}\n")
-    executor.write_text(executor.read_text() + KERNELS.removeprefix("\n"))
-    formats = package / "runtime/collectives/formats.py"
-    _replace(formats, '\nFORMATS: dict[str, type[Format]] = {"int8": Int8}\n', FORMAT)
-    return folder
-
-
-def _replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert text.count(old) == 1, f"{path} has changed: the trial no longer finds its place"
-    path.write_text(text.replace(old, new))
-
-
-def changed_files(folder: Path) -> list[str]:
-    """Files of the copy that the package has not, or has otherwise."""
-    copy = folder / "commplan"
-    return sorted(
-        path.relative_to(copy).as_posix()
-        for path in copy.rglob("*")
-        if path.is_file()
-        and "__pycache__" not in path.parts
-        and not ((ROOT / path.relative_to(copy)).is_file() and filecmp.cmp(path, ROOT / path.relative_to(copy), False))
-    )
+WIRE_FORMAT = Trial(
+    "Wire format",
+    {
+        "planner/strategy/op_kinds.py": (
+            Insert('kernel=OwnKernel("int8_all_reduce", argument="algorithm", norm=True),\n)\n', RECORD),
+            Insert("\n_KINDS = (\n", "    FP8_ALL_REDUCE,\n"),
+        ),
+        "planner/strategies/fp8_all_reduce.py": STRATEGY,
+        "planner/executors/transformers.yaml": (
+            Insert("\nops:\n", "  fp8_all_reduce: {impls: [nccl, hccl, gloo]}\n"),
+            Insert(None, KERNELS.removeprefix("\n")),
+        ),
+        "runtime/collectives/formats.py": (Insert(None, FORMAT),),
+    },
+    {"name": "fp8_all_reduce", "executor": "transformers"},
+)
