@@ -15,6 +15,7 @@ from ..search.planning import ModePlanner
 from ..strategies import PLAIN
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean
 from ..strategy.op_kinds import KINDS
+from ..strategy.words import Provenance
 from .case import OpLatency, PlanName
 from .named_plan import AbsentOpError, named_plan
 
@@ -58,7 +59,7 @@ class Figure:
     """A predicted number with what it rests on."""
 
     value: float
-    provenance: str
+    provenance: Provenance
     sources: tuple[str, ...]
 
 

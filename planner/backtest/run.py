@@ -12,6 +12,7 @@ from ..cost.estimate import weakest
 from ..descriptions.loader import Setup, load_setup, preset_names
 from ..search.planning import ModePlanner
 from ..strategy.errors import InputError, did_you_mean
+from ..strategy.words import Provenance
 from .case import Case
 from .quantities import QUANTITIES, Figure, NotComparableError, of_collective, of_plan
 
@@ -28,7 +29,7 @@ class Outcome:
     unit: str
     verdict: str
     reason: str
-    provenance: str | None
+    provenance: Provenance | None
     sources: tuple[str, ...]
 
     @property

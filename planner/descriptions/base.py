@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..strategy.bounds import LARGEST, LARGEST_INT, SMALLEST
 from ..strategy.errors import InputError, did_you_mean
-
-Provenance = Literal["measured", "table", "table (transferred)", "datasheet", "formula", "assumed"]
+from ..strategy.words import Provenance
 
 Positive = Annotated[float, Field(ge=SMALLEST, le=LARGEST, allow_inf_nan=False, strict=True)]
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST_INT, strict=True)]

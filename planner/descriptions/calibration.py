@@ -18,7 +18,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import OpKind
-from .base import FieldError, Positive, PositiveInt, Provenance, Spec, Text
+from ..strategy.words import Provenance
+from .base import FieldError, Positive, PositiveInt, Spec, Text
 
 CALIBRATION_SCHEMA = "commplan/calibration/v1"
 MessageBytes = Annotated[int, Field(gt=0, le=2**50, strict=True)]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ..strategy.words import Vendor
 from .base import FieldError, Figure, FractionFigure, PositiveInt, Spec, Text
 
 HARDWARE_SCHEMA = "commplan/hardware/v1"
@@ -74,7 +75,7 @@ class Hardware(Spec):
     schema_: Literal["commplan/hardware/v1"] = Field(alias="schema")
     name: Text
     description: Text
-    vendor: Literal["nvidia", "ascend", "cpu"]
+    vendor: Vendor
     devices_per_node: PositiveInt
     num_nodes: PositiveInt = 1
     backend: Literal["nccl", "hccl", "gloo"]

@@ -2,7 +2,7 @@
 
 Capabilities are data: the planner prunes its graph with them, the validator refuses files with them, the runtime
 refuses plans with them, and all give the reason that stands in the file. The classes that the runtime shares, and its
-light reader of these files, stand in strategy_file/executor_file.py; here a file is validated in full.
+light reader of these files, stand in strategy/executor_file.py; here a file is validated in full.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..strategy.executor_file import (
 )
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import Wire
+from ..strategy.words import MOE_BACKENDS, MoeBackend
 from ..strategy.yaml_file import read_mapping
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
@@ -101,7 +102,7 @@ class Executor(Spec):
     is_measurable: bool = False
     architectures: tuple[Text, ...] | None
     versions: tuple[Text, ...] | None = None
-    moe_backends: tuple[Literal["tensor_parallel", "all_to_all"], ...] = ("tensor_parallel", "all_to_all")
+    moe_backends: tuple[MoeBackend, ...] = MOE_BACKENDS
     impls: dict[str, Impl]
     ops: dict[str, OpCapability]
     absent: dict[str, Text] = Field(default_factory=dict)

@@ -15,6 +15,7 @@ from ..descriptions.loader import Setup
 from ..strategy.errors import NoLegalPlanError
 from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
 from ..strategy.ops import Op
+from ..strategy.words import AttentionKind, MlpKind, Numerics
 
 ERROR_UNIT = 10**15  # errors are summed as integers of 1e-15, so that a sum does not depend on its order
 
@@ -28,7 +29,7 @@ class Edge:
     before: State | None
     after: State
     terms: tuple[Term, ...]
-    numerics: str
+    numerics: Numerics
     rank: int
     squared_error: int
     shape: LayerShape
@@ -53,8 +54,8 @@ class LayerGraph:
 
     key: tuple[object, ...]
     boundaries: dict[str, Boundary]
-    attention_kind: str
-    mlp_kind: str
+    attention_kind: AttentionKind
+    mlp_kind: MlpKind
     shape: LayerShape
 
 
