@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..cost.estimate import Estimate, weakest
 from ..cost.terms import COMMUNICATION, Gemm, Term
-from ..search.cheapest_plan import Plan
+from ..search.graph import Plan
 from ..search.planning import ModePlanner
 from ..strategy.words import NUMERICS_CLASSES, Numerics, Provenance
 

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..cost.estimate import Estimate
-from ..search.cheapest_plan import Plan
-from ..search.graph import ERROR_UNIT, Edge, ForwardGraph, Restriction
+from ..search.graph import ERROR_UNIT, Edge, ForwardGraph, Plan, Restriction
 from ..search.planning import ModePlanner
 from ..search.swap import swapped
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean

@@ -5,8 +5,7 @@ from __future__ import annotations
 from ..cost.estimate import weakest
 from ..cost.terms import COMMUNICATION
 from ..descriptions.loader import Setup
-from ..search.cheapest_plan import Plan
-from ..search.graph import Edge
+from ..search.graph import Edge, Plan
 from ..search.planning import ModePlanner
 from ..search.ranges import PlannedRange
 from ..strategy.file.document import (

@@ -9,8 +9,7 @@ from ..answers.breakdown import PARTS, Breakdown, breakdown
 from ..cost.collectives import CollectiveCosts
 from ..descriptions.deployment import ParallelismSpec
 from ..descriptions.loader import Setup
-from ..search.cheapest_plan import Plan
-from ..search.graph import Restriction
+from ..search.graph import Plan, Restriction
 from ..search.planning import ModePlanner
 from ..strategies import PLAIN
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean

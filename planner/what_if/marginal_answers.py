@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from ..descriptions.loader import Setup, load_setup
-from ..search.cheapest_plan import Plan
-from ..search.graph import ERROR_UNIT
+from ..search.graph import ERROR_UNIT, Plan
 from ..strategy.errors import CommplanError, NoLegalPlanError
 from ..strategy.op_kinds import KINDS
 from ..strategy.ops import Op, words_of
