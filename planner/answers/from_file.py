@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..search.graph import Edge, ForwardGraph, Plan, Restriction
 from ..search.planning import ModePlanner
 from ..strategy.errors import InputError

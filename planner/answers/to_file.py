@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..cost.estimate import weakest
 from ..cost.terms import COMMUNICATION
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..search.graph import Edge, Plan
 from ..search.planning import ModePlanner
 from ..search.ranges import PlannedRange

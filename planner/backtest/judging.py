@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ..answers.from_file import plan_of
 from ..answers.to_file import range_plan, with_stamps
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..search.graph import Edge, Plan
 from ..search.planning import ModePlanner
 from ..search.ranges import PlannedRange

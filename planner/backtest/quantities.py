@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..answers.breakdown import PARTS, Breakdown, breakdown
 from ..cost.collectives import CollectiveCosts
 from ..descriptions.deployment import ParallelismSpec
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..search.graph import Plan, Restriction
 from ..search.planning import ModePlanner
 from ..strategies import PLAIN

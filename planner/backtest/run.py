@@ -9,7 +9,8 @@ from statistics import fmean
 
 from ..answers.breakdown import is_extrapolated
 from ..cost.estimate import weakest
-from ..descriptions.loader import Setup, load_setup, preset_names
+from ..descriptions.loader import load_setup, preset_names
+from ..descriptions.setup import Setup
 from ..search.planning import ModePlanner
 from ..strategy.errors import InputError, did_you_mean
 from ..strategy.words import Provenance

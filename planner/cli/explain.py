@@ -12,7 +12,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..answers.explanation import Explanation, Option
-    from ..descriptions.loader import Setup
+    from ..descriptions.setup import Setup
     from ..search.graph import Plan
     from ..search.planning import ModePlanner
     from ..strategy.command_line.terminal import Cell

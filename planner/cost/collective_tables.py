@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..descriptions.calibration import Table
-from ..descriptions.loader import UsedCalibration
+from ..descriptions.setup import UsedCalibration
 from ..strategy.words import Provenance
 from .tables import Curve
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..descriptions.hardware import Link
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..strategy.errors import InputError
 from ..strategy.layout import Parallelism
 from ..strategy.op_kinds import COLLECTIVES, KINDS

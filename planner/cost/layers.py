@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from ..descriptions.deployment import DTYPE_BYTES
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..strategy.layout import ALL_TO_ALL
 from ..strategy.words import AttentionKind, MlpKind
 from .collectives import CollectiveCosts

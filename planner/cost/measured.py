@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from ..descriptions.loader import UsedCalibration
+from ..descriptions.setup import UsedCalibration
 from ..executors import Kernels
 from ..strategy.words import Provenance
 from .estimate import Estimate

@@ -6,7 +6,7 @@ ops share it. That keeps a search over many token counts cheap.
 
 from __future__ import annotations
 
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..executors import Kernel, Kernels, Traffic
 from ..strategy.layout import (
     DP_LOCAL,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..answers.breakdown import breakdown
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..search.graph import Plan
 from ..strategy.errors import NoLegalPlanError
 from ..what_if.crossovers import Crossover, crossovers

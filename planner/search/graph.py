@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..cost.terms import Term
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..strategy.errors import NoLegalPlanError
 from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
 from ..strategy.ops import Op

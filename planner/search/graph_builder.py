@@ -9,7 +9,7 @@ from ..cost.memory import MemoryCosts
 from ..cost.numerics import relative_rms_error
 from ..cost.op_costs import OpCosts
 from ..descriptions.deployment import parse_layers
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..strategies import Strategy, strategies
 from ..strategy.layout import (
     LAYER_BOUNDARIES,

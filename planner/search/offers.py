@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..cost.op_costs import OpCosts
 from ..cost.terms import Term
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..executors import Impl
 from ..strategies import PLAIN, Offer, Strategy, strategies
 from ..strategy.errors import NoLegalPlanError

@@ -8,7 +8,7 @@ from functools import cached_property
 from ..cost.estimate import Estimate
 from ..cost.layers import LayerCosts
 from ..cost.op_costs import OpCosts
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..strategies import PLAIN, strategies
 from ..strategy.errors import NoLegalPlanError
 from .cheapest_plan import Found, cheapest_plan, search, squared_budget

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ..answers.breakdown import Breakdown, breakdown
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..search.graph import ForwardGraph, Plan, Restriction
 from ..search.offers import has_own_kernels
 from ..search.planning import ModePlanner
