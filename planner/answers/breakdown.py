@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from ..cost.estimate import Estimate, weakest
 from ..cost.terms import COMMUNICATION, Gemm, Term
-from ..search.cheapest_plan import Plan
+from ..search.graph import Plan
 from ..search.planning import ModePlanner
-from ..strategy.ops import NUMERICS_CLASSES
+from ..strategy.words import NUMERICS_CLASSES, Numerics, Provenance
 
 # In the order in which reports stack them. `latent_gemm` is q_a/kv_a alone; `compute` is what no choice changes.
 PARTS = ("communication", "quantize", "norm", "residual", "latent_gemm", "padding", "compute")
@@ -24,12 +24,12 @@ class Breakdown:
     """One forward under one plan: times in us, bytes per rank."""
 
     parts: dict[str, float]
-    provenances: dict[str, str]  # of each part that takes time
+    provenances: dict[str, Provenance]  # of each part that takes time
     sources: tuple[str, ...]  # where the times of the collectives come from
     step_us: float
     wire_bytes: float
     activation_bytes: int
-    numerics: str
+    numerics: Numerics
 
     @property
     def communication_us(self) -> float:
@@ -41,7 +41,7 @@ class Breakdown:
         """True where a collective lies beyond the ends of its table."""
         return any(is_extrapolated(source) for source in self.sources)
 
-    def provenance_of(self, *parts: str) -> str:
+    def provenance_of(self, *parts: str) -> Provenance:
         """The weakest provenance among some parts: what their sum rests on."""
         return weakest({self.provenances[part] for part in parts if part in self.provenances})
 
@@ -89,7 +89,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.times = dict.fromkeys(PARTS, 0.0)
-        self.provenances: dict[str, set[str]] = {}
+        self.provenances: dict[str, set[Provenance]] = {}
         self.sources: list[str] = []
         self.wire_bytes = 0.0
 

@@ -10,14 +10,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..cost.estimate import CATEGORIES, Estimate
-from ..search.cheapest_plan import Plan
-from ..search.graph import ERROR_UNIT, Edge, ForwardGraph, Restriction
+from ..cost.estimate import Estimate
+from ..search.graph import ERROR_UNIT, Edge, ForwardGraph, Plan, Restriction
 from ..search.planning import ModePlanner
 from ..search.swap import swapped
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean
 from ..strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
+from ..strategy.words import CATEGORIES, Numerics
 from .to_file import collective_provenance
 
 
@@ -31,7 +31,7 @@ class Option:
 
     op: Op
     impl: str | None
-    numerics: str
+    numerics: Numerics
     legal: bool
     reason: str
     time_us: float | None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..descriptions.loader import Setup
-from ..search.cheapest_plan import Plan
-from ..search.graph import Edge, ForwardGraph, Restriction
+from ..descriptions.setup import Setup
+from ..search.graph import Edge, ForwardGraph, Plan, Restriction
 from ..search.planning import ModePlanner
 from ..strategy.errors import InputError
 from ..strategy.file import StrategyFile

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from ..cost.estimate import weakest
 from ..cost.terms import COMMUNICATION
-from ..descriptions.loader import Setup
-from ..search.cheapest_plan import Plan
-from ..search.graph import Edge
+from ..descriptions.setup import Setup
+from ..search.graph import Edge, Plan
 from ..search.planning import ModePlanner
 from ..search.ranges import PlannedRange
 from ..strategy.file.document import (
@@ -19,6 +18,7 @@ from ..strategy.file.document import (
     StrategyFile,
 )
 from ..strategy.file.writing import with_producer
+from ..strategy.words import Provenance
 
 
 def plan_setup(setup: Setup) -> StrategyFile:
@@ -76,7 +76,7 @@ def _layer_ops(layer: int, edges: tuple[Edge, ...]) -> LayerOps:
     return LayerOps(with_producer(layer, attn_in), attn_out, mlp_in, mlp_out)
 
 
-def collective_provenance(planner: ModePlanner, plan: Plan, tokens: int) -> str:
+def collective_provenance(planner: ModePlanner, plan: Plan, tokens: int) -> Provenance:
     """The weakest provenance among the collectives of a plan: what its communication time rests on."""
     found = set()
     for edge, _ in plan.counted:

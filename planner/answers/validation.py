@@ -12,6 +12,7 @@ from ..strategy.file import Problem, RangePlan, StrategyFile, problems, read
 from ..strategy.file.legality import walk
 from ..strategy.layout import IllegalOpError, State, group_of, with_group
 from ..strategy.ops import Op
+from ..strategy.words import MlpKind
 
 
 def validate(path: str | Path) -> list[Problem]:
@@ -53,7 +54,7 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
             refused: dict[str, Problem] = {}
             try:
                 for layer, boundary, op, before, _ in walk(strategy, plan):
-                    mlp = "moe" if layer in strategy.model.moe_layers else "dense"
+                    mlp: MlpKind = "moe" if layer in strategy.model.moe_layers else "dense"
                     shape, p = strategy.layer_shape(layer or 0), strategy.parallelism
                     spelled = _with_impl(with_group(boundary, op, before, shape, p), strategy)
                     why = executor.can.refusal(boundary, spelled, mode, mlp, p)

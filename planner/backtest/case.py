@@ -15,9 +15,10 @@ from ..strategies import strategies
 from ..strategy.bounds import MAX_TOKENS
 from ..strategy.errors import InputError, did_you_mean
 from ..strategy.files import read_text
-from ..strategy.layout import BOUNDARIES, FORWARD_MODES
+from ..strategy.layout import BOUNDARIES
 from ..strategy.ops import Op
 from ..strategy.ops import parse as parse_op
+from ..strategy.words import FORWARD_MODES
 from ..strategy.yaml_file import flow_text, read_mapping
 
 BACKTEST_SCHEMA = "commplan/backtest/v1"

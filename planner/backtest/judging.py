@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 from ..answers.from_file import plan_of
 from ..answers.to_file import range_plan, with_stamps
-from ..descriptions.loader import Setup
-from ..search.cheapest_plan import Plan
-from ..search.graph import Edge
+from ..descriptions.setup import Setup
+from ..search.graph import Edge, Plan
 from ..search.planning import ModePlanner
 from ..search.ranges import PlannedRange
 from ..strategies import PLAIN, strategies

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..search.cheapest_plan import Plan
-from ..search.graph import Boundary, Edge, Restriction
+from ..search.graph import Boundary, Edge, Plan, Restriction
 from ..search.planning import ModePlanner
 from ..strategy.layout import LAYER_BOUNDARIES, State
 from ..strategy.ops import Op

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from ..answers.breakdown import PARTS, Breakdown, breakdown
 from ..cost.collectives import CollectiveCosts
 from ..descriptions.deployment import ParallelismSpec
-from ..descriptions.loader import Setup
-from ..search.cheapest_plan import Plan
-from ..search.graph import Restriction
+from ..descriptions.setup import Setup
+from ..search.graph import Plan, Restriction
 from ..search.planning import ModePlanner
 from ..strategies import PLAIN
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean
 from ..strategy.op_kinds import KINDS
+from ..strategy.words import Provenance
 from .case import OpLatency, PlanName
 from .named_plan import AbsentOpError, named_plan
 
@@ -58,7 +58,7 @@ class Figure:
     """A predicted number with what it rests on."""
 
     value: float
-    provenance: str
+    provenance: Provenance
     sources: tuple[str, ...]
 
 

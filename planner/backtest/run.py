@@ -9,9 +9,11 @@ from statistics import fmean
 
 from ..answers.breakdown import is_extrapolated
 from ..cost.estimate import weakest
-from ..descriptions.loader import Setup, load_setup, preset_names
+from ..descriptions.loader import load_setup, preset_names
+from ..descriptions.setup import Setup
 from ..search.planning import ModePlanner
 from ..strategy.errors import InputError, did_you_mean
+from ..strategy.words import Provenance
 from .case import Case
 from .quantities import QUANTITIES, Figure, NotComparableError, of_collective, of_plan
 
@@ -28,7 +30,7 @@ class Outcome:
     unit: str
     verdict: str
     reason: str
-    provenance: str | None
+    provenance: Provenance | None
     sources: tuple[str, ...]
 
     @property

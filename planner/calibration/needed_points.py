@@ -21,7 +21,7 @@ from ..cost.op_costs import OpCosts
 from ..cost.terms import Gemm, OneKernel, Passes, Term, Wire
 from ..descriptions.calibration import COLLECTIVES
 from ..descriptions.deployment import DTYPE_BYTES
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..executors import Executor, Kernels
 from ..search.graph import Restriction
 from ..search.planning import ModePlanner

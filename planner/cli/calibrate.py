@@ -17,7 +17,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..calibration.needed_points import Point
-    from ..descriptions.loader import Setup
+    from ..descriptions.setup import Setup
 
 _RUNTIME = "commplan.runtime.calibration"  # known by name alone: planning needs no torch
 _BEGUN = ('{"machine": ', '{"key": ')  # how the lines of the samples so far begin

@@ -12,8 +12,8 @@ from . import options
 
 if TYPE_CHECKING:
     from ..answers.explanation import Explanation, Option
-    from ..descriptions.loader import Setup
-    from ..search.cheapest_plan import Plan
+    from ..descriptions.setup import Setup
+    from ..search.graph import Plan
     from ..search.planning import ModePlanner
     from ..strategy.command_line.terminal import Cell
     from ..strategy.ops import Op

@@ -10,7 +10,7 @@ from ..strategy.command_line.option_types import FieldText
 from ..strategy.command_line.terminal import echo, styled
 
 if TYPE_CHECKING:
-    from ..descriptions.loader import Setup
+    from ..descriptions.setup import Setup
 
 overrides = click.option(
     "--set",

@@ -11,7 +11,7 @@ from ..strategy.command_line.terminal import echo
 from . import options
 
 if TYPE_CHECKING:
-    from ..descriptions.loader import Setup
+    from ..descriptions.setup import Setup
     from ..strategy.file import RangePlan, StrategyFile
 
 

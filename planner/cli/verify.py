@@ -13,7 +13,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..backtest.judging import Boundary, Contest, Outcome
-    from ..descriptions.loader import Setup
+    from ..descriptions.setup import Setup
     from ..strategy.file import StrategyFile
 
 _LOSES = 1.02  # a regret that is surely above it means that the plan should be redone

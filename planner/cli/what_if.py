@@ -13,7 +13,7 @@ from . import options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..descriptions.loader import Setup
+    from ..descriptions.setup import Setup
     from ..strategy.command_line.terminal import Cell
     from ..what_if.crossovers import Crossover
     from ..what_if.marginal_answers import Answer

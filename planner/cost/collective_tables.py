@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..descriptions.calibration import Table
-from ..descriptions.loader import UsedCalibration
+from ..descriptions.setup import UsedCalibration
+from ..strategy.words import Provenance
 from .tables import Curve
 
 # Bytes travel alike whatever they mean: where a data type has no table of its own, one of these stands in.
@@ -34,7 +35,7 @@ class Found(NamedTuple):
     """A smoothed table, where it comes from, and the elements per row it was measured at (None: any)."""
 
     curve: Curve
-    provenance: str
+    provenance: Provenance
     source: str
     width: int | None
 
@@ -43,11 +44,11 @@ class CollectiveTables:
     """Tables by what they measure, then by width. An earlier calibration wins: one of this machine comes first."""
 
     def __init__(self, calibrations: Iterable[UsedCalibration]) -> None:
-        self._tables: dict[Measured, dict[int | None, tuple[Table, str, str]]] = {}
+        self._tables: dict[Measured, dict[int | None, tuple[Table, Provenance, str]]] = {}
         self._found: dict[tuple[Measured, int | None], Found | None] = {}  # smoothed when first asked for
         for used in calibrations:
             c = used.calibration
-            provenance: str = c.provenance
+            provenance: Provenance = c.provenance
             source = c.source
             if used.transferred_because:
                 provenance = "table (transferred)"

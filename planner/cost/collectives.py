@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..descriptions.hardware import Link
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..strategy.errors import InputError
 from ..strategy.layout import Parallelism
 from ..strategy.op_kinds import COLLECTIVES, KINDS
+from ..strategy.words import GroupName, Provenance
 from .collective_tables import CollectiveTables, Found, Measured
 from .estimate import Estimate, weakest
 from .links import Placement, bandwidth_bytes_per_us, hierarchical_us, one_level_us, placement
@@ -33,7 +34,7 @@ class CollectiveCosts:
         if setup.measured_on is not None:
             self._own = CollectiveCosts(replace(setup, hardware=setup.measured_on, measured_on=None))
 
-    def collective(self, op: str, impl: str, dtype: str, group: str, message_bytes: float) -> Estimate:
+    def collective(self, op: str, impl: str, dtype: str, group: GroupName, message_bytes: float) -> Estimate:
         """One library collective over a group. `message_bytes` is the whole buffer; 0 bytes cost nothing."""
         where = placement(group, self._parallelism, self._hardware)
         if where.size == 1 or message_bytes <= 0:
@@ -60,7 +61,9 @@ class CollectiveCosts:
             time *= sum(self._formula(op, where, message_bytes)) / sum(self._formula(op, where, curve.sizes[0]))
         return Estimate(time, 0.0, wire, found.provenance, _marked(found, extrapolated))
 
-    def _in_two(self, halves: tuple[str, ...], impl: str, dtype: str, group: str, message_bytes: float) -> Estimate:
+    def _in_two(
+        self, halves: tuple[str, ...], impl: str, dtype: str, group: GroupName, message_bytes: float
+    ) -> Estimate:
         """A collective without a table: its two halves by theirs, less the second library call."""
         scatter, gather = (self.collective(half, impl, dtype, group, message_bytes) for half in halves)
         call = self._hardware.links.intra_node.collective_overhead_us.value
@@ -120,11 +123,11 @@ class CollectiveCosts:
         """True if there is any table of an impl."""
         return impl in self._tables.impls
 
-    def num_nodes(self, group: str) -> int:
+    def num_nodes(self, group: GroupName) -> int:
         """Nodes that a group spans."""
         return placement(group, self._parallelism, self._hardware).num_nodes
 
-    def table_sizes(self, op: str, impl: str, dtype: str, group: str) -> tuple[float, ...]:
+    def table_sizes(self, op: str, impl: str, dtype: str, group: GroupName) -> tuple[float, ...]:
         """Message sizes at which the cost of a collective has a kink; empty where a formula stands."""
         where = placement(group, self._parallelism, self._hardware)
         found = self._table(op, impl, dtype, where.per_node)
@@ -183,7 +186,7 @@ def _marked(found: Found, extrapolated: bool) -> str:
     return found.source + (", extrapolated" if extrapolated else "")
 
 
-def _provenances(link: Link) -> set[str]:
+def _provenances(link: Link) -> set[Provenance]:
     return {
         figure.provenance
         for figure in (link.bandwidth_gb_per_s, link.efficiency, link.latency_us, link.collective_overhead_us)

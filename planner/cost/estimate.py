@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
-CATEGORIES = ("wire", "quantize", "norm", "residual", "latent_gemm", "padding")
-
-# From the best known to the least: a sum is only as well known as its weakest part.
-PROVENANCE_ORDER = ("measured", "table", "table (transferred)", "datasheet", "formula", "assumed")
+from ..strategy.words import PROVENANCES, Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +19,7 @@ class Estimate:
     time_us: float
     launch_us: float
     wire_bytes: float
-    provenance: str
+    provenance: Provenance
     source: str
 
     @property
@@ -30,6 +28,6 @@ class Estimate:
         return self.time_us + self.launch_us
 
 
-def weakest(provenances: set[str]) -> str:
-    """The provenance of a sum of figures."""
-    return max(provenances, key=PROVENANCE_ORDER.index) if provenances else "formula"
+def weakest(provenances: Set[Provenance]) -> Provenance:
+    """The provenance of a sum of figures: it is only as well known as its weakest part."""
+    return max(provenances, key=PROVENANCES.index) if provenances else "formula"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 from ..descriptions.deployment import DTYPE_BYTES
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..strategy.layout import ALL_TO_ALL
+from ..strategy.words import AttentionKind, MlpKind
 from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
@@ -29,7 +30,7 @@ class LayerCosts:
         self._cache_bytes = DTYPE_BYTES[setup.deployment.dtypes.kv_cache]
         self._activation = setup.deployment.dtypes.activations
 
-    def attention(self, kind: str, work: Work) -> list[Estimate]:
+    def attention(self, kind: AttentionKind, work: Work) -> list[Estimate]:
         """Attention of one layer, without the projections that a layout can move (q_a, kv_a)."""
         if kind == "linear_attention":
             return self._linear_attention(work)
@@ -37,7 +38,7 @@ class LayerCosts:
             return self._latent_attention(work)
         return self._grouped_attention(work)
 
-    def mlp(self, kind: str, work: Work) -> list[Estimate]:
+    def mlp(self, kind: MlpKind, work: Work) -> list[Estimate]:
         """MLP or experts of one layer."""
         return self._experts(work) if kind == "moe" else self._dense(self._model.intermediate_size or 0, work)
 

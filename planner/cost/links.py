@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from ..descriptions.hardware import Hardware, Link
 from ..strategy.layout import Parallelism
 from ..strategy.op_kinds import COLLECTIVES
+from ..strategy.words import GroupName
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Placement:
         return self.per_node * self.num_nodes
 
 
-def placement(group: str, p: Parallelism, hardware: Hardware) -> Placement:
+def placement(group: GroupName, p: Parallelism, hardware: Hardware) -> Placement:
     """Ranks are numbered node by node, and a DP group is a run of attn_tp neighbours; the dp axis strides over it."""
     size, stride = p.group_size(group), p.attn_tp if group == "attn_dp" else 1
     per_node = max(1, min(size, hardware.devices_per_node // stride))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from ..descriptions.loader import UsedCalibration
+from ..descriptions.setup import UsedCalibration
 from ..executors import Kernels
+from ..strategy.words import Provenance
 from .estimate import Estimate
 from .tables import Curve
 
@@ -15,11 +16,11 @@ class MeasuredKernels:
     """The kernel and GEMM tables of a machine's calibrations. An earlier file wins."""
 
     def __init__(self, calibrations: Iterable[UsedCalibration]) -> None:
-        self._kernels: dict[tuple[tuple[str, ...], int, str], dict[int, tuple[Curve, str, str]]] = {}
-        self._gemms: dict[tuple[int, int, str], tuple[Curve, str, str]] = {}
+        self._kernels: dict[tuple[tuple[str, ...], int, str], dict[int, tuple[Curve, Provenance, str]]] = {}
+        self._gemms: dict[tuple[int, int, str], tuple[Curve, Provenance, str]] = {}
         for used in calibrations:
             c = used.calibration
-            provenance: str = c.provenance if used.transferred_because is None else "table (transferred)"
+            provenance: Provenance = c.provenance if used.transferred_because is None else "table (transferred)"
             for k in c.kernels:
                 widths = self._kernels.setdefault((k.kernels, k.group_size, k.dtype), {})
                 widths.setdefault(k.width, (Curve.of(k.message_bytes, k.latency_us), provenance, c.source))
@@ -41,7 +42,7 @@ class MeasuredKernels:
 
     def _nearest(
         self, names: tuple[str, ...], dtype: str, width: int, group_size: int
-    ) -> tuple[Curve, str, str] | None:
+    ) -> tuple[Curve, Provenance, str] | None:
         """The table of the width, else of the nearest width: the bytes are what counts."""
         widths = self._kernels.get((names, group_size, dtype)) or self._kernels.get((names, 1, dtype))
         if not widths:
@@ -54,7 +55,7 @@ class MeasuredKernels:
         return _at(*table, rows) if table else None
 
 
-def _at(curve: Curve, provenance: str, source: str, size: float) -> Estimate:
+def _at(curve: Curve, provenance: Provenance, source: str, size: float) -> Estimate:
     time, extrapolated = curve.at(size)
     return Estimate(time, 0.0, 0.0, provenance, source + (", extrapolated" if extrapolated else ""))
 

@@ -8,7 +8,7 @@ workspaces of different kinds (for rows in INT8 and not, for latents and not), t
 from __future__ import annotations
 
 from ..descriptions.deployment import DTYPE_BYTES
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..strategy.layout import IN_BOUNDARIES, REPLICATED, LayerShape, State, group_of, sum_group
 from ..strategy.ops import Op
 

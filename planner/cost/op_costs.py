@@ -6,7 +6,7 @@ ops share it. That keeps a search over many token counts cheap.
 
 from __future__ import annotations
 
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..executors import Kernel, Kernels, Traffic
 from ..strategy.layout import (
     DP_LOCAL,
@@ -24,6 +24,7 @@ from ..strategy.op_kinds import ALL_GATHER
 from ..strategy.op_record import Part, Rows, Send, Step
 from ..strategy.op_record import Wire as WireFormat
 from ..strategy.ops import Op
+from ..strategy.words import Category, GroupName, RowRule, StepRows
 from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
@@ -74,7 +75,8 @@ class OpCosts:
         p, kind = self._p, self._impls[impl].kind
         group = group_of(boundary, op, before, shape, p)
         everywhere = boundary == "mlp_out" or p.attn_dp == 1 or group == "tp"
-        rows, padded = ("all", "padded") if everywhere else ("dp_local", "dp_local")
+        rows: RowRule = "all" if everywhere else "dp_local"
+        padded: RowRule = "padded" if everywhere else "dp_local"
         zero = [self._kernels("padding", _ZERO_FILL, "all"), self._kernels("padding", _COPY, "dp_local")]
         after = zero if is_widened(boundary, op, p) else []
         if kind == "one_kernel":  # takes any number of rows, so nothing is copied to pad
@@ -83,10 +85,14 @@ class OpCosts:
         terms = [self._pad_copy()] if p.attn_dp == 1 and any(map(_pads, op.way.sends)) else []
         if kind == "peer_to_peer":
             return [*terms, Term("wire", op.name, "padded", self._hidden, PeerKernel(op.name))]
-        by_rule = {"message": rows, "padded": padded, "dp_local": "padded" if p.attn_dp == 1 else "dp_local"}
+        by_rule: dict[StepRows, RowRule] = {
+            "message": rows,
+            "padded": padded,
+            "dp_local": "padded" if p.attn_dp == 1 else "dp_local",
+        }
         return [*terms, *(self._step(op, step, impl, group, by_rule[step.rows]) for step in op.way.steps), *after]
 
-    def _step(self, op: Op, step: Step, impl: str, group: str, rows: str) -> Term:
+    def _step(self, op: Op, step: Step, impl: str, group: GroupName, rows: RowRule) -> Term:
         """One step of an op by a library."""
         size = self._p.group_size(group)
         if isinstance(step, Send):
@@ -111,7 +117,7 @@ class OpCosts:
             terms.append(self._wire(ALL_GATHER.name, library, group, gathered)._replace(category="residual"))
         return terms if fused else [*terms, self._kernels("norm", kernels("add_norm", self._backend), rows)]
 
-    def _residual_gather(self, source: Layout, destination: Layout) -> tuple[str, str]:
+    def _residual_gather(self, source: Layout, destination: Layout) -> tuple[GroupName, RowRule]:
         assert is_finer(source, destination)
         if source == DP_LOCAL:
             return "attn_dp", "padded"
@@ -124,7 +130,7 @@ class OpCosts:
             return []
         group = group_of(boundary, op, before, shape, self._p)
         if boundary == "head_in" and self._setup.executor.gathers_only_logit_rows:
-            rows = "logits"
+            rows: RowRule = "logits"
         else:
             rows = "dp_local" if after.hidden == DP_LOCAL else "padded"
         kind, width = self._impls[impl].kind, None
@@ -145,7 +151,7 @@ class OpCosts:
         model = self._setup.model
         assert model.q_lora_rank is not None and model.kv_lora_rank is not None
         consumed = _rows_of(self._p.attention_layout)
-        rows = "shard" if op.kind.latent else consumed
+        rows: RowRule = "shard" if op.kind.latent else consumed
         normed = model.q_lora_rank + model.kv_lora_rank + (model.index_head_dim or 0)
         norm = self._setup.executor.kernels_of("norm", self._backend)
         fused = self._setup.executor.latent_projections == "one_gemm"
@@ -165,8 +171,8 @@ class OpCosts:
         self,
         op: str,
         impl: str,
-        group: str,
-        rows: str,
+        group: GroupName,
+        rows: RowRule,
         part: Part = "activations",
         wire: WireFormat | None = None,
         width: int | None = None,
@@ -184,7 +190,7 @@ class OpCosts:
         label = f"{op} of {wire.name} values"
         return Term("wire", label, rows, width, Wire(op, impl, wire.carrier, group, wire.value_bytes * times))
 
-    def _one_kernel(self, op: Op, impl: str, group: str, rows: str, width: int | None = None) -> Term:
+    def _one_kernel(self, op: Op, impl: str, group: GroupName, rows: RowRule, width: int | None = None) -> Term:
         """The whole op by one kernel of commplan's: whatever else it does is in the time of its wire term."""
         name = op.kind.table
         attn_dp = self._p.attn_dp if op.kind.spans_two else None
@@ -192,7 +198,7 @@ class OpCosts:
         return Term("wire", name, rows, width or self._hidden, work)
 
     def _kernels(
-        self, category: str, kernels: Kernels, rows: str, group_size: int = 1, width: int | None = None
+        self, category: Category, kernels: Kernels, rows: RowRule, group_size: int = 1, width: int | None = None
     ) -> Term:
         label = "+".join(dict.fromkeys(kernel.name for kernel in kernels))
         return Term(category, label, rows, width or self._hidden, Passes(kernels, group_size))
@@ -246,7 +252,7 @@ class OpCosts:
             return self.collectives.kernel_sizes(work, width)
         return self.collectives.table_sizes(work.op, work.impl, work.dtype, work.group)
 
-    def rows(self, rule: str, tokens: int) -> int:
+    def rows(self, rule: RowRule, tokens: int) -> int:
         """Rows that a rule names, at a token count."""
         p = self._p
         if rule == "all":
@@ -280,8 +286,8 @@ def _pads(send: Send) -> bool:
     return send.rows == "padded" and send.part == "activations"
 
 
-_ROWS = {REPLICATED: "all", DP_LOCAL: "dp_local", TOKEN_SHARDED: "shard"}
+_ROWS: dict[Layout, RowRule] = {REPLICATED: "all", DP_LOCAL: "dp_local", TOKEN_SHARDED: "shard"}
 
 
-def _rows_of(layout: Layout) -> str:
+def _rows_of(layout: Layout) -> RowRule:
     return _ROWS[layout]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..executors import Kernels
+from ..strategy.words import Category, GroupName, RowRule
 
 
 class Wire(NamedTuple):
@@ -13,7 +14,7 @@ class Wire(NamedTuple):
     op: str
     impl: str
     dtype: str
-    group: str
+    group: GroupName
     bytes_per_element: float
 
 
@@ -33,7 +34,7 @@ class OneKernel(NamedTuple):
     op: str  # under whose name it is measured
     impl: str
     dtype: str
-    group: str
+    group: GroupName
     bytes_per_element: float
     algorithm: str | None = None
     attn_dp: int | None = None
@@ -58,13 +59,13 @@ COMMUNICATION = (Wire, PeerKernel, OneKernel)
 class Term(NamedTuple):
     """One priced part of an op.
 
-    category  wire | quantize | norm | residual | latent_gemm | padding
-    rows      rows it works on: all | padded | dp_local | shard | logits | unaligned (all, unless tp divides T)
+    category  what it is for
+    rows      the rows that it works on
     width     elements per row
     """
 
-    category: str
+    category: Category
     label: str
-    rows: str
+    rows: RowRule
     width: int
     work: Wire | PeerKernel | OneKernel | Passes | Gemm

@@ -6,14 +6,13 @@ import dataclasses
 import types
 import typing
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..strategy.bounds import LARGEST, LARGEST_INT, SMALLEST
 from ..strategy.errors import InputError, did_you_mean
-
-Provenance = Literal["measured", "table", "table (transferred)", "datasheet", "formula", "assumed"]
+from ..strategy.words import Provenance
 
 Positive = Annotated[float, Field(ge=SMALLEST, le=LARGEST, allow_inf_nan=False, strict=True)]
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST_INT, strict=True)]

@@ -17,7 +17,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import OpKind
-from .base import FieldError, Positive, PositiveInt, Provenance, Spec, Text, one_of
+from ..strategy.words import Provenance
+from .base import FieldError, Positive, PositiveInt, Spec, Text, one_of
 
 CALIBRATION_SCHEMA = "commplan/calibration/v1"
 MessageBytes = Annotated[int, Field(gt=0, le=2**50, strict=True)]

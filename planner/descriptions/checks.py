@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..strategy.errors import InputError, did_you_mean
 from ..strategy.layout import ALL_TO_ALL
 from ..strategy.op_kinds import KINDS
 from .deployment import parse_layers
-
-if TYPE_CHECKING:
-    from .loader import Setup
+from .setup import Setup
 
 
 def check(setup: Setup) -> None:

@@ -9,8 +9,10 @@ from pydantic import Field, field_validator, model_validator
 
 from ..strategy.bounds import MAX_TOKENS
 from ..strategy.errors import did_you_mean
-from ..strategy.layout import FORWARD_MODES, LAYER_BOUNDARIES
+from ..strategy.layout import LAYER_BOUNDARIES, TENSOR_PARALLEL
 from ..strategy.op_kinds import KINDS
+from ..strategy.words import FORWARD_MODES, ModelRole, MoeBackend
+from ..strategy.words import Numerics as NumericsClass
 from .base import Count, FieldError, Positive, PositiveInt, Spec, Text
 
 DEPLOYMENT_SCHEMA = "commplan/deployment/v1"
@@ -27,7 +29,7 @@ class ParallelismSpec(Spec):
     tp: PositiveInt
     attn_dp: PositiveInt = 1
     ep: PositiveInt = 1
-    moe_backend: Literal["tensor_parallel", "all_to_all"] = "tensor_parallel"
+    moe_backend: MoeBackend = TENSOR_PARALLEL
 
     @model_validator(mode="after")
     def _divides(self) -> ParallelismSpec:
@@ -138,7 +140,7 @@ class Numerics(Spec):
     unless `sensitivity` gives weights per boundary and layer.
     """
 
-    loosest: Literal["exact", "reordered", "quantized"] = "reordered"
+    loosest: NumericsClass = "reordered"
     error_budget: Positive | None = None
     sensitivity: Text | None = None
     pin: tuple[OpRule, ...] = ()
@@ -164,7 +166,7 @@ class Deployment(Spec):
     name: Text
     description: Text | None = None
     model: Text
-    model_role: Literal["target", "draft"] = "target"
+    model_role: ModelRole = "target"
     hardware: Text
     executor: Text
     parallelism: ParallelismSpec

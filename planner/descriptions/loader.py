@@ -3,73 +3,24 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..executors import Executor, load_executor
+from ..executors import load_executor
 from ..strategy.errors import InputError, did_you_mean
-from ..strategy.file.fingerprint import fields_fingerprint
 from ..strategy.files import why_no_file
-from ..strategy.layout import Parallelism
 from ..strategy.yaml_file import parse_yaml, read_mapping, refuse_control_characters
-from .base import Spec, build
+from .base import build
 from .calibration import Calibration
+from .checks import check
 from .deployment import Deployment
 from .hardware import Hardware
 from .huggingface import model_fields
 from .model import Model
+from .setup import Setup, UsedCalibration
 
 PRESET_FOLDERS = ("models", "hardware", "calibrations", "deployments")
-
-
-@dataclass(frozen=True)
-class UsedCalibration:
-    """A calibration as one machine uses it."""
-
-    calibration: Calibration
-    transferred_because: str | None
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Everything that planning needs, read and checked against each other."""
-
-    deployment: Deployment
-    model: Model
-    hardware: Hardware
-    calibrations: tuple[UsedCalibration, ...]
-    executor: Executor
-    file: str
-    sensitivity: dict[str, tuple[float, ...]] | None = None  # weight by boundary and layer
-    notes: tuple[str, ...] = ()  # what reading did that its reader should know
-    measured_on: Hardware | None = None  # the machine with the link that its tables know, where this one has another
-
-    @cached_property
-    def parallelism(self) -> Parallelism:
-        """The same numbers as the deployment's, in the words of the layout algebra."""
-        p = self.deployment.parallelism
-        return Parallelism(p.tp, p.attn_dp, p.ep, p.moe_backend)
-
-    @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """A hash of the content of each description, by which a strategy file knows what it was made for."""
-        tables = [c.calibration.model_dump(mode="json", by_alias=True) for c in self.calibrations]
-        return {
-            "model": fields_fingerprint(self.model.model_dump(mode="json")),
-            "hardware": fingerprint(self.hardware, tables),
-            "deployment": fingerprint(self.deployment),
-        }
-
-
-def fingerprint(spec: Spec, *more: Any) -> str:
-    """First 16 hex digits of the SHA-256 of a description's canonical JSON."""
-    data = [spec.model_dump(mode="json", by_alias=True, exclude={"source", "description"}), *more]
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def preset_names(folder: str) -> tuple[str, ...]:
@@ -166,8 +117,6 @@ class _Parts:
         calibrations, sensitivity = tuple(self._calibrations(hardware)), self._sensitivity(deployment, model)
         notes = (self._note(measured_on),) if measured_on is not None else ()
         setup = Setup(deployment, model, hardware, calibrations, executor, self.file, sensitivity, notes, measured_on)
-        from .checks import check
-
         check(setup)
         return setup
 

@@ -11,12 +11,10 @@ from pydantic import Field, StrictBool, model_validator
 
 from ..strategy.bounds import MAX_LAYERS
 from ..strategy.layout import ALL_TO_ALL, LayerShape, Parallelism
+from ..strategy.words import AttentionKind, MlpKind
 from .base import Count, FieldError, PositiveInt, Spec, Text
 
 MODEL_SCHEMA = "commplan/model/v1"
-
-MlpKind = Literal["dense", "moe"]
-AttentionKind = Literal["full_attention", "linear_attention"]
 
 
 class Model(Spec):

@@ -26,6 +26,7 @@ from ..strategy.executor_file import (
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import Wire
 from ..strategy.vendors import BACKENDS, VENDORS
+from ..strategy.words import MOE_BACKENDS, MoeBackend
 from ..strategy.yaml_file import read_mapping
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
@@ -102,7 +103,7 @@ class Executor(Spec):
     is_measurable: bool = False
     architectures: tuple[Text, ...] | None
     versions: tuple[Text, ...] | None = None
-    moe_backends: tuple[Literal["tensor_parallel", "all_to_all"], ...] = ("tensor_parallel", "all_to_all")
+    moe_backends: tuple[MoeBackend, ...] = MOE_BACKENDS
     impls: dict[str, Impl]
     ops: dict[str, OpCapability]
     absent: dict[str, Text] = Field(default_factory=dict)

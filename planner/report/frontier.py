@@ -5,8 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
-from ..search.cheapest_plan import Plan
-from ..search.graph import ERROR_UNIT
+from ..search.graph import ERROR_UNIT, Plan
 from ..strategy.errors import CommplanError
 from ..strategy.ops import words_of
 from ..what_if.evaluation import PLAN, Evaluation, Evaluator, Priced, Structure

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..answers.from_file import plan_of
-from ..descriptions.loader import Setup, load_setup, preset_names
+from ..descriptions.loader import load_setup, preset_names
+from ..descriptions.setup import Setup
 from ..search.offers import has_own_kernels
 from ..strategy.errors import InputError, NoLegalPlanError
 from ..strategy.file import StrategyFile, load

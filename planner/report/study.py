@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..answers.breakdown import breakdown
-from ..descriptions.loader import Setup
-from ..search.cheapest_plan import Plan
+from ..descriptions.setup import Setup
+from ..search.graph import Plan
 from ..strategy.errors import NoLegalPlanError
 from ..what_if.crossovers import Crossover, crossovers
 from ..what_if.evaluation import PLAN, Evaluation, Evaluator, Priced

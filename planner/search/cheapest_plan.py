@@ -14,42 +14,15 @@ Without a budget that is a shortest path over the stages (`shortest_path`), with
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass
-from functools import cached_property
 from operator import itemgetter
 from typing import NamedTuple
 
 from ..strategy.errors import NoLegalPlanError
 from ..strategy.layout import LAYER_BOUNDARIES
 from .error_budget import WEIGHT_UNIT, Near, within_budget
-from .graph import ERROR_UNIT, Boundary, Edge, ForwardGraph, LayerGraph
+from .graph import ERROR_UNIT, Boundary, Edge, ForwardGraph, LayerGraph, Plan
 from .pricing import Pricer
 from .shortest_path import Entry, Step, Steps, cheapest_path
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The ops of one forward: the edges of embed_out, of every layer, of head_in."""
-
-    embed_out: Edge
-    layers: tuple[tuple[Edge, ...], ...]
-    head_in: Edge
-
-    @property
-    def edges(self) -> tuple[Edge, ...]:
-        """All edges in the order of the forward."""
-        return (self.embed_out, *(edge for layer in self.layers for edge in layer), self.head_in)
-
-    @cached_property
-    def counted(self) -> tuple[tuple[Edge, int], ...]:
-        """Distinct edges with how often each occurs."""
-        return tuple(Counter(self.edges).items())
-
-    @property
-    def numerics_rank(self) -> int:
-        """The loosest class among the ops."""
-        return max(edge.rank for edge in self.edges)
 
 
 def squared_budget(error_budget: float | None) -> int | None:

@@ -6,15 +6,17 @@ token count (a memory limit alone removes edges at some counts), and equal layer
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from ..cost.terms import Term
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..strategy.errors import NoLegalPlanError
 from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
 from ..strategy.ops import Op
+from ..strategy.words import AttentionKind, MlpKind, Numerics
 
 ERROR_UNIT = 10**15  # errors are summed as integers of 1e-15, so that a sum does not depend on its order
 
@@ -28,7 +30,7 @@ class Edge:
     before: State | None
     after: State
     terms: tuple[Term, ...]
-    numerics: str
+    numerics: Numerics
     rank: int
     squared_error: int
     shape: LayerShape
@@ -53,8 +55,8 @@ class LayerGraph:
 
     key: tuple[object, ...]
     boundaries: dict[str, Boundary]
-    attention_kind: str
-    mlp_kind: str
+    attention_kind: AttentionKind
+    mlp_kind: MlpKind
     shape: LayerShape
 
 
@@ -78,6 +80,30 @@ class ForwardGraph:
         for layer in dict.fromkeys(self.layers):
             found += [e for boundary in layer.boundaries.values() for edges in boundary.values() for e in edges]
         return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The ops of one forward: the edges of embed_out, of every layer, of head_in."""
+
+    embed_out: Edge
+    layers: tuple[tuple[Edge, ...], ...]
+    head_in: Edge
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """All edges in the order of the forward."""
+        return (self.embed_out, *(edge for layer in self.layers for edge in layer), self.head_in)
+
+    @cached_property
+    def counted(self) -> tuple[tuple[Edge, int], ...]:
+        """Distinct edges with how often each occurs."""
+        return tuple(Counter(self.edges).items())
+
+    @property
+    def numerics_rank(self) -> int:
+        """The loosest class among the ops."""
+        return max(edge.rank for edge in self.edges)
 
 
 @dataclass(frozen=True)

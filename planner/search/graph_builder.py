@@ -9,7 +9,7 @@ from ..cost.memory import MemoryCosts
 from ..cost.numerics import relative_rms_error
 from ..cost.op_costs import OpCosts
 from ..descriptions.deployment import parse_layers
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..strategies import Strategy, strategies
 from ..strategy.layout import (
     LAYER_BOUNDARIES,
@@ -23,6 +23,7 @@ from ..strategy.layout import (
 )
 from ..strategy.op_kinds import KINDS
 from ..strategy.ops import Op, numerics_rank
+from ..strategy.words import MlpKind
 from .graph import (
     ANY,
     ERROR_UNIT,
@@ -118,7 +119,7 @@ class GraphBuilder:
         chosen: tuple[Strategy, ...],
         restriction: Restriction,
         shape: LayerShape,
-        mlp: str,
+        mlp: MlpKind,
     ) -> LayerGraph:
         boundaries: dict[str, Boundary] = {}
         # Entering states: whatever any layer can leave behind. Unreachable ones cost little and are never used.
@@ -144,7 +145,7 @@ class GraphBuilder:
         restriction: Restriction,
         layer: int | None,
         shape: LayerShape,
-        mlp: str,
+        mlp: MlpKind,
     ) -> Boundary:
         offered = self.offers.candidates(boundary, chosen, restriction)
         candidates = list(dict.fromkeys(op for op, why in offered if why is None))
@@ -202,10 +203,10 @@ class GraphBuilder:
 
     # ---- what is refused ---------------------------------------------------------------------------------------------
 
-    def _unable(self, boundary: str, op: Op, mlp: str) -> str | None:
+    def _unable(self, boundary: str, op: Op, mlp: MlpKind) -> str | None:
         return self.setup.executor.can.refusal(boundary, op, self.mode, mlp, self.setup.parallelism)
 
-    def _refusal(self, boundary: str, op: Op, layer: int | None, mlp: str, restriction: Restriction) -> str | None:
+    def _refusal(self, boundary: str, op: Op, layer: int | None, mlp: MlpKind, restriction: Restriction) -> str | None:
         return self._unable(boundary, op, mlp) or self._forbidden(boundary, op, layer, restriction)
 
     def _forbidden(self, boundary: str, op: Op, layer: int | None, restriction: Restriction) -> str | None:
@@ -215,7 +216,7 @@ class GraphBuilder:
                     return f"forbidden by numerics.forbid[{index}]"
         return None
 
-    def _edge_refusal(self, edge: Edge, layer: int | None, mlp: str, restriction: Restriction) -> str | None:
+    def _edge_refusal(self, edge: Edge, layer: int | None, mlp: MlpKind, restriction: Restriction) -> str | None:
         """Of an op where it stands, with its group spelled."""
         return self._unable(edge.boundary, edge.op, mlp) or self._policy_refusal(edge, layer, restriction)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from ..cost.op_costs import OpCosts
 from ..cost.terms import Term
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..executors import Impl
 from ..strategies import PLAIN, Offer, Strategy, strategies
 from ..strategy.errors import NoLegalPlanError
 from ..strategy.layout import IllegalOpError
 from ..strategy.ops import Op
+from ..strategy.words import GroupName
 from .graph import Restriction
 
 
@@ -96,7 +97,7 @@ class Offers:
         """False for an op whose impl is used only where it was measured, and this op over this group was not."""
         return op.impl is None or restriction.unmeasured or not self.costs.lacks_table(terms)
 
-    def check_impl(self, boundary: str, op: Op, group: str) -> None:
+    def check_impl(self, boundary: str, op: Op, group: GroupName) -> None:
         """Raise IllegalOpError where the impl of an op cannot perform it over this group."""
         setup = self.setup
         dtype, size = setup.deployment.dtypes.activations, setup.parallelism.group_size(group)

@@ -8,12 +8,12 @@ from functools import cached_property
 from ..cost.estimate import Estimate
 from ..cost.layers import LayerCosts
 from ..cost.op_costs import OpCosts
-from ..descriptions.loader import Setup
+from ..descriptions.setup import Setup
 from ..strategies import PLAIN, strategies
 from ..strategy.errors import NoLegalPlanError
-from .cheapest_plan import Found, Plan, cheapest_plan, search, squared_budget
+from .cheapest_plan import Found, cheapest_plan, search, squared_budget
 from .error_budget import Near
-from .graph import ANY, ForwardGraph, Restriction
+from .graph import ANY, ForwardGraph, Plan, Restriction
 from .graph_builder import GraphBuilder
 from .pricing import Pricer
 from .ranges import PlannedRange, RangeSearch

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..cost.op_costs import OpCosts
-from .graph import Edge
+from .graph import Edge, Plan
 from .graph_builder import GraphBuilder
-
-if TYPE_CHECKING:
-    from .cheapest_plan import Plan
 
 _PS = 10**6  # picoseconds per microsecond
 _TIME_SHIFT, _RANK_SHIFT = 40, 20  # time | numerics rank | number of ops, 20 bits for each of the last two

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .cheapest_plan import Found, Plan
-from .graph import ForwardGraph
+from .cheapest_plan import Found
+from .graph import ForwardGraph, Plan
 from .pricing import Pricer
 
 _GRID_RATIO = 1.5

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from ..strategy.layout import LAYER_BOUNDARIES
 from ..strategy.ops import Op
-from .cheapest_plan import Plan
-from .graph import Boundary, Edge, ForwardGraph
+from .graph import Boundary, Edge, ForwardGraph, Plan
 from .pricing import Pricer
 from .shortest_path import Entry
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from .errors import InputError, did_you_mean
 from .layout import Parallelism
 from .op_kinds import KINDS
 from .ops import Op
 from .vendors import BACKENDS
+from .words import MOE_BACKENDS, GroupName, ImplKind, MlpKind, MoeBackend
 from .yaml_file import read_mapping
 
 FOLDER = Path(__file__).parents[1] / "executors"
@@ -36,7 +37,7 @@ class Impl:
     __pydantic_config__: ClassVar[Any] = _STRICT
 
     vendors: tuple[str, ...]
-    kind: Literal["library", "peer_to_peer", "one_kernel"] = "library"
+    kind: ImplKind = "library"
     needs_table: bool = False  # offered only where a calibration has a table of it
     fuses_norm: bool = False  # does the residual add and the norm that follow as well
     strategies: tuple[str, ...] | None = None  # offered to these strategies alone
@@ -67,13 +68,13 @@ class Refusal:
     reason: str
     boundaries: tuple[str, ...] | None = None
     modes: tuple[str, ...] | None = None
-    mlp: Literal["dense", "moe"] | None = None
+    mlp: MlpKind | None = None
     attn_dp: bool | None = None  # true: only with attention DP; false: only without
     attn_tp: bool | None = None  # true: only where a DP group has several ranks; false: only where it has one
-    group: Literal["tp", "attn_tp", "attn_dp"] | None = None
+    group: GroupName | None = None
     impl: str | None = None
 
-    def covers(self, boundary: str, op: Op, mode: str, mlp: str, parallelism: Parallelism) -> bool:
+    def covers(self, boundary: str, op: Op, mode: str, mlp: MlpKind, parallelism: Parallelism) -> bool:
         """True where the refusal speaks of this op in this place."""
         return (
             op.name == self.op
@@ -105,7 +106,7 @@ class Capabilities:
     ops: dict[str, OpCapability]
     is_measurable: bool = False
     versions: tuple[str, ...] | None = None
-    moe_backends: tuple[str, ...] = ("tensor_parallel", "all_to_all")
+    moe_backends: tuple[MoeBackend, ...] = MOE_BACKENDS
     absent: dict[str, str] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
 
@@ -153,7 +154,7 @@ class Capabilities:
         why = f": {self.absent[op]}" if op in self.absent else ""
         return f"executor {self.name} cannot run {op}{why}"
 
-    def refusal(self, boundary: str, op: Op, mode: str, mlp: str, parallelism: Parallelism) -> str | None:
+    def refusal(self, boundary: str, op: Op, mode: str, mlp: MlpKind, parallelism: Parallelism) -> str | None:
         """Why this op cannot run here under this executor, or None."""
         if not op.kind.is_collective:
             return None

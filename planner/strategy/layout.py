@@ -18,6 +18,7 @@ from typing import Literal
 
 from .op_record import Rows
 from .ops import Op
+from .words import GroupName, MoeBackend, Numerics
 
 Layout = Literal["replicated", "dp_local", "token_sharded"]
 REPLICATED: Layout = "replicated"
@@ -29,10 +30,9 @@ LAYER_BOUNDARIES = ("attn_in", "attn_out", "mlp_in", "mlp_out")
 FORWARD_BOUNDARIES = ("embed_out", "head_in")
 BOUNDARIES = ("embed_out", *LAYER_BOUNDARIES, "head_in")
 IN_BOUNDARIES = ("attn_in", "mlp_in", "head_in")
-FORWARD_MODES = ("prefill", "mixed", "decode", "target_verify", "draft_extend")
 
-TENSOR_PARALLEL = "tensor_parallel"
-ALL_TO_ALL = "all_to_all"
+TENSOR_PARALLEL: MoeBackend = "tensor_parallel"
+ALL_TO_ALL: MoeBackend = "all_to_all"
 
 
 class IllegalOpError(Exception):
@@ -46,7 +46,7 @@ class Parallelism:
     tp: int
     attn_dp: int = 1
     ep: int = 1
-    moe_backend: str = TENSOR_PARALLEL
+    moe_backend: MoeBackend = TENSOR_PARALLEL
 
     @property
     def attn_tp(self) -> int:
@@ -60,11 +60,11 @@ class Parallelism:
             return REPLICATED
         return DP_LOCAL if self.attn_tp > 1 else TOKEN_SHARDED
 
-    def group_size(self, group: str) -> int:
+    def group_size(self, group: GroupName) -> int:
         """Number of ranks in `tp`, `attn_tp` (a DP group) or `attn_dp` (the dp axis)."""
         return {"tp": self.tp, "attn_tp": self.attn_tp, "attn_dp": self.attn_dp}[group]
 
-    def canonical_group(self, group: str) -> str:
+    def canonical_group(self, group: GroupName) -> GroupName:
         """Without attention DP a DP group is the tp group; one name for one set of ranks."""
         return "tp" if group == "attn_tp" and self.attn_dp == 1 else group
 
@@ -97,7 +97,7 @@ class State:
     fused: bool = False
 
 
-def numerics_class(boundary: str, op: Op, p: Parallelism) -> str:
+def numerics_class(boundary: str, op: Op, p: Parallelism) -> Numerics:
     """exact, reordered or quantized. A fold, or a sum widened to all tp ranks, changes the order of additions."""
     if op.kind.numerics == "exact" and (op.residual == "fold" or is_widened(boundary, op, p)):
         return "reordered"
@@ -119,13 +119,13 @@ def with_group(boundary: str, op: Op, state: State | None, shape: LayerShape, p:
         return op
     if boundary in IN_BOUNDARIES:
         assert state is not None
-        group: str | None = _gather_group(state.hidden, _consumer_layout(boundary, shape, p), p)
+        group: GroupName | None = _gather_group(state.hidden, _consumer_layout(boundary, shape, p), p)
     else:
         group = sum_group(boundary, shape, p)
     return replace(op, group=group)
 
 
-def group_of(boundary: str, op: Op, state: State | None, shape: LayerShape, p: Parallelism) -> str:
+def group_of(boundary: str, op: Op, state: State | None, shape: LayerShape, p: Parallelism) -> GroupName:
     """The group an op runs over: as spelled, else the one that connects its layouts."""
     spelled = with_group(boundary, op, state, shape, p).group
     return p.canonical_group(spelled) if spelled else "tp"
@@ -136,7 +136,7 @@ def is_finer(a: Layout, b: Layout) -> bool:
     return _FINENESS[a] > _FINENESS[b]
 
 
-def sum_group(boundary: str, shape: LayerShape, p: Parallelism) -> str | None:
+def sum_group(boundary: str, shape: LayerShape, p: Parallelism) -> GroupName | None:
     """The group over which the tensor that reaches an `_out` boundary is partial, or None where it is complete."""
     if boundary == "mlp_out":
         return "tp" if p.tp > 1 and not shape.all_to_all else None
@@ -194,7 +194,7 @@ def _consumer_layout(boundary: str, shape: LayerShape, p: Parallelism) -> Layout
     return p.attention_layout if boundary == "attn_in" else shape.mlp_layout()
 
 
-def _gather_group(hidden: Layout, wanted: Layout, p: Parallelism) -> str:
+def _gather_group(hidden: Layout, wanted: Layout, p: Parallelism) -> GroupName:
     if hidden == DP_LOCAL:
         return "attn_dp"
     return p.canonical_group("attn_tp") if wanted == DP_LOCAL else "tp"
@@ -228,7 +228,7 @@ def _apply_out(boundary: str, op: Op, state: State | None, shape: LayerShape, p:
     return State(hidden=destination, residual=residual, fused=op.kind.spans_two)
 
 
-def _sum_destination(boundary: str, op: Op, group: str, shape: LayerShape, p: Parallelism) -> Layout:
+def _sum_destination(boundary: str, op: Op, group: GroupName, shape: LayerShape, p: Parallelism) -> Layout:
     if op.kind.spans_two:
         return _fused_destination(boundary, op, shape, p)
     if group != "tp" and is_widened(boundary, op, p):
@@ -251,7 +251,7 @@ def _fused_destination(boundary: str, op: Op, shape: LayerShape, p: Parallelism)
     return REPLICATED if boundary == "attn_out" else DP_LOCAL
 
 
-def _check_group(op: Op, expected: str, p: Parallelism) -> None:
+def _check_group(op: Op, expected: GroupName, p: Parallelism) -> None:
     group = p.canonical_group(op.group) if op.group else expected
     if group != expected:
         raise IllegalOpError(f"{op.name} over {op.group} does not connect these layouts; the group is {expected}")

@@ -13,9 +13,8 @@ from enum import Enum
 from functools import cached_property
 from typing import Literal
 
-Numerics = Literal["exact", "reordered", "quantized"]
-StepRows = Literal["message", "padded", "dp_local"]
-"""Of the whole message; of it padded to whole shards; of one DP group."""
+from .words import GroupName, Numerics, StepRows
+
 Part = Literal["activations", "values", "scales"]
 """What travels: rows as they are, or quantised values and their scales."""
 Rounds = Callable[[int, int, float, float], tuple[tuple[int, float], ...]]
@@ -96,7 +95,7 @@ class Send:
 
     by: Collective
     rows: StepRows = "message"
-    over: Literal["attn_tp", "attn_dp"] | None = None
+    over: GroupName | None = None
     part: Part = "activations"
     whole: bool = False  # brings every rank's whole message, so the buffer is as many of them
 

@@ -13,10 +13,7 @@ from typing import Any
 from .errors import InputError, did_you_mean
 from .op_kinds import KINDS
 from .op_record import OpKind, Way, Wire
-
-NUMERICS_CLASSES = ("exact", "reordered", "quantized")
-GROUPS = ("tp", "attn_tp", "attn_dp")
-RESIDUAL_RULES = ("fold", "gather")
+from .words import GROUPS, NUMERICS_CLASSES, RESIDUAL_RULES, GroupName, Numerics, ResidualRule
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,8 +26,8 @@ class Op:
 
     name: str
     algorithm: str | None = None
-    group: str | None = None
-    residual: str | None = None
+    group: GroupName | None = None
+    residual: ResidualRule | None = None
     impl: str | None = None
     producer: str | None = None
 
@@ -68,7 +65,7 @@ def words_of(names: Iterable[str]) -> str:
     return " or ".join(dict.fromkeys(kind.wire.words for kind in kinds if kind.wire is not None))
 
 
-def numerics_rank(numerics: str) -> int:
+def numerics_rank(numerics: Numerics) -> int:
     """0 for exact, 1 for reordered, 2 for quantized."""
     return NUMERICS_CLASSES.index(numerics)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ..answers.breakdown import Breakdown, breakdown
-from ..descriptions.loader import Setup
-from ..search.cheapest_plan import Plan
-from ..search.graph import ForwardGraph, Restriction
+from ..descriptions.setup import Setup
+from ..search.graph import ForwardGraph, Plan, Restriction
 from ..search.offers import has_own_kernels
 from ..search.planning import ModePlanner
 from ..strategies import PLAIN, strategies

@@ -26,7 +26,7 @@ from ..descriptions.loader import find
 from ..descriptions.model import Model
 from ..executors import load_executor
 from ..strategy.errors import InputError, did_you_mean
-from ..strategy.layout import FORWARD_MODES
+from ..strategy.words import FORWARD_MODES
 from ..strategy.yaml_file import parse_yaml, refuse_control_characters
 from .evaluation import check_tokens
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
-from ..descriptions.loader import Setup, load_setup
-from ..search.cheapest_plan import Plan
-from ..search.graph import ERROR_UNIT
+from ..descriptions.loader import load_setup
+from ..descriptions.setup import Setup
+from ..search.graph import ERROR_UNIT, Plan
 from ..strategy.errors import CommplanError, NoLegalPlanError
 from ..strategy.op_kinds import KINDS
 from ..strategy.ops import Op, words_of

@@ -8,7 +8,8 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from ..descriptions.loader import Setup, load_setup
+from ..descriptions.loader import load_setup
+from ..descriptions.setup import Setup
 from ..strategy.errors import CommplanError, InputError
 from ..strategy.yaml_file import flow_text
 from .evaluation import Evaluation, Evaluator, Structure

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from commplan.planner.strategy.file import DP_LOCAL, REPLICATED, Layout, group_of, is_finer
+from commplan.planner.strategy.file import DP_LOCAL, REPLICATED, GroupName, Layout, Parallelism, group_of, is_finer
 
 from ..collectives.row_moves import slice_rows
 from ..ranks.groups import Group, Groups
@@ -44,5 +44,9 @@ def in_zeros(groups: Groups) -> Call:
 
 def group_at(place: Place, groups: Groups) -> Group:
     """The group over which the op of a place runs; without attention DP there is one alone."""
-    name = group_of(place.boundary, place.op, place.before, place.shape, groups.parallelism)
-    return groups.of("tp" if groups.parallelism.attn_dp == 1 else name)
+    return groups.of(group_name_at(place, groups.parallelism))
+
+
+def group_name_at(place: Place, p: Parallelism) -> GroupName:
+    """The same by its name."""
+    return "tp" if p.attn_dp == 1 else group_of(place.boundary, place.op, place.before, place.shape, p)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from commplan.planner.strategy.file import GroupName
+
 from ..backends import Backend
 from ..kernels.peer_impls import PeersKey, Room
 from ..kernels.peers import Peers
@@ -46,7 +48,7 @@ class PeerPool:
         _close({key: self._made[key] for key in fresh if key in self._made})
         self._made |= fresh
 
-    def of(self, group: str, width: int) -> Peers:
+    def of(self, group: GroupName, width: int) -> Peers:
         """Those that `make` has made for a plan."""
         return self._made[group, width][0]
 

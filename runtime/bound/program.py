@@ -13,7 +13,7 @@ from ..kernels.peer_impls import PEER_IMPLS
 from ..ranks.groups import Groups
 from .bound_ops import BoundIn, BoundOut, bind_in, bind_out
 from .counts import Count, Counters, Place, impl_of, wire_bytes_per_row
-from .layouts import group_at
+from .layouts import group_name_at
 from .peer_pool import PeerPool
 from .sizes import Sizes, rows_into
 
@@ -118,7 +118,7 @@ class Binder:
         peers = None
         if op.impl in PEER_IMPLS:
             assert self.peers is not None
-            peers = self.peers.of(group_at(place, self.groups).name, width)
+            peers = self.peers.of(group_name_at(place, self.groups.parallelism), width)
         bind = bind_in if place.boundary in IN_BOUNDARIES else bind_out
         return bind(place, self.groups, self.backend, count, peers)
 

@@ -7,20 +7,33 @@ nothing of each other would have no order; in a model every collective depends o
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .peer_kernels import PeerKernels
 
-_PEERS: WeakValueDictionary[str, PeerKernels] = WeakValueDictionary()
+class Runs(Protocol):
+    """What the custom ops ask of a group's kernels."""
+
+    def rows_out(self, op: str, rows: int) -> int:
+        """Rows that come out of an op."""
+
+    def run(self, op: str, x: Tensor, out: Tensor) -> None:
+        """One op; `out` has its shape."""
+
+    def run_normed(
+        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, out: Tensor, total: Tensor
+    ) -> None:
+        """One op with the residual add and the norm that follow."""
+
+
+_PEERS: WeakValueDictionary[str, Runs] = WeakValueDictionary()
 _NUMBERS = itertools.count(1)
 
 
-def register(peers: PeerKernels) -> str:
+def register(peers: Runs) -> str:
     """A name for a group's kernels."""
     handle = f"peers {next(_NUMBERS)}"
     _PEERS[handle] = peers

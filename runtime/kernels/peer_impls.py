@@ -13,6 +13,7 @@ from commplan.planner.strategy.file import (
     KINDS,
     REPLICATED,
     RESIDUAL_OUT,
+    GroupName,
     Impl,
     Op,
     Parallelism,
@@ -35,7 +36,7 @@ PEER_IMPLS = CAN.own_impls
 (TRITON_NORM,) = (name for name in PEER_IMPLS if CAN.impls[name].fuses_norm)
 """The same sums with the residual add and the RMSNorm that follow in one kernel."""
 
-PeersKey = tuple[str, int]
+PeersKey = tuple[GroupName, int]
 """What one Peers object is for: a group by its name, and the width of its rows."""
 
 
@@ -115,7 +116,7 @@ class Use(NamedTuple):
     op: Op
     before: State | None
     after: State
-    group: str
+    group: GroupName
     width: int
     rows: int
     """Of the largest message: whole, so of a gather what comes out."""
@@ -147,11 +148,11 @@ def peers_needed(*files: StrategyFile) -> dict[PeersKey, Room]:
     return needed
 
 
-def _canonical(group: str, p: Parallelism) -> str:
+def _canonical(group: GroupName, p: Parallelism) -> GroupName:
     return "tp" if p.attn_dp == 1 else group
 
 
-def _message_rows(group: str, tokens: int, p: Parallelism) -> int:
+def _message_rows(group: GroupName, tokens: int, p: Parallelism) -> int:
     dp_local = p.rows(tokens, DP_LOCAL)  # padded to whole shards
     return dp_local if group == "attn_tp" else dp_local * p.attn_dp
 

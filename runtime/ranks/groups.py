@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch.distributed as dist
 
-from commplan.planner.strategy.file import Parallelism
+from commplan.planner.strategy.file import GroupName, Parallelism
 
 from ..errors import RefusedError
 
@@ -22,7 +22,7 @@ from ..errors import RefusedError
 class Group:
     """One process group as a rank sees it. `handle` is None for a group of one."""
 
-    name: str
+    name: GroupName | Literal["control"]
     handle: Any
     size: int
     rank: int
@@ -38,7 +38,7 @@ class Groups:
     attn_dp: Group
     control: Group
 
-    def of(self, name: str) -> Group:
+    def of(self, name: GroupName) -> Group:
         """The group of a name in the words of the strategy file."""
         group: Group = getattr(self, name)
         return group
@@ -107,7 +107,7 @@ def make_groups(parallelism: Parallelism, timeout_s: float, control: Group | Non
     )
 
 
-def _my_group(name: str, members: list[list[int]], rank: int, timeout: timedelta) -> Group:
+def _my_group(name: GroupName, members: list[list[int]], rank: int, timeout: timedelta) -> Group:
     """Every rank creates every group, in the same order; each keeps its own."""
     mine = None
     for ranks in members:

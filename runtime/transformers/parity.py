@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from commplan.planner.strategy.file import StrategyFile, load, numerics_rank
+from commplan.planner.strategy.file import Numerics, StrategyFile, load, numerics_rank
 
 MAX_TOKENS = 512
 
@@ -28,7 +28,7 @@ class ModeResult:
     token_counts: list[int]
     max_error: float
     largest: float
-    numerics: str
+    numerics: Numerics
     bound: float
     miscounted: list[str]
     skipped: list[tuple[int, int]]
@@ -50,7 +50,7 @@ def token_counts(strategy: StrategyFile, mode: str, most: int = MAX_TOKENS) -> l
     return sorted(counts)
 
 
-def mode_numerics(strategy: StrategyFile, mode: str) -> str:
+def mode_numerics(strategy: StrategyFile, mode: str) -> Numerics:
     """The loosest class among the ops of a mode."""
     from commplan.planner.strategy.file import numerics_class, places
 
@@ -147,7 +147,7 @@ def _prompt(
     return ours, theirs
 
 
-def _bound(numerics: str, dtype: Any, largest: float) -> float:
+def _bound(numerics: Numerics, dtype: Any, largest: float) -> float:
     """Largest logit error that a numerics class allows, relative to the largest logit of the reference."""
     import torch
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from commplan.planner.descriptions.loader import load_setup
-from commplan.planner.search.cheapest_plan import Plan
-from commplan.planner.search.graph import Restriction
+from commplan.planner.search.graph import Plan, Restriction
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategy.ops import parse
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from commplan.planner.descriptions.loader import Setup, load_setup
+from commplan.planner.descriptions.loader import load_setup
+from commplan.planner.descriptions.setup import Setup
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.search.ranges import PlannedRange
 

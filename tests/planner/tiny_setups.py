@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from commplan.planner.descriptions.calibration import COLLECTIVES
-from commplan.planner.descriptions.loader import Setup, load_setup
+from commplan.planner.descriptions.loader import load_setup
+from commplan.planner.descriptions.setup import Setup
 
 Mapping = dict[str, Any]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from commplan.planner.answers.to_file import range_plan, with_stamps
-from commplan.planner.descriptions.loader import Setup, load_setup
+from commplan.planner.descriptions.loader import load_setup
+from commplan.planner.descriptions.setup import Setup
 from commplan.planner.search.graph import Restriction
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.search.ranges import PlannedRange

@@ -9,7 +9,6 @@ from ..errors import CommplanError, InputError, control_character, one_line
 from ..executor_file import RESIDUAL_OUT, Capabilities, Impl, capabilities
 from ..layout import (
     DP_LOCAL,
-    FORWARD_MODES,
     IN_BOUNDARIES,
     LAYER_BOUNDARIES,
     REPLICATED,
@@ -27,6 +26,7 @@ from ..layout import (
 from ..op_kinds import COLLECTIVES, INT8_ALL_REDUCE, KINDS
 from ..op_record import OpKind, Rows, Send, Way
 from ..ops import NONE, Op, numerics_rank
+from ..words import FORWARD_MODES, GroupName, Numerics
 from ..yaml_file import parse_json, read_mapping
 from .document import (
     DeploymentStamp,
@@ -58,6 +58,7 @@ __all__ = [
     "Capabilities",
     "CommplanError",
     "DeploymentStamp",
+    "GroupName",
     "HardwareStamp",
     "Impl",
     "InputError",
@@ -65,6 +66,7 @@ __all__ = [
     "LayerShape",
     "Layout",
     "ModelStamp",
+    "Numerics",
     "Op",
     "OpKind",
     "Parallelism",

@@ -6,8 +6,9 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..layout import LayerShape, Parallelism
+from ..layout import ALL_TO_ALL, LayerShape, Parallelism
 from ..ops import Op
+from ..words import ModelRole, Numerics
 
 STRATEGY_SCHEMA = "commplan/strategy/v1"
 
@@ -17,7 +18,7 @@ class ModelStamp:
     """The model a plan was made for: what legality depends on, and the fingerprint of its description."""
 
     name: str
-    role: str
+    role: ModelRole
     architecture: str
     num_hidden_layers: int
     hidden_size: int
@@ -92,7 +93,7 @@ class StrategyFile:
     deployment: DeploymentStamp
     executor: str
     parallelism: Parallelism
-    numerics: str  # loosest class that the plan may use
+    numerics: Numerics  # loosest class that the plan may use
     modes: dict[str, tuple[RangePlan, ...]]
 
     @cached_property
@@ -113,7 +114,7 @@ class StrategyFile:
 
     def layer_shape(self, layer: int) -> LayerShape:
         """What the layout algebra needs to know of a layer."""
-        all_to_all = self.parallelism.moe_backend == "all_to_all" and self.parallelism.tp > 1
+        all_to_all = self.parallelism.moe_backend == ALL_TO_ALL and self.parallelism.tp > 1
         return LayerShape(
             all_to_all=all_to_all and layer in self.model.moe_layers,
             has_latent=self.model.latent_width > 0,

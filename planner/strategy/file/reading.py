@@ -9,9 +9,10 @@ from typing import Any
 from ..bounds import LARGEST_INT, MAX_LAYERS
 from ..errors import InputError, did_you_mean
 from ..files import read_text
-from ..layout import ALL_TO_ALL, FORWARD_MODES, LAYER_BOUNDARIES, TENSOR_PARALLEL, Parallelism
-from ..ops import NONE, NUMERICS_CLASSES, Op
+from ..layout import ALL_TO_ALL, LAYER_BOUNDARIES, Parallelism
+from ..ops import NONE, Op
 from ..ops import parse as parse_op
+from ..words import FORWARD_MODES, MODEL_ROLES, MOE_BACKENDS, NUMERICS_CLASSES, Word, as_word
 from ..yaml_file import parse_yaml, refuse_control_characters
 from .document import (
     STRATEGY_SCHEMA,
@@ -95,7 +96,7 @@ def _model(data: dict[str, Any]) -> ModelStamp:
         moe = frozenset(_layer_numbers(given, "model.moe_layers", layers))
     return ModelStamp(
         name=_text(data, "name", "model"),
-        role=_choice(data, "role", "model", ("target", "draft")),
+        role=_choice(data, "role", "model", MODEL_ROLES),
         architecture=_text(data, "architecture", "model"),
         num_hidden_layers=layers,
         hidden_size=_number(data, "hidden_size", "model", 1),
@@ -111,7 +112,7 @@ def _parallelism(data: dict[str, Any]) -> Parallelism:
     for key, value in (("attn_dp", attn_dp), ("ep", ep)):
         if tp % value:
             raise InputError(f"does not divide tp {tp}", field=f"parallelism.{key}", value=value)
-    moe_backend = _choice(data, "moe_backend", "parallelism", (TENSOR_PARALLEL, ALL_TO_ALL))
+    moe_backend = _choice(data, "moe_backend", "parallelism", MOE_BACKENDS)
     if moe_backend == ALL_TO_ALL and ep != tp:
         raise InputError(f"an all-to-all MoE needs ep equal to tp {tp}", field="parallelism.ep", value=ep)
     return Parallelism(tp, attn_dp, ep, moe_backend)
@@ -254,11 +255,11 @@ def _texts(data: dict[str, Any], field: str, keys: tuple[str, ...]) -> dict[str,
     return {key: _text(data, key, field) for key in keys}
 
 
-def _choice(data: dict[str, Any], key: str, field: str, accepted: tuple[str, ...]) -> str:
+def _choice(data: dict[str, Any], key: str, field: str, accepted: tuple[Word, ...]) -> Word:
     value = _text(data, key, field)
-    if value not in accepted:
+    if (word := as_word(value, accepted)) is None:
         raise InputError(f"not accepted; {did_you_mean(value, accepted)}", field=_join(field, key), value=value)
-    return value
+    return word
 
 
 def _number(data: dict[str, Any], key: str, field: str, least: int, most: int = LARGEST_INT) -> int:

@@ -18,7 +18,8 @@ from commplan.planner.backtest.named_plan import named_plan
 from commplan.planner.backtest.quantities import NotComparableError, of_collective, of_plan
 from commplan.planner.cost.collectives import CollectiveCosts
 from commplan.planner.cost.terms import OneKernel
-from commplan.planner.descriptions.loader import Setup, load_setup
+from commplan.planner.descriptions.loader import load_setup
+from commplan.planner.descriptions.setup import Setup
 from commplan.planner.search.graph import Restriction
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategy.errors import InputError

@@ -11,7 +11,7 @@ import pytest
 from commplan.planner.answers.breakdown import PARTS, breakdown
 from commplan.planner.backtest.case import read_case, shipped_cases
 from commplan.planner.backtest.run import run_case
-from commplan.planner.cost.estimate import PROVENANCE_ORDER
+from commplan.planner.cost.estimate import PROVENANCES
 from commplan.planner.strategy.yaml_file import flow_text
 
 from ..cli.commandline import answer
@@ -56,7 +56,7 @@ def test_the_keys_that_other_programs_rely_on(tmp_path):
     (found,) = answer("backtest", case(tmp_path))["cases"]
     assert {"id", "source", "published", "predicted", "low", "high", "verdict", "provenance"} <= set(found)
     assert found["verdict"] == "inside"
-    assert found["provenance"] in PROVENANCE_ORDER
+    assert found["provenance"] in PROVENANCES
 
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(0, 1e9, "inside"), (0, 1, "outside"), (1e9, 1e10, "outside")])

@@ -12,7 +12,8 @@ from commplan.planner.cost.measured import MeasuredKernels
 from commplan.planner.descriptions.base import build
 from commplan.planner.descriptions.calibration import Calibration
 from commplan.planner.descriptions.deployment import DTYPE_BYTES
-from commplan.planner.descriptions.loader import Setup, UsedCalibration, load_setup
+from commplan.planner.descriptions.loader import load_setup
+from commplan.planner.descriptions.setup import Setup, UsedCalibration
 from commplan.planner.executors import load_executor
 from commplan.planner.search.graph import Restriction
 from commplan.planner.search.planning import ModePlanner

@@ -10,7 +10,8 @@ from commplan.planner.calibration.result import Samples, calibration_of, dump
 from commplan.planner.descriptions.base import build
 from commplan.planner.descriptions.calibration import COLLECTIVES, Calibration
 from commplan.planner.descriptions.deployment import DTYPE_BYTES
-from commplan.planner.descriptions.loader import Setup, load_setup
+from commplan.planner.descriptions.loader import load_setup
+from commplan.planner.descriptions.setup import Setup
 from commplan.planner.search.graph import Restriction
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategy.errors import InputError

@@ -9,7 +9,7 @@ import pytest
 
 from commplan.planner.answers.explanation import Explainer, Explanation
 from commplan.planner.descriptions.loader import preset_names
-from commplan.planner.search.cheapest_plan import Plan
+from commplan.planner.search.graph import Plan
 from commplan.planner.strategies import strategies
 from commplan.planner.strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES
 from commplan.planner.strategy.ops import spell

@@ -6,7 +6,7 @@ import pytest
 
 from commplan.planner.answers.to_file import collective_provenance
 from commplan.planner.cost.collectives import CollectiveCosts
-from commplan.planner.cost.estimate import PROVENANCE_ORDER, weakest
+from commplan.planner.cost.estimate import PROVENANCES, weakest
 from commplan.planner.descriptions.loader import load_setup, preset_names
 from commplan.planner.search.planning import ModePlanner
 
@@ -17,7 +17,7 @@ from ..tiny_setups import Machine, dense_model, table
 def test_the_weakest_provenance_wins():
     assert weakest({"measured", "table", "formula"}) == "formula"
     assert weakest({"table", "table (transferred)"}) == "table (transferred)"
-    assert weakest(set(PROVENANCE_ORDER)) == "assumed"
+    assert weakest(set(PROVENANCES)) == "assumed"
 
 
 def test_h20_is_priced_by_the_tables_of_h200_and_says_so():
@@ -59,6 +59,6 @@ def test_every_part_of_every_shipped_plan_has_a_provenance_and_a_source(name):
         planner, tokens = ModePlanner(setup, mode), work.tokens[1]
         terms = {term for edge in planner.graph().edges for term in edge.terms}
         for estimate in [*(planner.costs.estimate(term, tokens) for term in terms), *planner.fixed(tokens)]:
-            assert estimate.provenance in PROVENANCE_ORDER
+            assert estimate.provenance in PROVENANCES
             assert estimate.source
             assert estimate.total_us >= 0

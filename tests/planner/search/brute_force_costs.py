@@ -12,7 +12,7 @@ from typing import NamedTuple
 from commplan.planner.cost.collectives import CollectiveCosts
 from commplan.planner.cost.kernels import DeviceCosts
 from commplan.planner.cost.terms import OneKernel
-from commplan.planner.descriptions.loader import Setup
+from commplan.planner.descriptions.setup import Setup
 from commplan.planner.strategy.op_kinds import KINDS
 
 from ...quantised_ops import QUANTISED

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commplan.planner.answers.to_file import plan_setup
-from commplan.planner.descriptions.loader import Setup, load_setup
+from commplan.planner.descriptions.loader import load_setup
+from commplan.planner.descriptions.setup import Setup
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategies import strategies
 

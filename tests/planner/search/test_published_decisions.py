@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from commplan.planner.descriptions.loader import load_setup, preset_names
-from commplan.planner.search.cheapest_plan import Plan
+from commplan.planner.search.graph import Plan
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategies import strategies
 from commplan.planner.strategy.layout import LAYER_BOUNDARIES

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commplan.planner.search.cheapest_plan import Plan
-from commplan.planner.search.graph import ForwardGraph
+from commplan.planner.search.graph import ForwardGraph, Plan
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategy.errors import NoLegalPlanError
 from commplan.planner.strategy.layout import LAYER_BOUNDARIES
