@@ -46,6 +46,7 @@ def test_the_words_that_planner_and_runtime_share_load_nothing_heavy_and_nothing
     assert not any(name.startswith("commplan.runtime") for name in loaded)
 
 
+@pytest.mark.slow
 def test_the_whole_runtime_loads_nothing_of_the_planner_but_the_shared_words() -> None:
     for needed in ("torch", "transformers", "triton"):
         pytest.importorskip(needed)

@@ -10,6 +10,8 @@ from .cases import WHOLE_EVERY, Case, run_case, run_unspoiled
 from .commands import READERS
 from .corpus import Corpus
 
+pytestmark = pytest.mark.slow
+
 CASES, CHUNKS = 200, 8
 
 

@@ -23,6 +23,8 @@ from .examples import (
 from .trial import PACKAGES, ROOT, Done, Trial, add_to_a_copy, changed_files, commands, python
 from .wire_format import WIRE_FORMAT
 
+pytestmark = pytest.mark.slow
+
 TINY, LARGE = "qwen3-0.6b-cpu-tp2", ("qwen3-32b-h200-tp2", "--set", "parallelism.tp=8")
 _ON_ONE_RANK = """
 import torch, torch.distributed as dist

@@ -29,6 +29,8 @@ from commplan.planner.what_if.evaluation import OWN, PLAIN, PLAN, Evaluator
 
 from ..tiny_setups import HIDDEN_SIZE, KERNELS, WITH_NORM, Machine, SetupFolder, dense_model, own_tables, table
 
+pytestmark = pytest.mark.slow
+
 TOKENS = 64
 ALL = (*own_tables((2,)), *(table(op, 2, {1: 20.0, 1 << 40: 20.0}) for op in ("all_reduce", "all_gather")))
 

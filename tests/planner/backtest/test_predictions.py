@@ -214,6 +214,7 @@ def test_every_shipped_case_runs_and_is_named_as_its_file(path):
         assert outcome.verdict == "inside"
 
 
+@pytest.mark.slow
 def test_without_a_file_all_shipped_cases_are_run():
     assert len(answer("backtest")["cases"]) == len(shipped_cases())
 

@@ -88,6 +88,7 @@ def test_a_mode_that_one_file_lacks_is_shown(file: Path, tmp_path: Path) -> None
     assert changes == {("decode", "planned", "not planned"), ("target_verify", "not planned", "planned")}
 
 
+@pytest.mark.slow
 def test_files_of_different_models_say_what_they_were_made_for(file: Path, tmp_path: Path) -> None:
     other = planned(tmp_path, "qwen3-235b-h200-dp4")
     report = answer("diff", file, other)

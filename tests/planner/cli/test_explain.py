@@ -108,6 +108,7 @@ def test_a_forbidden_op_is_answered_with_the_rule() -> None:
     assert reasons and all("numerics.forbid[0]" in reason for reason in reasons)
 
 
+@pytest.mark.slow
 def test_an_op_beside_a_pin_is_answered_with_the_pin() -> None:
     pin = "--set=numerics.pin=[{op: all_reduce, boundary: attn_out, layers: 12}]"
     pinned = answer("explain", PLAIN, "--layer", 12, "--op", "reduce_scatter", pin)
@@ -181,6 +182,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_file_is_explained_like_the_plan_it_holds(file: Path) -> None:
     for boundary in BOUNDARIES:
         place = ("--boundary", boundary, "--tokens", 4096)

@@ -101,6 +101,7 @@ def _chosen_op(options: list[str]) -> str:
     return spelled if isinstance(spelled, str) else next(iter(spelled))
 
 
+@pytest.mark.slow
 def test_a_memory_limit_names_the_largest_count_that_keeps_it() -> None:
     limit = "--set=limits.activation_memory_gb=0.1"
     error = refused("plan", "qwen3-32b-h200-tp2", limit, code=3)

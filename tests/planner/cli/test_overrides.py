@@ -122,6 +122,7 @@ def test_a_field_named_without_its_section_is_found() -> None:
     assert "'parallelism.tp'" in error["message"]
 
 
+@pytest.mark.slow
 def test_an_overridden_link_says_that_its_tables_are_scaled_and_the_same_value_keeps_them() -> None:
     link = f"{LINK}.bandwidth_gb_per_s"
     same = yaml.safe_load(PRESET.read_text())["links"]["intra_node"]["bandwidth_gb_per_s"]["value"]
@@ -160,6 +161,7 @@ def test_an_overridden_figure_is_assumed_and_says_so() -> None:
     assert {r["source"] for ranges in plan["modes"].values() for r in ranges} == {"assumed"}
 
 
+@pytest.mark.slow
 def test_a_slower_link_never_makes_a_step_faster() -> None:
     steps = []
     for bandwidth in (1000, 100, 10, 1):

@@ -14,7 +14,10 @@ import pytest
 COMMPLAN = Path(sys.executable).parent / "commplan"
 SMALL = "qwen3-0.6b-cpu-tp2"
 
-pytestmark = pytest.mark.skipif(not COMMPLAN.exists(), reason="the command is not installed beside this Python")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not COMMPLAN.exists(), reason="the command is not installed beside this Python"),
+]
 
 
 def process(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:

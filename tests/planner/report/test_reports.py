@@ -16,7 +16,7 @@ from ..cli.commandline import refused, run
 from .browser import opened
 
 pytest.importorskip("plotly")
-pytestmark = pytest.mark.xdist_group("reports")  # one process makes the pages for all
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reports")]  # one process makes the pages for all
 R1, A2 = "deepseek-r1-h20-tp8", "qwen3-32b-a2-tp2"
 
 

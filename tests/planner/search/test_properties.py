@@ -24,6 +24,8 @@ from ..random_machines import examples, machines
 from ..tiny_setups import Machine, SetupFolder, dense_model, latent_model, own_tables
 from .test_ranges import check_contiguous, loss
 
+pytestmark = pytest.mark.slow
+
 LINK = "hardware.links.intra_node"
 LATENCIES = (f"{LINK}.latency_us", f"{LINK}.collective_overhead_us")
 RATES = (f"{LINK}.bandwidth_gb_per_s", f"{LINK}.efficiency")

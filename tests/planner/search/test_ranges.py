@@ -88,6 +88,7 @@ def test_a_range_ends_with_the_last_full_shard_at_which_its_plan_is_the_cheaper_
     assert gain(before.last) <= 0 < gain(before.last + 2)
 
 
+@pytest.mark.slow
 def test_a_wider_tolerance_makes_no_more_ranges(folder):
     counts = []
     for tolerance in (0, 0.001, 0.005, 0.05, 0.5, 0.99):

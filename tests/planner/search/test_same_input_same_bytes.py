@@ -42,6 +42,7 @@ def test_planning_twice_writes_the_same_bytes():
     assert dump(plan_setup(setup)) == dump(plan_setup(load_setup("qwen3-32b-a2-tp2"))) == dump(plan_setup(setup))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mode"), [("qwen3-235b-h200-dp4", "prefill"), ("qwen3-32b-a2-tp2", "decode")])
 def test_what_was_asked_before_does_not_change_a_plan(name, mode):
     counts = list(range(1, 257, 5))

@@ -92,6 +92,7 @@ def test_figures_are_the_planners_own():
     assert {"int8_all_reduce", "mixed_comm"} == set(point["refused"])
 
 
+@pytest.mark.slow
 def test_sharing_graphs_between_points_changes_no_figure():
     """Setups that differ in prices share their graphs; each alone says the same."""
     together = answer("what-if", "qwen3-32b-h200-tp2", "--vary", "error_budget=0.02,0.05", "--vary", f"{LINK}=200,900")
@@ -245,6 +246,7 @@ def test_a_deployment_without_a_plan_of_its_own_can_be_swept():
     assert [point["legal"] for point in found["points"]] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_progress_and_a_pipe_does_not():
     import os
     import pty

@@ -82,6 +82,7 @@ def test_every_plan_computes_the_logits_of_one_process_by_the_planned_calls(
     assert not found, "\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [TWO, ATTENTION_DP], ids=["tp2", "tp4-dp2"])
 def test_the_plans_use_every_collective_of_ours_at_every_edge_that_one_norm_follows(
     p: Parallelism, checkpoint: Checkpoint

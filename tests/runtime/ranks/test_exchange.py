@@ -21,6 +21,8 @@ from commplan.runtime.ranks.spawning import run_ranks
 from ..world import RankWorld
 from .exchange import listening, tell, tell_bytes, where_it_listens
 
+pytestmark = pytest.mark.slow
+
 Worlds = Callable[[int], RankWorld]
 
 

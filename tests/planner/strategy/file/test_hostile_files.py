@@ -62,6 +62,7 @@ def words_exchanged(draw: st.DrawFn) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 @examples(300)
 @given(spoiled())
 def test_a_spoiled_file_is_read_or_refused(text: str) -> None:

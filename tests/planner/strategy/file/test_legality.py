@@ -72,6 +72,7 @@ def accepted(text: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 @examples(250)
 @given(st.data())
 def test_every_plan_that_the_rules_allow_is_accepted(data: st.DataObject) -> None:

@@ -320,6 +320,7 @@ def test_an_answer_without_end_is_left_at_its_bound(server: Server, monkeypatch:
     assert_refused(run("counters", "--server", server.url), "more than 100000 bytes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["headers", "body", "silence"])
 def test_an_answer_that_drips_ends_with_the_timeout(part: str, server: Server) -> None:
     """Each byte comes in time, and the whole never does."""
