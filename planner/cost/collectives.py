@@ -43,7 +43,7 @@ class CollectiveCosts:
         if where.num_nodes == 1:
             found = self._table(op, impl, dtype, where.size)
             halves = COLLECTIVES[op].halves
-            in_two = halves and self._table(halves[0], impl, dtype, where.size)
+            in_two = not found and halves and self._table(halves[0], impl, dtype, where.size)
             if self._own is not None and (found or in_two):
                 known = self._own.collective(op, impl, dtype, group, message_bytes)
                 formulas = (sum(costs._formula(op, where, message_bytes)) for costs in (self, self._own))
