@@ -10,10 +10,11 @@ import triton
 import triton.language as tl
 
 from .calls import address, begin_call, count_call, slot
-from .rows import load_row, receive_row, send_row, spoil_row, store_row
+from .finish import spoil_row
+from .rows import load_row, receive_row, send_row, store_row
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["looks"])
 def all_gather_kernel(
     x,
     out,
@@ -29,12 +30,13 @@ def all_gather_kernel(
     WORLD: tl.constexpr,
     PARTS: tl.constexpr,
     FEW: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """x [S, width] of each rank to `out` [WORLD * S, width]. Grid: S."""
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     shard = tl.num_programs(0)
-    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    half, ticket, given_up, waiting = begin_call(state, error, looks, DEPENDENT)
     if given_up:
         for q in tl.static_range(WORLD):
             spoil_row(out, out, q * shard + index, width, width, False, PARTS)
@@ -46,7 +48,7 @@ def all_gather_kernel(
             there = address(peers, q, slot(start, RANK - (q < RANK), slot_bytes), tl.int16)
             send_row(there, mine, width, PARTS)
     store_row(out + (RANK * shard + index).to(tl.int64) * width, mine, width, PARTS)
-    count_call(state, half, ticket)
+    count_call(state, half, ticket, DEPENDENT)
     for q in tl.static_range(WORLD):
         if q != RANK:
             here = address(peers, RANK, slot(start, q - (q > RANK), slot_bytes), tl.int16)

@@ -24,18 +24,25 @@ _ROUNDS = tl.constexpr(1024)  # about half a millisecond
 
 
 @triton.jit
-def begin_call(state, error, looks):
-    """(which half, ticket, whether a row was given up before, waiting). Kept on the device, so that graphs replay."""
+def begin_call(state, error, looks, DEPENDENT: tl.constexpr):
+    """(which half, ticket, whether a row was given up before, waiting). Kept on the device, so that graphs replay.
+
+    Nothing in memory is touched before this: with dependent launch the kernel before may still run.
+    """
+    if DEPENDENT != "off":
+        tl.extra.cuda.gdc_wait()
     word = tl.atomic_add(state, 1, sem="relaxed")
     return (word >> 32) & 1, word.to(tl.int32), word < 0, (error, state, looks)
 
 
 @triton.jit
-def count_call(state, half, ticket):
-    """The last program to begin ends the count, and the next call gets the other half."""
+def count_call(state, half, ticket, DEPENDENT: tl.constexpr):
+    """The last program to begin ends the count, and the next call gets the other half. All rows are sent by now."""
     programs = tl.num_programs(0)
     if ticket == programs - 1:
         tl.atomic_add(state, tl.where(half == 0, _HALF, -_HALF) - programs, sem="relaxed")
+    if DEPENDENT == "early":
+        tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit

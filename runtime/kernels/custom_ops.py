@@ -20,13 +20,13 @@ class Runs(Protocol):
     def rows_out(self, op: str, rows: int) -> int:
         """Rows that come out of an op."""
 
-    def run(self, op: str, x: Tensor, out: Tensor) -> None:
-        """One op; `out` has its shape."""
+    def rows_now(self, op: str, x: Tensor) -> Tensor:
+        """One op."""
 
-    def run_normed(
-        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, out: Tensor, total: Tensor
-    ) -> None:
-        """One op with the residual add and the norm that follow."""
+    def normed_rows_now(
+        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """One op with the residual add and the norm that follow: (normed, total)."""
 
 
 _PEERS: WeakValueDictionary[str, Runs] = WeakValueDictionary()
@@ -45,30 +45,28 @@ def forget(handle: str) -> None:
     _PEERS.pop(handle, None)
 
 
-def rows_now(x: Tensor, handle: str, op: str) -> Tensor:
-    """An op on rows, at once."""
-    out = _empty(x, handle, op)
-    _PEERS[handle].run(op, x, out)
-    return out
+def new_rows(x: Tensor, rows: int) -> Tensor:
+    """Where a result goes. One allocation for two results would be cut into views, each dearer than an allocation."""
+    return torch.empty_like(x) if x.shape[0] == rows else x.new_empty((rows, x.shape[1]))
 
 
-def normed_rows_now(
+def _rows(x: Tensor, handle: str, op: str) -> Tensor:
+    return _PEERS[handle].rows_now(op, x)
+
+
+def _normed_rows(
     x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, handle: str, op: str
 ) -> tuple[Tensor, Tensor]:
-    """An op with residual add and norm, at once: (normed, total)."""
-    out = _empty(x, handle, op)
-    total = torch.empty_like(out)
-    _PEERS[handle].run_normed(op, x, residual, weight, eps, out, total)
-    return out, total
+    return _PEERS[handle].normed_rows_now(op, x, residual, weight, eps)
 
 
 def _empty(x: Tensor, handle: str, op: str) -> Tensor:
-    """Where the result of an op goes."""
+    """The shape of an op's result."""
     return x.new_empty(_PEERS[handle].rows_out(op, x.shape[0]), x.shape[1])
 
 
-rows = torch.library.custom_op("commplan::peer_rows", rows_now, mutates_args=())
-normed_rows = torch.library.custom_op("commplan::peer_normed_rows", normed_rows_now, mutates_args=())
+rows = torch.library.custom_op("commplan::peer_rows", _rows, mutates_args=())
+normed_rows = torch.library.custom_op("commplan::peer_normed_rows", _normed_rows, mutates_args=())
 
 
 @rows.register_fake

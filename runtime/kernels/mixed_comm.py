@@ -14,10 +14,11 @@ import triton
 import triton.language as tl
 
 from .calls import address, begin_call, count_call, slot
-from .rows import add_rows, load_row, receive_row, send_row, spoil_row, store_row, sum_of_ranks, wide_row
+from .finish import spoil_row
+from .rows import add_rows, load_row, receive_row, send_row, store_row, sum_of_ranks, wide_row
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["looks"])
 def gather_sum_kernel(
     x,
     out,
@@ -34,12 +35,13 @@ def gather_sum_kernel(
     ATTN_TP: tl.constexpr,
     PARTS: tl.constexpr,
     FEW: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """x [G, width], partial over the DP group, to `out` [WORLD / ATTN_TP * G, width]. Grid: G."""
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     group_rows = tl.num_programs(0)
-    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    half, ticket, given_up, waiting = begin_call(state, error, looks, DEPENDENT)
     if given_up:
         for group in tl.static_range(WORLD // ATTN_TP):
             spoil_row(out, out, group * group_rows + index, width, width, False, PARTS)
@@ -50,7 +52,7 @@ def gather_sum_kernel(
         if q != RANK:
             there = address(peers, q, slot(start, RANK - (q < RANK), slot_bytes), tl.int16)
             send_row(there, mine, width, PARTS)
-    count_call(state, half, ticket)
+    count_call(state, half, ticket, DEPENDENT)
     for q in tl.static_range(WORLD):
         if q == RANK:
             one = wide_row(mine, PARTS)
@@ -66,7 +68,7 @@ def gather_sum_kernel(
             store_row(out + row.to(tl.int64) * width, summed, width, PARTS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["looks"])
 def scatter_sum_kernel(
     x,
     out,
@@ -83,12 +85,13 @@ def scatter_sum_kernel(
     ATTN_TP: tl.constexpr,
     PARTS: tl.constexpr,
     FEW: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """x [WORLD / ATTN_TP * G, width], partial over all ranks, to the rows [G, width] of this DP group. Grid: G."""
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     group_rows = tl.num_programs(0)
-    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    half, ticket, given_up, waiting = begin_call(state, error, looks, DEPENDENT)
     if given_up:
         spoil_row(out, out, index, width, width, False, PARTS)
         return
@@ -101,7 +104,7 @@ def scatter_sum_kernel(
             send_row(there, partial, width, PARTS)
     row = (RANK // ATTN_TP) * group_rows + index
     mine = load_row(x + row.to(tl.int64) * width, width, PARTS)
-    count_call(state, half, ticket)
+    count_call(state, half, ticket, DEPENDENT)
     own = wide_row(mine, PARTS)
     summed = sum_of_ranks(own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, False, PARTS, FEW)
     store_row(out + index.to(tl.int64) * width, summed, width, PARTS)

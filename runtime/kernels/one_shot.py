@@ -14,20 +14,11 @@ import triton
 import triton.language as tl
 
 from .calls import address, begin_call, count_call, slot
-from .rows import (
-    finish_row,
-    load_row,
-    quantize_row,
-    scale_row,
-    send_int8_row,
-    send_row,
-    spoil_row,
-    sum_of_ranks,
-    wide_row,
-)
+from .finish import finish_row, spoil_row
+from .rows import load_row, quantize_row, scale_row, send_int8_row, send_row, sum_of_ranks, wide_row
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["looks"])
 def one_shot_kernel(
     x,
     residual,
@@ -50,6 +41,7 @@ def one_shot_kernel(
     NORM: tl.constexpr,
     RESIDUAL: tl.constexpr,
     FEW: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """x [T, width] of this rank to the sum in `out`. Grid: T.
 
@@ -58,7 +50,7 @@ def one_shot_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     row = tl.program_id(0)
     offset = row.to(tl.int64) * width
-    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    half, ticket, given_up, waiting = begin_call(state, error, looks, DEPENDENT)
     if given_up:
         spoil_row(out, total, row, width, width, NORM, PARTS)
         return
@@ -82,7 +74,7 @@ def one_shot_kernel(
     gain = mine
     if NORM and FEW:
         gain = load_row(weight, width, PARTS)
-    count_call(state, half, ticket)
+    count_call(state, half, ticket, DEPENDENT)
     summed = sum_of_ranks(
         own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
     )

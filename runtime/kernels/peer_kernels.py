@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from commplan.planner.strategy.file import INT8_ALL_REDUCE
-
 from ..errors import BoundaryError, RefusedError
 from ..ranks.groups import Group
 from . import custom_ops
-from .all_gather import all_gather_kernel
-from .mixed_comm import gather_sum_kernel, scatter_sum_kernel
-from .one_shot import one_shot_kernel
+from .fitting import check_normed, check_rows, check_where, spelled
+from .op_launches import OpLaunches, Task
 from .peer_impls import KERNEL_LIMITS, Room
 from .peers import Peers
-from .reduce_scatter import reduce_scatter_kernel
-from .room import half_bytes, one_shot_bytes
-from .row_launch import flattened, launch
+from .prepared import Start, dependence_on, prepare
+from .room import half_bytes
+from .row_launch import Cutting
 from .symmetric import ABSENT_8, ABSENT_16, Workspace, make_workspace
-from .two_shot import two_shot_kernel
 
-_LOOKS = 1 << 26  # about half a microsecond each: half a minute
+_MOST_READY = 4096  # shapes that are kept ready
 
 
-class Task(NamedTuple):
-    """What an op works on; without a weight it norms nothing."""
+class Ready(NamedTuple):
+    """What a call of the same shapes and types does: rows that come out, and the launch."""
 
-    x: Tensor
-    residual: Tensor | None
-    weight: Tensor | None
-    eps: float
-    out: Tensor
-    total: Tensor
-
-    @property
-    def arrays(self) -> tuple[Tensor, ...]:
-        """For a kernel, which takes a pointer even for what it does not read."""
-        x, residual, weight = self.x, self.residual, self.weight
-        return x, x if residual is None else residual, x if weight is None else weight, self.out, self.total
-
-    @property
-    def flags(self) -> dict[str, Any]:
-        """For a kernel."""
-        return {"NORM": self.weight is not None, "RESIDUAL": self.residual is not None, "eps": (self.eps,)}
+    rows_out: int
+    start: Start
 
 
 class PeerKernels(Peers):
@@ -56,6 +36,8 @@ class PeerKernels(Peers):
     order on all ranks. Once a row has not come, every later result on this rank is NaN, and `check` says why; only new
     Peers help. Workspaces: `plain` for rows of 2-byte elements, `small` for rows in INT8; None where no room was asked
     for. `state`: int64 [1] on the device, as in calls.py. `error`: int32 [1] in pinned host memory, 1 from then on.
+
+    A call's shapes and types are checked when they are new, and what they lead to is kept; each call checks the rest.
     """
 
     def __init__(
@@ -63,7 +45,9 @@ class PeerKernels(Peers):
     ) -> None:
         self._group, self._plain, self._small = group, plain, small
         self._state, self._error = state, error
-        self.looks = _LOOKS
+        self._device_index = state.get_device()
+        self._launches = OpLaunches(group, plain, small, dependence_on(state.device))
+        self._ready: dict[tuple[Any, ...], Ready] = {}
         self.handle = custom_ops.register(self)
 
     @classmethod
@@ -86,6 +70,21 @@ class PeerKernels(Peers):
         """Ranks of the group."""
         return self._group.size
 
+    @property
+    def looks(self) -> int:
+        """How often a receiver looks for a row before it gives up."""
+        return self._launches.looks
+
+    @looks.setter
+    def looks(self, looks: int) -> None:
+        self._launches.looks = looks
+        self._ready.clear()
+
+    def cut_by(self, cut: Cutting) -> None:
+        """Cut rows otherwise than `cut_of` does, to measure it; on all ranks alike."""
+        self._launches.cut = cut
+        self._ready.clear()
+
     def check(self) -> None:
         """Raises BoundaryError if a kernel has given up waiting for a peer. Costs no synchronisation."""
         if int(self._error[0]):
@@ -97,7 +96,8 @@ class PeerKernels(Peers):
         """Give the memory back. No kernel may run any more, on any rank."""
         torch.cuda.synchronize()
         custom_ops.forget(self.handle)
-        del self._plain, self._small
+        self._ready.clear()
+        del self._launches
 
     # ---- ops --------------------------------------------------------------------------------------------------------
 
@@ -144,120 +144,84 @@ class PeerKernels(Peers):
         return self._rows(f"scatter_sum.{attn_tp}", x_TH)
 
     def _rows(self, op: str, x: Tensor) -> Tensor:
-        run = custom_ops.rows if torch.compiler.is_compiling() else custom_ops.rows_now
-        return run(x, self.handle, op)
+        if torch.compiler.is_compiling() or type(x) is not Tensor:
+            found: Tensor = custom_ops.rows(x, self.handle, op)
+            return found
+        return self.rows_now(op, x)
 
     def _normed_rows(
         self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
-        run = custom_ops.normed_rows if torch.compiler.is_compiling() else custom_ops.normed_rows_now
-        return run(x, residual, weight, eps, self.handle, op)
+        if torch.compiler.is_compiling() or type(x) is not Tensor:
+            found: tuple[Tensor, Tensor] = custom_ops.normed_rows(x, residual, weight, eps, self.handle, op)
+            return found
+        return self.normed_rows_now(op, x, residual, weight, eps)
 
-    # ---- what runs --------------------------------------------------------------------------------------------------
+    # ---- what runs: every line costs each call of an eager forward --------------------------------------------------
+
+    def rows_now(self, op: str, x: Tensor) -> Tensor:
+        """One op, at once."""
+        ready = self._ready.get((op, x.shape, x.dtype)) or self._prepare(op, x)
+        if x.get_device() != self._device_index or not x.is_contiguous():
+            check_where(self._state.device, x=x)
+        out = custom_ops.new_rows(x, ready.rows_out)
+        ready.start(x, out)
+        return out
+
+    def normed_rows_now(
+        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """One op with the residual add and the norm that follow, at once."""
+        shape = None if residual is None else residual.shape
+        key = op, x.shape, x.dtype, shape, weight.shape, weight.dtype, eps
+        ready = self._ready.get(key) or self._prepare_normed(key, x, residual, weight)
+        before = x if residual is None else residual
+        here = self._device_index
+        if (
+            x.get_device() != here
+            or before.get_device() != here
+            or weight.get_device() != here
+            or before.dtype is not x.dtype
+            or not (x.is_contiguous() and before.is_contiguous() and weight.is_contiguous())
+        ):
+            check_where(self._state.device, x=x, residual=before, weight=weight)
+        out = custom_ops.new_rows(x, ready.rows_out)
+        total = custom_ops.new_rows(x, ready.rows_out)
+        ready.start(x, before, weight, out, total)
+        return out, total
+
+    # ---- what is settled by shapes and types ------------------------------------------------------------------------
 
     def rows_out(self, op: str, rows: int) -> int:
         """Rows that come out of an op."""
-        call, parameter = _call_of(op)
-        return call.rows_out(rows, self.size, parameter)
+        return self._launches.rows_out(op, rows)
 
-    def run(self, op: str, x: Tensor, out: Tensor) -> None:
-        """One op; `out` has its shape."""
-        call, parameter = _call_of(op)
-        call.run(self, Task(x, None, None, 0.0, out, out), parameter)
+    def _prepare(self, op: str, x: Tensor) -> Ready:
+        check_rows(x)
+        rows, width = x.shape
+        return self._keep((op, x.shape, x.dtype), Task(rows, width, self.rows_out(op, rows)))
 
-    def run_normed(
-        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, out: Tensor, total: Tensor
-    ) -> None:
-        """One op with the residual add and the norm that follow."""
-        call, parameter = _call_of(op)
-        call.run(self, Task(x, residual, weight, eps, out, total), parameter)
+    def _prepare_normed(self, key: tuple[Any, ...], x: Tensor, residual: Tensor | None, weight: Tensor) -> Ready:
+        op, eps = key[0], key[-1]
+        check_rows(x)
+        rows, width = x.shape
+        rows_out = self.rows_out(op, rows)
+        check_normed(x, rows_out, residual, weight)
+        return self._keep(key, Task(rows, width, rows_out, True, residual is not None, eps))
 
-    def sum_plainly(self, task: Task, parameter: str) -> None:  # noqa: ARG002
-        """The sum of rows as they are; of a short message in one shot."""
-        if task.weight is None:
-            out = flattened(task.out)
-            task = task._replace(x=flattened(task.x), out=out, total=out)
-        self._sum(task, False, self._is_short(task.x))
-
-    def sum_int8(self, task: Task, algorithm: str) -> None:
-        """The sum of rows in INT8."""
-        self._sum(task, True, INT8_ALL_REDUCE.ways[algorithm].peers == "message")
-
-    def _sum(self, task: Task, quantized: bool, in_one_shot: bool) -> None:
-        rows, others = task.x.shape[0], self.size - 1
-        flags = {**task.flags, "QUANTIZED": quantized, "quantized": quantized}
-        if in_one_shot:
-            self._launch(one_shot_kernel, rows, others, task.arrays, (), **flags)
-        else:
-            self._launch(two_shot_kernel, -(-rows // self.size), 2 * others, task.arrays, (rows,), **flags)
-
-    def scatter(self, task: Task, parameter: str) -> None:  # noqa: ARG002
-        """This rank's shard of the sum."""
-        rows = task.x.shape[0]
-        self._launch(reduce_scatter_kernel, task.out.shape[0], self.size - 1, task.arrays, (rows,), **task.flags)
-
-    def gather(self, task: Task, parameter: str) -> None:  # noqa: ARG002
-        """All shards."""
-        x = flattened(task.x)
-        self._exchange(all_gather_kernel, x, flattened(task.out), x.shape[0])
-
-    def gather_sums(self, task: Task, attn_tp: str) -> None:
-        """The sums of all DP groups."""
-        self._exchange(gather_sum_kernel, task.x, task.out, task.x.shape[0], ATTN_TP=int(attn_tp))
-
-    def scatter_sums(self, task: Task, attn_tp: str) -> None:
-        """The sum of this DP group's rows."""
-        self._exchange(scatter_sum_kernel, task.x, task.out, task.out.shape[0], ATTN_TP=int(attn_tp))
-
-    def _exchange(self, kernel: Any, x: Tensor, out: Tensor, programs: int, **flags: Any) -> None:
-        self._launch(kernel, programs, self.size - 1, (x, out), (), **flags)
-
-    def _launch(
-        self, kernel: Any, programs: int, slots: int, arrays: tuple[Tensor, ...], numbers: tuple[int, ...], **flags: Any
-    ) -> None:
-        space = self._small if flags.get("quantized") else self._plain
-        if space is None:
-            raise RefusedError(
-                "takes a workspace that was not made: no room was asked for", field="rows", value=programs
-            )
-        width = arrays[0].shape[1]
-        ranks: dict[str, Any] = {"RANK": self._group.rank, "WORLD": self.size}
-        group: dict[str, Any] = {"state": self._state, "error": self._error, "looks": self.looks}
-        launch(kernel, space, programs, slots, arrays, numbers, width=width, **group, **ranks, **flags)
-
-    def _is_short(self, x: Tensor) -> bool:
-        return x.numel() * x.element_size() <= one_shot_bytes(self.size)
-
-
-class Call(NamedTuple):
-    """What performs a method of Peers: the rows that come out of some over so many ranks, and the launch."""
-
-    method: str
-    rows_out: Callable[[int, int, str], int]
-    run: Callable[[PeerKernels, Task, str], None]
-
-
-_CALLS = (
-    Call("all_reduce", lambda rows, size, _: rows, PeerKernels.sum_plainly),  # noqa: ARG005
-    Call("int8_all_reduce", lambda rows, size, _: rows, PeerKernels.sum_int8),  # noqa: ARG005
-    Call("reduce_scatter", lambda rows, size, _: (rows + size - 1) // size, PeerKernels.scatter),
-    Call("all_gather", lambda rows, size, _: rows * size, PeerKernels.gather),
-    Call("gather_sum", lambda rows, size, attn_tp: rows * (size // int(attn_tp)), PeerKernels.gather_sums),
-    Call("scatter_sum", lambda rows, size, attn_tp: rows // (size // int(attn_tp)), PeerKernels.scatter_sums),
-)
-_BY_METHOD = {call.method: call for call in _CALLS}
-
-
-def _call_of(op: str) -> tuple[Call, str]:
-    """What performs an op, and its parameter, from `method` or `method.parameter`."""
-    method, _, parameter = op.partition(".")
-    return _BY_METHOD[method], parameter
+    def _keep(self, key: tuple[Any, ...], task: Task) -> Ready:
+        if not task.rows:
+            return Ready(task.rows_out, lambda *_: None)
+        launch, peers = self._launches.of(key[0], task)
+        if len(self._ready) >= _MOST_READY:
+            self._ready.clear()
+        ready = self._ready[key] = Ready(task.rows_out, prepare(launch, (peers, self._state, self._error)))
+        return ready
 
 
 def check(group: Group, dtype: torch.dtype, width: int) -> None:
     """Raises RefusedError for what the kernels cannot take."""
-    spelled = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, str(dtype))
-    reason = KERNEL_LIMITS.refuses(spelled, group.size, width)
+    reason = KERNEL_LIMITS.refuses(spelled(dtype), group.size, width)
     if group.size < 2:
         reason = "its kernels join two ranks at least"
     if reason is not None:

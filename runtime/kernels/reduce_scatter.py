@@ -10,10 +10,11 @@ import triton
 import triton.language as tl
 
 from .calls import address, begin_call, count_call, slot
-from .rows import finish_row, load_row, send_row, spoil_row, sum_of_ranks, wide_row
+from .finish import finish_row, spoil_row
+from .rows import load_row, send_row, sum_of_ranks, wide_row
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "looks"])
 def reduce_scatter_kernel(
     x,
     residual,
@@ -36,6 +37,7 @@ def reduce_scatter_kernel(
     NORM: tl.constexpr,
     RESIDUAL: tl.constexpr,
     FEW: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """x [T, width] to `out` [ceil(T / WORLD), width], zero beyond T; `residual` is the shard's. Grid: ceil(T / WORLD).
 
@@ -44,7 +46,7 @@ def reduce_scatter_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     shard = tl.num_programs(0)
-    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    half, ticket, given_up, waiting = begin_call(state, error, looks, DEPENDENT)
     if given_up:
         spoil_row(out, total, index, width, width, NORM, PARTS)
         return
@@ -63,7 +65,7 @@ def reduce_scatter_kernel(
     gain = mine
     if NORM and FEW:
         gain = load_row(weight, width, PARTS)
-    count_call(state, half, ticket)
+    count_call(state, half, ticket, DEPENDENT)
     own = wide_row(mine, PARTS)
     summed = sum_of_ranks(own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, False, PARTS, FEW)
     if NORM and not FEW:

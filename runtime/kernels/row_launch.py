@@ -1,70 +1,109 @@
-"""Launching a row kernel: how a row is cut, how many warps a program has, which part of the workspace it uses."""
+"""What a row kernel is launched with: how a row is cut, how many warps a program has, which part of the workspace."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import triton
-from torch import Tensor
 
 from ..errors import RefusedError
 from .room import row_bytes
 from .symmetric import Workspace
+
+Parts = tuple[tuple[int, int], ...]
+Dependence = Literal["off", "wait", "early"]
+"""Programmatic dependent launch: a kernel starts when the one before has ended; it starts sooner and waits for that
+itself; it also lets the next one start once its rows are sent."""
 
 _PIECE = 1024
 _MOST_PIECES = 1024  # more of them cost more than they save
 _FEW_PROGRAMS = 264  # two for each multiprocessor of a Hopper GPU
 
 
-def launch(
+class Cut(NamedTuple):
+    """How a row lies in a program: its warps, and (first column, size) of each tensor that holds some of it."""
+
+    warps: int
+    parts: Parts
+
+
+Cutting = Callable[[int, int, bool], Cut]
+"""How rows of a width are cut, by the number of programs and whether they are in INT8."""
+
+
+class Launch(NamedTuple):
+    """A kernel with all that it is launched with but memory: one program a row.
+
+    `arrays`: how many a call brings, 2 or 5; `numbers` and `constants` follow in the order of the kernel's parameters.
+    """
+
+    kernel: Any
+    arrays: int
+    programs: int
+    numbers: tuple[Any, ...]
+    constants: dict[str, Any]
+    options: dict[str, Any]
+
+
+def plan_launch(
     kernel: Any,
     space: Workspace,
     programs: int,
     slots: int,
-    arrays: tuple[Tensor, ...],
-    numbers: tuple[Any, ...],
+    numbers: tuple[int, ...],
     *,
     width: int,
-    state: Tensor,
-    error: Tensor,
     looks: int,
+    dependent: Dependence,
+    cut: Cutting,
+    arrays: int = 5,
     quantized: bool = False,
     eps: tuple[float, ...] = (),
     **flags: Any,
-) -> None:
-    """Run a kernel of one program a row. A half of the workspace is cut into `slots` of `programs` rows."""
-    if programs == 0:
-        return
-    one, warps = row_bytes(width, quantized), warps_of(width, programs, quantized)
+) -> Launch:
+    """A kernel of one program a row. A half of the workspace is cut into `slots` of `programs` rows."""
+    one, (warps, parts) = row_bytes(width, quantized), cut(width, programs, quantized)
     if slots * programs * one > space.half_bytes:
         raise RefusedError(
             f"takes {slots * programs * one} bytes of a workspace of {space.half_bytes}; it was made for fewer rows",
             field="rows",
             value=programs,
         )
-    kernel[(programs,)](
-        *arrays,
-        space.peers,
-        state,
-        error,
-        *numbers,
-        width,
-        *eps,
-        one,
-        programs * one,
-        space.half_bytes,
-        looks,
-        PARTS=parts_of(width, 32 * warps),
-        FEW=programs <= _FEW_PROGRAMS,
-        num_warps=warps,
-        maxnreg=registers_of(width, warps, programs, quantized, bool(flags.get("NORM"))),
-        # Every rank compiles a kernel of its own; a product fused into a sum in one and not in another would differ.
-        enable_fp_fusion=False,
-        **flags,
+    few = programs <= _FEW_PROGRAMS
+    return Launch(
+        kernel,
+        arrays,
+        programs,
+        (*numbers, width, *eps, one, programs * one, space.half_bytes, looks),
+        {"PARTS": parts, "FEW": few, "DEPENDENT": dependent, **flags},
+        {
+            "num_warps": warps,
+            "maxnreg": registers_of(width, warps, programs, quantized, bool(flags.get("NORM"))),
+            # Every rank compiles its own; a product fused into a sum on one and not on another would differ.
+            "enable_fp_fusion": False,
+            "launch_pdl": dependent != "off",
+        },
     )
 
 
-def parts_of(width: int, threads: int) -> tuple[tuple[int, int], ...]:
+def cut_of(width: int, programs: int, quantized: bool) -> Cut:
+    """A row of few is cut evenly, so that a reduction of it is one; of many into what wastes least."""
+    warps = warps_of(width, programs, quantized)
+    if programs <= _FEW_PROGRAMS:
+        return Cut(warps, even_parts(width, 32 * warps))
+    return Cut(warps, parts_of(width, 32 * warps))
+
+
+def even_parts(width: int, threads: int) -> Parts:
+    """Parts of one size, of 4 or 8 elements a thread, whichever reaches less far beyond the row."""
+    least = max(threads, triton.next_power_of_2(width))
+    size = min((8 * threads, 4 * threads), key=lambda one: (-(-width // one) * one, -one))
+    size = min(size, least)
+    return tuple((first, size) for first in range(0, width, size))
+
+
+def parts_of(width: int, threads: int) -> Parts:
     """(first column, size) of the powers of two that hold a row. At most three, so the last may reach beyond.
 
     None is smaller than a program has threads: a reduction is over what every warp has seen only if each has a column.
@@ -105,7 +144,7 @@ def registers_of(width: int, warps: int, programs: int, quantized: bool, normed:
     return 64 if columns <= 20 else 80 if columns <= 28 else None
 
 
-def flattened(x: Tensor) -> Tensor:
+def in_pieces(rows: int, width: int) -> tuple[int, int]:
     """A few rows in pieces of 1024 where that goes evenly: where a row means nothing, more programs are quicker."""
-    few = x.numel() <= _PIECE * _MOST_PIECES and x.shape[1] % _PIECE == 0
-    return x.view(-1, _PIECE) if few else x
+    few = rows * width <= _PIECE * _MOST_PIECES and width % _PIECE == 0
+    return (rows * width // _PIECE, _PIECE) if few else (rows, width)

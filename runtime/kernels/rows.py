@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 
 from .calls import address, give_up, look_again, slot
+from .reductions import largest_of
 
 ABSENT_16 = tl.constexpr(-32768)  # the bits of -0.0
 ABSENT_8 = tl.constexpr(-128)
@@ -81,13 +82,13 @@ def send_row(place, row, limit, PARTS: tl.constexpr):
 def _look(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):
     """(what stands at a place, 1 if any of it is absent). Every warp has the same answer: it is that of them all."""
     row = ()
-    missing = 0
+    flags = ()
     for part in tl.static_range(len(PARTS)):
         columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
         bits = tl.load(place + columns, mask=columns < limit, other=0, volatile=True)
         row = row + (bits,)
-        missing = tl.maximum(missing, tl.max((bits == absent).to(tl.int32), axis=0))
-    return row, missing
+        flags = flags + ((bits == absent).to(tl.int32),)
+    return row, largest_of(flags, PARTS)
 
 
 @triton.jit
@@ -145,10 +146,10 @@ def quantize_row(row, PARTS: tl.constexpr):
     The maximum is taken of the bits, whose order puts NaN above infinity: a row with either has a scale that is not
     finite, and nothing finite comes out of it. Neither gives the absent value: the low bits of NaN are not -128.
     """
-    top = 0
+    sizes = ()
     for part in tl.static_range(len(PARTS)):
-        top = tl.maximum(top, tl.max(tl.abs(row[part]).to(tl.int32, bitcast=True), axis=0))
-    largest = top.to(tl.float32, bitcast=True)
+        sizes = sizes + (tl.abs(row[part]).to(tl.int32, bitcast=True),)
+    largest = largest_of(sizes, PARTS).to(tl.float32, bitcast=True)
     inverse = 127.0 / tl.where(largest < _LEAST, 1.0, largest)  # of a row of next to nothing this gives zeros
     values = ()
     wide = ()
@@ -182,13 +183,13 @@ def _look_int8(place, behind, limit, PARTS: tl.constexpr):
     """(values, scale, 1 if any of them is absent). As `_look`: a scale that one warp has not seen is absent for all."""
     scale = tl.load(behind, mask=limit > 0, other=0, volatile=True)
     row = ()
-    missing = 0
+    flags = ()
     for part in tl.static_range(len(PARTS)):
         columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
         values = tl.load(place + columns, mask=columns < limit, other=0, volatile=True)
         row = row + (values,)
-        missing = tl.maximum(missing, tl.max(((values == ABSENT_8) | (scale == ABSENT_SCALE)).to(tl.int32), axis=0))
-    return row, scale, missing
+        flags = flags + (((values == ABSENT_8) | (scale == ABSENT_SCALE)).to(tl.int32),)
+    return row, scale, largest_of(flags, PARTS)
 
 
 @triton.jit
@@ -262,59 +263,3 @@ def sum_of_ranks(
         else:
             summed = add_rows(summed, one, PARTS)
     return summed
-
-
-# ---- what follows the sum --------------------------------------------------------------------------------------------
-
-
-@triton.jit
-def finish_row(
-    summed,
-    out,
-    total,
-    residual,
-    gain,
-    row,
-    width,
-    limit,
-    eps,
-    NORM: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    PARTS: tl.constexpr,
-):
-    """Store a sum; or, with NORM, its total with the residual, and the RMSNorm of that in `out`.
-
-    Rounding is that of an all-reduce, then `add_rms_norm`: the sum, the total, the normed row before the weight.
-    """
-    dtype: tl.constexpr = out.dtype.element_ty
-    place = row.to(tl.int64) * width
-    if not NORM:
-        store_row(out + place, summed, limit, PARTS)
-        return
-    squares = 0.0
-    rounded = ()
-    for part in tl.static_range(len(PARTS)):
-        one = summed[part].to(dtype)
-        if RESIDUAL:
-            one = (one.to(tl.float32) + residual[part].to(tl.float32)).to(dtype)
-        rounded = rounded + (one,)
-        squares += tl.sum(one.to(tl.float32) * one.to(tl.float32), axis=0)
-    store_row(total + place, rounded, limit, PARTS)
-    scale = tl.rsqrt(squares / width + eps)
-    normed = ()
-    for part in tl.static_range(len(PARTS)):
-        one = (rounded[part].to(tl.float32) * scale).to(dtype).to(tl.float32)
-        normed = normed + (gain[part].to(tl.float32) * one,)
-    store_row(out + place, normed, limit, PARTS)
-
-
-@triton.jit
-def spoil_row(out, total, row, width, limit, NORM: tl.constexpr, PARTS: tl.constexpr):
-    """NaN where `finish_row` would store a sum: nothing is known of it."""
-    place = row.to(tl.int64) * width
-    for part in tl.static_range(len(PARTS)):
-        columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
-        nothing = tl.full([PARTS[part][1]], float("nan"), tl.float32).to(out.dtype.element_ty)
-        tl.store(out + place + columns, nothing, mask=columns < limit)
-        if NORM:
-            tl.store(total + place + columns, nothing, mask=columns < limit)

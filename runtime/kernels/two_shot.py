@@ -14,21 +14,11 @@ import triton
 import triton.language as tl
 
 from .calls import address, begin_call, count_call, slot
-from .rows import (
-    finish_row,
-    load_row,
-    quantize_row,
-    receive_from,
-    scale_row,
-    send_int8_row,
-    send_row,
-    spoil_row,
-    sum_of_ranks,
-    wide_row,
-)
+from .finish import finish_row, spoil_row
+from .rows import load_row, quantize_row, receive_from, scale_row, send_int8_row, send_row, sum_of_ranks, wide_row
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "looks"])
 def two_shot_kernel(
     x,
     residual,
@@ -52,6 +42,7 @@ def two_shot_kernel(
     NORM: tl.constexpr,
     RESIDUAL: tl.constexpr,
     FEW: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """x [T, width] of this rank to the sum in `out`. Grid: ceil(T / WORLD).
 
@@ -62,7 +53,7 @@ def two_shot_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     index = tl.program_id(0)
     shard = tl.num_programs(0)
-    half, ticket, given_up, waiting = begin_call(state, error, looks)
+    half, ticket, given_up, waiting = begin_call(state, error, looks, DEPENDENT)
     if given_up:
         for q in tl.static_range(WORLD):
             row = q * shard + index
@@ -90,7 +81,7 @@ def two_shot_kernel(
     gain = mine
     if NORM and FEW:
         gain = load_row(weight, width, PARTS)
-    count_call(state, half, ticket)
+    count_call(state, half, ticket, DEPENDENT)
     own = wide_row(mine, PARTS)
     summed = sum_of_ranks(
         own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW

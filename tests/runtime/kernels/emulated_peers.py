@@ -66,9 +66,15 @@ def emulated(folder: str) -> tuple[int, int, Any]:
     return rank, world, PeerKernels(group, plain, small, state, error)
 
 
-def every_op(folder: str, sizes: list[int], width: int, dtype: torch.dtype) -> list[tuple[int, dict[str, float]]]:
-    """Errors of every op by row count."""
+def every_op(
+    folder: str, sizes: list[int], width: int, dtype: torch.dtype, as_one_of_many: bool = False
+) -> list[tuple[int, dict[str, float]]]:
+    """Errors of every op by row count; rows are cut as those of few, or as those of many."""
     rank, world, peers = emulated(folder)
+    if as_one_of_many:
+        from commplan.runtime.kernels.row_launch import Cut, parts_of
+
+        peers.cut_by(lambda width, *_: Cut(4, parts_of(width, 128)))
     found = []
     for rows in sizes:
         case = Case((rank, world), rows, width, dtype, "normal", 1000 * rows, "cpu")

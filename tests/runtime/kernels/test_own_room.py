@@ -39,6 +39,7 @@ class _NoKernel:
 def peers_with() -> Iterator[Any]:
     """Makes the kernels' Peers, with workspaces that are nothing but a size."""
     pytest.importorskip("triton", reason="needs triton (Linux)")
+    from commplan.runtime.kernels import op_launches
     from commplan.runtime.kernels import peer_kernels as module
 
     def make(ranks: int, width: int, room: Room) -> Any:
@@ -52,7 +53,7 @@ def peers_with() -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("one_shot", "two_shot", "reduce_scatter", "all_gather", "gather_sum", "scatter_sum"):
-            patch.setattr(module, f"{name}_kernel", _NoKernel())
+            patch.setattr(op_launches, f"{name}_kernel", _NoKernel())
         yield make
 
 

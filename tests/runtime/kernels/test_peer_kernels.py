@@ -39,6 +39,14 @@ def test_every_op_is_as_close_to_float64_as_its_types_allow(
     assert emulated.all_empty(tmp_path, world), "a call has left something behind for the next one"
 
 
+@pytest.mark.parametrize("as_one_of_many", [False, True])
+def test_a_row_of_several_parts_is_summed_and_normed_as_a_whole(as_one_of_many: bool, tmp_path: Path) -> None:
+    for errors in run(emulated.every_op, 2, 1040, tmp_path, [3], 1040, torch.bfloat16, as_one_of_many):
+        for rows, by_op in errors:
+            for op, error in by_op.items():
+                assert error <= (0.02 if op.startswith("int8") else 2.0 * torch.finfo(torch.bfloat16).eps), (op, rows)
+
+
 def test_all_ranks_hold_the_same_bits(tmp_path: Path) -> None:
     first, *others = run(emulated.bits, 3, 80, tmp_path, 80)
     assert len(first) == 5

@@ -1,0 +1,139 @@
+"""Which kernel performs an op on rows of some shape, on which workspace, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from commplan.planner.strategy.file import INT8_ALL_REDUCE
+
+from ..errors import RefusedError
+from ..ranks.groups import Group
+from .all_gather import all_gather_kernel
+from .mixed_comm import gather_sum_kernel, scatter_sum_kernel
+from .one_shot import one_shot_kernel
+from .reduce_scatter import reduce_scatter_kernel
+from .room import one_shot_bytes
+from .row_launch import Cutting, Dependence, Launch, cut_of, in_pieces, plan_launch
+from .symmetric import Workspace
+from .two_shot import two_shot_kernel
+
+_LOOKS = 1 << 26  # about half a microsecond each: half a minute
+
+
+class Task(NamedTuple):
+    """The shapes that an op works on, and what follows the sum; without a norm `eps` is nothing."""
+
+    rows: int
+    width: int
+    rows_out: int
+    norm: bool = False
+    residual: bool = False
+    eps: float = 0.0
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """For a kernel."""
+        return {"NORM": self.norm, "RESIDUAL": self.residual, "eps": (self.eps,)}
+
+
+class OpLaunches:
+    """The launches of a group. Workspaces are as those of PeerKernels.
+
+    `looks`: how often a receiver looks for a row before it gives up; `cut`: how a row lies in a program.
+    """
+
+    def __init__(self, group: Group, plain: Workspace | None, small: Workspace | None, dependent: Dependence) -> None:
+        self._group, self._plain, self._small, self._dependent = group, plain, small, dependent
+        self._size = group.size
+        self.looks = _LOOKS
+        self.cut: Cutting = cut_of
+
+    def rows_out(self, op: str, rows: int) -> int:
+        """Rows that come out of an op."""
+        call, parameter = _call_of(op)
+        return call.rows_out(rows, self._size, parameter)
+
+    def of(self, op: str, task: Task) -> tuple[Launch, Tensor]:
+        """What an op launches, and the addresses of the workspace that it uses."""
+        call, parameter = _call_of(op)
+        launch = call.plan(self, task, parameter)
+        space = self._small if launch.constants.get("QUANTIZED") else self._plain
+        assert space is not None
+        return launch, space.peers
+
+    def plan_sum(self, task: Task, parameter: str) -> Launch:  # noqa: ARG002
+        """The sum of rows as they are; of a short message in one shot."""
+        if not task.norm:
+            rows, width = in_pieces(task.rows, task.width)
+            task = task._replace(rows=rows, width=width)
+        return self._plan_sum(task, False, 2 * task.rows * task.width <= one_shot_bytes(self._size))
+
+    def plan_int8_sum(self, task: Task, algorithm: str) -> Launch:
+        """The sum of rows in INT8."""
+        return self._plan_sum(task, True, INT8_ALL_REDUCE.ways[algorithm].peers == "message")
+
+    def _plan_sum(self, task: Task, quantized: bool, in_one_shot: bool) -> Launch:
+        rows, others = task.rows, self._size - 1
+        flags = {**task.flags, "QUANTIZED": quantized, "quantized": quantized}
+        if in_one_shot:
+            return self._plan(one_shot_kernel, task.width, rows, others, (), **flags)
+        return self._plan(two_shot_kernel, task.width, -(-rows // self._size), 2 * others, (rows,), **flags)
+
+    def plan_scatter(self, task: Task, parameter: str) -> Launch:  # noqa: ARG002
+        """This rank's shard of the sum."""
+        return self._plan(reduce_scatter_kernel, task.width, task.rows_out, self._size - 1, (task.rows,), **task.flags)
+
+    def plan_gather(self, task: Task, parameter: str) -> Launch:  # noqa: ARG002
+        """All shards."""
+        rows, width = in_pieces(task.rows, task.width)
+        return self._plan(all_gather_kernel, width, rows, self._size - 1, (), arrays=2)
+
+    def plan_gather_sums(self, task: Task, attn_tp: str) -> Launch:
+        """The sums of all DP groups."""
+        return self._plan(gather_sum_kernel, task.width, task.rows, self._size - 1, (), arrays=2, ATTN_TP=int(attn_tp))
+
+    def plan_scatter_sums(self, task: Task, attn_tp: str) -> Launch:
+        """The sum of this DP group's rows."""
+        return self._plan(
+            scatter_sum_kernel, task.width, task.rows_out, self._size - 1, (), arrays=2, ATTN_TP=int(attn_tp)
+        )
+
+    def _plan(
+        self, kernel: Any, width: int, programs: int, slots: int, numbers: tuple[int, ...], **flags: Any
+    ) -> Launch:
+        space = self._small if flags.get("quantized") else self._plain
+        if space is None:
+            raise RefusedError(
+                "takes a workspace that was not made: no room was asked for", field="rows", value=programs
+            )
+        group: dict[str, Any] = {"looks": self.looks, "dependent": self._dependent, "cut": self.cut}
+        group |= {"RANK": self._group.rank, "WORLD": self._size}
+        return plan_launch(kernel, space, programs, slots, numbers, width=width, **group, **flags)
+
+
+class Call(NamedTuple):
+    """What performs a method of Peers: the rows that come out of some over so many ranks, and the launch of shapes."""
+
+    method: str
+    rows_out: Callable[[int, int, str], int]
+    plan: Callable[[OpLaunches, Task, str], Launch]
+
+
+_CALLS = (
+    Call("all_reduce", lambda rows, size, _: rows, OpLaunches.plan_sum),  # noqa: ARG005
+    Call("int8_all_reduce", lambda rows, size, _: rows, OpLaunches.plan_int8_sum),  # noqa: ARG005
+    Call("reduce_scatter", lambda rows, size, _: (rows + size - 1) // size, OpLaunches.plan_scatter),
+    Call("all_gather", lambda rows, size, _: rows * size, OpLaunches.plan_gather),
+    Call("gather_sum", lambda rows, size, attn_tp: rows * (size // int(attn_tp)), OpLaunches.plan_gather_sums),
+    Call("scatter_sum", lambda rows, size, attn_tp: rows // (size // int(attn_tp)), OpLaunches.plan_scatter_sums),
+)
+_BY_METHOD = {call.method: call for call in _CALLS}
+
+
+def _call_of(op: str) -> tuple[Call, str]:
+    """What performs an op, and its parameter, from `method` or `method.parameter`."""
+    method, _, parameter = op.partition(".")
+    return _BY_METHOD[method], parameter
