@@ -2,6 +2,7 @@
 
     python benchmarks/runtime/kernels_alone.py            # of this checkout
     PYTHONPATH=... python benchmarks/runtime/kernels_alone.py --hidden 7168
+    python benchmarks/runtime/kernels_alone.py --variants # of few rows, cut otherwise and started otherwise
 
 What is left is what a kernel itself costs: its start, loads, additions, norm, stores. A change of a kernel shows here
 without a pair of GPUs; what a link makes of it does not. Times are medians of CUDA-graph replays, those of putting the
@@ -11,19 +12,28 @@ rows in place taken off.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+from functools import partial
 
 TOKENS = (1, 8, 64, 256, 1024, 4096, 16384)
-CALLS, SAMPLES = 20, 9
+FEW_TOKENS = (1, 8, 64, 256)
+FEW_OPS = ("all_reduce + norm", "int8 gather + norm")
+CALLS, SAMPLES = 20, 15
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, default=5120)
-    hidden = parser.parse_args().hidden
+    parser.add_argument("--variants", action="store_true", help="few rows by every cut and start that was thought of")
+    options = parser.parse_args()
+    hidden = options.hidden
     import torch
 
     torch.cuda.set_device(0)
+    if options.variants:
+        print_variants(hidden)
+        return
     alone = Alone(hidden, max(TOKENS))
     found = {tokens: alone.times(tokens) for tokens in TOKENS}
     assert not alone.gave_up(), "a row was not in place"
@@ -32,6 +42,52 @@ def main() -> None:
     print("| tokens | " + " | ".join(names) + " |\n|---:|" + "---:|" * len(names))
     for tokens, times in found.items():
         print(f"| {tokens} | " + " | ".join(f"{times[name]:.2f}" for name in names) + " |")
+
+
+def print_variants(hidden: int) -> None:
+    """Few rows: warps of a program and how a row lies in them, then how a kernel depends on the one before."""
+    import torch
+
+    from commplan.runtime.kernels.prepared import DEPENDENCE_VARIABLE
+
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, hidden {hidden}, bf16, us: tokens {FEW_TOKENS}")
+    said = os.environ.get(DEPENDENCE_VARIABLE)
+    for name, cut, dependent in variants(hidden):
+        os.environ[DEPENDENCE_VARIABLE] = dependent
+        alone = Alone(hidden, max(FEW_TOKENS))
+        if cut is not None:
+            alone.peers.cut_by(cut)
+        found = [alone.times(tokens, FEW_OPS) for tokens in FEW_TOKENS]
+        assert not alone.gave_up(), "a row was not in place"
+        cells = "   ".join(f"{op} " + " ".join(f"{times[op]:5.2f}" for times in found) for op in FEW_OPS)
+        print(f"{name:28s} {cells}", flush=True)
+    os.environ.pop(DEPENDENCE_VARIABLE) if said is None else os.environ.update({DEPENDENCE_VARIABLE: said})
+
+
+def variants(hidden: int):
+    """(name, cut or None for that of the kernels, dependence)."""
+    from commplan.runtime.kernels.row_launch import Cut, parts_of, warps_of
+
+    def as_many(width, programs, quantized):
+        warps = warps_of(width, programs, quantized)
+        return Cut(warps, parts_of(width, 32 * warps))
+
+    for dependent in ("off", "wait", "early"):
+        yield f"as it is, {dependent}", None, dependent
+    yield "powers of two, off", as_many, "off"
+    for warps in (4, 8, 16, 32):
+        for each in (2, 4, 8, 16):
+            size, most = 32 * warps * each, -(-hidden // (32 * warps))
+            if size > 2 * hidden or most > 64:
+                continue
+
+            yield f"{warps} warps, {each} at a time, off", partial(cut_evenly, warps, size), "off"
+
+
+def cut_evenly(warps: int, size: int, width: int, *_):
+    from commplan.runtime.kernels.row_launch import Cut
+
+    return Cut(warps, tuple((first, size) for first in range(0, width, size)))
 
 
 class Alone:
@@ -50,8 +106,8 @@ class Alone:
         self._error = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
         state = torch.zeros(1, dtype=torch.int64, device=self._device)
         spaces = [self._space(plain, torch.int16), self._space(small, torch.int8)]
-        self._peers = PeerKernels(Group("tp", None, 2, 0), *spaces, state, self._error)
-        self._peers.looks = 4  # nothing is waited for
+        self.peers = PeerKernels(Group("tp", None, 2, 0), *spaces, state, self._error)
+        self.peers.looks = 4  # nothing is waited for
         self._hidden, self._halves = hidden, [space.half_bytes for space in spaces]
         self._received = [space.buffer[0] for space in spaces]
         sent = torch.randn(self._received[0].numel(), device=self._device).to(torch.bfloat16).view(torch.int16)
@@ -72,12 +128,12 @@ class Alone:
         """Whether a kernel has missed a row."""
         return bool(self._error[0])
 
-    def times(self, tokens: int) -> dict[str, float]:
-        """us by op."""
+    def times(self, tokens: int, of: tuple[str, ...] = ()) -> dict[str, float]:
+        """us by op, of some or all."""
         import torch
 
         x, residual = (torch.randn(tokens, self._hidden, dtype=torch.bfloat16, device=self._device) for _ in range(2))
-        weight, peers = torch.ones(self._hidden, dtype=torch.bfloat16, device=self._device), self._peers
+        weight, peers = torch.ones(self._hidden, dtype=torch.bfloat16, device=self._device), self.peers
         shard = residual[: -(-tokens // 2)].contiguous()
         ops = {
             "all_reduce": (0, lambda: peers.all_reduce(x)),
@@ -87,7 +143,7 @@ class Alone:
             "int8 two_shot": (1, lambda: peers.int8_all_reduce(x, "two_shot")),
             "int8 two_shot + norm": (1, lambda: peers.int8_all_reduce_norm(x, "two_shot", residual, weight, 1e-6)),
         }
-        return {name: self._us(run, space, tokens) for name, (space, run) in ops.items()}
+        return {name: self._us(run, space, tokens) for name, (space, run) in ops.items() if not of or name in of}
 
     def _us(self, run, space: int, tokens: int) -> float:
         size = self._received[space].element_size()
