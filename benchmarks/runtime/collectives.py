@@ -1,196 +1,171 @@
-"""How fast are the collectives of our own? Two GPUs, CUDA-graph replay, against NCCL in the same run.
+"""How fast are the collectives of our own? Two GPUs, CUDA graphs, against the best of others in the same processes.
 
-    python benchmarks/runtime/collectives.py            # spawns two ranks
-    python benchmarks/runtime/collectives.py --hidden 7168 --json out.json
+    python benchmarks/runtime/collectives.py --rows rows.jsonl                # again, until it says that all is there
+    python benchmarks/runtime/collectives.py --rows rows.jsonl --hidden 7168 --tokens 1,8,64 --processes 1 --minutes 4
+    python benchmarks/runtime/collectives.py --rows rows.jsonl --show         # the tables alone
 
-Times are medians of replays, of the slower rank. A lone NCCL call is timed with a one-element kernel behind each, whose
-time is taken off again: in a graph of nothing else NCCL's calls slow each other down. The floor of an op is its bytes
-over the link at the rate of a copy between the GPUs.
+Rivals: FlashInfer's kernels and vLLM's (as FlashInfer ships them) where they are installed, NCCL's and torch's. Rows go
+into a file as they are measured, so that runs of some minutes add up; tables are of medians over processes, of the
+slower rank. Two settings: back to back, and after a GEMM [tokens, 4096] x [4096, hidden] that writes the call's input.
+The GEMM's time, or that of the tiny kernel behind lone calls of NCCL and torch, is measured beside each case and taken
+off.
+Each case is checked against float32 before it is timed and on what the replayed graph left.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
+import random
 import statistics
+import time
 from pathlib import Path
 
-TOKENS = (1, 2, 8, 16, 32, 64, 256, 1024, 2048, 4096, 8192, 16384)
-REPEATS, SAMPLES = 10, 15
-LONE = ("NCCL", "torch one-shot", "torch two-shot")
-# (case, op, baseline, {tokens: speed-up aimed at}, bytes per element over the link)
-CASES = (
-    ("all_reduce", "NCCL", {t: 1.8 for t in TOKENS if t <= 64}, 2),
-    ("int8 gather", "NCCL", {1024: 2.2, 4096: 2.3, 16384: 2.3}, 1),
-    ("int8 two_shot", "NCCL", {1024: 2.2, 4096: 2.3, 16384: 2.3}, 1),
-    ("all_reduce + norm", "NCCL + norm", {t: 1.8 for t in TOKENS if t <= 64}, 2),
-    ("int8 gather + norm", "NCCL + norm", {1024: 1.8, 4096: 2.2, 8192: 2.2, 16384: 2.2}, 1),
-    ("int8 two_shot + norm", "NCCL + norm", {1024: 1.8, 4096: 2.2, 8192: 2.2, 16384: 2.2}, 1),
-    ("scatter + norm + gather", "NCCL scatter + norm + gather", {t: 1.15 for t in TOKENS if t >= 4096}, 2),
-)
+from comparison import GEMM, IN_PLACE, SETTINGS, Rows, bound_of, names, show
+
+HIDDEN = (4096, 5120, 7168, 8192)
+TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 16384)
+GEMM_TO, INNER = 1024, 4096
+HOST_AT = 16
+ROUNDS, SAMPLES = 3, 9
+NO_MULTICAST = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
 
 
-def rank_main(hidden):
-    """{name: {tokens: us}} on this rank, and the rate of the link."""
+def rank_main(
+    rows: str, process: int, hidden: int, tokens: list[int], cases: list[str], imports: list[str], until: float
+):
+    """Measures token counts until the time is over; rank 0 writes."""
+    for name, value in NO_MULTICAST.items():
+        os.environ.setdefault(name, value)
+    for module in imports:
+        importlib.import_module(module)
     import torch
     import torch.distributed as dist
-
-    from commplan.runtime.kernels.peer_impls import Room
-    from commplan.runtime.kernels.peer_kernels import PeerKernels
-    from commplan.runtime.ranks.groups import Group
+    from graph_times import Timer
+    from rivals import Makers
 
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.cuda.set_device(rank)
     device = torch.device("cuda", rank)
     dist.init_process_group("nccl", device_id=device)
-    most = max(TOKENS)
-    room = Room(rows=most, int8_rows=most, int8_gather_rows=most)
-    peers = PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), device, torch.bfloat16, hidden, room)
-    bench = Bench(device)
-    found = {}
-    for tokens in TOKENS:
-        for name, call in calls(peers, tokens, hidden, device).items():
-            found.setdefault(name, {})[tokens] = bench.us(call, spaced=name in LONE)
-    torch.cuda.synchronize()
-    peers.check()
+    torch.set_grad_enabled(False)
+    write = Writer(rows if rank == 0 else None, {"process": process, "hidden": hidden})
     machine = f"{world} x {torch.cuda.get_device_name()}, torch {torch.__version__}, NCCL {torch.cuda.nccl.version()}"
-    return {"us": found, "link_gb_per_s": link_rate(bench, device, rank, world), "machine": machine}
+    write(what="machine", machine=machine)
+    timer, makers = Timer(device), Makers(hidden, max(TOKENS))
+    for count in tokens:
+        over = torch.tensor(float(time.time() > until), device=device)
+        dist.broadcast(over, 0)
+        if over.item():
+            break
+        begin = time.monotonic()
+        measure(write, timer, makers, cases, count)
+        makers.peers.check()
+        write(what="done", tokens=count)
+        if rank == 0:
+            print(f"process {process}, hidden {hidden}, {count} tokens: {time.monotonic() - begin:.0f} s", flush=True)
+    torch.cuda.synchronize()
+    dist.barrier()
 
 
-def calls(peers, tokens, hidden, device):
-    """Everything that is timed at a token count."""
-    import torch
-    import torch.distributed as dist
-    import torch.distributed._symmetric_memory as symmetric_memory
+class Writer:
+    """Appends lines to a file, at once; or nowhere."""
 
-    from commplan.runtime.kernels.add_rms_norm import add_rms_norm
+    def __init__(self, path: str | None, shared: dict[str, object]) -> None:
+        self._path, self._shared = path, shared
 
-    x, residual = (torch.randn(tokens, hidden, dtype=torch.bfloat16, device=device) for _ in range(2))
-    weight = torch.ones(hidden, dtype=torch.bfloat16, device=device)
-    work, shard_rows = x.clone(), -(-tokens // 2)
-    shared = symmetric_memory.empty(tokens, hidden, dtype=torch.bfloat16, device=device)
-    symmetric_memory.rendezvous(shared, dist.group.WORLD)
-    group = dist.group.WORLD.group_name
-
-    def nccl_norm():
-        dist.all_reduce(work)
-        return add_rms_norm(work, residual, weight, 1e-6)
-
-    def ours_in_two():
-        normed, _ = peers.reduce_scatter_norm(x, residual[:shard_rows], weight, 1e-6)
-        return peers.all_gather(normed)
-
-    found = {
-        "NCCL": lambda: dist.all_reduce(work),
-        "NCCL + norm": nccl_norm,
-        "torch one-shot": lambda: torch.ops.symm_mem.one_shot_all_reduce(shared, "sum", group),
-        "torch two-shot": lambda: torch.ops.symm_mem.two_shot_all_reduce_(shared, "sum", group),
-        "all_reduce": lambda: peers.all_reduce(x),
-        "all_reduce + norm": lambda: peers.all_reduce_norm(x, residual, weight, 1e-6),
-        "scatter + norm + gather": ours_in_two,
-        "reduce_scatter": lambda: peers.reduce_scatter(x),
-        "all_gather": lambda: peers.all_gather(x[:shard_rows]),
-    }
-    for algorithm in ("gather", "two_shot"):
-        found[f"int8 {algorithm}"] = lambda a=algorithm: peers.int8_all_reduce(x, a)
-        found[f"int8 {algorithm} + norm"] = lambda a=algorithm: peers.int8_all_reduce_norm(x, a, residual, weight, 1e-6)
-    if tokens % 2 == 0:
-        shard = x.new_empty(shard_rows, hidden)
-
-        def nccl_in_two():
-            dist.reduce_scatter_tensor(shard, x)
-            normed, _ = add_rms_norm(shard, residual[:shard_rows], weight, 1e-6)
-            dist.all_gather_into_tensor(work, normed)
-
-        found["NCCL scatter + norm + gather"] = nccl_in_two
-        found["NCCL reduce_scatter"] = lambda: dist.reduce_scatter_tensor(shard, x)
-        found["NCCL all_gather"] = lambda: dist.all_gather_into_tensor(work, shard)
-    return found
+    def __call__(self, **line: object) -> None:
+        if self._path is not None:
+            with open(self._path, "a") as file:
+                file.write(json.dumps({**self._shared, **line}) + "\n")
 
 
-class Bench:
-    """Graph replays, in us per call, of the slower rank."""
+def measure(write, timer, makers, cases: list[str], tokens: int) -> None:
+    """All cases at a token count."""
+    from graph_times import Timed, differing, error_of, host_us, inputs_of
 
-    def __init__(self, device):
-        import torch
-
-        self._device, self._spacer = device, torch.zeros(1, device=device)
-        self._spacer_us = self.us(self._space)
-
-    def _space(self):
-        self._spacer.add_(1.0)
-
-    def us(self, call, spaced=False):
-        import torch
-        import torch.distributed as dist
-
-        for _ in range(3):
-            call()
-        torch.cuda.synchronize()
-        dist.barrier()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for _ in range(REPEATS):
-                call()
-                if spaced:
-                    self._space()
-        samples = []
-        for _ in range(SAMPLES):
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            graph.replay()  # brings the ranks in step
-            start.record()
-            graph.replay()
-            end.record()
-            torch.cuda.synchronize()
-            samples.append(start.elapsed_time(end) * 1e3 / REPEATS - (self._spacer_us if spaced else 0.0))
-        slower = torch.tensor(statistics.median(samples), device=self._device)
-        dist.all_reduce(slower, op=dist.ReduceOp.MAX)
-        return slower.item()
+    inputs = inputs_of(tokens, makers.hidden, INNER, makers.device)
+    made, timed = {}, {}
+    for name in cases:
+        case = makers.make(name, inputs)
+        if case is None:
+            continue
+        error, after, apart = timer.slower(error_of(case.now(), inputs)), 0.0, None
+        if error <= bound_of(name):
+            for setting in SETTINGS:
+                if setting == GEMM and tokens > GEMM_TO:
+                    continue
+                one = Timed(timer, name, case, setting, inputs)
+                if setting == GEMM or name not in IN_PLACE:
+                    after, apart = max(after, timer.slower(error_of(one.last, inputs))), differing(one.last)
+                timed[name, setting] = one
+            made[name] = case
+        write(what="error", case=name, tokens=tokens, before=error, after=after, apart=apart)
+        if max(error, after) > bound_of(name):
+            write(what="wrong", case=name, tokens=tokens)
+            timed = {key: one for key, one in timed.items() if key[0] != name}
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for turn in range(ROUNDS):
+        order = list(timed)
+        random.Random(100 * tokens + turn).shuffle(order)
+        for key in order:
+            found.setdefault(key, []).append(timed[key].us(SAMPLES))
+    for (name, setting), rounds in found.items():
+        us, off = (statistics.median(values) for values in zip(*rounds, strict=True))
+        write(what="us", case=name, setting=setting, tokens=tokens, us=us, off_us=off, rounds=[r[0] for r in rounds])
+    if tokens == HOST_AT:
+        for name, case in made.items():
+            write(what="host", case=name, tokens=tokens, us=timer.slower(host_us(case.now)))
 
 
-def link_rate(bench, device, rank, world):
-    """GB/s of a copy to the next GPU while all copy."""
-    import torch
-    import torch.distributed as dist
-    import torch.distributed._symmetric_memory as symmetric_memory
-
-    size = 1 << 28
-    buffer = symmetric_memory.empty(size, dtype=torch.uint8, device=device)
-    handle = symmetric_memory.rendezvous(buffer, dist.group.WORLD)
-    there = handle.get_buffer((rank + 1) % world, (size,), torch.uint8)
-    mine = torch.empty(size, dtype=torch.uint8, device=device)
-    return size / bench.us(lambda: there.copy_(mine)) / 1e3
+def pieces(options: argparse.Namespace):
+    """(process, hidden, token counts) that the file has not."""
+    for process in range(1, options.processes + 1):
+        for hidden in options.hidden:
+            done = Rows.read(options.rows).done(process, hidden)
+            missing = [t for t in options.tokens if t not in done]
+            if missing:
+                yield process, hidden, missing
 
 
-def print_tables(result, hidden):
-    us, link = result["us"], result["link_gb_per_s"]
-    print(f"{result['machine']}; hidden {hidden}, bf16; link {link:.0f} GB/s; us")
-    print("\n| tokens | " + " | ".join(us) + " |\n|---:|" + "---:|" * len(us))
-    for tokens in TOKENS:
-        print(f"| {tokens} | " + " | ".join(f"{us[n][tokens]:.1f}" if tokens in us[n] else "" for n in us) + " |")
-    print(
-        "\n| case | baseline | tokens | us | speed-up | aim | of the link's floor |\n|---|---|---:|---:|---:|---:|---:|"
-    )
-    for case, baseline, aims, width in CASES:
-        for tokens in sorted({*aims, 1024, 4096, 16384}):
-            time, aim = us[case][tokens], aims.get(tokens)
-            ratio, floor = us[baseline][tokens] / time, tokens * hidden * width / link / 1e3
-            verdict = "" if aim is None else f"{aim:.2f} " + ("met" if ratio >= aim else "**missed**")
-            print(f"| {case} | {baseline} | {tokens} | {time:.1f} | {ratio:.2f} | {verdict} | {floor / time:.0%} |")
-
-
-def main():
+def run_pieces(options: argparse.Namespace) -> None:
+    """As many as the time allows, each in a fresh pair of processes."""
     from commplan.runtime.ranks.spawning import run_ranks
 
+    until = time.time() + 60 * options.minutes
+    for process, hidden, tokens in pieces(options):
+        if time.time() > until - 20:
+            break
+        given = str(options.rows), process, hidden, tokens, options.cases, options.imports, until
+        run_ranks(rank_main, 2, *given, timeout_s=until - time.time() + 60)
+        left = Rows.read(options.rows).done(process, hidden)
+        if not left & set(tokens):
+            raise SystemExit(f"process {process}, hidden {hidden}: nothing was measured")
+
+
+def main() -> None:
+    def numbers(text: str) -> list[int]:
+        return [int(word) for word in text.split(",")]
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden", type=int, default=5120)
-    parser.add_argument("--json", help="also write all figures here")
+    parser.add_argument("--rows", type=Path, default=Path("collectives.jsonl"), help="where rows are kept")
+    parser.add_argument("--hidden", type=numbers, default=list(HIDDEN))
+    parser.add_argument("--tokens", type=numbers, default=list(TOKENS))
+    parser.add_argument("--processes", type=int, default=3, help="how many pairs of processes measure each width")
+    parser.add_argument("--minutes", type=float, default=9.0, help="stop after this time; call again for the rest")
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=names(), help="default: all")
+    parser.add_argument(
+        "--imports", type=lambda text: text.split(","), default=[], help="modules that ranks import first"
+    )
+    parser.add_argument("--show", action="store_true", help="print the tables, and measure nothing")
     options = parser.parse_args()
-    result = run_ranks(rank_main, 2, options.hidden, timeout_s=400)[0]
-    print_tables(result, options.hidden)
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1))
+    if not options.show:
+        run_pieces(options)
+    show(Rows.read(options.rows))
+    missing = [f"process {p}, hidden {h}: {t}" for p, h, t in pieces(options)]
+    print("\nall is there" if not missing else "\nnot yet there, so call again: " + "; ".join(missing))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # a rank is spawned from elsewhere
 
 AIM_US, AIM_NORM_US = 15.0, 18.0
 BURSTS, CALLS = 20, 50

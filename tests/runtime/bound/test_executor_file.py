@@ -69,10 +69,10 @@ def test_every_op_by_our_kernels_is_a_method_of_peers(impl: str) -> None:
 
 
 def test_every_method_of_peers_is_some_ops_kernel_and_is_launched() -> None:
-    peers = pytest.importorskip("commplan.runtime.kernels.peer_kernels")
+    launches = pytest.importorskip("commplan.runtime.kernels.op_launches")
     bare = {method for method in Peers.__abstractmethods__ if not method.endswith("_norm")} - {"check", "close"}
     assert {kind.kernel.call for kind in KINDS.values() if kind.kernel} == bare
-    assert set(peers._BY_METHOD) == bare
+    assert set(launches._BY_METHOD) == bare
 
 
 def test_every_wire_format_that_can_be_planned_can_be_quantised_to() -> None:
