@@ -176,6 +176,52 @@ def graphs(replays: int) -> int:
     return wrong
 
 
+def between_kernels(calls: int, captured: bool) -> int:
+    """Wrong results where a GEMM writes the rows just before a call, another call reads its result, and a kernel spoils
+    the rows just behind it."""
+    rank, world, _ = start()
+    width, rows, kinds_of_rows = 5120, 4, 4
+    peers = peers_of(torch.bfloat16, width, 64)
+    right = rows_of(99, 512, width, torch.bfloat16)
+    left = [[rows_of(10 * k + r, rows, 512, torch.bfloat16) for r in range(world)] for k in range(kinds_of_rows)]
+    parts = [[torch.mm(one, right) for one in lefts] for lefts in left]
+    once = [torch.stack([part.float() for part in p]).sum(0).to(torch.bfloat16) for p in parts]
+    twice = [(o.float() * world).to(torch.bfloat16) for o in once]
+    weight = torch.ones(width, dtype=torch.bfloat16, device="cuda")
+    x = torch.empty(rows, width, dtype=torch.bfloat16, device="cuda")
+
+    def sequence(k: int) -> tuple[Tensor, Tensor]:
+        torch.mm(left[k][rank], right, out=x)
+        first = peers.all_reduce(x)
+        _, second = peers.all_reduce_norm(first, None, weight, EPS)
+        x.fill_(float("nan"))
+        return first, second
+
+    wrong = torch.zeros(1, dtype=torch.int64, device="cuda")
+
+    def judge(k: int, found: tuple[Tensor, Tensor]) -> None:
+        wrong.add_((found[0] != once[k]).any()).add_((found[1] != twice[k]).any())
+
+    judge(0, sequence(0))
+    torch.cuda.synchronize()
+    if not captured:
+        for call in range(calls):
+            judge(call % kinds_of_rows, sequence(call % kinds_of_rows))
+    else:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = [sequence(k) for k in range(kinds_of_rows)]
+        for _ in range(calls // kinds_of_rows):
+            for one in found:
+                one[0].fill_(7.0), one[1].fill_(7.0)
+            graph.replay()
+            for k, one in enumerate(found):
+                judge(k, one)
+    torch.cuda.synchronize()
+    peers.check()
+    return int(wrong.item())
+
+
 def compiled() -> dict[str, bool]:
     """Whether torch.compile gives the same but for roundings, for several sizes from one graph."""
     rank, _, _ = start()

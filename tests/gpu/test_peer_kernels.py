@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,16 @@ from ..late_peers import every_fault, judge_faults, judge_wandering
 from . import ranks
 
 pytestmark = pytest.mark.slow
+
+
+_VARIABLE = "COMMPLAN_DEPENDENT_LAUNCH"
+_SAID = os.environ.get(_VARIABLE)
+
+
+@pytest.fixture(autouse=True, params=[_SAID] if _SAID else ["early", "off"])
+def dependent(request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs with dependent launch and without it, or as the environment says."""
+    monkeypatch.setenv(_VARIABLE, request.param)
 
 
 def run(function, *args):
@@ -64,6 +75,11 @@ def test_ten_thousand_random_calls_of_skewed_ranks_are_all_right() -> None:
 
 def test_graphs_replay_with_new_inputs_and_calls_between() -> None:
     assert run(ranks.graphs, 101) == [0, 0]
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["eager", "captured"])
+def test_a_call_reads_what_the_kernel_before_wrote_and_is_done_when_the_next_one_writes(captured: bool) -> None:
+    assert run(ranks.between_kernels, 400, captured) == [0, 0]
 
 
 def test_compiled_calls_give_what_eager_ones_give() -> None:
