@@ -3,6 +3,7 @@
     python benchmarks/runtime/collectives.py --rows rows.jsonl                # again, until it says that all is there
     python benchmarks/runtime/collectives.py --rows rows.jsonl --hidden 7168 --tokens 1,8,64 --processes 1 --minutes 4
     python benchmarks/runtime/collectives.py --rows rows.jsonl --show         # the tables alone
+    python benchmarks/runtime/collectives.py --rows tried.jsonl --cases "ours AR;ours AR @piece=2048,few=1024"
 
 Rivals: FlashInfer's kernels and vLLM's (as FlashInfer ships them) where they are installed, NCCL's and torch's. Rows go
 into a file as they are measured, so that runs of some minutes add up; tables are of medians over processes, of the
@@ -62,7 +63,7 @@ def rank_main(
             break
         begin = time.monotonic()
         measure(write, timer, makers, cases, count)
-        makers.peers.check()
+        makers.check()
         write(what="done", tokens=count)
         if rank == 0:
             print(f"process {process}, hidden {hidden}, {count} tokens: {time.monotonic() - begin:.0f} s", flush=True)
@@ -155,7 +156,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=numbers, default=list(TOKENS))
     parser.add_argument("--processes", type=int, default=3, help="how many pairs of processes measure each width")
     parser.add_argument("--minutes", type=float, default=9.0, help="stop after this time; call again for the rest")
-    parser.add_argument("--cases", type=lambda text: text.split(","), default=names(), help="default: all")
+    parser.add_argument("--cases", type=lambda text: text.split(";"), default=names(), help="a;b;c, default: all")
     parser.add_argument(
         "--imports", type=lambda text: text.split(","), default=[], help="modules that ranks import first"
     )

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-from functools import partial
 
 TOKENS = (1, 8, 64, 256, 1024, 4096, 16384)
 FEW_TOKENS = (1, 8, 64, 256)
@@ -52,11 +51,10 @@ def print_variants(hidden: int) -> None:
 
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, hidden {hidden}, bf16, us: tokens {FEW_TOKENS}")
     said = os.environ.get(DEPENDENCE_VARIABLE)
-    for name, cut, dependent in variants(hidden):
+    for name, tuning, dependent in variants(hidden):
         os.environ[DEPENDENCE_VARIABLE] = dependent
         alone = Alone(hidden, max(FEW_TOKENS))
-        if cut is not None:
-            alone.peers.cut_by(cut)
+        alone.peers.tune(tuning)
         found = [alone.times(tokens, FEW_OPS) for tokens in FEW_TOKENS]
         assert not alone.gave_up(), "a row was not in place"
         cells = "   ".join(f"{op} " + " ".join(f"{times[op]:5.2f}" for times in found) for op in FEW_OPS)
@@ -65,29 +63,18 @@ def print_variants(hidden: int) -> None:
 
 
 def variants(hidden: int):
-    """(name, cut or None for that of the kernels, dependence)."""
-    from commplan.runtime.kernels.row_launch import Cut, parts_of, warps_of
-
-    def as_many(width, programs, quantized):
-        warps = warps_of(width, programs, quantized)
-        return Cut(warps, parts_of(width, 32 * warps))
+    """(name, tuning, dependence)."""
+    from commplan.runtime.kernels.row_launch import Tuning
 
     for dependent in ("off", "wait", "early"):
-        yield f"as it is, {dependent}", None, dependent
-    yield "powers of two, off", as_many, "off"
+        yield f"as it is, {dependent}", Tuning(), dependent
+    yield "powers of two, off", Tuning(even=False), "off"
+    yield "as of many, off", Tuning(few=0), "off"
     for warps in (4, 8, 16, 32):
         for each in (2, 4, 8, 16):
             size, most = 32 * warps * each, -(-hidden // (32 * warps))
-            if size > 2 * hidden or most > 64:
-                continue
-
-            yield f"{warps} warps, {each} at a time, off", partial(cut_evenly, warps, size), "off"
-
-
-def cut_evenly(warps: int, size: int, width: int, *_):
-    from commplan.runtime.kernels.row_launch import Cut
-
-    return Cut(warps, tuple((first, size) for first in range(0, width, size)))
+            if size <= 2 * hidden and most <= 64:
+                yield f"{warps} warps, {each} at a time, off", Tuning(warps=warps, part=size), "off"
 
 
 class Alone:

@@ -22,6 +22,7 @@ from torch import Tensor
 from commplan.runtime.kernels.add_rms_norm import add_rms_norm
 from commplan.runtime.kernels.peer_impls import Room
 from commplan.runtime.kernels.peer_kernels import PeerKernels
+from commplan.runtime.kernels.row_launch import Tuning
 from commplan.runtime.ranks.groups import Group
 
 EPS = 1e-6
@@ -65,6 +66,7 @@ class Makers:
         self.hidden, self.most = hidden, most
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.device = torch.device("cuda", torch.cuda.current_device())
+        self._peers: dict[str, PeerKernels] = {}
 
     def make(self, name: str, inputs: Inputs) -> Case | None:
         """A case, or None where its library is not there or takes no such message."""
@@ -77,15 +79,26 @@ class Makers:
 
     # ---- ours -------------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def peers(self) -> PeerKernels:
-        """Ours."""
+    def peers_of(self, tuned: str = "") -> PeerKernels:
+        """Ours, tuned as `piece=2048,few=1024` says."""
+        if tuned in self._peers:
+            return self._peers[tuned]
         room = Room(rows=self.most, int8_rows=self.most, int8_gather_rows=self.most)
         group = Group("tp", dist.group.WORLD, self.world, self.rank)
-        return PeerKernels.make(group, self.device, torch.bfloat16, self.hidden, room)
+        peers = PeerKernels.make(group, self.device, torch.bfloat16, self.hidden, room)
+        given = (word.split("=") for word in tuned.split(",") if word)
+        peers.tune(Tuning(**{key: int(value) for key, value in given}))
+        self._peers[tuned] = peers
+        return peers
+
+    def check(self) -> None:
+        """Raises BoundaryError if one of ours has given up."""
+        for peers in self._peers.values():
+            peers.check()
 
     def _ours(self, what: str, i: Inputs) -> Case:
-        peers, shard = self.peers, self._shard(i.residual)
+        what, _, tuned = what.partition(" @")
+        peers, shard = self.peers_of(tuned), self._shard(i.residual)
         if what == "scatter + norm + gather":
 
             def in_two() -> Outputs:

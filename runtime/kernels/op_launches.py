@@ -16,7 +16,7 @@ from .mixed_comm import gather_sum_kernel, scatter_sum_kernel
 from .one_shot import one_shot_kernel
 from .reduce_scatter import reduce_scatter_kernel
 from .room import one_shot_bytes
-from .row_launch import Cutting, Dependence, Launch, cut_of, in_pieces, plan_launch
+from .row_launch import Dependence, Launch, Tuning, in_pieces, plan_launch
 from .symmetric import Workspace
 from .two_shot import two_shot_kernel
 
@@ -42,14 +42,14 @@ class Task(NamedTuple):
 class OpLaunches:
     """The launches of a group. Workspaces are as those of PeerKernels.
 
-    `looks`: how often a receiver looks for a row before it gives up; `cut`: how a row lies in a program.
+    `looks`: how often a receiver looks for a row before it gives up; `tuning`: how rows lie in programs.
     """
 
     def __init__(self, group: Group, plain: Workspace | None, small: Workspace | None, dependent: Dependence) -> None:
         self._group, self._plain, self._small, self._dependent = group, plain, small, dependent
         self._size = group.size
         self.looks = _LOOKS
-        self.cut: Cutting = cut_of
+        self.tuning = Tuning()
 
     def rows_out(self, op: str, rows: int) -> int:
         """Rows that come out of an op."""
@@ -67,7 +67,7 @@ class OpLaunches:
     def plan_sum(self, task: Task, parameter: str) -> Launch:  # noqa: ARG002
         """The sum of rows as they are; of a short message in one shot."""
         if not task.norm:
-            rows, width = in_pieces(task.rows, task.width)
+            rows, width = in_pieces(task.rows, task.width, self.tuning)
             task = task._replace(rows=rows, width=width)
         return self._plan_sum(task, False, 2 * task.rows * task.width <= one_shot_bytes(self._size))
 
@@ -88,7 +88,7 @@ class OpLaunches:
 
     def plan_gather(self, task: Task, parameter: str) -> Launch:  # noqa: ARG002
         """All shards."""
-        rows, width = in_pieces(task.rows, task.width)
+        rows, width = in_pieces(task.rows, task.width, self.tuning)
         return self._plan(all_gather_kernel, width, rows, self._size - 1, (), arrays=2)
 
     def plan_gather_sums(self, task: Task, attn_tp: str) -> Launch:
@@ -109,7 +109,7 @@ class OpLaunches:
             raise RefusedError(
                 "takes a workspace that was not made: no room was asked for", field="rows", value=programs
             )
-        group: dict[str, Any] = {"looks": self.looks, "dependent": self._dependent, "cut": self.cut}
+        group: dict[str, Any] = {"looks": self.looks, "dependent": self._dependent, "tuning": self.tuning}
         group |= {"RANK": self._group.rank, "WORLD": self._size}
         return plan_launch(kernel, space, programs, slots, numbers, width=width, **group, **flags)
 

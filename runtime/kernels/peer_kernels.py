@@ -16,7 +16,7 @@ from .peer_impls import KERNEL_LIMITS, Room
 from .peers import Peers
 from .prepared import Start, dependence_on, prepare
 from .room import half_bytes
-from .row_launch import Cutting
+from .row_launch import Tuning
 from .symmetric import ABSENT_8, ABSENT_16, Workspace, make_workspace
 
 _MOST_READY = 4096  # shapes that are kept ready
@@ -80,9 +80,9 @@ class PeerKernels(Peers):
         self._launches.looks = looks
         self._ready.clear()
 
-    def cut_by(self, cut: Cutting) -> None:
-        """Cut rows otherwise than `cut_of` does, to measure it; on all ranks alike."""
-        self._launches.cut = cut
+    def tune(self, tuning: Tuning) -> None:
+        """Let rows lie in programs otherwise, to measure it; on all ranks alike."""
+        self._launches.tuning = tuning
         self._ready.clear()
 
     def check(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import triton
@@ -16,9 +15,22 @@ Dependence = Literal["off", "wait", "early"]
 """Programmatic dependent launch: a kernel starts when the one before has ended; it starts sooner and waits for that
 itself; it also lets the next one start once its rows are sent."""
 
-_PIECE = 1024
-_MOST_PIECES = 1024  # more of them cost more than they save
-_FEW_PROGRAMS = 264  # two for each multiprocessor of a Hopper GPU
+
+class Tuning(NamedTuple):
+    """What was found by measuring, and may be measured again; the same on all ranks of a group."""
+
+    piece: int = 1024
+    """Elements of a piece, where rows mean nothing and few rows are cut into more programs."""
+    most_pieces: int = 1024
+    """More of them cost more than they save."""
+    few: int = 264
+    """Programs; two for each multiprocessor of a Hopper GPU. Up to here latency is all."""
+    warps: int | None = None
+    """Of a program of few, where `warps_of` does not say it."""
+    part: int | None = None
+    """Elements of a part of a row of few, where `even_parts` does not say it."""
+    even: bool = True
+    """A row of few is cut evenly."""
 
 
 class Cut(NamedTuple):
@@ -26,10 +38,6 @@ class Cut(NamedTuple):
 
     warps: int
     parts: Parts
-
-
-Cutting = Callable[[int, int, bool], Cut]
-"""How rows of a width are cut, by the number of programs and whether they are in INT8."""
 
 
 class Launch(NamedTuple):
@@ -56,21 +64,21 @@ def plan_launch(
     width: int,
     looks: int,
     dependent: Dependence,
-    cut: Cutting,
+    tuning: Tuning,
     arrays: int = 5,
     quantized: bool = False,
     eps: tuple[float, ...] = (),
     **flags: Any,
 ) -> Launch:
     """A kernel of one program a row. A half of the workspace is cut into `slots` of `programs` rows."""
-    one, (warps, parts) = row_bytes(width, quantized), cut(width, programs, quantized)
+    few = programs <= tuning.few
+    one, (warps, parts) = row_bytes(width, quantized), cut_of(width, few, quantized, tuning)
     if slots * programs * one > space.half_bytes:
         raise RefusedError(
             f"takes {slots * programs * one} bytes of a workspace of {space.half_bytes}; it was made for fewer rows",
             field="rows",
             value=programs,
         )
-    few = programs <= _FEW_PROGRAMS
     return Launch(
         kernel,
         arrays,
@@ -79,7 +87,7 @@ def plan_launch(
         {"PARTS": parts, "FEW": few, "DEPENDENT": dependent, **flags},
         {
             "num_warps": warps,
-            "maxnreg": registers_of(width, warps, programs, quantized, bool(flags.get("NORM"))),
+            "maxnreg": None if few else registers_of(width, warps, quantized, bool(flags.get("NORM"))),
             # Every rank compiles its own; a product fused into a sum on one and not on another would differ.
             "enable_fp_fusion": False,
             "launch_pdl": dependent != "off",
@@ -87,12 +95,15 @@ def plan_launch(
     )
 
 
-def cut_of(width: int, programs: int, quantized: bool) -> Cut:
+def cut_of(width: int, few: bool, quantized: bool, tuning: Tuning) -> Cut:
     """A row of few is cut evenly, so that a reduction of it is one; of many into what wastes least."""
-    warps = warps_of(width, programs, quantized)
-    if programs <= _FEW_PROGRAMS:
+    warps = warps_of(width, few, quantized)
+    if not few or not tuning.even:
+        return Cut(warps, parts_of(width, 32 * warps))
+    warps = tuning.warps or warps
+    if tuning.part is None:
         return Cut(warps, even_parts(width, 32 * warps))
-    return Cut(warps, parts_of(width, 32 * warps))
+    return Cut(warps, tuple((first, tuning.part) for first in range(0, width, tuning.part)))
 
 
 def even_parts(width: int, threads: int) -> Parts:
@@ -120,23 +131,23 @@ def parts_of(width: int, threads: int) -> Parts:
     return tuple(found)
 
 
-def warps_of(width: int, programs: int, quantized: bool) -> int:
+def warps_of(width: int, few: bool, quantized: bool) -> int:
     """Warps of a program. With many rows in INT8, a multiprocessor is filled with rows rather than with warps."""
-    most = 40 if quantized and programs > _FEW_PROGRAMS else 28  # elements of a thread
+    most = 40 if quantized and not few else 28  # elements of a thread
     warps = 4
     while width > most * 32 * warps and warps < 16:
         warps *= 2
     return warps
 
 
-def registers_of(width: int, warps: int, programs: int, quantized: bool, normed: bool) -> int | None:
-    """The most registers a thread may have, None for as many as the compiler likes.
+def registers_of(width: int, warps: int, quantized: bool, normed: bool) -> int | None:
+    """The most registers a thread of many programs may have, None for as many as the compiler likes.
 
-    With many rows it is how many programs are on a multiprocessor that covers the wait of one; three or four registers
+    It is how many programs are on a multiprocessor that covers the wait of one; three or four registers
     more can cost a quarter of them. Where the bound is too tight the compiler spills one or two to memory, which was
     measured to cost less. Bounds are for the columns that a thread holds; none helps a row in INT8 with its norm.
     """
-    if programs <= _FEW_PROGRAMS or (quantized and normed):
+    if quantized and normed:
         return None
     columns = width / (32 * warps)
     if quantized:
@@ -144,7 +155,7 @@ def registers_of(width: int, warps: int, programs: int, quantized: bool, normed:
     return 64 if columns <= 20 else 80 if columns <= 28 else None
 
 
-def in_pieces(rows: int, width: int) -> tuple[int, int]:
-    """A few rows in pieces of 1024 where that goes evenly: where a row means nothing, more programs are quicker."""
-    few = rows * width <= _PIECE * _MOST_PIECES and width % _PIECE == 0
-    return (rows * width // _PIECE, _PIECE) if few else (rows, width)
+def in_pieces(rows: int, width: int, tuning: Tuning) -> tuple[int, int]:
+    """A few rows in pieces where that goes evenly: where a row means nothing, more programs are quicker."""
+    few = rows * width <= tuning.piece * tuning.most_pieces and width % tuning.piece == 0
+    return (rows * width // tuning.piece, tuning.piece) if few else (rows, width)

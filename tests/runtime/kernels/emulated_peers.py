@@ -72,9 +72,9 @@ def every_op(
     """Errors of every op by row count; rows are cut as those of few, or as those of many."""
     rank, world, peers = emulated(folder)
     if as_one_of_many:
-        from commplan.runtime.kernels.row_launch import Cut, parts_of
+        from commplan.runtime.kernels.row_launch import Tuning
 
-        peers.cut_by(lambda width, *_: Cut(4, parts_of(width, 128)))
+        peers.tune(Tuning(few=0))
     found = []
     for rows in sizes:
         case = Case((rank, world), rows, width, dtype, "normal", 1000 * rows, "cpu")
