@@ -27,7 +27,7 @@ SOURCES = sorted(
 )
 NAMES = frozenset(KINDS)
 TRAVEL = frozenset(name for name, kind in KINDS.items() if kind.is_collective)
-ALGORITHMS = frozenset(algorithm for kind in KINDS.values() for algorithm in kind.algorithms)
+ALGORITHMS = frozenset(algorithm for kind in KINDS.values() for algorithm in (*kind.algorithms, *kind.own_algorithms))
 
 
 def branches(tree: ast.AST) -> Iterator[tuple[int, str]]:

@@ -75,10 +75,15 @@ class Table(Spec):
     @model_validator(mode="after")
     def _says_which(self) -> Table:
         measured = _measured()
-        chosen = {name: kind.algorithms for name, kind in measured.items() if kind is not None and kind.algorithms}
-        pairs = [name for name, kind in measured.items() if kind is not None and kind.spans_two]
-        for field, given, ops in (("algorithm", self.algorithm, list(chosen)), ("attn_dp", self.attn_dp, pairs)):
-            if given is None and self.op in ops:
+        kinds = {name: kind for name, kind in measured.items() if kind is not None}
+        needed = [name for name, kind in kinds.items() if kind.algorithms]
+        chosen = {n: k.algorithms or k.own_algorithms for n, k in kinds.items() if k.algorithms or k.own_algorithms}
+        pairs = [name for name, kind in kinds.items() if kind.spans_two]
+        for field, given, ops, musts in (
+            ("algorithm", self.algorithm, list(chosen), needed),
+            ("attn_dp", self.attn_dp, pairs, pairs),
+        ):
+            if given is None and self.op in musts:
                 raise FieldError(field, f"is missing: a table of {self.op} says its {field}", kind="missing_key")
             if given is not None and self.op not in ops:
                 raise FieldError(field, f"{self.op} has none; it belongs to {' and '.join(ops)}", given)

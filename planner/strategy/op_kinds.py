@@ -112,6 +112,13 @@ def _shards(n: int, a: int, everything: float, mine: float) -> tuple[tuple[int, 
     return ((2, (n - 1) / n * everything),)
 
 
+# A kernel of commplan's own sums what all have sent, or a part of the rows first, and sends the sums. Neither changes
+# what comes out: the order of the sum is that of ranks.
+_OWN_SUMS = {
+    "one_shot": Way((Send(ALL_REDUCE),), peers="message"),
+    "two_shot": Way((Send(ALL_REDUCE),), peers="shards"),
+}
+
 # ---- the records, in the order in which charts show them -------------------------------------------------------------
 
 INT8_ALL_REDUCE = quantized_all_reduce(
@@ -130,12 +137,12 @@ _KINDS = (
         Rows.SUMMED,
         "sum, replicated",
         "#8a929e",
-        parameters=("group", "residual", "impl"),
+        parameters=("algorithm", "group", "residual", "impl"),
         ways={None: Way((Send(ALL_REDUCE),))},
         is_plain=True,
         folds=True,
         widens=True,
-        kernel=OwnKernel("all_reduce", norm=True),
+        kernel=OwnKernel("all_reduce", argument="algorithm", ways=_OWN_SUMS, norm=True),
     ),
     OpKind(
         "reduce_scatter",

@@ -179,12 +179,14 @@ class OwnKernel:
 
     call       what performs it: a method of the runtime's `Peers`
     argument   what it is told besides the rows
+    ways       by which a plan may have it done where the op has one way: by algorithm; told none, it goes by the size
     norm       there is one more that does the residual add and the norm as well: `<call>_norm`
     table      the op under which it is measured, where that is another (the same kernel on narrower rows)
     """
 
     call: str
     argument: Literal["algorithm", "attn_tp"] | None = None
+    ways: Mapping[str, Way] = field(default_factory=dict)
     norm: bool = False
     table: str | None = None
 
@@ -277,6 +279,17 @@ class OpKind:
         return tuple(algorithm for algorithm in self.ways if algorithm is not None)
 
     @cached_property
+    def own_algorithms(self) -> tuple[str, ...]:
+        """Those that commplan's own kernel may be told, and need not be."""
+        return tuple(self.kernel.ways) if self.kernel else ()
+
+    def way(self, algorithm: str | None) -> Way:
+        """How it is performed: by an algorithm, or in the only way there is."""
+        if algorithm is not None and self.kernel is not None and algorithm in self.kernel.ways:
+            return self.kernel.ways[algorithm]
+        return self.ways[algorithm]
+
+    @cached_property
     def table(self) -> str:
         """The op under whose name tables of its kernel stand."""
         return (self.kernel.table if self.kernel else None) or self.name
@@ -285,7 +298,7 @@ class OpKind:
         """What a rank of a group of `ranks` receives by part, as a fraction of the whole message of that part."""
         found: dict[Part, tuple[int, int]] = {}
         units = {"message": ranks, "padded": ranks, "dp_local": attn_tp}
-        for send in self.ways[algorithm].sends:
+        for send in self.way(algorithm).sends:
             size = {None: ranks, "attn_tp": attn_tp, "attn_dp": ranks // attn_tp}[send.over]
             buffer = units[send.rows] * (ranks if send.whole else 1)
             over, under = send.by.passes * (size - 1) * buffer, size * ranks

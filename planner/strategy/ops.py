@@ -39,7 +39,7 @@ class Op:
     @property
     def way(self) -> Way:
         """How it is performed: by its algorithm, or in the only way there is."""
-        return KINDS[self.name].ways[self.algorithm]
+        return KINDS[self.name].way(self.algorithm)
 
     @property
     def wire(self) -> Wire | None:
@@ -100,7 +100,7 @@ def _build(name: str, parameters: dict[str, Any], field: str) -> Op:
     kind = KINDS.get(name)
     if kind is None:
         raise InputError(f"no such op; {did_you_mean(name, KINDS)}", field=field, value=name)
-    known = {"algorithm": kind.algorithms, "group": GROUPS, "residual": RESIDUAL_RULES}
+    known = {"algorithm": kind.algorithms or kind.own_algorithms, "group": GROUPS, "residual": RESIDUAL_RULES}
     for key, value in parameters.items():
         where = f"{field}.{name}.{key}"
         if key not in kind.parameters:
@@ -114,6 +114,10 @@ def _build(name: str, parameters: dict[str, Any], field: str) -> Op:
         first, *others = kind.algorithms
         shown = " or ".join((f"{{{name}: {{algorithm: {first}}}}}", *others))
         raise InputError(f"{name} needs its algorithm: {shown}", field=field)
+    if not kind.algorithms and "algorithm" in parameters and "impl" not in parameters:
+        where = f"{field}.{name}.algorithm"
+        reason = "an algorithm of commplan's own kernel: name the impl as well, or leave both out"
+        raise InputError(reason, field=where, value=parameters["algorithm"])
     return Op(
         name,
         algorithm=parameters.get("algorithm"),

@@ -30,16 +30,21 @@ class ComposedPeers(Peers):
         self.closed = False
         self._backend = backend
 
-    def all_reduce(self, x_TH: Tensor) -> Tensor:
+    def all_reduce(self, x_TH: Tensor, algorithm: str | None = None) -> Tensor:
         """As the contract says."""
-        self._take(x_TH, room_of("all_reduce", None, x_TH.shape[0], 1))
+        self._take(x_TH, room_of("all_reduce", algorithm, x_TH.shape[0], 1))
         return self._sum(x_TH)
 
     def all_reduce_norm(
-        self, x_TH: Tensor, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+        self,
+        x_TH: Tensor,
+        residual_TH: Tensor | None,
+        weight_H: Tensor,
+        eps: float,
+        algorithm: str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As the contract says."""
-        return _normed(self.all_reduce(x_TH), residual_TH, weight_H, eps)
+        return _normed(self.all_reduce(x_TH, algorithm), residual_TH, weight_H, eps)
 
     def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
         """As the contract says."""

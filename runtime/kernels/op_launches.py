@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from commplan.planner.strategy.file import INT8_ALL_REDUCE
+from commplan.planner.strategy.file import KINDS
 
 from ..errors import RefusedError
 from ..ranks.groups import Group
@@ -64,16 +64,18 @@ class OpLaunches:
         assert space is not None
         return launch, space.peers
 
-    def plan_sum(self, task: Task, parameter: str) -> Launch:  # noqa: ARG002
-        """The sum of rows as they are; of a short message in one shot."""
+    def plan_sum(self, task: Task, algorithm: str) -> Launch:
+        """The sum of rows as they are; where nobody says how, of a short message in one shot."""
+        short = 2 * task.rows * task.width <= one_shot_bytes(self._size)
+        in_one_shot = _whole("all_reduce", algorithm) if algorithm else short
         if not task.norm:
             rows, width = in_pieces(task.rows, task.width, self.tuning)
             task = task._replace(rows=rows, width=width)
-        return self._plan_sum(task, False, 2 * task.rows * task.width <= one_shot_bytes(self._size))
+        return self._plan_sum(task, False, in_one_shot)
 
     def plan_int8_sum(self, task: Task, algorithm: str) -> Launch:
         """The sum of rows in INT8."""
-        return self._plan_sum(task, True, INT8_ALL_REDUCE.ways[algorithm].peers == "message")
+        return self._plan_sum(task, True, _whole("int8_all_reduce", algorithm))
 
     def _plan_sum(self, task: Task, quantized: bool, in_one_shot: bool) -> Launch:
         rows, others = task.rows, self._size - 1
@@ -131,6 +133,12 @@ _CALLS = (
     Call("scatter_sum", lambda rows, size, attn_tp: rows // (size // int(attn_tp)), OpLaunches.plan_scatter_sums),
 )
 _BY_METHOD = {call.method: call for call in _CALLS}
+
+
+def _whole(method: str, algorithm: str) -> bool:
+    """Does every rank send its whole message to every other?"""
+    kind = next(kind for kind in KINDS.values() if kind.kernel is not None and kind.kernel.call == method)
+    return kind.way(algorithm).peers == "message"
 
 
 def _call_of(op: str) -> tuple[Call, str]:

@@ -86,6 +86,8 @@ class Room(NamedTuple):
     """In INT8 in two shots."""
     int8_gather_rows: int = 0
     """In INT8 by a gather."""
+    one_shot_rows: int = 0
+    """Summed in one shot because a plan says so, whatever their number."""
 
     def joined(self, other: Room) -> Room:
         """Room for either."""
@@ -99,12 +101,12 @@ class Room(NamedTuple):
 def room_of(op: str, algorithm: str | None, rows: int, attn_dp: int) -> Room:
     """Room for one op on `rows` rows of all its ranks; `attn_dp` DP groups share a pair's."""
     kind = KINDS[op]
-    peers = kind.ways[algorithm or None].peers
+    peers = kind.way(algorithm or None).peers
     if peers == "dp_local":
         return Room(pair_rows=-(-rows // attn_dp))
     if kind.is_quantized:
         return Room(int8_gather_rows=rows) if peers == "message" else Room(int8_rows=rows)
-    return Room(rows=rows)
+    return Room(one_shot_rows=rows) if peers == "message" else Room(rows=rows)
 
 
 class Use(NamedTuple):

@@ -101,15 +101,21 @@ class PeerKernels(Peers):
 
     # ---- ops --------------------------------------------------------------------------------------------------------
 
-    def all_reduce(self, x_TH: Tensor) -> Tensor:
+    def all_reduce(self, x_TH: Tensor, algorithm: str | None = None) -> Tensor:
         """[T, H] to the sum [T, H]."""
-        return self._rows("all_reduce", x_TH)
+        return self._rows("all_reduce" if algorithm is None else f"all_reduce.{algorithm}", x_TH)
 
     def all_reduce_norm(
-        self, x_TH: Tensor, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+        self,
+        x_TH: Tensor,
+        residual_TH: Tensor | None,
+        weight_H: Tensor,
+        eps: float,
+        algorithm: str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(norm of sum + residual, sum + residual), both [T, H]."""
-        return self._normed_rows("all_reduce", x_TH, residual_TH, weight_H, eps)
+        op = "all_reduce" if algorithm is None else f"all_reduce.{algorithm}"
+        return self._normed_rows(op, x_TH, residual_TH, weight_H, eps)
 
     def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
         """[T, H] to the sum [T, H] of what INT8 leaves of it."""

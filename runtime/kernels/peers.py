@@ -23,12 +23,17 @@ class Peers(ABC):
     """What the kernels of our own do over one group. Every rank of the group makes the same calls in the same order."""
 
     @abstractmethod
-    def all_reduce(self, x_TH: Tensor) -> Tensor:
-        """[T, H] summed over the group."""
+    def all_reduce(self, x_TH: Tensor, algorithm: str | None = None) -> Tensor:
+        """[T, H] summed over the group; `algorithm`: one_shot | two_shot, None: by the size of the message."""
 
     @abstractmethod
     def all_reduce_norm(
-        self, x_TH: Tensor, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+        self,
+        x_TH: Tensor,
+        residual_TH: Tensor | None,
+        weight_H: Tensor,
+        eps: float,
+        algorithm: str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(normed, residual), both [T, H]: the new residual is sum + residual; `residual_TH` None: it is the sum."""
 
@@ -94,4 +99,4 @@ def with_norm(
     call: Callable[..., tuple[Tensor, Tensor]] = getattr(peers, f"{kind.kernel.call}_norm")
     if kind.kernel.argument is None:
         return call
-    return lambda x, residual, weight, eps: call(x, algorithm, residual, weight, eps)
+    return lambda x, residual, weight, eps: call(x, residual_TH=residual, weight_H=weight, eps=eps, algorithm=algorithm)

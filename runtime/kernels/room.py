@@ -28,6 +28,6 @@ def half_bytes(ranks: int, width: int, room: Room) -> tuple[int, int]:
     """
     others, row = ranks - 1, row_bytes(width, False)
     in_one_shot = min(room.rows, one_shot_bytes(ranks) // row)
-    plain = others * max(2 * -(-room.rows // ranks), in_one_shot, room.pair_rows)
+    plain = others * max(2 * -(-room.rows // ranks), in_one_shot, room.pair_rows, room.one_shot_rows)
     small = others * max(2 * -(-room.int8_rows // ranks), room.int8_gather_rows)
     return plain * row, small * row_bytes(width, True)

@@ -23,7 +23,11 @@ def world_id(world: tuple[Parallelism, LayerShape]) -> str:
 
 def _ops() -> Iterator[Op]:
     for kind in KINDS.values():
-        accepted = {"algorithm": kind.algorithms, "group": (None, *GROUPS), "residual": (None, *RESIDUAL_RULES)}
+        accepted = {
+            "algorithm": kind.algorithms or (None,),
+            "group": (None, *GROUPS),
+            "residual": (None, *RESIDUAL_RULES),
+        }
         given = [key for key in accepted if key in kind.parameters]
         for values in product(*(accepted[key] for key in given)):
             yield replace(Op(kind.name), **dict(zip(given, values, strict=True)))

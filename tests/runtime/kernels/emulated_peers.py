@@ -94,6 +94,8 @@ def bits(folder: str, width: int) -> list[bytes]:
         peers.all_reduce(x),
         peers.int8_all_reduce(x, "gather"),
         peers.int8_all_reduce_norm(x, "two_shot", residual, weight, EPS)[0],
+        peers.all_reduce(x, "two_shot"),
+        peers.all_reduce_norm(x, residual, weight, EPS, "two_shot")[0],
     ]
     room._ONE_SHOT_BYTES.clear()
     room._ONE_SHOT_BYTES_ELSE = 0

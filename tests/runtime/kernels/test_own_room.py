@@ -21,6 +21,7 @@ from commplan.runtime.kernels.peer_impls import KERNEL_LIMITS, Room, room_of
 from commplan.runtime.ranks.groups import Group
 
 CPU = torch.device("cpu")
+ALGORITHMS = {"all_reduce": (None, "one_shot", "two_shot"), "int8_all_reduce": ("gather", "two_shot")}
 GROUPS = {size: Group("tp", None, size, 0) for size in (2, 4, 8)}
 DIVISORS = [(ranks, attn_tp) for ranks in range(2, 9) for attn_tp in range(1, ranks + 1) if ranks % attn_tp == 0]
 
@@ -70,7 +71,7 @@ def test_every_op_has_room_for_what_was_asked_for_and_for_less(
     ranks, attn_tp = split
     attn_dp = ranks // attn_tp
     for op in ("all_reduce", "all_gather", "reduce_scatter", "int8_all_reduce", "pair"):
-        for algorithm in ("gather", "two_shot") if op == "int8_all_reduce" else (None,):
+        for algorithm in ALGORITHMS.get(op, (None,)):
             name = "all_reduce_all_gather" if op == "pair" else op
             most = group_rows * attn_dp
             peers = peers_with(ranks, width, room_of(name, algorithm, most, attn_dp))
@@ -82,7 +83,7 @@ def _call(peers: Any, op: str, algorithm: str | None, rows: int, width: int, att
     ranks = peers.size
     x = torch.empty(rows, width, dtype=torch.bfloat16, device="meta")
     if op == "all_reduce":
-        peers.all_reduce(x), peers.all_reduce_norm(x, None, x[0], 1e-6)
+        peers.all_reduce(x, algorithm), peers.all_reduce_norm(x, None, x[0], 1e-6, algorithm)
     elif op == "int8_all_reduce":
         peers.int8_all_reduce(x, algorithm), peers.int8_all_reduce_norm(x, algorithm, x, x[0], 1e-6)
     elif op == "reduce_scatter":

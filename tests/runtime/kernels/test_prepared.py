@@ -108,6 +108,25 @@ def test_one_kernel_serves_odd_and_even_addresses_in_turn_by_two_compilations() 
     assert aligned == again != odd
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_sum_goes_by_the_algorithm_that_is_named_and_by_its_size_where_none_is(
+    norm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from commplan.runtime.kernels import peer_kernels
+
+    launched: list[str] = []
+    monkeypatch.setattr(peer_kernels, "prepare", lambda launch, _: launched.append(launch.kernel.__name__) or print)
+    peers = peers_of(world=4)
+    for count in (1, 1000):
+        for algorithm in (None, "one_shot", "two_shot"):
+            if norm:
+                peers.all_reduce_norm(rows(count), None, rows()[0], EPS, algorithm)
+            else:
+                peers.all_reduce(rows(count), algorithm)
+    few, many = "one_shot_kernel", "two_shot_kernel"
+    assert launched == [few, few, many, many, few, many]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dependent", ["off", "wait", "early"])
 def test_a_kernel_waits_for_the_one_before_ahead_of_all_memory_where_it_may_start_sooner(
