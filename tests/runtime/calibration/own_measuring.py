@@ -35,9 +35,9 @@ def noted_methods() -> Iterator[set[str]]:
     methods = {name: getattr(ComposedPeers, name) for name in METHODS}
 
     def noting(name: str) -> Any:
-        def call(self: ComposedPeers, *args: Any) -> Any:
+        def call(self: ComposedPeers, *args: Any, **named: Any) -> Any:
             seen.add(name)
-            return methods[name](self, *args)
+            return methods[name](self, *args, **named)
 
         return call
 
