@@ -30,7 +30,7 @@ def received_bytes(work: OneKernel, size: int, message_bytes: float, width: int 
 
 
 def formula_us(work: OneKernel, size: int, message_bytes: float, width: int, hardware: Hardware) -> tuple[float, float]:
-    """(time that grows with the size, fixed cost) where no table stands; and how a varied link changes such a kernel."""
+    """(time that grows with the size, fixed cost) where no table stands, and how a varied link changes a kernel."""
     figures, kind = ONE_LAUNCH[work.impl], KINDS[work.op]
     normed = width if figures.norm_us else 0
     if kind.is_plain and kind.rows is Rows.SUMMED:
@@ -39,4 +39,6 @@ def formula_us(work: OneKernel, size: int, message_bytes: float, width: int, har
         ways = kind.rounds(size, size // work.attn_dp, message_bytes, message_bytes / work.attn_dp)
         return min((exchange_us(figures, size, steps - 1, moved, hardware) for steps, moved in ways), key=sum)
     steps = 2 if work.algorithm == "two_shot" else 1
-    return exchange_us(figures, size, steps, received_bytes(work, size, message_bytes, width), hardware, normed)
+    received = received_bytes(work, size, message_bytes, width)
+    time, fixed = exchange_us(figures, size, steps, received, hardware, normed)
+    return time, fixed + (steps * figures.quantize_us * width / 1024 if kind.wire is not None else 0.0)

@@ -24,7 +24,8 @@ class OneLaunch:
     launch_us   start to end of the kernel over two ranks, less its steps over the link
     rank_us     more for each rank beyond two: one more to signal and to wait for
     efficiency  of the link's data-sheet bandwidth
-    norm_us     residual add and norm of a row per 1024 columns, where inside: those of further rows hide behind the link
+    norm_us     add and norm of a row per 1024 columns, where inside: those of further rows hide behind the link
+    quantize_us the same of each time that a row is quantised
     """
 
     launch_us: float
@@ -33,12 +34,15 @@ class OneLaunch:
     source: str
     algorithms: tuple[Algorithm, ...] = _BOTH
     norm_us: float = 0.0
+    quantize_us: float = 0.0
 
 
-_OWN = f"{_HERE}: 3.2 us for one row of 5120 and 460.7 for 16384; 4.5 over four (docs/performance.md)"
+_OWN = f"{_HERE}: 3.2 us for one row of 5120 and 460.7 for 16384; 4.5 over four; INT8 adds 1.3 us by gather, 2.7 by two shots"
 ONE_LAUNCH: dict[str, OneLaunch] = {
-    "commplan_triton": OneLaunch(2.2, 0.65, 0.81, _OWN),
-    "commplan_triton_norm": OneLaunch(2.2, 0.65, 0.81, f"{_OWN}; a norm adds 1.4 us to a row of 5120", norm_us=0.28),
+    "commplan_triton": OneLaunch(2.2, 0.65, 0.81, _OWN, quantize_us=0.27),
+    "commplan_triton_norm": OneLaunch(
+        2.2, 0.65, 0.81, f"{_OWN}; a norm adds 1.4 us to a row of 5120", norm_us=0.28, quantize_us=0.27
+    ),
     "custom_one_shot": OneLaunch(
         1.2,
         0.15,

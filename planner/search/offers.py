@@ -89,7 +89,7 @@ class Offers:
         if impl.stock_only is not None and not restriction.stock:
             return f"executor {self.setup.executor.name}: {impl.stock_only}"
         if impl.needs_table and not measured and not restriction.unmeasured:
-            return f"no calibration of {hardware.name} has a table of {name}, and it has no formula: run commplan calibrate"
+            return f"{name} has no formula, and {hardware.name} no table of it: run commplan calibrate"
         if hardware.devices_per_node < tp and (impl.kind == "peer_to_peer" or links is not None):
             return f"{name} reaches the devices of one node, and the {tp} ranks span several"
         if links is not None and tp > 2 and link.topology not in links:
