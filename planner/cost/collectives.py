@@ -13,14 +13,14 @@ from ..descriptions.setup import Setup
 from ..executors.launches import ONE_LAUNCH
 from ..strategy.errors import InputError
 from ..strategy.layout import Parallelism
-from ..strategy.op_kinds import COLLECTIVES, KINDS
+from ..strategy.op_kinds import ALL_GATHER, COLLECTIVES, KINDS
 from ..strategy.vendors import BACKENDS
 from ..strategy.words import GroupName, Provenance
 from .collective_tables import CollectiveTables, Found, Measured
 from .estimate import Estimate, weakest
 from .links import Placement, bandwidth_bytes_per_us, hierarchical_us, one_level_us, placement
 from .one_kernel import formula_us, received_bytes
-from .one_launch import one_launch_us
+from .one_launch import Ranks, one_launch_us
 from .terms import OneKernel
 
 NOTE = "tables are scaled by the formula's ratio of the varied link to the machine's own"
@@ -33,6 +33,7 @@ class CollectiveCosts:
         self._hardware = setup.hardware
         self._parallelism: Parallelism = setup.parallelism
         self._tables, self._lent = CollectiveTables(setup.calibrations), CollectiveTables(setup.lent)
+        self._reached: dict[int, Ranks] = {}
         self._own: CollectiveCosts | None = None  # on the machine's own link, where this one is another
         if setup.measured_on is not None:
             self._own = CollectiveCosts(replace(setup, hardware=setup.measured_on, measured_on=None))
@@ -110,8 +111,23 @@ class CollectiveCosts:
 
     def _formula(self, op: str, impl: str, where: Placement, message_bytes: float) -> tuple[float, float]:
         if impl in ONE_LAUNCH and where.num_nodes == 1:
-            return one_launch_us(op, ONE_LAUNCH[impl], where.size, message_bytes, self._hardware)
+            return one_launch_us(op, ONE_LAUNCH[impl], self._ranks(where.size), message_bytes)
         return hierarchical_us(op, where, message_bytes, self._hardware, _rings(impl))
+
+    def _ranks(self, size: int) -> Ranks:
+        """What kernels in one launch find among the ranks of a node: the rate that the library's all-gather reaches."""
+        if size not in self._reached:
+            link, devices = self._hardware.links.intra_node, self._hardware.devices_per_node
+            rate = bandwidth_bytes_per_us(link, size, devices)
+            known = self if self._own is None else self._own
+            found = known._table(ALL_GATHER.name, self._hardware.backend, "bf16", Placement(size, 1))
+            if found is not None:
+                largest = found.curve.sizes[-1]
+                measured = COLLECTIVES[ALL_GATHER.name].received(size) * largest / found.curve.latencies[-1]
+                theirs = bandwidth_bytes_per_us(known._hardware.links.intra_node, size, devices)
+                rate *= measured / theirs
+            self._reached[size] = Ranks(size, rate, link.latency_us.value)
+        return self._reached[size]
 
     def peer_to_peer(self, op: str, tokens_bytes: float, group_bytes: float) -> Estimate:
         """A fused kernel over all tp ranks: one launch, its signal rounds, and the bytes it reads from peers.
@@ -147,13 +163,11 @@ class CollectiveCosts:
         wire = received_bytes(work, size, message_bytes, width)
         found = self._of_kernel(work, width)
         if found is None:
-            time, fixed = formula_us(work, size, message_bytes, width, self._hardware)
+            time, fixed = formula_us(work, self._ranks(size), message_bytes, width)
             return Estimate(time, fixed, wire, "formula", f"one launch, figures of {ONE_LAUNCH[work.impl].source}")
         if self._own is not None:
             known = self._own.one_kernel(work, rows, width)
-            formulas = (
-                sum(formula_us(work, size, message_bytes, width, h)) for h in (self._hardware, self._own._hardware)
-            )
+            formulas = (sum(formula_us(work, costs._ranks(size), message_bytes, width)) for costs in (self, self._own))
             return _scaled(known, *formulas)
         time, extrapolated = found.curve.at(message_bytes)
         return Estimate(time, 0.0, wire, found.provenance, _marked(found, extrapolated))
