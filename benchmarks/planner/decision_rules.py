@@ -1,7 +1,7 @@
 """What servers and libraries decide by hard-coded thresholds: one function each, from a row to an impl that it has.
 
-Each names where the rule stands. A rule that would take an impl which was not measured takes its next one, and the library
-at last.
+Each names where the rule stands. A rule that would take an impl which was not measured takes its next one, and the
+library at last.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def trivial(row: Row) -> str | None:
 
 
 def sglang(row: Row) -> str | None:
-    """SGLang 0.5.23: its own kernel up to 16 MiB, beyond two ranks over NVLink alone (custom_all_reduce_v2.py:74,148)."""
+    """SGLang 0.5.23: its own kernel up to 16 MiB, beyond two ranks over NVLink (custom_all_reduce_v2.py:74,148)."""
     if row.message_bytes <= 16 * _MIB and (row.ranks == 2 or row.system in _NVLINK):
         return _first(row, (*_ONE_LAUNCH, *_TWO_SHOT))
     return _first(row, ())

@@ -5,8 +5,8 @@ make bench-decisions, or: python benchmarks/planner/decisions.py [--markdown] [-
 A row is a system, a number of ranks and a message size for which two or more impls of one collective were measured by
 one source. The decision of each rule is one of these impls: right within 2 % of the fastest, its regret what it takes
 longer. commplan decides by price, once with all tables and once with all those of the system left out, so that it must
-borrow from other machines or use formulas. End-to-end comparisons are the ratios among the back-tests: right is the side
-of 1 on which the published figure lies, or within 2 % of it.
+borrow from other machines or use formulas. End-to-end comparisons are the ratios among the back-tests: right is the
+side of 1 on which the published figure lies, or within 2 % of it.
 """
 
 from __future__ import annotations
@@ -228,9 +228,8 @@ def main() -> None:
                 regret = row.regret(choice)
                 if regret is None or regret > NEAR:
                     best = min(row.times, key=lambda impl: row.times[impl])
-                    print(
-                        f"  {row.source:18} {row.op} over {row.ranks}, {row.message_bytes} bytes: {choice}, best {best}, {regret or 0:.1%}  {row.times}"
-                    )
+                    what = f"{row.op} over {row.ranks}, {row.message_bytes} bytes"
+                    print(f"  {row.source:18} {what}: {choice}, best {best}, {regret or 0:.1%}  {row.times}")
     wrong, count = ends()
     print(f"\nEnd to end: {count - len(wrong)} of {count} on the published side of 1")
     for line in wrong:

@@ -238,14 +238,21 @@ class OpCosts:
         )
 
     def lacks_table(self, terms: tuple[Term, ...]) -> bool:
-        """True for an op by an impl that is used only where it was measured, and here it was not."""
+        """True for an op by an impl that is used only where it was measured, and here it was not.
+
+        Such is one without a formula, and one that reads its peers' memory where the link does not say that it can: a
+        table shows that it could.
+        """
         return any(
             isinstance(t.work, Wire | OneKernel)
             and t.category == "wire"
-            and self._impls[t.work.impl].needs_table
+            and (self._impls[t.work.impl].needs_table or not self._may_reach(t.work.impl))
             and not self._table_sizes(t.work, t.width)
             for t in terms
         )
+
+    def _may_reach(self, impl: str) -> bool:
+        return not self._impls[impl].peer_access or self._setup.hardware.links.intra_node.has_peer_access
 
     def _table_sizes(self, work: Wire | OneKernel, width: int) -> tuple[float, ...]:
         if isinstance(work, OneKernel):

@@ -182,7 +182,9 @@ def _lent(setup: Setup) -> Iterator[UsedCalibration]:
     for lender, scale in lenders_of(setup.hardware, setup.parallelism):
         path = find(lender.calibration, "calibrations", None, "calibration")
         calibration = build(Calibration, read_mapping(path), str(path))
-        why = f"the nearest {lender.topology} link with tables, on which collectives reach {lender.reached_gb_per_s:g} GB/s"
+        why = (
+            f"the nearest {lender.topology} link with tables; collectives reach {lender.reached_gb_per_s:g} GB/s on it"
+        )
         yield UsedCalibration(calibration, why if scale == 1 else f"{why}; its sizes times {scale:.3g}", scale)
 
 
