@@ -238,14 +238,21 @@ class OpCosts:
         )
 
     def lacks_table(self, terms: tuple[Term, ...]) -> bool:
-        """True for an op by an impl that is used only where it was measured, and here it was not."""
+        """True for an op by an impl that is used only where it was measured, and here it was not.
+
+        Such is one without a formula, and one that reads its peers' memory where the link does not say that it can: a
+        table shows that it could.
+        """
         return any(
             isinstance(t.work, Wire | OneKernel)
             and t.category == "wire"
-            and self._impls[t.work.impl].needs_table
+            and (self._impls[t.work.impl].needs_table or not self._may_reach(t.work.impl))
             and not self._table_sizes(t.work, t.width)
             for t in terms
         )
+
+    def _may_reach(self, impl: str) -> bool:
+        return not self._impls[impl].peer_access or self._setup.hardware.links.intra_node.has_peer_access
 
     def _table_sizes(self, work: Wire | OneKernel, width: int) -> tuple[float, ...]:
         if isinstance(work, OneKernel):
@@ -273,12 +280,20 @@ class OpCosts:
         work = term.work
         if not isinstance(work, Wire | OneKernel) or term.rows == "logits":
             return set()
-        per_row = term.width * work.bytes_per_element
-        scale = self._p.attn_dp if term.rows == "dp_local" else 1
         sizes = self._table_sizes(work, term.width)
-        limit = self._impls[work.impl].max_message_bytes
-        last_that_fits = set() if limit is None else {int(limit / per_row * scale)}
-        return last_that_fits | {round(size / per_row * scale) for size in sizes}
+        return self.limits(term) | {round(size / self._bytes_a_token(term, work)) for size in sizes}
+
+    def limits(self, term: Term) -> set[int]:
+        """The last token count whose message the impl of a term takes."""
+        work = term.work
+        if not isinstance(work, Wire | OneKernel) or term.rows == "logits":
+            return set()
+        most = self._impls[work.impl].max_message_bytes
+        return set() if most is None else {int(most / self._bytes_a_token(term, work))}
+
+    def _bytes_a_token(self, term: Term, work: Wire | OneKernel) -> float:
+        scale = self._p.attn_dp if term.rows == "dp_local" else 1
+        return term.width * work.bytes_per_element / scale
 
 
 def _pads(send: Send) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,10 @@ def own_tables(group_sizes: tuple[int, ...], attn_dp: int = 1, scale: float = 1.
 
 @dataclass(frozen=True)
 class Machine:
-    """The figures of an invented machine; `tables` are measured on it."""
+    """The figures of an invented machine; `tables` are measured on it.
+
+    Its devices do not read each other's memory unless it says so: then only impls with tables are offered for that.
+    """
 
     devices_per_node: int = 8
     num_nodes: int = 1
@@ -125,6 +128,7 @@ class Machine:
     link_efficiency: float = 1.0
     hop_us: float = 1.0
     call_us: float = 5.0
+    peer_access: bool = False
     inter_node_gb_per_s: float = 25.0
     bf16_tflops: float = 100.0
     memory_gb_per_s: float = 1000.0
@@ -173,6 +177,7 @@ class Machine:
             "efficiency": figure(self.link_efficiency),
             "latency_us": figure(self.hop_us),
             "collective_overhead_us": figure(self.call_us),
+            "peer_access": self.peer_access,
         }
 
     def calibration(self) -> Mapping:
@@ -214,9 +219,10 @@ class SetupFolder:
         loosest: str = "quantized",
         sensitivity: Mapping | None = None,
         numerics: Mapping | None = None,
+        borrows: bool = False,
         **deployment: Any,
     ) -> Setup:
-        """A checked Setup; further keywords are keys of the deployment."""
+        """A checked Setup, without tables of real machines unless it `borrows`; more keywords are the deployment's."""
         machine = machine or Machine()
         calibration = self._write("calibration", machine.calibration()) if machine.tables else None
         rules: Mapping = {"loosest": loosest, **(numerics or {})}
@@ -234,7 +240,8 @@ class SetupFolder:
             "numerics": rules,
             **deployment,
         }
-        return load_setup(str(self._write("deployment", description)))
+        setup = load_setup(str(self._write("deployment", description)))
+        return setup if borrows else replace(setup, lent=())
 
     def _write(self, kind: str, data: Mapping) -> Path:
         path = self.folder / f"{kind}-{next(_numbers)}.yaml"

@@ -12,7 +12,7 @@ from commplan.planner.descriptions.loader import load_setup
 from commplan.planner.strategy.errors import InputError
 from commplan.planner.strategy.layout import Parallelism
 
-from ..tiny_setups import Machine, dense_model
+from ..tiny_setups import Machine, dense_model, table
 
 SWITCH = Machine(link_gb_per_s=100, hop_us=2, call_us=5)  # 100 000 bytes per us
 MEGABYTE = 1_000_000
@@ -32,7 +32,17 @@ def test_a_gather_or_scatter_moves_all_shards_but_ones_own(folder, op, tp):
     estimate = costs(folder, tp=tp).collective(op, "nccl", "bf16", "tp", 8 * MEGABYTE)
     assert estimate.wire_bytes == pytest.approx((tp - 1) / tp * 8 * MEGABYTE)
     assert estimate.time_us == pytest.approx(estimate.wire_bytes / 100_000)
-    assert estimate.launch_us == pytest.approx(5 + 2)
+    steps = 1 if op == "all_to_all" else tp - 1  # NCCL goes round a ring
+    assert estimate.launch_us == pytest.approx(5 + 2 * steps)
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_the_smallest_all_reduce_grows_with_the_ranks_as_ncclss_does(ranks):
+    """Without its tables an H200 is priced as measured: 6.0, 9.5 and 16.0 us."""
+    setup = load_setup("qwen3-32b-h200-tp2", (f"parallelism.tp={ranks}", "hardware=h200-8"))
+    bare = CollectiveCosts(replace(setup, calibrations=(), lent=()))
+    measured = {2: 6.0, 4: 9.5, 8: 16.0}[ranks]
+    assert time(bare, "all_reduce", 512) == pytest.approx(measured, rel=0.2)
 
 
 @pytest.mark.parametrize("tp", [4, 8])
@@ -47,14 +57,40 @@ def test_an_all_reduce_is_a_scatter_and_a_gather_in_one_call(folder, tp):
 
 
 @pytest.mark.parametrize("tp", [4, 8])
-def test_small_messages_are_reduced_in_one_shot_and_large_ones_in_two(folder, tp):
+def test_a_library_that_goes_straight_reduces_small_messages_in_one_shot_and_large_ones_in_two(folder, tp):
     """One shot saves a hop of 2 us and receives (N-1) - 2(N-1)/N messages more."""
-    prices = costs(folder, tp=tp)
+    prices = costs(folder, replace(SWITCH, vendor="ascend"), tp=tp)
     crossing = 2 * 100_000 / ((tp - 1) - 2 * (tp - 1) / tp)
     for size, hops, messages in ((0.9 * crossing, 1, tp - 1), (1.1 * crossing, 2, 2 * (tp - 1) / tp)):
-        estimate = prices.collective("all_reduce", "nccl", "bf16", "tp", size)
+        estimate = prices.collective("all_reduce", "hccl", "bf16", "tp", size)
         assert estimate.launch_us == pytest.approx(5 + 2 * hops)
         assert estimate.time_us == pytest.approx(messages * size / 100_000)
+
+
+def test_a_half_without_a_table_is_scaled_as_its_whole_is(folder):
+    """An all-reduce measured at three times its formula: the reduce-scatter beside it is no bargain."""
+    formula = costs(folder, tp=4)
+    size = 64 * MEGABYTE
+    measured = {1024: 3 * time(formula, "all_reduce", 1024), size: 3 * time(formula, "all_reduce", size)}
+    beside = costs(folder, replace(SWITCH, tables=(table("all_reduce", 4, measured),)), tp=4)
+    assert time(beside, "reduce_scatter", size) == pytest.approx(3 * time(formula, "reduce_scatter", size))
+    estimate = beside.collective("reduce_scatter", "nccl", "bf16", "tp", size)
+    assert (estimate.provenance, "times 3.00 as all_reduce over 4" in estimate.source) == ("formula", True)
+
+
+def test_ranks_without_a_table_are_scaled_as_the_nearest_that_have_one(folder):
+    size = 64 * MEGABYTE
+    formula = {tp: costs(folder, tp=tp) for tp in (4, 8)}
+    measured = {1024: 2 * time(formula[4], "all_gather", 1024), size: 2 * time(formula[4], "all_gather", size)}
+    beside = costs(folder, replace(SWITCH, tables=(table("all_gather", 4, measured),)), tp=8)
+    assert time(beside, "all_gather", size) == pytest.approx(2 * time(formula[8], "all_gather", size))
+
+
+def test_a_table_of_more_ranks_than_a_node_has_is_of_a_group_that_spans_nodes(folder):
+    spans = replace(
+        SWITCH, devices_per_node=4, num_nodes=2, tables=(table("all_gather", 8, {1024: 70.0, 1 << 30: 70.0}),)
+    )
+    assert time(costs(folder, spans, tp=8), "all_gather", MEGABYTE) == pytest.approx(70)
 
 
 def test_a_pair_on_a_full_mesh_of_eight_has_one_link():
