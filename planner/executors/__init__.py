@@ -28,6 +28,7 @@ from ..strategy.op_record import Wire
 from ..strategy.vendors import BACKENDS, VENDORS
 from ..strategy.words import MOE_BACKENDS, MoeBackend
 from ..strategy.yaml_file import read_mapping
+from .stock import Stock
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
 
@@ -111,9 +112,13 @@ class Executor(Spec):
     latent_projections: Literal["one_gemm", "one_by_one"]  # q_a and kv_a (and what an indexer reads): fused, or apart
     gathers_only_logit_rows: bool  # head_in gathers the rows that need logits, not all T
     kernels: KernelTables
+    stock: Stock | None = None  # a server: what it does by itself
+    stands_for: Text | None = None  # no server: the executor whose server its plans are held against
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Executor:
+        if (self.stock is None) == (self.stands_for is None):
+            raise FieldError("stock", "a server says what it does by itself; what is none names one in `stands_for`")
         for name, impl in self.impls.items():
             _check_vendors(name, impl)
             if impl.kind == "one_kernel" and not impl.needs_table:
