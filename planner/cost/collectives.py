@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ..descriptions.hardware import Link
 from ..descriptions.setup import Setup
+from ..executors.launches import ONE_LAUNCH
 from ..strategy.errors import InputError
 from ..strategy.layout import Parallelism
 from ..strategy.op_kinds import COLLECTIVES, KINDS
@@ -18,6 +19,7 @@ from .collective_tables import CollectiveTables, Found, Measured
 from .estimate import Estimate, weakest
 from .links import Placement, bandwidth_bytes_per_us, hierarchical_us, one_level_us, placement
 from .one_kernel import formula_us, received_bytes
+from .one_launch import one_launch_us
 from .terms import OneKernel
 
 NOTE = "tables are scaled by the formula's ratio of the varied link to the machine's own"
@@ -43,22 +45,25 @@ class CollectiveCosts:
         if where.num_nodes == 1:
             found = self._table(op, impl, dtype, where.size)
             halves = COLLECTIVES[op].halves
-            in_two = not found and halves and self._table(halves[0], impl, dtype, where.size)
+            in_two = not found and halves and impl not in ONE_LAUNCH and self._table(halves[0], impl, dtype, where.size)
             if self._own is not None and (found or in_two):
                 known = self._own.collective(op, impl, dtype, group, message_bytes)
-                formulas = (sum(costs._formula(op, where, message_bytes)) for costs in (self, self._own))
+                formulas = (sum(costs._formula(op, impl, where, message_bytes)) for costs in (self, self._own))
                 return _scaled(known, *formulas)
             if found:
-                return self._by_table(op, where, message_bytes, wire, found)
+                return self._by_table(op, impl, where, message_bytes, wire, found)
             if in_two:
                 return self._in_two(halves, impl, dtype, group, message_bytes)
         return self._by_formula(op, impl, dtype, where, message_bytes, wire)
 
-    def _by_table(self, op: str, where: Placement, message_bytes: float, wire: float, found: Found) -> Estimate:
+    def _by_table(
+        self, op: str, impl: str, where: Placement, message_bytes: float, wire: float, found: Found
+    ) -> Estimate:
         curve = found.curve
         time, extrapolated = curve.at(message_bytes)
         if message_bytes < curve.sizes[0]:  # follow the formula's slope down from the first point
-            time *= sum(self._formula(op, where, message_bytes)) / sum(self._formula(op, where, curve.sizes[0]))
+            below, first = (sum(self._formula(op, impl, where, size)) for size in (message_bytes, curve.sizes[0]))
+            time *= below / first
         return Estimate(time, 0.0, wire, found.provenance, _marked(found, extrapolated))
 
     def _in_two(
@@ -75,7 +80,9 @@ class CollectiveCosts:
             f"reduce-scatter + all-gather: {scatter.source}",
         )
 
-    def _formula(self, op: str, where: Placement, message_bytes: float) -> tuple[float, float]:
+    def _formula(self, op: str, impl: str, where: Placement, message_bytes: float) -> tuple[float, float]:
+        if impl in ONE_LAUNCH and where.num_nodes == 1:
+            return one_launch_us(op, ONE_LAUNCH[impl], where.size, message_bytes, self._hardware)
         return hierarchical_us(op, where, message_bytes, self._hardware)
 
     def peer_to_peer(self, op: str, tokens_bytes: float, group_bytes: float) -> Estimate:
@@ -106,17 +113,21 @@ class CollectiveCosts:
         )
 
     def one_kernel(self, work: OneKernel, rows: int, width: int) -> Estimate:
-        """An op that is one kernel, by the table of its width or of the nearest one; it has no formula."""
+        """An op that is one kernel, by the table of its width or of the nearest one, else by formula."""
         size = self._parallelism.group_size(work.group)
+        message_bytes = rows * width * work.bytes_per_element
+        wire = received_bytes(work, size, message_bytes, width)
+        found = self._of_kernel(work, width)
+        if found is None:
+            time, fixed = formula_us(work, size, message_bytes, width, self._hardware)
+            return Estimate(time, fixed, wire, "formula", f"one launch, figures of {ONE_LAUNCH[work.impl].source}")
         if self._own is not None:
             known = self._own.one_kernel(work, rows, width)
-            formulas = (formula_us(known.wire_bytes, size, h) for h in (self._hardware, self._own._hardware))
+            formulas = (
+                sum(formula_us(work, size, message_bytes, width, h)) for h in (self._hardware, self._own._hardware)
+            )
             return _scaled(known, *formulas)
-        found = self._of_kernel(work, width)
-        assert found is not None, f"no table of {work}"  # such an op is offered only where there is one
-        message_bytes = rows * width * work.bytes_per_element
         time, extrapolated = found.curve.at(message_bytes)
-        wire = received_bytes(work, size, message_bytes, width)
         return Estimate(time, 0.0, wire, found.provenance, _marked(found, extrapolated))
 
     def is_measured(self, impl: str) -> bool:
@@ -149,6 +160,9 @@ class CollectiveCosts:
         self, op: str, impl: str, dtype: str, where: Placement, message_bytes: float, wire: float
     ) -> Estimate:
         links = self._hardware.links
+        if impl in ONE_LAUNCH and where.num_nodes == 1:
+            time, fixed = self._formula(op, impl, where, message_bytes)
+            return Estimate(time, fixed, wire, "formula", f"one launch, figures of {ONE_LAUNCH[impl].source}")
         source = f"{links.intra_node.topology} formula, {links.intra_node.bandwidth_gb_per_s.source}"
         provenances = {"formula", *_provenances(links.intra_node)}
         intra = None

@@ -1,11 +1,12 @@
-"""What one-kernel ops of commplan's move over the links; their times come from tables alone."""
+"""Ops that are one kernel: what they move over the links, and their times where no table stands."""
 
 from __future__ import annotations
 
 from ..descriptions.hardware import Hardware
+from ..executors.launches import ONE_LAUNCH
 from ..strategy.op_kinds import KINDS
-from ..strategy.op_record import Part
-from .links import bandwidth_bytes_per_us
+from ..strategy.op_record import Part, Rows
+from .one_launch import all_reduce_us, exchange_us
 from .terms import OneKernel
 
 
@@ -28,8 +29,14 @@ def received_bytes(work: OneKernel, size: int, message_bytes: float, width: int 
     return sum(whole[part] * over / under for part, (over, under) in received.items())
 
 
-def formula_us(received: float, size: int, hardware: Hardware) -> float:
-    """One launch, two signal rounds and the bytes at the link's rate: how a varied link changes such a kernel."""
-    link = hardware.links.intra_node
-    rate = bandwidth_bytes_per_us(link, size, hardware.devices_per_node)
-    return hardware.memory.kernel_overhead_us.value + 2 * link.latency_us.value + received / rate
+def formula_us(work: OneKernel, size: int, message_bytes: float, width: int, hardware: Hardware) -> tuple[float, float]:
+    """(time that grows with the size, fixed cost) where no table stands; and how a varied link changes such a kernel."""
+    figures, kind = ONE_LAUNCH[work.impl], KINDS[work.op]
+    normed = width if figures.norm_us else 0
+    if kind.is_plain and kind.rows is Rows.SUMMED:
+        return all_reduce_us(figures, size, message_bytes, hardware, normed)
+    if kind.spans_two and kind.rounds is not None and work.attn_dp is not None:
+        ways = kind.rounds(size, size // work.attn_dp, message_bytes, message_bytes / work.attn_dp)
+        return min((exchange_us(figures, size, steps - 1, moved, hardware) for steps, moved in ways), key=sum)
+    steps = 2 if work.algorithm == "two_shot" else 1
+    return exchange_us(figures, size, steps, received_bytes(work, size, message_bytes, width), hardware, normed)

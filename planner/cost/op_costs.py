@@ -273,12 +273,20 @@ class OpCosts:
         work = term.work
         if not isinstance(work, Wire | OneKernel) or term.rows == "logits":
             return set()
-        per_row = term.width * work.bytes_per_element
-        scale = self._p.attn_dp if term.rows == "dp_local" else 1
         sizes = self._table_sizes(work, term.width)
-        limit = self._impls[work.impl].max_message_bytes
-        last_that_fits = set() if limit is None else {int(limit / per_row * scale)}
-        return last_that_fits | {round(size / per_row * scale) for size in sizes}
+        return self.limits(term) | {round(size / self._bytes_a_token(term, work)) for size in sizes}
+
+    def limits(self, term: Term) -> set[int]:
+        """The last token count whose message the impl of a term takes."""
+        work = term.work
+        if not isinstance(work, Wire | OneKernel) or term.rows == "logits":
+            return set()
+        most = self._impls[work.impl].max_message_bytes
+        return set() if most is None else {int(most / self._bytes_a_token(term, work))}
+
+    def _bytes_a_token(self, term: Term, work: Wire | OneKernel) -> float:
+        scale = self._p.attn_dp if term.rows == "dp_local" else 1
+        return term.width * work.bytes_per_element / scale
 
 
 def _pads(send: Send) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ..strategy.vendors import BACKENDS, VENDORS
 from .base import FieldError, Figure, FractionFigure, OneOf, PositiveInt, Spec, Text
@@ -40,6 +40,9 @@ class Link(Spec):
     full_mesh  the bandwidth is split evenly over direct links to each of the other devices
     pcie       one shared tree: the bandwidth is what a device sees while all send
     loopback   processes of one host
+
+    peer_access  devices read and write each other's memory; left out: yes but for pcie and loopback
+    multicast    the switch adds and multiplies (NVLS); left out: no
     """
 
     topology: Literal["switch", "full_mesh", "pcie", "loopback"]
@@ -47,6 +50,19 @@ class Link(Spec):
     efficiency: FractionFigure  # fraction that collectives reach
     latency_us: Figure  # one step from a device to a peer
     collective_overhead_us: Figure  # fixed cost of one library call
+    peer_access: bool | None = None
+    multicast: bool | None = None
+
+    @property
+    def has_peer_access(self) -> bool:
+        """What the field says, else what is usual for the topology."""
+        return self.topology in ("switch", "full_mesh") if self.peer_access is None else self.peer_access
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
+        data: dict[str, Any] = write(self)
+        return {k: v for k, v in data.items() if v is not None or k not in ("peer_access", "multicast")}
 
     @property
     def figures(self) -> tuple[str | float, ...]:

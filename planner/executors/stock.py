@@ -33,19 +33,22 @@ Vendor = Annotated[str, OneOf(VENDORS)]
 class Where(Spec):
     """Deployments and forwards that a rule speaks of; what is left out may be anything.
 
-    latent   MLA with q_lora_rank
-    fp8      devices that compute in FP8
-    weights  data types of the weights
+    peer_access  devices read each other's memory
+    fp8          devices that compute in FP8
+    latent       MLA with q_lora_rank
+    attn_tp      a DP group has several ranks
+    weights      data types of the weights
     """
 
     vendors: tuple[Vendor, ...] | None = None
     topologies: tuple[Text, ...] | None = None  # of the links inside a node
+    peer_access: bool | None = None
     fp8: bool | None = None
     architectures: tuple[Text, ...] | None = None
     not_architectures: tuple[Text, ...] = ()
     latent: bool | None = None
     attn_dp: bool | None = None
-    attn_tp: bool | None = None  # true: a DP group has several ranks
+    attn_tp: bool | None = None
     moe_backends: tuple[MoeBackend, ...] | None = None
     modes: tuple[ForwardMode, ...] | None = None
     weights: tuple[Text, ...] | None = None

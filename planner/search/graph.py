@@ -131,6 +131,7 @@ class Restriction:
     only         maps a boundary to the op names (or ops) that must stand there on every layer where they are legal
     own_kernels  ops by commplan's own kernels; without them a plan has what a user runs today
     unmeasured   impls that need a table although none is there: to measure them, since they have no price
+    stock        impls that a server runs by itself and that no plan may name
     """
 
     strategies: tuple[str, ...] | None = None  # None: all
@@ -139,6 +140,7 @@ class Restriction:
     only: tuple[tuple[str, Op], ...] = ()
     own_kernels: bool = True
     unmeasured: bool = False
+    stock: bool = False
 
 
 ANY = Restriction()

@@ -208,11 +208,11 @@ class GraphBuilder:
 
     # ---- what is refused ---------------------------------------------------------------------------------------------
 
-    def _unable(self, boundary: str, op: Op, mlp: MlpKind) -> str | None:
-        return self.setup.executor.can.refusal(boundary, op, self.mode, mlp, self.setup.parallelism)
+    def _unable(self, boundary: str, op: Op, mlp: MlpKind, stock: bool = False) -> str | None:
+        return self.setup.executor.can.refusal(boundary, op, self.mode, mlp, self.setup.parallelism, stock)
 
     def _refusal(self, boundary: str, op: Op, layer: int | None, mlp: MlpKind, restriction: Restriction) -> str | None:
-        return self._unable(boundary, op, mlp) or self._forbidden(boundary, op, layer, restriction)
+        return self._unable(boundary, op, mlp, restriction.stock) or self._forbidden(boundary, op, layer, restriction)
 
     def _forbidden(self, boundary: str, op: Op, layer: int | None, restriction: Restriction) -> str | None:
         if restriction.policy:
@@ -223,7 +223,8 @@ class GraphBuilder:
 
     def _edge_refusal(self, edge: Edge, layer: int | None, mlp: MlpKind, restriction: Restriction) -> str | None:
         """Of an op where it stands, with its group spelled."""
-        return self._unable(edge.boundary, edge.op, mlp) or self._policy_refusal(edge, layer, restriction)
+        refusal = self._unable(edge.boundary, edge.op, mlp, restriction.stock)
+        return refusal or self._policy_refusal(edge, layer, restriction)
 
     def _policy_refusal(self, edge: Edge, layer: int | None, restriction: Restriction) -> str | None:
         numerics = self.setup.deployment.numerics

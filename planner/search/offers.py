@@ -9,6 +9,7 @@ from ..cost.op_costs import OpCosts
 from ..cost.terms import Term
 from ..descriptions.setup import Setup
 from ..executors import Impl
+from ..executors.launches import ONE_LAUNCH
 from ..strategies import PLAIN, Offer, Strategy, strategies
 from ..strategy.errors import NoLegalPlanError
 from ..strategy.layout import IllegalOpError
@@ -71,27 +72,34 @@ class Offers:
                 continue
             if offer.peer_to_peer and impl.kind == "library":
                 continue
-            if not self._reaches(impl) or not self._is_wanted(name, impl, restriction):
+            # What a user of our executors runs without commplan is the library; of a server, its own kernels too.
+            if not restriction.own_kernels and (impl.is_own or (impl.provider and executor.versions is None)):
                 continue
             usable += 1
             spelled = None if name == hardware.backend else name
-            yield replace(offer.op, impl=spelled), None
+            yield replace(offer.op, impl=spelled), self._lacks(name, impl, restriction)
         if usable == 0:
             kind = "fused peer-to-peer " if offer.peer_to_peer else ""
             yield offer.op, f"executor {executor.name} has no {kind}impl of {offer.op.name} for {hardware.name}"
 
-    def _reaches(self, impl: Impl) -> bool:
-        """False where the tp ranks span more, or are joined otherwise, than the impl can do."""
+    def _lacks(self, name: str, impl: Impl, restriction: Restriction) -> str | None:
+        """Why an impl is not used here: the ranks span more, or are joined otherwise, than it can do; None if it is."""
         hardware, tp, links = self.setup.hardware, self.setup.parallelism.tp, impl.topologies
+        link, measured = hardware.links.intra_node, self.costs.collectives.is_measured(name)
+        if impl.stock_only is not None and not restriction.stock:
+            return f"executor {self.setup.executor.name}: {impl.stock_only}"
+        if impl.needs_table and not measured and not restriction.unmeasured:
+            return f"no calibration of {hardware.name} has a table of {name}, and it has no formula: run commplan calibrate"
         if hardware.devices_per_node < tp and (impl.kind == "peer_to_peer" or links is not None):
-            return False
-        return links is None or tp <= 2 or hardware.links.intra_node.topology in links
-
-    def _is_wanted(self, name: str, impl: Impl, restriction: Restriction) -> bool:
-        if impl.kind == "one_kernel" and not restriction.own_kernels:
-            return False
-        # Without any table of it no op has one: what was never measured does not even enter the graph.
-        return not impl.needs_table or restriction.unmeasured or self.costs.collectives.is_measured(name)
+            return f"{name} reaches the devices of one node, and the {tp} ranks span several"
+        if links is not None and tp > 2 and link.topology not in links:
+            return f"{name} joins more than two ranks over {' or '.join(links)} links, not over {link.topology}"
+        if impl.peer_access and not link.has_peer_access and not measured:
+            lacks = f"links.intra_node.peer_access of {hardware.name} does not say that devices can"
+            return f"{name} reads its peers' memory, and {lacks}"
+        if impl.multicast and not link.multicast:
+            return f"{name} needs a switch that adds, and links.intra_node.multicast of {hardware.name} does not say so"
+        return None
 
     def is_offered(self, op: Op, terms: tuple[Term, ...], restriction: Restriction) -> bool:
         """False for an op whose impl is used only where it was measured, and this op over this group was not."""
@@ -103,7 +111,7 @@ class Offers:
         dtype, size = setup.deployment.dtypes.activations, setup.parallelism.group_size(group)
         width = setup.model.latent_width if op.kind.latent else setup.model.hidden_size
         why = setup.executor.can.impl_refusal(boundary, op, setup.hardware.backend, dtype, size, width)
-        if why is None and op.impl is not None and setup.executor.impls[op.impl].kind == "one_kernel":
+        if why is None and op.impl is not None and op.impl in ONE_LAUNCH:
             nodes = self.costs.collectives.num_nodes(group)
             why = f"{op.impl} reaches the devices of one node, and this group spans {nodes}" if nodes > 1 else None
         if why is not None:
@@ -111,10 +119,9 @@ class Offers:
 
 
 def has_own_kernels(setup: Setup) -> bool:
-    """True where kernels of commplan's own may perform ops: this machine has tables of them."""
-    impls = setup.executor.impls
-    return any(
-        table.impl in impls and impls[table.impl].kind == "one_kernel"
-        for used in setup.calibrations
-        for table in used.calibration.tables
+    """True where kernels of commplan's own may perform ops on this machine."""
+    hardware, executor = setup.hardware, setup.executor
+    reaches = hardware.links.intra_node.has_peer_access and setup.parallelism.tp <= hardware.devices_per_node
+    return reaches and any(
+        impl.is_own and executor.can.runs_beside(name, hardware.backend) for name, impl in executor.impls.items()
     )

@@ -75,8 +75,10 @@ class ModePlanner:
         """The plan of every token count of the deployment's span, as few ranges."""
         graph = self.graph()
         kinks: set[int] = set()
+        limits: set[int] = set()
         for term in dict.fromkeys(term for edge in graph.edges for term in edge.terms):
             kinks |= self.costs.kinks(term)
+            limits |= self.costs.limits(term)
         tolerance = self.setup.deployment.search.range_tolerance
         near: Near | None = None
 
@@ -87,7 +89,7 @@ class ModePlanner:
             near = found.near
             return found
 
-        ranges = RangeSearch(graph, self.pricer, find, self.fixed_ps, tolerance)
+        ranges = RangeSearch(graph, self.pricer, find, self.fixed_ps, tolerance, limits)
         first, last = self.setup.deployment.modes[self.mode].tokens
         try:
             return ranges.ranges(first, last, kinks)

@@ -15,7 +15,8 @@ range.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -55,7 +56,8 @@ class RangeSearch:
     """Plans one forward mode over a span of token counts.
 
     `find(tokens)` finds the best plan of a count, or one as good with a bound that shows it; `fixed_ps(tokens)` is the
-    time that no plan changes, to which losses relate.
+    time that no plan changes, to which losses relate. `limits` are the last counts whose messages some impl takes: a cell
+    ends there.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class RangeSearch:
         find: Callable[[int], Found],
         fixed_ps: Callable[[int], int],
         tolerance: float,
+        limits: Set[int] = frozenset(),
     ) -> None:
         self._tp = graph.setup.parallelism.tp
+        self._limits = sorted(limits)
         self._pricer, self._find, self._fixed = pricer, find, fixed_ps
         self._tolerance = tolerance
         self._best: dict[int, Plan] = {}
@@ -102,7 +106,13 @@ class RangeSearch:
             return Cell(count, count)
         shards = -(-count // self._tp)
         first, last = self._span
-        return Cell(max(first, (shards - 1) * self._tp + 1), min(last, shards * self._tp))
+        first, last = max(first, (shards - 1) * self._tp + 1), min(last, shards * self._tp)
+        at = bisect_left(self._limits, count)  # the first limit that is not below the count
+        if at < len(self._limits):
+            last = min(last, self._limits[at])
+        if at > 0:
+            first = max(first, self._limits[at - 1] + 1)
+        return Cell(first, last)
 
     def _bisected(self, a: Cell, b: Cell) -> set[Cell]:
         """Cells between two looked-at ones, down to where the best plan changes (or to 0.1 % of the count)."""

@@ -141,6 +141,7 @@ class StockPlanner:
             (where.weights, setup.deployment.dtypes.weights),
         )
         truths = (
+            (where.peer_access, hardware.links.intra_node.has_peer_access or self._is_measured(where)),
             (where.fp8, hardware.compute.fp8_tflops is not None),
             (where.latent, setup.model.latent_width > 0),
             (where.attn_dp, p.attn_dp > 1),
@@ -151,6 +152,10 @@ class StockPlanner:
             and all(wanted is None or wanted == fact for wanted, fact in truths)
             and architecture not in where.not_architectures
         )
+
+    def _is_measured(self, where: Where) -> bool:
+        """True where a calibration of this machine shows that the impl of a rule runs there."""
+        return isinstance(where, StockSum) and self.server.costs.collectives.is_measured(where.impl)
 
     def _takes_own(self, forward: StockForward, tokens: int) -> bool:
         """False for a forward that is there only while an own all-reduce takes all its rows, and none does."""

@@ -29,9 +29,12 @@ _STRICT = {"extra": "forbid"}  # for pydantic, where the planner validates a fil
 class Impl:
     """Who performs an op, and where it can.
 
-    library       collectives of a library, costed by tables, else by formulas
+    library       collectives, of a library or in one launch, costed by tables, else by formulas
     peer_to_peer  fused kernels that nobody here has run, costed as launches and bytes
-    one_kernel    kernels of commplan's own: an op is one launch, costed by a table of its own and by nothing else
+    one_kernel    an op is one launch, with everything that belongs to it: costed by a table of its own, else by a formula
+
+    `provider` is who makes an impl that is not commplan's own, nor a backend. An impl that a server runs by itself and that
+    no plan may name there says why in `stock_only`: it prices what the server does without a plan.
     """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
@@ -46,7 +49,16 @@ class Impl:
     row_multiple: int = 1  # elements of a row are a multiple of this
     max_message_bytes: int | None = None  # larger messages it refuses
     topologies: tuple[str, ...] | None = None  # works inside a node alone; for more than two ranks over these links
+    peer_access: bool = False  # devices read each other's memory, so the link must let them
+    multicast: bool = False  # the switch adds and multiplies, so the link must be able to
+    provider: str | None = None
+    stock_only: str | None = None
     status: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """True for a kernel of commplan's own."""
+        return self.kind == "one_kernel" and self.provider is None
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,7 @@ class Capabilities:
     @cached_property
     def own_impls(self) -> tuple[str, ...]:
         """Kernels of commplan's own."""
-        return tuple(name for name, impl in self.impls.items() if impl.kind == "one_kernel")
+        return tuple(name for name, impl in self.impls.items() if impl.is_own)
 
     def ops_of(self, impl: str) -> tuple[str, ...]:
         """The ops that an impl performs."""
@@ -154,8 +166,10 @@ class Capabilities:
         why = f": {self.absent[op]}" if op in self.absent else ""
         return f"executor {self.name} cannot run {op}{why}"
 
-    def refusal(self, boundary: str, op: Op, mode: str, mlp: MlpKind, parallelism: Parallelism) -> str | None:
-        """Why this op cannot run here under this executor, or None."""
+    def refusal(
+        self, boundary: str, op: Op, mode: str, mlp: MlpKind, parallelism: Parallelism, stock: bool = False
+    ) -> str | None:
+        """Why this op cannot run here under this executor, or None. `stock`: what it does without a plan is no refusal."""
         if not op.kind.is_collective:
             return None
         capability = self.ops.get(op.name)
@@ -163,6 +177,9 @@ class Capabilities:
             return f"{self.cannot_run(op.name)}; it runs {', '.join(self.ops)}"
         if op.impl is not None and op.impl not in capability.impls:
             return f"executor {self.name} has no impl {op.impl} of {op.name}; it has {', '.join(capability.impls)}"
+        only = self.impls[op.impl].stock_only if op.impl is not None else None
+        if only is not None and not stock:
+            return f"executor {self.name}: {only}"
         for refusal in self.refusals:
             if refusal.covers(boundary, op, mode, mlp, parallelism):
                 return f"executor {self.name}: {refusal.reason}"
