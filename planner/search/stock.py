@@ -14,6 +14,7 @@ from ..descriptions.setup import Setup
 from ..executors import load_executor
 from ..executors.stock import Stock, StockFlag, StockForward, StockSum, Where
 from ..strategy.executor_file import RESIDUAL_OUT
+from ..strategy.file.document import FasterFlag, is_faster
 from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
 from ..strategy.op_kinds import ALL_GATHER, ALL_REDUCE
 from ..strategy.ops import NONE, SLICE, Op, numerics_rank
@@ -52,7 +53,6 @@ class StockPlanner:
 
     planner: ModePlanner
     server: ModePlanner = field(init=False)  # on the server's executor
-    _walks: dict[tuple[object, ...], tuple[Edge, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         setup = self.planner.setup
@@ -75,7 +75,7 @@ class StockPlanner:
 
     @cached_property
     def flags(self) -> tuple[StockFlag, ...]:
-        """The flags that change a forward of this mode and are within what the deployment's numerics allow."""
+        """The flags that change a forward of this mode."""
         return tuple(flag for flag in self.rules.flags if self._covers(flag))
 
     # ---- prices -----------------------------------------------------------------------------------------------------
@@ -94,10 +94,48 @@ class StockPlanner:
 
     def best_flag(self, tokens: int) -> StockStep | None:
         """The flag with the shortest step, or None where none applies."""
+        return min(self._flagged(tokens), key=lambda step: (step.step_us, step.name), default=None)
+
+    def faster_flag(self, plan: Plan, first: int, last: int) -> FasterFlag | None:
+        """The flag that leads a plan by most within a range, and between which counts; None where none ever does.
+
+        Asked at the ends and at every power of two; then the counts are bisected at which the lead begins and ends.
+        """
+        if not self.flags:
+            return None
+        counts = sorted({first, last, *(2**k for k in range(last.bit_length()) if first < 2**k < last)})
+        leads: dict[str, dict[int, float]] = {}
+        for tokens in counts:
+            step_us = self.planner.step_us(plan, tokens)
+            for flag in self._flagged(tokens):
+                if is_faster(flag.step_us, step_us):
+                    leads.setdefault(flag.name, {})[tokens] = 1 - flag.step_us / step_us
+        if not leads:
+            return None
+        name = min(leads, key=lambda each: (-max(leads[each].values()), each))
+        ahead = leads[name]
+        begin, end = min(ahead), max(ahead)
+        before, after = [c for c in counts if c < begin], [c for c in counts if c > end]
+        if before:
+            begin = self._crossing(name, plan, begin, before[-1])
+        if after:
+            end = self._crossing(name, plan, end, after[0])
+        return FasterFlag(name, begin, end, max(ahead.values()))
+
+    def _crossing(self, name: str, plan: Plan, ahead: int, behind: int) -> int:
+        """The count nearest to `behind` at which a flag still leads."""
+        while abs(ahead - behind) > 1:
+            middle = (ahead + behind) // 2
+            flag = next((step for step in self._flagged(middle) if step.name == name), None)
+            leads = flag is not None and is_faster(flag.step_us, self.planner.step_us(plan, middle))
+            ahead, behind = (middle, behind) if leads else (ahead, middle)
+        return ahead
+
+    def _flagged(self, tokens: int) -> list[StockStep]:
+        """The step under each flag that numerics allow."""
         loosest = numerics_rank(self.setup.deployment.numerics.loosest)
         steps = (self._step(flag.name, flag, tokens) for flag in self.flags)
-        allowed = [step for step in steps if step.plan.numerics_rank <= loosest]
-        return min(allowed, key=lambda step: (step.step_us, step.name), default=None)
+        return [step for step in steps if step.plan.numerics_rank <= loosest]
 
     def _step(self, name: str, forward: StockForward, tokens: int) -> StockStep:
         plan = self._plan(forward, tokens)

@@ -61,8 +61,31 @@ class LayerOps:
 
 
 @dataclass(frozen=True, slots=True)
+class FasterFlag:
+    """A flag of the stock server that leads a range's plan from one token count to another, at most by this share."""
+
+    name: str
+    first: int
+    last: int
+    lead: float
+
+    def touches(self, later: FasterFlag) -> bool:
+        """True where another one goes on with the same flag."""
+        return self.name == later.name and self.last + 1 == later.first
+
+
+@dataclass(frozen=True, slots=True)
 class Predicted:
-    """What the planner expected at one token count of a range; all times in us."""
+    """What the planner expected at one token count of a range; all times in us.
+
+    all_reduce_us    plain all-reduce by what the executor has without a plan
+    stock_us         the server by itself, by its own rules
+    best_stock_flag  the best flag of that server and its step; None where none applies
+    library_us       plain all-reduce by the library alone
+    faster_flag      where in the range a flag of that server leads the plan; None where none does
+
+    In files that are older than the last four they are None.
+    """
 
     tokens: int
     step_us: float
@@ -70,6 +93,15 @@ class Predicted:
     best_uniform: tuple[str, float] | None  # strategy, step time
     worst_loss: float
     source: str
+    stock_us: float | None = None
+    best_stock_flag: tuple[str, float] | None = None
+    library_us: float | None = None
+    faster_flag: FasterFlag | None = None
+
+
+def is_faster(rival_us: float, step_us: float) -> bool:
+    """True where a rival's step is shorter than a plan's by more than rounding hides: as `0.999x` or less."""
+    return round(rival_us / step_us, 3) < 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +127,21 @@ class StrategyFile:
     parallelism: Parallelism
     numerics: Numerics  # loosest class that the plan may use
     modes: dict[str, tuple[RangePlan, ...]]
+
+    @property
+    def faster_flags(self) -> tuple[tuple[str, FasterFlag], ...]:
+        """Mode and flag of the stock server wherever one is predicted to be faster than the plan; ranges that touch joined."""
+        found: list[tuple[str, FasterFlag]] = []
+        for mode, ranges in self.modes.items():
+            for r in ranges:
+                flag = r.predicted.faster_flag if r.predicted is not None else None
+                if flag is None:
+                    continue
+                if found and found[-1][0] == mode and found[-1][1].touches(flag):
+                    before = found.pop()[1]
+                    flag = FasterFlag(flag.name, before.first, flag.last, max(before.lead, flag.lead))
+                found.append((mode, flag))
+        return tuple(found)
 
     @cached_property
     def _starts(self) -> dict[str, list[int]]:
