@@ -13,7 +13,6 @@ from ..strategy.command_line.terminal import echo, styled
 if TYPE_CHECKING:
     from ..search.stock import StockPrices
     from ..strategy.file import Predicted, StrategyFile
-    from ..strategy.file.document import FasterFlag
 
 COLUMNS = ("vs stock", "vs its best flag", "vs library")
 
@@ -30,18 +29,27 @@ def cells(predicted: Predicted) -> list[str]:
     ]
 
 
+def price_cells(prices: StockPrices, step_us: float) -> list[str]:
+    """The three gains of a step, without the flag's name."""
+    from .output import times
+
+    rivals = (prices.stock, prices.best_flag, prices.library)
+    return [times(None if rival is None else rival.step_us, step_us) for rival in rivals]
+
+
 def gains_json(predicted: Predicted | None) -> dict[str, object]:
     """What a range's plan is held against; null where its file is older than that."""
     if predicted is None:
-        return dict.fromkeys(("stock_us", "best_stock_flag", "library_us", "faster_flag"))
-    flag, faster = predicted.best_stock_flag, predicted.faster_flag
+        return dict.fromkeys(("stock_us", "best_stock_flag", "library_us", "faster_rivals"))
+    flag = predicted.best_stock_flag
     return {
         "stock_us": predicted.stock_us,
         "best_stock_flag": None if flag is None else {"name": flag[0], "step_us": flag[1]},
         "library_us": predicted.library_us,
-        "faster_flag": None
-        if faster is None
-        else {"name": faster.name, "tokens": [faster.first, faster.last], "lead": faster.lead},
+        "faster_rivals": [
+            {"flag": rival.flag, "tokens": [rival.first, rival.last], "lead": rival.lead}
+            for rival in predicted.faster_rivals
+        ],
     }
 
 
@@ -55,14 +63,23 @@ def prices_json(prices: StockPrices) -> dict[str, object]:
     }
 
 
-def sentence(prices: StockPrices, step_us: float) -> str:
+def sentence(prices: StockPrices, step_us: float, backend: str) -> str:
     """The three gains of a step in words."""
     from .output import times
 
     flag = prices.best_flag
-    over = "no flag of it applies" if flag is None else f"{times(flag.step_us, step_us)} over its flag {flag.name}"
+    over = "no flag of it applies" if flag is None else f"{times(flag.step_us, step_us)} over {flag.name}"
     stock, library = (times(step.step_us, step_us) for step in (prices.stock, prices.library))
-    return f"{stock} over the stock server, {over}, {library} over plain all-reduce by the library"
+    return f"{stock} over the stock server, {over}, {library} over plain all-reduce by {backend}"
+
+
+def faster_here(prices: StockPrices, step_us: float, mode: str, tokens: int) -> Iterator[str]:
+    """What of the server is faster than a step of one token count, its flag first."""
+    from ..strategy.file.document import FasterRival, is_faster, rival_line
+
+    for step in (prices.best_flag, prices.stock):
+        if step is not None and is_faster(step.step_us, step_us):
+            yield rival_line(mode, FasterRival(step.name or None, tokens, tokens, 1 - step.step_us / step_us))
 
 
 def yardsticks(executor: str, backend: str) -> str:
@@ -80,36 +97,39 @@ def server_of(executor: str) -> str:
     return server.stock.source
 
 
-def print_faster_rivals(strategy: StrategyFile) -> None:
+def ranges_json(strategy: StrategyFile) -> dict[str, list[dict[str, object]]]:
+    """The gains of every range of a file."""
+    return {
+        mode: [
+            {"tokens": [r.first, r.last], "step_us": r.predicted and r.predicted.step_us, **gains_json(r.predicted)}
+            for r in ranges
+        ]
+        for mode, ranges in strategy.modes.items()
+    }
+
+
+def print_gains(strategy: StrategyFile, name: str) -> None:
+    """The gains of every range of a file; nothing for a file that is older than they are."""
+    from .output import duration, heading, span, table
+
+    rows = [
+        [mode, span(r.first, r.last), duration(p.step_us), *cells(p)]
+        for mode, ranges in strategy.modes.items()
+        for r in ranges
+        if (p := r.predicted) is not None and p.stock_us is not None
+    ]
+    if rows:
+        echo()
+        heading(f"Gains of {name}: {yardsticks(strategy.executor, strategy.hardware.backend)}")
+        table(["mode", "tokens", "step", *COLUMNS], rows, "lrrrlr")
+
+
+def print_faster_rivals(strategy: StrategyFile, name: str = "") -> None:
     """Say where a flag of the server, or the server by itself, is faster than the plan; nothing where none is."""
-    lines = [*faster_flags(strategy), *_faster_stock(strategy)]
+    from ..strategy.file import rival_line
+
+    lines = [rival_line(mode, rival) for mode, rival in strategy.faster_rivals]
     for line in lines:
-        echo(styled(line, "yellow", bold=True))
+        echo(styled(f"{name}: {line}" if name else line, "yellow", bold=True))
     if lines:
         echo()
-
-
-def faster_flags(strategy: StrategyFile) -> Iterator[str]:
-    """A line for each range in which a stock flag beats the plan."""
-    for mode, flag in strategy.faster_flags:
-        yield faster_flag(mode, flag)
-
-
-def faster_flag(mode: str, flag: FasterFlag) -> str:
-    """Where a stock flag beats the plan."""
-    from .output import span
-
-    where = f"{mode} of {span(flag.first, flag.last)} tokens"
-    return f"A stock flag is faster than this plan: {flag.name}, in {where}, by up to {flag.lead:.1%}"
-
-
-def _faster_stock(strategy: StrategyFile) -> Iterator[str]:
-    from ..strategy.file.document import is_faster
-    from .output import span
-
-    for mode, ranges in strategy.modes.items():
-        for plan in ranges:
-            p = plan.predicted
-            if p is not None and p.stock_us is not None and is_faster(p.stock_us, p.step_us):
-                lead, where = 1 - p.stock_us / p.step_us, f"{mode} of {span(plan.first, plan.last)} tokens"
-                yield f"The stock server is faster than this plan in {where}, by {lead:.1%} at {plan.last}"

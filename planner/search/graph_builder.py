@@ -171,7 +171,7 @@ class GraphBuilder:
         return matching or edges
 
     def edge(self, boundary: str, op: Op, before: State | None, shape: LayerShape) -> Edge | None:
-        """An op between its layouts, whatever is offered or allowed there; None where the algebra or its impl refuses."""
+        """An op between its layouts, whatever is offered or allowed there; None where algebra or impl refuse it."""
         found = self._edge(boundary, op, before, shape)
         return found if isinstance(found, Edge) else None
 

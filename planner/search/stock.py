@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..cost.terms import Term, Wire
+from ..cost.terms import OneKernel, Term, Wire
 from ..descriptions.setup import Setup
 from ..executors import load_executor
 from ..executors.stock import Stock, StockFlag, StockForward, StockSum, Where
 from ..strategy.executor_file import RESIDUAL_OUT
-from ..strategy.file.document import FasterFlag, is_faster
+from ..strategy.file.document import FasterRival, is_faster
 from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
 from ..strategy.op_kinds import ALL_GATHER, ALL_REDUCE
 from ..strategy.ops import NONE, SLICE, Op, numerics_rank
@@ -53,6 +53,7 @@ class StockPlanner:
 
     planner: ModePlanner
     server: ModePlanner = field(init=False)  # on the server's executor
+    _plans: dict[tuple[object, ...], Plan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         setup = self.planner.setup
@@ -96,39 +97,36 @@ class StockPlanner:
         """The flag with the shortest step, or None where none applies."""
         return min(self._flagged(tokens), key=lambda step: (step.step_us, step.name), default=None)
 
-    def faster_flag(self, plan: Plan, first: int, last: int) -> FasterFlag | None:
-        """The flag that leads a plan by most within a range, and between which counts; None where none ever does.
+    def faster_rivals(self, plan: Plan, first: int, last: int) -> tuple[FasterRival, ...]:
+        """Where in a range the server leads a plan, with a flag or by itself; flags first, the longest lead first.
 
         Asked at the ends and at every power of two; then the counts are bisected at which the lead begins and ends.
         """
-        if not self.flags:
-            return None
         counts = sorted({first, last, *(2**k for k in range(last.bit_length()) if first < 2**k < last)})
         leads: dict[str, dict[int, float]] = {}
         for tokens in counts:
-            step_us = self.planner.step_us(plan, tokens)
-            for flag in self._flagged(tokens):
-                if is_faster(flag.step_us, step_us):
-                    leads.setdefault(flag.name, {})[tokens] = 1 - flag.step_us / step_us
-        if not leads:
-            return None
-        name = min(leads, key=lambda each: (-max(leads[each].values()), each))
-        ahead = leads[name]
-        begin, end = min(ahead), max(ahead)
-        before, after = [c for c in counts if c < begin], [c for c in counts if c > end]
-        if before:
-            begin = self._crossing(name, plan, begin, before[-1])
-        if after:
-            end = self._crossing(name, plan, end, after[0])
-        return FasterFlag(name, begin, end, max(ahead.values()))
+            for name, lead in self._leads(plan, tokens).items():
+                leads.setdefault(name, {})[tokens] = lead
+        found = []
+        for name, ahead in leads.items():
+            begin, end = min(ahead), max(ahead)
+            before, after = [c for c in counts if c < begin], [c for c in counts if c > end]
+            begin = self._crossing(name, plan, begin, before[-1]) if before else begin
+            end = self._crossing(name, plan, end, after[0]) if after else end
+            found.append(FasterRival(name or None, begin, end, max(ahead.values())))
+        return tuple(sorted(found, key=lambda rival: (rival.flag is None, -rival.lead, rival.flag or "")))
+
+    def _leads(self, plan: Plan, tokens: int) -> dict[str, float]:
+        """By how much each forward of the server leads a plan at a token count, by its flag."""
+        step_us = self.planner.step_us(plan, tokens)
+        steps = (self.default(tokens), *self._flagged(tokens))
+        return {step.name: 1 - step.step_us / step_us for step in steps if is_faster(step.step_us, step_us)}
 
     def _crossing(self, name: str, plan: Plan, ahead: int, behind: int) -> int:
-        """The count nearest to `behind` at which a flag still leads."""
+        """The count nearest to `behind` at which a forward of the server still leads."""
         while abs(ahead - behind) > 1:
             middle = (ahead + behind) // 2
-            flag = next((step for step in self._flagged(middle) if step.name == name), None)
-            leads = flag is not None and is_faster(flag.step_us, self.planner.step_us(plan, middle))
-            ahead, behind = (middle, behind) if leads else (ahead, middle)
+            ahead, behind = (middle, behind) if name in self._leads(plan, middle) else (ahead, middle)
         return ahead
 
     def _flagged(self, tokens: int) -> list[StockStep]:
@@ -210,6 +208,17 @@ class StockPlanner:
     # ---- a forward --------------------------------------------------------------------------------------------------
 
     def _plan(self, forward: StockForward, tokens: int) -> Plan:
+        """The plan of a forward. It is another one only where a limit of the rules lies between two token counts."""
+        costs = self.server.costs
+        row = self.setup.model.hidden_size * costs.device.activation_bytes
+        messages = [costs.rows(rows, tokens) * row for rows in ("all", "padded", "dp_local")]
+        fits = [message <= rule.max_message_bytes for rule in self.rules.all_reduce for message in messages]
+        key = (id(forward), *fits, *(tokens <= rule.max_tokens for rule in self.rules.fusions))
+        if key not in self._plans:
+            self._plans[key] = self._walk(forward, tokens)
+        return self._plans[key]
+
+    def _walk(self, forward: StockForward, tokens: int) -> Plan:
         model, p = self.setup.model, self.setup.parallelism
         last = model.num_hidden_layers - 1
         first = model.layer_shape(0, p)
@@ -274,7 +283,8 @@ class StockPlanner:
             return True
         if costs.lacks_table(edge.terms):
             return False  # no price: the library's stands in
-        groups = {t.work.group for t in edge.terms if t.category == "wire" and hasattr(t.work, "group")}
+        works = [t.work for t in edge.terms if t.category == "wire"]
+        groups = {work.group for work in works if isinstance(work, Wire | OneKernel)}
         if any(rule.impl == impl for rule in self.rules.fusions):
             return edge.op.residual is None and all(costs.collectives.num_nodes(g) == 1 for g in groups)
         message = costs.message_bytes(edge.terms, tokens)

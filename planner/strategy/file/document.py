@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,17 +62,41 @@ class LayerOps:
 
 
 @dataclass(frozen=True, slots=True)
-class FasterFlag:
-    """A flag of the stock server that leads a range's plan from one token count to another, at most by this share."""
+class FasterRival:
+    """The stock server, where it leads a range's plan: from one token count to another, at most by this share.
 
-    name: str
+    flag  that it is started with; None: by itself
+    """
+
+    flag: str | None
     first: int
     last: int
     lead: float
 
-    def touches(self, later: FasterFlag) -> bool:
+    def touches(self, later: FasterRival) -> bool:
         """True where another one goes on with the same flag."""
-        return self.name == later.name and self.last + 1 == later.first
+        return self.flag == later.flag and self.last + 1 == later.first
+
+
+def rival_line(mode: str, rival: FasterRival) -> str:
+    """That the stock server is faster than a plan, and where: for every command that shows or runs one."""
+    who = "The stock server by itself" if rival.flag is None else f"The stock flag {rival.flag}"
+    tokens = f"{rival.first}-{rival.last}" if rival.first != rival.last else str(rival.first)
+    most = "up to " if rival.first != rival.last else ""
+    return f"{who} is faster than this plan in {mode} of {tokens} tokens, by {most}{rival.lead:.1%}"
+
+
+def joined(rivals: Iterable[tuple[str, FasterRival]]) -> tuple[tuple[str, FasterRival], ...]:
+    """Modes with their rivals, flags first; those of ranges that touch are one."""
+    found: list[tuple[str, FasterRival]] = []
+    for mode, rival in sorted(rivals, key=lambda each: (each[1].flag is None, each[1].flag or "")):
+        if found and found[-1][0] == mode and found[-1][1].touches(rival):
+            before = found.pop()[1]
+            lead = max(before.lead, rival.lead)
+            found.append((mode, FasterRival(rival.flag, before.first, rival.last, lead)))
+        else:
+            found.append((mode, rival))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +107,9 @@ class Predicted:
     stock_us         the server by itself, by its own rules
     best_stock_flag  the best flag of that server and its step; None where none applies
     library_us       plain all-reduce by the library alone
-    faster_flag      where in the range a flag of that server leads the plan; None where none does
+    faster_rivals    where in the range that server, by itself or with a flag, leads the plan
 
-    In files that are older than the last four they are None.
+    Files that are older than the last four say nothing of them.
     """
 
     tokens: int
@@ -96,7 +121,7 @@ class Predicted:
     stock_us: float | None = None
     best_stock_flag: tuple[str, float] | None = None
     library_us: float | None = None
-    faster_flag: FasterFlag | None = None
+    faster_rivals: tuple[FasterRival, ...] = ()
 
 
 def is_faster(rival_us: float, step_us: float) -> bool:
@@ -129,19 +154,10 @@ class StrategyFile:
     modes: dict[str, tuple[RangePlan, ...]]
 
     @property
-    def faster_flags(self) -> tuple[tuple[str, FasterFlag], ...]:
-        """Mode and flag of the stock server wherever one is predicted to be faster than the plan; ranges that touch joined."""
-        found: list[tuple[str, FasterFlag]] = []
-        for mode, ranges in self.modes.items():
-            for r in ranges:
-                flag = r.predicted.faster_flag if r.predicted is not None else None
-                if flag is None:
-                    continue
-                if found and found[-1][0] == mode and found[-1][1].touches(flag):
-                    before = found.pop()[1]
-                    flag = FasterFlag(flag.name, before.first, flag.last, max(before.lead, flag.lead))
-                found.append((mode, flag))
-        return tuple(found)
+    def faster_rivals(self) -> tuple[tuple[str, FasterRival], ...]:
+        """Mode and rival wherever the stock server is predicted to be faster than the plan, its flags first."""
+        found = ((mode, r.predicted) for mode, ranges in self.modes.items() for r in ranges)
+        return joined((mode, rival) for mode, p in found if p is not None for rival in p.faster_rivals)
 
     @cached_property
     def _starts(self) -> dict[str, list[int]]:

@@ -17,7 +17,7 @@ from ..yaml_file import parse_yaml, refuse_control_characters
 from .document import (
     STRATEGY_SCHEMA,
     DeploymentStamp,
-    FasterFlag,
+    FasterRival,
     HardwareStamp,
     LayerOps,
     ModelStamp,
@@ -29,7 +29,7 @@ from .legality import problems
 
 _KEYS = ("schema", "model", "hardware", "deployment", "executor", "parallelism", "numerics", "modes", "end")
 _MAX_LAYERS_IN_ALL = 1_000_000  # over all ranges: far above any plan, far below what a short hostile file could ask for
-_STOCK = ("stock_us", "best_stock_flag", "library_us", "faster_flag")
+_STOCK = ("stock_us", "best_stock_flag", "library_us", "faster_rivals")
 _LAYERS = re.compile(r"([0-9]{1,6})(-([0-9]{1,6}))?\Z")
 
 
@@ -213,17 +213,22 @@ def _predicted(data: Any, field: str) -> Predicted | None:
         stock_us=_time(data, "stock_us", field) if has_stock else None,
         best_stock_flag=_rival(data, "best_stock_flag", "name", field),
         library_us=_time(data, "library_us", field) if has_stock else None,
-        faster_flag=_faster_flag(data.get("faster_flag"), f"{field}.faster_flag"),
+        faster_rivals=_faster_rivals(data.get("faster_rivals", []), f"{field}.faster_rivals"),
     )
 
 
-def _faster_flag(data: Any, field: str) -> FasterFlag | None:
-    if data is None:
-        return None
-    if not isinstance(data, dict):
-        raise InputError("a mapping is expected", field=field, value=data)
-    _only(data, ("name", "tokens", "lead"), field)
-    return FasterFlag(_text(data, "name", field), *_tokens(data, field), _time(data, "lead", field))
+def _faster_rivals(data: Any, field: str) -> tuple[FasterRival, ...]:
+    if not isinstance(data, list):
+        raise InputError("a list is expected", field=field, value=data)
+    found = []
+    for index, each in enumerate(data):
+        where = f"{field}[{index}]"
+        if not isinstance(each, dict):
+            raise InputError("a mapping is expected", field=where, value=each)
+        _only(each, ("flag", "tokens", "lead"), where)
+        flag = None if each.get("flag", "") is None else _text(each, "flag", where)
+        found.append(FasterRival(flag, *_tokens(each, where), _time(each, "lead", where)))
+    return tuple(found)
 
 
 def _rival(data: dict[str, Any], key: str, name: str, field: str) -> tuple[str, float] | None:

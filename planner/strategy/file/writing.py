@@ -129,13 +129,15 @@ def _stock(predicted: Predicted) -> dict[str, object]:
     """What the plan is held against; nothing for a file that is older."""
     if predicted.stock_us is None or predicted.library_us is None:
         return {}
-    flag, faster = predicted.best_stock_flag, predicted.faster_flag
+    flag = predicted.best_stock_flag
     written: dict[str, object] = {
         "stock_us": round(predicted.stock_us, 1),
         "best_stock_flag": None if flag is None else {"name": flag[0], "step_us": round(flag[1], 1)},
         "library_us": round(predicted.library_us, 1),
     }
-    if faster is not None:
-        tokens = [faster.first, faster.last]
-        written["faster_flag"] = {"name": faster.name, "tokens": tokens, "lead": round(faster.lead, 4)}
+    if predicted.faster_rivals:
+        written["faster_rivals"] = [
+            {"flag": each.flag, "tokens": [each.first, each.last], "lead": round(each.lead, 4)}
+            for each in predicted.faster_rivals
+        ]
     return written
