@@ -23,7 +23,7 @@ LATE_GATHER := numerics.pin=[{boundary: attn_in, op: latent_all_gather, modes: [
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-fast check fmt fuzz bench clean FORCE
+.PHONY: help demo test test-fast check fmt fuzz bench bench-decisions clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench: $(EVERYTHING) ## time planner and executor, measure the error of INT8 sum
 	$(BIN)/python benchmarks/planner/sweeps.py
 	$(BIN)/python benchmarks/planner/int8_error.py
 	$(BIN)/python benchmarks/runtime/overhead.py
+
+bench-decisions: $(EVERYTHING) ## decisions against every published measurement, beside the rules of servers
+	$(BIN)/python benchmarks/planner/decisions.py
 
 clean: ## remove .venv and everything else that make has made
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

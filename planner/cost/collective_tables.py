@@ -40,11 +40,19 @@ class Found(NamedTuple):
     width: int | None
 
 
+class _Known(NamedTuple):
+    table: Table
+    provenance: Provenance
+    source: str
+    scale: float
+
+
 class CollectiveTables:
     """Tables by what they measure, then by width. An earlier calibration wins: one of this machine comes first."""
 
     def __init__(self, calibrations: Iterable[UsedCalibration]) -> None:
-        self._tables: dict[Measured, dict[int | None, tuple[Table, Provenance, str]]] = {}
+        self._tables: dict[Measured, dict[int | None, _Known]] = {}
+        self._sizes: dict[Measured, set[int]] = {}
         self._found: dict[tuple[Measured, int | None], Found | None] = {}  # smoothed when first asked for
         for used in calibrations:
             c = used.calibration
@@ -55,7 +63,9 @@ class CollectiveTables:
                 source = f"{c.machine} table: {used.transferred_because} ({c.source})"
             for t in c.tables:
                 key = Measured(t.op, t.impl, t.dtype, t.group_size, t.algorithm, t.attn_dp)
-                self._tables.setdefault(key, {}).setdefault(t.width, (t, provenance, source))
+                known = _Known(t, provenance, source, used.scale)
+                self._tables.setdefault(key, {}).setdefault(t.width, known)
+                self._sizes.setdefault(key._replace(group_size=0), set()).add(t.group_size)
         self.impls = frozenset(key.impl for key in self._tables)
 
     def find(self, wanted: Measured, width: int | None = None) -> Found | None:
@@ -74,8 +84,17 @@ class CollectiveTables:
             if nearest not in by_width:
                 known = [w for w in by_width if w is not None]
                 nearest = min(known, key=lambda w: (abs(math.log(w / (width or w))), w))
-            table, provenance, source = by_width[nearest]
+            table, provenance, source, scale = by_width[nearest]
             if width is not None and nearest not in (None, width):
                 source += f", rows of {nearest} elements instead of {width}"
-            return Found(Curve.of(table.message_bytes, table.latency_us), provenance, source, nearest)
+            sizes = [size * scale for size in table.message_bytes]
+            return Found(Curve.of(sizes, table.latency_us), provenance, source, nearest)
+        return None
+
+    def nearest_size(self, wanted: Measured) -> int | None:
+        """The number of ranks next to the wanted one for which there is a table."""
+        for stand_in in _STANDS_IN[wanted.dtype]:
+            sizes = self._sizes.get(wanted._replace(dtype=stand_in, group_size=0))
+            if sizes:
+                return min(sizes, key=lambda size: (abs(math.log(size / wanted.group_size)), size))
         return None

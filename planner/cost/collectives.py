@@ -13,13 +13,14 @@ from ..descriptions.setup import Setup
 from ..executors.launches import ONE_LAUNCH
 from ..strategy.errors import InputError
 from ..strategy.layout import Parallelism
-from ..strategy.op_kinds import COLLECTIVES, KINDS
+from ..strategy.op_kinds import ALL_GATHER, COLLECTIVES, KINDS
+from ..strategy.vendors import BACKENDS
 from ..strategy.words import GroupName, Provenance
 from .collective_tables import CollectiveTables, Found, Measured
 from .estimate import Estimate, weakest
 from .links import Placement, bandwidth_bytes_per_us, hierarchical_us, one_level_us, placement
 from .one_kernel import formula_us, received_bytes
-from .one_launch import one_launch_us
+from .one_launch import Ranks, one_launch_us
 from .terms import OneKernel
 
 NOTE = "tables are scaled by the formula's ratio of the varied link to the machine's own"
@@ -31,7 +32,8 @@ class CollectiveCosts:
     def __init__(self, setup: Setup) -> None:
         self._hardware = setup.hardware
         self._parallelism: Parallelism = setup.parallelism
-        self._tables = CollectiveTables(setup.calibrations)
+        self._tables, self._lent = CollectiveTables(setup.calibrations), CollectiveTables(setup.lent)
+        self._reached: dict[int, Ranks] = {}
         self._own: CollectiveCosts | None = None  # on the machine's own link, where this one is another
         if setup.measured_on is not None:
             self._own = CollectiveCosts(replace(setup, hardware=setup.measured_on, measured_on=None))
@@ -42,19 +44,46 @@ class CollectiveCosts:
         if where.size == 1 or message_bytes <= 0:
             return Estimate(0.0, 0.0, 0.0, "formula", "nothing travels")
         wire = COLLECTIVES[op].received(where.size) * message_bytes
-        if where.num_nodes == 1:
-            found = self._table(op, impl, dtype, where.size)
-            halves = COLLECTIVES[op].halves
-            in_two = not found and halves and impl not in ONE_LAUNCH and self._table(halves[0], impl, dtype, where.size)
-            if self._own is not None and (found or in_two):
-                known = self._own.collective(op, impl, dtype, group, message_bytes)
-                formulas = (sum(costs._formula(op, impl, where, message_bytes)) for costs in (self, self._own))
-                return _scaled(known, *formulas)
+        found = self._table(op, impl, dtype, where)
+        halves = COLLECTIVES[op].halves
+        in_two = not found and halves and impl not in ONE_LAUNCH and self._table(halves[0], impl, dtype, where)
+        if self._own is not None and (found or in_two):
+            known = self._own.collective(op, impl, dtype, group, message_bytes)
+            formulas = (sum(costs._formula(op, impl, where, message_bytes)) for costs in (self, self._own))
+            return _scaled(known, *formulas)
+        if found:
+            return self._by_table(op, impl, where, message_bytes, wire, found)
+        if in_two:
+            return self._in_two(halves, impl, dtype, group, message_bytes)
+        estimate = self._by_formula(op, impl, dtype, where, message_bytes, wire)
+        return self._beside_tables(estimate, op, impl, dtype, where, message_bytes)
+
+    def _beside_tables(
+        self, estimate: Estimate, op: str, impl: str, dtype: str, where: Placement, message_bytes: float
+    ) -> Estimate:
+        """A formula's time, put right by a table of something near: of the whole of which it is a half, of other ranks.
+
+        Rivals at a boundary should be priced from one kind of source: a measured all-reduce beside a reduce-scatter by
+        formula would decide by the formula's error.
+        """
+        if where.num_nodes > 1:
+            return estimate
+        near: list[tuple[str, Placement]] = []
+        near += [(whole.name, where) for whole in COLLECTIVES.values() if op in whole.halves]
+        for tables in (self._tables, self._lent):
+            size = tables.nearest_size(Measured(op, impl, dtype, where.size))
+            if size is not None and size <= self._hardware.devices_per_node:
+                near.append((op, Placement(size, 1)))
+        for other, there in near:
+            found = self._table(other, impl, dtype, there)
             if found:
-                return self._by_table(op, impl, where, message_bytes, wire, found)
-            if in_two:
-                return self._in_two(halves, impl, dtype, group, message_bytes)
-        return self._by_formula(op, impl, dtype, where, message_bytes, wire)
+                known = self._by_table(other, impl, there, message_bytes, 0.0, found).total_us
+                ratio = known / sum(self._formula(other, impl, there, message_bytes))
+                source = f"{estimate.source}, times {ratio:.2f} as {other} over {there.size}: {found.source}"
+                return Estimate(
+                    estimate.time_us * ratio, estimate.launch_us * ratio, estimate.wire_bytes, "formula", source
+                )
+        return estimate
 
     def _by_table(
         self, op: str, impl: str, where: Placement, message_bytes: float, wire: float, found: Found
@@ -82,8 +111,23 @@ class CollectiveCosts:
 
     def _formula(self, op: str, impl: str, where: Placement, message_bytes: float) -> tuple[float, float]:
         if impl in ONE_LAUNCH and where.num_nodes == 1:
-            return one_launch_us(op, ONE_LAUNCH[impl], where.size, message_bytes, self._hardware)
-        return hierarchical_us(op, where, message_bytes, self._hardware)
+            return one_launch_us(op, ONE_LAUNCH[impl], self._ranks(where.size), message_bytes)
+        return hierarchical_us(op, where, message_bytes, self._hardware, _rings(impl))
+
+    def _ranks(self, size: int) -> Ranks:
+        """What kernels in one launch find among the ranks of a node: the rate that the library's all-gather reaches."""
+        if size not in self._reached:
+            link, devices = self._hardware.links.intra_node, self._hardware.devices_per_node
+            rate = bandwidth_bytes_per_us(link, size, devices)
+            known = self if self._own is None else self._own
+            found = known._table(ALL_GATHER.name, self._hardware.backend, "bf16", Placement(size, 1))
+            if found is not None:
+                largest = found.curve.sizes[-1]
+                measured = COLLECTIVES[ALL_GATHER.name].received(size) * largest / found.curve.latencies[-1]
+                theirs = bandwidth_bytes_per_us(known._hardware.links.intra_node, size, devices)
+                rate *= measured / theirs
+            self._reached[size] = Ranks(size, rate, link.latency_us.value)
+        return self._reached[size]
 
     def peer_to_peer(self, op: str, tokens_bytes: float, group_bytes: float) -> Estimate:
         """A fused kernel over all tp ranks: one launch, its signal rounds, and the bytes it reads from peers.
@@ -119,19 +163,17 @@ class CollectiveCosts:
         wire = received_bytes(work, size, message_bytes, width)
         found = self._of_kernel(work, width)
         if found is None:
-            time, fixed = formula_us(work, size, message_bytes, width, self._hardware)
+            time, fixed = formula_us(work, self._ranks(size), message_bytes, width)
             return Estimate(time, fixed, wire, "formula", f"one launch, figures of {ONE_LAUNCH[work.impl].source}")
         if self._own is not None:
             known = self._own.one_kernel(work, rows, width)
-            formulas = (
-                sum(formula_us(work, size, message_bytes, width, h)) for h in (self._hardware, self._own._hardware)
-            )
+            formulas = (sum(formula_us(work, costs._ranks(size), message_bytes, width)) for costs in (self, self._own))
             return _scaled(known, *formulas)
         time, extrapolated = found.curve.at(message_bytes)
         return Estimate(time, 0.0, wire, found.provenance, _marked(found, extrapolated))
 
     def is_measured(self, impl: str) -> bool:
-        """True if there is any table of an impl."""
+        """True if there is any table of an impl on this machine."""
         return impl in self._tables.impls
 
     def num_nodes(self, group: GroupName) -> int:
@@ -141,7 +183,7 @@ class CollectiveCosts:
     def table_sizes(self, op: str, impl: str, dtype: str, group: GroupName) -> tuple[float, ...]:
         """Message sizes at which the cost of a collective has a kink; empty where a formula stands."""
         where = placement(group, self._parallelism, self._hardware)
-        found = self._table(op, impl, dtype, where.per_node)
+        found = self._table(op, impl, dtype, where) or self._table(op, impl, dtype, Placement(where.per_node, 1))
         return found.curve.sizes if found else ()
 
     def kernel_sizes(self, work: OneKernel, width: int) -> tuple[float, ...]:
@@ -149,12 +191,17 @@ class CollectiveCosts:
         found = self._of_kernel(work, width)
         return found.curve.sizes if found else ()
 
-    def _table(self, op: str, impl: str, dtype: str, size: int) -> Found | None:
-        return self._tables.find(Measured(op, impl, dtype, size))
+    def _table(self, op: str, impl: str, dtype: str, where: Placement) -> Found | None:
+        """Across nodes only a table of this machine for more ranks than a node has: it cannot be of another group."""
+        wanted = Measured(op, impl, dtype, where.size)
+        if where.num_nodes > 1:
+            return self._tables.find(wanted) if where.size > self._hardware.devices_per_node else None
+        return self._tables.find(wanted) or self._lent.find(wanted)
 
     def _of_kernel(self, work: OneKernel, width: int) -> Found | None:
         size = self._parallelism.group_size(work.group)
-        return self._tables.find(Measured(work.op, work.impl, work.dtype, size, work.algorithm, work.attn_dp), width)
+        wanted = Measured(work.op, work.impl, work.dtype, size, work.algorithm, work.attn_dp)
+        return self._tables.find(wanted, width) or self._lent.find(wanted, width)
 
     def _by_formula(
         self, op: str, impl: str, dtype: str, where: Placement, message_bytes: float, wire: float
@@ -170,21 +217,24 @@ class CollectiveCosts:
             assert links.inter_node is not None
             provenances = {"formula", *_provenances(links.inter_node)}
             source = f"level by level: {links.inter_node.bandwidth_gb_per_s.source}"
-            if where.per_node > 1 and (table := self._table(op, impl, dtype, where.per_node)):
-                intra = (table.curve.at(message_bytes)[0] * self._ratio_inside(op, where.per_node, message_bytes), 0.0)
+            if where.per_node > 1 and (table := self._table(op, impl, dtype, Placement(where.per_node, 1))):
+                intra = (
+                    table.curve.at(message_bytes)[0] * self._ratio_inside(op, impl, where.per_node, message_bytes),
+                    0.0,
+                )
                 provenances.add(table.provenance)
                 source += f"; inside a node {table.source}"
             elif where.per_node > 1:
                 provenances |= _provenances(links.intra_node)
-        time, fixed = hierarchical_us(op, where, message_bytes, self._hardware, intra)
+        time, fixed = hierarchical_us(op, where, message_bytes, self._hardware, _rings(impl), intra)
         return Estimate(time, fixed, wire, weakest(provenances), source)
 
-    def _ratio_inside(self, op: str, size: int, message_bytes: float) -> float:
+    def _ratio_inside(self, op: str, impl: str, size: int, message_bytes: float) -> float:
         """What the formula makes of another link inside the nodes."""
         if self._own is None:
             return 1.0
         new, own = (
-            sum(one_level_us(op, size, message_bytes, h.links.intra_node, h.devices_per_node))
+            sum(one_level_us(op, size, message_bytes, h.links.intra_node, h.devices_per_node, _rings(impl)))
             for h in (self._hardware, self._own._hardware)
         )
         return new / own
@@ -194,6 +244,10 @@ def _scaled(known: Estimate, new_us: float, own_us: float) -> Estimate:
     """A time on the machine's own link, on another one."""
     provenance, source = weakest({known.provenance, "formula"}), f"{known.source}; {NOTE}"
     return Estimate(known.total_us * new_us / own_us, 0.0, known.wire_bytes, provenance, source)
+
+
+def _rings(impl: str) -> bool:
+    return impl in BACKENDS and BACKENDS[impl].rings
 
 
 def _marked(found: Found, extrapolated: bool) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ..descriptions.hardware import Hardware
 from ..executors.launches import ONE_LAUNCH
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import Part, Rows
-from .one_launch import all_reduce_us, exchange_us
+from .one_launch import Ranks, all_reduce_us, exchange_us
 from .terms import OneKernel
 
 
@@ -29,14 +28,15 @@ def received_bytes(work: OneKernel, size: int, message_bytes: float, width: int 
     return sum(whole[part] * over / under for part, (over, under) in received.items())
 
 
-def formula_us(work: OneKernel, size: int, message_bytes: float, width: int, hardware: Hardware) -> tuple[float, float]:
-    """(time that grows with the size, fixed cost) where no table stands; and how a varied link changes such a kernel."""
-    figures, kind = ONE_LAUNCH[work.impl], KINDS[work.op]
+def formula_us(work: OneKernel, ranks: Ranks, message_bytes: float, width: int) -> tuple[float, float]:
+    """(time that grows with the size, fixed cost) where no table stands, and how a varied link changes a kernel."""
+    figures, kind, size = ONE_LAUNCH[work.impl], KINDS[work.op], ranks.size
     normed = width if figures.norm_us else 0
     if kind.is_plain and kind.rows is Rows.SUMMED:
-        return all_reduce_us(figures, size, message_bytes, hardware, normed)
+        return all_reduce_us(figures, ranks, message_bytes, normed)
     if kind.spans_two and kind.rounds is not None and work.attn_dp is not None:
         ways = kind.rounds(size, size // work.attn_dp, message_bytes, message_bytes / work.attn_dp)
-        return min((exchange_us(figures, size, steps - 1, moved, hardware) for steps, moved in ways), key=sum)
+        return min((exchange_us(figures, ranks, steps - 1, moved) for steps, moved in ways), key=sum)
     steps = 2 if work.algorithm == "two_shot" else 1
-    return exchange_us(figures, size, steps, received_bytes(work, size, message_bytes, width), hardware, normed)
+    time, fixed = exchange_us(figures, ranks, steps, received_bytes(work, size, message_bytes, width), normed)
+    return time, fixed + (steps * figures.quantize_us * width / 1024 if kind.wire is not None else 0.0)

@@ -4,45 +4,48 @@
   two_shot   2 steps   2 (N-1)/N * M
   multimem   2 steps   M
 
-  time = launch + rank * (N - 2) + norm + steps * link latency + bytes / (B * efficiency)
+  time = launch + rank * (N - 2) + norm + steps * link latency + bytes / (B * bandwidth)
 
-The figures stand in planner/executors/launches.py.
+B is what the machine's library reaches over these ranks, by its table where there is one, and a kernel's bandwidth a
+multiple of that: what a shared tree or an old switch takes from one, it takes from both. The figures stand in
+planner/executors/launches.py.
 """
 
 from __future__ import annotations
 
-from ..descriptions.hardware import Hardware
+from typing import NamedTuple
+
 from ..executors.launches import OneLaunch
 from ..strategy.op_kinds import COLLECTIVES
-from .links import bandwidth_bytes_per_us
 
 
-def one_launch_us(
-    op: str, figures: OneLaunch, size: int, message_bytes: float, hardware: Hardware
-) -> tuple[float, float]:
-    """(time that grows with the size, fixed cost) of a collective over `size` ranks of one node."""
+class Ranks(NamedTuple):
+    """Who takes part: `size` ranks of one node, bytes per us that reach one of them, us of a step to a peer."""
+
+    size: int
+    rate: float
+    hop_us: float
+
+
+def one_launch_us(op: str, figures: OneLaunch, ranks: Ranks, message_bytes: float) -> tuple[float, float]:
+    """(time that grows with the size, fixed cost) of a collective."""
     if COLLECTIVES[op].halves:
-        return all_reduce_us(figures, size, message_bytes, hardware)
-    return exchange_us(figures, size, 1, (size - 1) / size * message_bytes, hardware)
+        return all_reduce_us(figures, ranks, message_bytes)
+    return exchange_us(figures, ranks, 1, (ranks.size - 1) / ranks.size * message_bytes)
 
 
-def all_reduce_us(
-    figures: OneLaunch, size: int, message_bytes: float, hardware: Hardware, width: int = 0
-) -> tuple[float, float]:
-    """(time that grows with the size, fixed cost) of a sum over `size` ranks of one node, by the cheaper algorithm."""
+def all_reduce_us(figures: OneLaunch, ranks: Ranks, message_bytes: float, width: int = 0) -> tuple[float, float]:
+    """The same of a sum, by the cheaper algorithm; with the norm of rows of `width` inside."""
+    size = ranks.size
     ways = {
         "one_shot": (1, (size - 1) * message_bytes),
         "two_shot": (2, 2 * (size - 1) / size * message_bytes),
         "multimem": (2, message_bytes),
     }
-    return min((exchange_us(figures, size, *ways[each], hardware, width) for each in figures.algorithms), key=sum)
+    return min((exchange_us(figures, ranks, *ways[each], width) for each in figures.algorithms), key=sum)
 
 
-def exchange_us(
-    figures: OneLaunch, size: int, steps: int, received: float, hardware: Hardware, width: int = 0
-) -> tuple[float, float]:
-    """The same of any exchange in one launch: so many steps, in which a rank receives so many bytes."""
-    link = hardware.links.intra_node
-    share = bandwidth_bytes_per_us(link, size, hardware.devices_per_node) / link.efficiency.value
-    fixed = figures.launch_us + figures.rank_us * (size - 2) + steps * link.latency_us.value
-    return received / (share * figures.efficiency), fixed + figures.norm_us * width / 1024
+def exchange_us(figures: OneLaunch, ranks: Ranks, steps: int, received: float, width: int = 0) -> tuple[float, float]:
+    """The same of any exchange: so many steps, in which a rank receives so many bytes."""
+    fixed = figures.launch_us + figures.rank_us * (ranks.size - 2) + steps * ranks.hop_us
+    return received / (ranks.rate * figures.bandwidth), fixed + figures.norm_us * width / 1024

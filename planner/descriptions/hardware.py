@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from ..strategy.vendors import BACKENDS, VENDORS
 from .base import FieldError, Figure, FractionFigure, OneOf, PositiveInt, Spec, Text
 
+Topology = Literal["switch", "full_mesh", "pcie", "loopback"]
 HARDWARE_SCHEMA = "commplan/hardware/v1"
 
 
@@ -45,7 +46,7 @@ class Link(Spec):
     multicast    the switch adds and multiplies (NVLS); left out: no
     """
 
-    topology: Literal["switch", "full_mesh", "pcie", "loopback"]
+    topology: Topology
     bandwidth_gb_per_s: Figure  # per device, one direction, all its links together
     efficiency: FractionFigure  # fraction that collectives reach
     latency_us: Figure  # one step from a device to a peer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from .checks import check
 from .deployment import Deployment
 from .hardware import Hardware
 from .huggingface import model_fields
+from .lending import lenders_of
 from .model import Model
 from .setup import Setup, UsedCalibration
 
@@ -118,7 +121,7 @@ class _Parts:
         notes = (self._note(measured_on),) if measured_on is not None else ()
         setup = Setup(deployment, model, hardware, calibrations, executor, self.file, sensitivity, notes, measured_on)
         check(setup)
-        return setup
+        return replace(setup, lent=tuple(_lent(setup)))
 
     def _model(self, name: str) -> Model:
         path = find(name, "models", self.file, "model")
@@ -173,6 +176,14 @@ class _Parts:
 
         path = Path(self.file).parent / name
         return read_sensitivity(path if path.is_file() else Path(name), model.num_hidden_layers)
+
+
+def _lent(setup: Setup) -> Iterator[UsedCalibration]:
+    for lender, scale in lenders_of(setup.hardware, setup.parallelism):
+        path = find(lender.calibration, "calibrations", None, "calibration")
+        calibration = build(Calibration, read_mapping(path), str(path))
+        why = f"the nearest {lender.topology} link with tables, on which collectives reach {lender.reached_gb_per_s:g} GB/s"
+        yield UsedCalibration(calibration, why if scale == 1 else f"{why}; its sizes times {scale:.3g}", scale)
 
 
 def load_model(name: str, beside: str | None = None) -> Model:

@@ -20,10 +20,11 @@ from .model import Model
 
 @dataclass(frozen=True)
 class UsedCalibration:
-    """A calibration as one machine uses it."""
+    """A calibration as one machine uses it. `scale` multiplies its message sizes: it was measured on another link."""
 
     calibration: Calibration
     transferred_because: str | None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Setup:
     sensitivity: dict[str, tuple[float, ...]] | None = None  # weight by boundary and layer
     notes: tuple[str, ...] = ()  # what reading did that its reader should know
     measured_on: Hardware | None = None  # the machine with the link that its tables know, where this one has another
+    lent: tuple[UsedCalibration, ...] = ()  # tables of other machines, behind those of this one
 
     @cached_property
     def parallelism(self) -> Parallelism:

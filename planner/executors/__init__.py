@@ -123,9 +123,7 @@ class Executor(Spec):
         for name, impl in self.impls.items():
             _check_vendors(name, impl)
             if impl.kind == "one_kernel" and not impl.needs_table and name not in ONE_LAUNCH:
-                why = (
-                    "there are no figures for a formula (planner/executors/launches.py), so it needs: needs_table: true"
-                )
+                why = "planner/executors/launches.py has no figures of it, so it needs its table: needs_table: true"
                 raise FieldError(f"impls.{name}", why)
             for field in ("max_ranks", "row_multiple", "max_message_bytes"):
                 value = getattr(impl, field)

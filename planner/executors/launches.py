@@ -23,44 +23,56 @@ class OneLaunch:
 
     launch_us   start to end of the kernel over two ranks, less its steps over the link
     rank_us     more for each rank beyond two: one more to signal and to wait for
-    efficiency  of the link's data-sheet bandwidth
-    norm_us     residual add and norm of a row per 1024 columns, where inside: those of further rows hide behind the link
+    bandwidth   times what the library reaches on that link: of NVLink 4, 0.75 (NVIDIA AIConfigurator 0.12)
+    norm_us     add and norm of a row per 1024 columns, where inside: those of further rows hide behind the link
+    quantize_us the same of each time that a row is quantised
     """
 
     launch_us: float
     rank_us: float
-    efficiency: float
+    bandwidth: float
     source: str
     algorithms: tuple[Algorithm, ...] = _BOTH
     norm_us: float = 0.0
+    quantize_us: float = 0.0
 
 
-_OWN = f"{_HERE}: 3.2 us for one row of 5120 and 460.7 for 16384; 4.5 over four (docs/performance.md)"
+_OWN = f"{_HERE}: 3.2 us for a row of 5120 and 460.7 for 16384; 4.5 over four; INT8: 1.3 more by gather, 2.7 two-shot"
 ONE_LAUNCH: dict[str, OneLaunch] = {
-    "commplan_triton": OneLaunch(2.2, 0.65, 0.81, _OWN),
-    "commplan_triton_norm": OneLaunch(2.2, 0.65, 0.81, f"{_OWN}; a norm adds 1.4 us to a row of 5120", norm_us=0.28),
+    "commplan_triton": OneLaunch(2.2, 0.65, 1.08, _OWN, quantize_us=0.27),
+    "commplan_triton_norm": OneLaunch(
+        2.2, 0.65, 1.08, f"{_OWN}; a norm adds 1.4 us to a row of 5120", norm_us=0.28, quantize_us=0.27
+    ),
     "custom_one_shot": OneLaunch(
         1.2,
         0.15,
-        0.67,
+        0.89,
         "smallest all-reduce in a CUDA graph over 2, 4, 8 H200s 2.2, 2.5, 3.0 us; 16 MiB 55.5, 83.6, 107.6 "
         "(NVIDIA AIConfigurator 0.12 table of SGLang's kernel)",
     ),
-    "vllm_custom": OneLaunch(3.6, 0.15, 0.61, f"{_HERE}: 4.6 us for one row of 5120, 608 for 16384 (vLLM 0.33)"),
-    "torch_one_shot": OneLaunch(5.0, 0.3, 0.41, f"{_HERE}: 6.1 us for one row of 5120, 910 for 16384", ("one_shot",)),
-    "torch_two_shot": OneLaunch(4.0, 0.3, 0.73, f"{_HERE}: 6.0 us for one row of 5120, 513 for 16384", ("two_shot",)),
+    "one_shot_push": OneLaunch(1.2, 0.15, 0.89, "as custom_one_shot", ("one_shot",)),
+    "vllm_custom": OneLaunch(3.6, 0.15, 0.81, f"{_HERE}: 4.6 us for one row of 5120, 608 for 16384 (vLLM 0.33)"),
+    "vllm_one_shot": OneLaunch(3.6, 0.15, 0.81, "as vllm_custom", ("one_shot",)),
+    "vllm_two_shot": OneLaunch(3.6, 0.15, 0.81, "as vllm_custom", ("two_shot",)),
+    "torch_one_shot": OneLaunch(5.0, 0.3, 0.55, f"{_HERE}: 6.1 us for one row of 5120, 910 for 16384", ("one_shot",)),
+    "torch_two_shot": OneLaunch(4.0, 0.3, 0.97, f"{_HERE}: 6.0 us for one row of 5120, 513 for 16384", ("two_shot",)),
+    "triton_one_shot": OneLaunch(5.0, 0.3, 0.55, "as torch_one_shot", ("one_shot",)),
+    "triton_multimem": OneLaunch(5.0, 0.3, 0.64, "as multimem", ("multimem",)),
     "multimem": OneLaunch(
-        5.0, 0.3, 0.48, "eight H100s: 11 us for 512 KiB, 631 for 128 MiB (vllm-project/vllm#42324)", ("multimem",)
+        5.0, 0.3, 0.64, "eight H100s: 11 us for 512 KiB, 631 for 128 MiB (vllm-project/vllm#42324)", ("multimem",)
     ),
-    "flashinfer": OneLaunch(2.3, 0.3, 0.56, f"{_HERE}: 3.3 us for one row of 5120, 661 for 16384 (FlashInfer 0.7.4)"),
+    "flashinfer": OneLaunch(2.3, 0.3, 0.75, f"{_HERE}: 3.3 us for one row of 5120, 661 for 16384 (FlashInfer 0.7.4)"),
     "flashinfer_fused": OneLaunch(
-        1.9, 0.3, 0.47, f"{_HERE}: with norm 4.9 us for one row of 5120, 796 for 16384 (FlashInfer 0.7.4)", norm_us=0.4
+        1.9, 0.3, 0.63, f"{_HERE}: with norm 4.9 us for one row of 5120, 796 for 16384 (FlashInfer 0.7.4)", norm_us=0.4
     ),
     "mscclpp": OneLaunch(
-        3.2, 0.3, 0.56, "eight H200s in a CUDA graph: 5.9 us for 2 KiB, 14.0 for 1 MiB (sgl-project/sglang#22734)"
+        3.2, 0.3, 0.75, "eight H200s in a CUDA graph: 5.9 us for 2 KiB, 14.0 for 1 MiB (sgl-project/sglang#22734)"
     ),
     "flashinfer_pcie_ipc": OneLaunch(
-        2.5, 0.4, 0.73, "two PCIe 5 devices: all-gather of 8 KiB 4.1 us, of 32 MiB 717 (flashinfer-ai/flashinfer#5023)"
+        2.5,
+        0.4,
+        1.35,
+        "two PCIe 5 devices: all-gather of 8 KiB 4.1 us, of 32 MiB 717, NCCL 968 (flashinfer-ai/flashinfer#5023)",
     ),
 }
 """By impl."""

@@ -73,7 +73,7 @@ class Offers:
             if offer.peer_to_peer and impl.kind == "library":
                 continue
             # What a user of our executors runs without commplan is the library; of a server, its own kernels too.
-            if not restriction.own_kernels and (impl.is_own or (impl.provider and executor.versions is None)):
+            if not restriction.own_kernels and (impl.is_own or (impl.provider and self._no_server)):
                 continue
             usable += 1
             spelled = None if name == hardware.backend else name
@@ -82,6 +82,10 @@ class Offers:
             kind = "fused peer-to-peer " if offer.peer_to_peer else ""
             yield offer.op, f"executor {executor.name} has no {kind}impl of {offer.op.name} for {hardware.name}"
 
+    @property
+    def _no_server(self) -> bool:
+        return self.setup.executor.versions is None
+
     def _lacks(self, name: str, impl: Impl, restriction: Restriction) -> str | None:
         """Why an impl is not used here: the ranks span more, or are joined otherwise, than it can do; None if it is."""
         hardware, tp, links = self.setup.hardware, self.setup.parallelism.tp, impl.topologies
@@ -89,10 +93,11 @@ class Offers:
         if impl.stock_only is not None and not restriction.stock:
             return f"executor {self.setup.executor.name}: {impl.stock_only}"
         if impl.needs_table and not measured and not restriction.unmeasured:
-            return f"no calibration of {hardware.name} has a table of {name}, and it has no formula: run commplan calibrate"
+            return f"{name} has no formula, and {hardware.name} no table of it: run commplan calibrate"
         if hardware.devices_per_node < tp and (impl.kind == "peer_to_peer" or links is not None):
             return f"{name} reaches the devices of one node, and the {tp} ranks span several"
-        if links is not None and tp > 2 and link.topology not in links:
+        # A server's rule is what the server does; elsewhere a table of this machine knows better.
+        if links is not None and tp > 2 and link.topology not in links and not (measured and self._no_server):
             return f"{name} joins more than two ranks over {' or '.join(links)} links, not over {link.topology}"
         if impl.peer_access and not link.has_peer_access and not measured:
             lacks = f"links.intra_node.peer_access of {hardware.name} does not say that devices can"

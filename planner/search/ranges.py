@@ -56,8 +56,8 @@ class RangeSearch:
     """Plans one forward mode over a span of token counts.
 
     `find(tokens)` finds the best plan of a count, or one as good with a bound that shows it; `fixed_ps(tokens)` is the
-    time that no plan changes, to which losses relate. `limits` are the last counts whose messages some impl takes: a cell
-    ends there.
+    time that no plan changes, to which losses relate. `limits` are the last counts whose messages some impl takes: a
+    cell ends there.
     """
 
     def __init__(

@@ -31,10 +31,10 @@ class Impl:
 
     library       collectives, of a library or in one launch, costed by tables, else by formulas
     peer_to_peer  fused kernels that nobody here has run, costed as launches and bytes
-    one_kernel    an op is one launch, with everything that belongs to it: costed by a table of its own, else by a formula
+    one_kernel    an op is one launch, with all that belongs to it: costed by a table of its own, else by a formula
 
-    `provider` is who makes an impl that is not commplan's own, nor a backend. An impl that a server runs by itself and that
-    no plan may name there says why in `stock_only`: it prices what the server does without a plan.
+    `provider` is who makes an impl that is not commplan's own, nor a backend. An impl that a server runs by itself and
+    that no plan may name there says why in `stock_only`: it prices what the server does without a plan.
     """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
@@ -169,7 +169,7 @@ class Capabilities:
     def refusal(
         self, boundary: str, op: Op, mode: str, mlp: MlpKind, parallelism: Parallelism, stock: bool = False
     ) -> str | None:
-        """Why this op cannot run here under this executor, or None. `stock`: what it does without a plan is no refusal."""
+        """Why this op cannot run here under this executor, or None; `stock`: what it does without a plan can."""
         if not op.kind.is_collective:
             return None
         capability = self.ops.get(op.name)

@@ -15,16 +15,18 @@ class BackendRecord:
     vendor       of the devices that it joins: one, since a strategy file names the backend alone
     device_type  of these devices, as torch spells it
     torch_name   of its process groups, where torch spells it otherwise: RCCL goes by the name of NCCL
+    rings        small messages go round a ring, so that each rank is one more step; else straight to every peer
     """
 
     vendor: str
     device_type: str
     torch_name: str | None = None
+    rings: bool = False
 
 
 BACKENDS = {
-    "nccl": BackendRecord("nvidia", "cuda"),
+    "nccl": BackendRecord("nvidia", "cuda", rings=True),
     "hccl": BackendRecord("ascend", "npu"),
-    "gloo": BackendRecord("cpu", "cpu"),
+    "gloo": BackendRecord("cpu", "cpu", rings=True),
 }
 VENDORS = tuple(dict.fromkeys(record.vendor for record in BACKENDS.values()))
