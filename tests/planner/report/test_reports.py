@@ -82,7 +82,8 @@ def test_the_charts_that_were_asked_for_are_there(planned):
     kinds = [chart["traces"][0]["type"] for chart in charts(planned)]
     assert kinds == ["scatter", "scatter", "bar", "bar", "heatmap", "scatter", "scatter"]
     speed_up = charts(planned)[0]
-    assert {trace["name"] for trace in speed_up["traces"]} == {"plan", "all_reduce", "tp_sp", "int8_all_reduce"}
+    names = {"plan", "all_reduce", "tp_sp", "int8_all_reduce", "stock server", "its best flag"}
+    assert {trace["name"] for trace in speed_up["traces"]} == names
     assert [note["text"].strip() for note in speed_up["layout"]["annotations"]] == ["int8_all_reduce from 204"]
     assert all(trace["text"][0] for trace in speed_up["traces"]), "provenance on hover"
 
