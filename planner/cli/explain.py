@@ -225,11 +225,11 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
 
 def _print_stock(setup: Setup, explanation: Explanation, step_us: float) -> None:
     """The gains of the whole step, and what the stock server runs at this boundary."""
-    from .gains import sentence, server_of
+    from .gains import sentence, server_name
 
     echo(f"Gain: {sentence(explanation.held_against, step_us, setup.hardware.backend)}")
     for stock in explanation.stock_ops:
-        who = f"With {stock.flag}" if stock.flag else f"The stock server here ({server_of(setup.executor.name)})"
+        who = f"With {stock.flag}" if stock.flag else f"The stock server here ({server_name(setup.executor.name)})"
         by = f" by {stock.impl}" if stock.impl else ""
         echo(f"{who}: {replace(stock.op, impl=None)}{by}, {stock.time_us:.1f} us")
 

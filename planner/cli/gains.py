@@ -84,17 +84,16 @@ def faster_here(prices: StockPrices, step_us: float, mode: str, tokens: int) -> 
 
 def yardsticks(executor: str, backend: str) -> str:
     """What the columns hold a plan against."""
-    return f"stock is {server_of(executor)}, library is plain all-reduce by {backend} alone"
+    return f"stock is {server_name(executor)}, library is plain all-reduce by {backend} alone"
 
 
-def server_of(executor: str) -> str:
+def server_name(executor: str) -> str:
     """What the stock server of an executor is called."""
-    from ..executors import load_executor
+    from ..executors import load_executor, server_of
 
-    found = load_executor(executor)
-    server = found if found.stands_for is None else load_executor(found.stands_for)
-    assert server.stock is not None
-    return server.stock.source
+    stock = server_of(load_executor(executor)).stock
+    assert stock is not None
+    return stock.source
 
 
 def ranges_json(strategy: StrategyFile) -> dict[str, list[dict[str, object]]]:

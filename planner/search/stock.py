@@ -11,7 +11,7 @@ from functools import cached_property
 
 from ..cost.terms import OneKernel, Term, Wire
 from ..descriptions.setup import Setup
-from ..executors import load_executor
+from ..executors import server_of
 from ..executors.stock import Stock, StockFlag, StockForward, StockSum, Where
 from ..strategy.executor_file import RESIDUAL_OUT
 from ..strategy.file.document import FasterRival, is_faster
@@ -57,10 +57,9 @@ class StockPlanner:
 
     def __post_init__(self) -> None:
         setup = self.planner.setup
-        stands_for = setup.executor.stands_for
-        self.server = self.planner
-        if stands_for is not None:
-            self.server = ModePlanner(replace(setup, executor=load_executor(stands_for)), self.planner.mode)
+        server = server_of(setup.executor)
+        same = server is setup.executor
+        self.server = self.planner if same else ModePlanner(replace(setup, executor=server), self.planner.mode)
 
     @property
     def setup(self) -> Setup:
@@ -268,9 +267,8 @@ class StockPlanner:
         """An op by whom the rules let perform it, the first that can; a finer residual is carried, else gathered."""
         impls: list[str | None] = [None]
         if op.name == ALL_REDUCE.name:
-            known = self.setup.executor.impls
             fusing = [r.impl for r in self.rules.fusions if fuses and tokens <= r.max_tokens and self._covers(r)]
-            impls = [*(i for i in (*fusing, *(r.impl for r in self.rules.all_reduce)) if i in known), None]
+            impls = [*fusing, *(rule.impl for rule in self.rules.all_reduce), None]
         folds = ("fold",) if op.kind.folds else ()
         for residual in (op.residual,) if op.residual is not None else (None, *folds, "gather"):
             for impl in dict.fromkeys(impls):
