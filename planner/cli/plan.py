@@ -111,7 +111,8 @@ def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None
         _print_ranges(ranges)
     echo()
     echo(f"Gains are steps over the plan's: {yardsticks(strategy.executor, strategy.hardware.backend)}.")
-    echo("Times and ratios are at the last token count of each range; no overlap of communication is assumed.")
+    echo("Times and ratios are at the last token count of each range.")
+    echo("No overlap of communication is assumed, but in flags of a server that have it.")
     for mode, plan in [(mode, plan) for mode, ranges in strategy.modes.items() for plan in ranges]:
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"

@@ -55,6 +55,7 @@ def command(
     from ..what_if.marginal_answers import Asker
     from ..what_if.sweep import Sweep
     from .output import print_json
+    from .what_if_rows import sweep_json, write_csv
 
     if html_file is not None:
         from ..report.page import check_plotly
@@ -77,9 +78,9 @@ def command(
         except NoLegalPlanError as error:
             raise error.in_file(base.file) from None
     if csv_file is not None:
-        _write_csv(points, csv_file)
+        write_csv(points, csv_file)
     if as_json:
-        print_json(_json(points, found, answers, notes))
+        print_json(sweep_json(points, found, answers, notes))
     else:
         _print(sweep, points, found, answers, [*notes, *_written(csv_file, html_file)])
 
@@ -134,7 +135,10 @@ def _notes(sweep: Sweep) -> list[str]:
     from ..search.offers import has_own_kernels
     from ..what_if.evaluation import OWN_NOTE
 
-    notes = [*sweep.base.notes, "no overlap of communication and compute is assumed"]
+    notes = [
+        *sweep.base.notes,
+        "no overlap of communication and compute is assumed, but in flags of a server that have it",
+    ]
     if any(axis.is_link for axis in sweep.axes):
         notes.insert(0, f"a link is varied: {NOTE}, and marked `formula`")
     if has_own_kernels(sweep.base):
@@ -144,85 +148,6 @@ def _notes(sweep: Sweep) -> list[str]:
 
 def _written(*files: str | None) -> list[str]:
     return [f"written to {file}" for file in files if file is not None]
-
-
-# ---- JSON and CSV ----------------------------------------------------------------------------------------------------
-
-
-def _json(
-    points: list[Point], found: list[tuple[dict[str, Any], Crossover]], answers: list[Answer], notes: list[str]
-) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return {
-        "points": [_point_json(point) for point in points],
-        "crossovers": [{"set": others, **asdict(c)} for others, c in found],
-        "answers": [asdict(answer) for answer in answers],
-        "notes": notes,
-    }
-
-
-def _point_json(point: Point) -> dict[str, object]:
-    from .gains import prices_json
-
-    found = point.found
-    return {
-        "set": point.values,
-        "mode": point.mode,
-        "tokens": point.tokens,
-        "legal": point.legal,
-        "reason": point.reason or None,
-        **({} if found is None else prices_json(found.held_against)),
-        "plans": [] if found is None else [_plan_json(point, name) for name in found.plans],
-        "refused": {} if found is None else found.refused,
-    }
-
-
-def _plan_json(point: Point, name: str) -> dict[str, object]:
-    assert point.found is not None
-    parts = point.found.plans[name].parts
-    return {
-        "name": name,
-        "step_us": parts.step_us,
-        "communication_us": parts.communication_us,
-        "communication_share": parts.communication_us / parts.step_us,
-        "speed_up": point.found.speed_up(name),
-        "wire_bytes": parts.wire_bytes,
-        "activation_bytes": parts.activation_bytes,
-        "numerics": parts.numerics,
-        "provenance": parts.provenance_of("communication"),
-        "extrapolated": parts.extrapolated,
-    }
-
-
-def _write_csv(points: list[Point], file: str) -> None:
-    import csv
-    import io
-
-    from ..strategy.errors import one_line
-    from ..strategy.files import write_text_atomically
-
-    names = list(points[0].values) if points else []
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    columns = ("step_us", "communication_us", "communication_share", "speed_up", "wire_bytes", "activation_bytes")
-    extra = [n for n in ("mode", "tokens") if n not in names]
-    against = ("stock_us", "best_stock_flag", "best_stock_flag_us", "library_us")
-    writer.writerow([*names, *extra, "legal", "reason", "plan", *columns, "numerics", "provenance", *against])
-    for point in points:
-        given = [*point.values.values(), *(getattr(point, n) for n in extra)]
-        given = [one_line(value) if isinstance(value, str) else value for value in given]
-        if point.found is None:
-            writer.writerow([*given, False, one_line(point.reason), "", *("" for _ in (*columns, *against)), "", ""])
-            continue
-        prices = point.found.held_against
-        flag = prices.best_flag
-        rivals = [prices.stock.step_us, *((flag.name, flag.step_us) if flag else ("", "")), prices.library.step_us]
-        for name in point.found.plans:
-            row = _plan_json(point, name)
-            told = [*(row[c] for c in columns), row["numerics"], row["provenance"]]
-            writer.writerow([*given, True, "", name, *told, *rivals])
-    write_text_atomically(file, stream.getvalue())
 
 
 # ---- for people ------------------------------------------------------------------------------------------------------

@@ -151,7 +151,10 @@ class StockPlanner:
         return costs.estimate(Term("wire", ALL_GATHER.name, "padded", setup.model.hidden_size, work), tokens).total_us
 
     def _hidden_us(self, forward: StockForward, plan: Plan, tokens: int) -> float:
-        """Wire time that runs beside the GEMMs of the layers, less what the fused ops cost for that."""
+        """Wire time that runs beside the GEMMs of the layers, less what the fused ops cost for that; never less than 0.
+
+        What their launches cost was measured in long prefills: in short ones the flag gets the benefit of the doubt.
+        """
         overlap = forward.overlap
         if overlap is None or not self._covers(overlap):
             return 0.0
@@ -160,7 +163,7 @@ class StockPlanner:
         wire_us = sum(n * estimate(t, tokens).total_us for e, n in fused for t in e.terms if t.category == "wire")
         beside = 1 - 1 / self.setup.parallelism.tp
         hidden = min(wire_us, self.server.fixed_ps(tokens) / 10**6) * beside
-        return hidden - overlap.per_op_us.value * sum(n for _, n in fused)
+        return max(0.0, hidden - overlap.per_op_us.value * sum(n for _, n in fused))
 
     # ---- the rules --------------------------------------------------------------------------------------------------
 

@@ -83,6 +83,6 @@ def test_the_summary_of_a_plan_says_what_it_holds() -> None:
         "decode",
         "vs stock",
         "wire times from",
-        "no overlap",
+        "No overlap",
     ):
         assert words in out
