@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..cost.estimate import Estimate
+from ..cost.estimate import Estimate, weakest
 from ..search.graph import ERROR_UNIT, Edge, ForwardGraph, Plan, Restriction
 from ..search.planning import ModePlanner
 from ..search.stock import StockPlanner, StockPrices, StockStep
@@ -18,7 +18,7 @@ from ..search.swap import swapped
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean
 from ..strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
-from ..strategy.words import CATEGORIES, Numerics
+from ..strategy.words import CATEGORIES, Numerics, Provenance
 from .to_file import collective_provenance
 
 
@@ -52,6 +52,7 @@ class StockOp:
     op: Op
     impl: str | None
     time_us: float
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,10 @@ class Explainer:
 
     def _stock_op(self, step: StockStep, boundary: str, layer: int | None) -> StockOp:
         edge, server = edge_at(step.plan, boundary, layer), self._server.server
-        time_us = sum(server.costs.estimate(term, self._tokens).total_us for term in edge.terms)
+        found = [server.costs.estimate(term, self._tokens) for term in edge.terms]
+        time_us, provenance = sum(e.total_us for e in found), weakest({e.provenance for e in found if e.wire_bytes})
         impl = (edge.op.impl or server.setup.hardware.backend) if edge.op.kind.is_collective else None
-        return StockOp(step.name, edge.op, impl, time_us)
+        return StockOp(step.name, edge.op, impl, time_us, provenance)
 
     def _refusals(self, boundary: str, layer: int | None, before: State | None) -> Iterator[tuple[Op, str]]:
         """Offered ops that no plan can use here, with the reason."""

@@ -72,6 +72,7 @@ def range_plan(planner: ModePlanner, chosen: PlannedRange, stock: StockPlanner |
         worst_loss=chosen.worst_loss,
         source=collective_provenance(planner, plan, tokens),
         stock_us=prices.stock.step_us,
+        stock_source=collective_provenance(stock.server, prices.stock.plan, tokens),
         best_stock_flag=None if flag is None else (flag.name, flag.step_us),
         library_us=prices.library.step_us,
         faster_rivals=stock.faster_rivals(plan, chosen.first, tokens),

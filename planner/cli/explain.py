@@ -167,6 +167,7 @@ def _print_json(explanation: Explanation, notes: tuple[str, ...]) -> None:
                     "ops": {explanation.boundary: spell(stock.op)},
                     "impl": stock.impl,
                     "time_us": stock.time_us,
+                    "provenance": stock.provenance,
                 }
                 for stock in explanation.stock_ops
             ],
@@ -231,7 +232,7 @@ def _print_stock(setup: Setup, explanation: Explanation, step_us: float) -> None
     for stock in explanation.stock_ops:
         who = f"With {stock.flag}" if stock.flag else f"The stock server here ({server_name(setup.executor.name)})"
         by = f" by {stock.impl}" if stock.impl else ""
-        echo(f"{who}: {replace(stock.op, impl=None)}{by}, {stock.time_us:.1f} us")
+        echo(f"{who}: {replace(stock.op, impl=None)}{by}, {stock.time_us:.1f} us ({stock.provenance})")
 
 
 def _one_kernel_notes(options: list[Option]) -> list[str]:

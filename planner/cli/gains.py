@@ -40,10 +40,11 @@ def price_cells(prices: StockPrices, step_us: float) -> list[str]:
 def gains_json(predicted: Predicted | None) -> dict[str, object]:
     """What a range's plan is held against; null where its file is older than that."""
     if predicted is None:
-        return dict.fromkeys(("stock_us", "best_stock_flag", "library_us", "faster_rivals"))
+        return dict.fromkeys(("stock_us", "stock_source", "best_stock_flag", "library_us", "faster_rivals"))
     flag = predicted.best_stock_flag
     return {
         "stock_us": predicted.stock_us,
+        "stock_source": predicted.stock_source,
         "best_stock_flag": None if flag is None else {"name": flag[0], "step_us": flag[1]},
         "library_us": predicted.library_us,
         "faster_rivals": [

@@ -138,5 +138,7 @@ def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:
                 "-" if best is None else f"{best[1] / predicted.step_us:.3f}x {best[0]}",
             ]
         )
-        below.append(f"{layer_summary(plan)}; wire times from {predicted.source}")
+        source, stock = predicted.source, predicted.stock_source
+        others = "" if stock == source else f", stock's from {stock}"
+        below.append(f"{layer_summary(plan)}; wire times from {source}{others}")
     table(["tokens", "step", *COLUMNS, "vs best uniform"], rows, "rrrlrl", below)

@@ -105,11 +105,12 @@ class Predicted:
 
     all_reduce_us    plain all-reduce by what the executor has without a plan
     stock_us         the server by itself, by its own rules
+    stock_source     the weakest provenance of its wire times, as `source` is of the plan's
     best_stock_flag  the best flag of that server and its step; None where none applies
     library_us       plain all-reduce by the library alone
     faster_rivals    where in the range that server, by itself or with a flag, leads the plan
 
-    Files that are older than the last four say nothing of them.
+    Files that are older than the last five say nothing of them.
     """
 
     tokens: int
@@ -119,6 +120,7 @@ class Predicted:
     worst_loss: float
     source: str
     stock_us: float | None = None
+    stock_source: str | None = None
     best_stock_flag: tuple[str, float] | None = None
     library_us: float | None = None
     faster_rivals: tuple[FasterRival, ...] = ()

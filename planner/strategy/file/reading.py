@@ -29,7 +29,7 @@ from .legality import problems
 
 _KEYS = ("schema", "model", "hardware", "deployment", "executor", "parallelism", "numerics", "modes", "end")
 _MAX_LAYERS_IN_ALL = 1_000_000  # over all ranges: far above any plan, far below what a short hostile file could ask for
-_STOCK = ("stock_us", "best_stock_flag", "library_us", "faster_rivals")
+_STOCK = ("stock_us", "stock_source", "best_stock_flag", "library_us", "faster_rivals")
 _LAYERS = re.compile(r"([0-9]{1,6})(-([0-9]{1,6}))?\Z")
 
 
@@ -211,6 +211,7 @@ def _predicted(data: Any, field: str) -> Predicted | None:
         worst_loss=_time(data, "worst_loss", field),
         source=_text(data, "source", field),
         stock_us=_time(data, "stock_us", field) if has_stock else None,
+        stock_source=_text(data, "stock_source", field) if has_stock else None,
         best_stock_flag=_rival(data, "best_stock_flag", "name", field),
         library_us=_time(data, "library_us", field) if has_stock else None,
         faster_rivals=_faster_rivals(data.get("faster_rivals", []), f"{field}.faster_rivals"),

@@ -132,6 +132,7 @@ def _stock(predicted: Predicted) -> dict[str, object]:
     flag = predicted.best_stock_flag
     written: dict[str, object] = {
         "stock_us": round(predicted.stock_us, 1),
+        "stock_source": predicted.stock_source,
         "best_stock_flag": None if flag is None else {"name": flag[0], "step_us": round(flag[1], 1)},
         "library_us": round(predicted.library_us, 1),
     }

@@ -56,6 +56,7 @@ def test_plan_json_has_the_three_beside_all_reduce_us() -> None:
     for mode, ranges in modes.items():
         for item in ranges:
             assert set(item) >= KEYS | {"all_reduce_us"}
+            assert item["stock_source"] in ("table (transferred)", "formula")
             assert item["stock_us"] > 0 and item["library_us"] >= item["all_reduce_us"]
             if mode == "decode":
                 assert item["best_stock_flag"] is None  # the flag is for prefill
@@ -83,6 +84,7 @@ def test_explain_names_what_the_server_runs_at_the_boundary() -> None:
     assert out.startswith(f"The stock flag {FLAG} is faster than this plan in prefill of 1024 tokens, by ")
     assert in_order(out, "over the stock server", f"over {FLAG}", "over plain all-reduce by nccl")
     assert "The stock server here (SGLang 0.5.23 by its defaults): all_reduce by flashinfer_fused, " in out
+    assert " us (formula)\n" in out
     assert f"With {FLAG}: all_reduce(residual=fold) by custom_one_shot, " in out
 
 

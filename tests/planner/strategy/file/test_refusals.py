@@ -9,7 +9,7 @@ import pytest
 from commplan.planner.strategy.errors import InputError
 from commplan.planner.strategy.file import load
 
-STOCK = "stock_us: 1.0, library_us: 1.0"
+STOCK = "stock_us: 1.0, stock_source: table, library_us: 1.0"
 PREFILL, SECOND = "modes.prefill[0]", "modes.prefill[1]"
 PLAIN = "{layers: 0-60, attn_out: all_reduce, mlp_out: all_reduce}"
 LATE = (
@@ -90,7 +90,7 @@ NOT_WELL_FORMED = [
         f"{PREFILL}.predicted.best_uniform.strategie",
         "'strategy'",
     ),
-    ("best_uniform: ", "stock_us: 1.0, best_uniform: ", f"{PREFILL}.predicted.library_us", "missing"),
+    ("best_uniform: ", "stock_us: 1.0, best_uniform: ", f"{PREFILL}.predicted.stock_source", "missing"),
     ("best_uniform: ", "best_stock_flag: null, best_uniform: ", f"{PREFILL}.predicted.stock_us", "missing"),
     (
         "best_uniform: ",

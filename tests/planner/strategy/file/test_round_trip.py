@@ -121,7 +121,8 @@ def test_names_of_any_kind_survive(r1: str) -> None:
 
 def with_gains(text: str) -> str:
     """The first range of a file, held against the stock server."""
-    more = "stock_us: 47000.0, best_stock_flag: {name: --fast, step_us: 46000.0}, library_us: 47700.0, faster_rivals: "
+    flag = "best_stock_flag: {name: --fast, step_us: 46000.0}"
+    more = f"stock_us: 47000.0, stock_source: table, {flag}, library_us: 47700.0, faster_rivals: "
     rivals = "[{flag: --fast, tokens: [9, 112], lead: 0.02}, {flag: null, tokens: [1, 8], lead: 0.01}]"
     return text.replace("all_reduce_us: ", f"{more}{rivals}, all_reduce_us: ", 1)
 

@@ -83,7 +83,9 @@ def test_what_a_switch_does_not_express_is_said_by_mode_range_boundary_and_layer
 def with_faster_flag(file: StrategyFile) -> StrategyFile:
     """The plan, with a flag of the server predicted to be faster in its long prefills."""
     rivals = (FasterRival("--enable-layernorm-sp", 20, 256, 0.034),)
-    predicted = Predicted(256, 100.0, 100.0, None, 0.0, "formula", 99.0, (rivals[0].flag or "", 96.6), 100.0, rivals)
+    predicted = Predicted(
+        256, 100.0, 100.0, None, 0.0, "formula", 99.0, "formula", (rivals[0].flag or "", 96.6), 100.0, rivals
+    )
     short, long = file.modes["prefill"]
     return replace(file, modes={**file.modes, "prefill": (short, replace(long, predicted=predicted))})
 
