@@ -108,6 +108,8 @@ class StockPlanner:
                 leads.setdefault(name, {})[tokens] = lead
         found = []
         for name, ahead in leads.items():
+            if max(ahead.values()) <= self.setup.deployment.search.range_tolerance:
+                continue  # what a range gives up to be one
             begin, end = min(ahead), max(ahead)
             before, after = [c for c in counts if c < begin], [c for c in counts if c > end]
             begin = self._crossing(name, plan, begin, before[-1]) if before else begin

@@ -26,6 +26,7 @@ class BackendRecord:
 
 BACKENDS = {
     "nccl": BackendRecord("nvidia", "cuda", rings=True),
+    "rccl": BackendRecord("amd", "cuda", torch_name="nccl", rings=True),
     "hccl": BackendRecord("ascend", "npu"),
     "gloo": BackendRecord("cpu", "cpu", rings=True),
 }

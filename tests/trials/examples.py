@@ -201,19 +201,19 @@ def _backend(name: str, record: str, kernels: str) -> dict[str, str | tuple[Inse
     }
 
 
-_RCCL = '''"""RCCL on AMD GPUs: torch for ROCm calls them cuda, and the library nccl."""
+_XCCL = '''"""XCCL on Intel GPUs."""
 
 from .nccl import NcclBackend
 
 
-class RcclBackend(NcclBackend):
+class XcclBackend(NcclBackend):
     """As NCCL, without the collectives of our own, which nobody has run there."""
 
-    name = "rccl"
+    name = "xccl"
     peer_limits = None
 
 
-BACKEND = RcclBackend
+BACKEND = XcclBackend
 '''
 _COUNTING = '''"""gloo, with its sums counted."""
 
@@ -241,10 +241,10 @@ BACKEND = CountingBackend
 VENDOR = Trial(
     "Vendor",
     {
-        **_backend("rccl", 'BackendRecord("amd", "cuda", torch_name="nccl")', _RCCL),
-        "configs/hardware/lake-8.yaml": _machine("lake-8", "amd", "rccl"),
+        **_backend("xccl", 'BackendRecord("intel", "xpu", torch_name="nccl")', _XCCL),
+        "configs/hardware/lake-8.yaml": _machine("lake-8", "intel", "xccl"),
     },
-    {"backend": "rccl", "executor": "transformers", "name": "lake-8"},
+    {"backend": "xccl", "executor": "transformers", "name": "lake-8"},
 )
 BACKEND = Trial(
     "Backend",

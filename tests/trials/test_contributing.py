@@ -29,12 +29,12 @@ TINY, LARGE = "qwen3-0.6b-cpu-tp2", ("qwen3-32b-h200-tp2", "--set", "parallelism
 _ON_ONE_RANK = """
 import torch, torch.distributed as dist
 from commplan.runtime.backends import load_backend
-from commplan.runtime.backends.rccl import RcclBackend
+from commplan.runtime.backends.xccl import XcclBackend
 from commplan.runtime.errors import RefusedError
 from commplan.runtime.ranks.groups import Group
-assert RcclBackend.torch_name.fget(object.__new__(RcclBackend)) == "nccl"
+assert XcclBackend.torch_name.fget(object.__new__(XcclBackend)) == "nccl"
 try:
-    print(load_backend("rccl").torch_name)
+    print(load_backend("xccl").torch_name)
 except RefusedError as error:
     print(error)
 counting = load_backend("counting")
@@ -136,7 +136,7 @@ def test_a_machine_is_planned_for(done: dict[str, Done]) -> None:
 
 def test_a_machine_of_a_new_vendor_is_planned_for_and_only_where_its_library_runs(done: dict[str, Done]) -> None:
     assert answer(done["lake"])["modes"]
-    assert "sglang cannot use rccl on amd" in refusal(done["lake under sglang"])["message"]
+    assert "sglang cannot use xccl on intel" in refusal(done["lake under sglang"])["message"]
     assert len(VENDOR.parts) == 4
 
 
@@ -150,8 +150,8 @@ def test_a_new_backend_carries_plans_of_its_machines_and_of_no_other(done: dict[
 def test_new_backends_run_under_the_names_that_torch_has_for_them(package: Path) -> None:
     ran = python(package, "-c", _ON_ONE_RANK)
     assert ran.returncode == 0, ran.stderr
-    amd, cpu = ran.stdout.splitlines()
-    assert "cannot be used here" in amd or amd == "nccl"
+    intel, cpu = ran.stdout.splitlines()
+    assert "cannot be used here" in intel or intel == "nccl"
     assert cpu == "1 6.0"
     assert len(BACKEND.parts) == 3
 

@@ -59,7 +59,7 @@ def refusal(spec: Any, data: Mapping) -> InputError:
 @pytest.mark.parametrize(
     ("field", "value", "named", "accepted"),
     [
-        ("vendor", "amd", "vendor", "'nvidia'"),
+        ("vendor", "acme", "vendor", "'nvidia'"),
         ("backend", "rccl", "backend", "'nccl'"),
         ("devices_per_node", 0, "devices_per_node", "greater than 0"),
         ("devices_per_node", 8.0, "devices_per_node", "a whole number"),

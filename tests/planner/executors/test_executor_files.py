@@ -57,7 +57,7 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
             f"impls.{KERNELS}.row_multipl",
             "did you mean 'row_multiple'?",
         ),
-        (changed("impls", KERNELS, "vendors", to=["amd"]), f"impls.{KERNELS}.vendors[0]", "should be 'nvidia'"),
+        (changed("impls", KERNELS, "vendors", to=["acme"]), f"impls.{KERNELS}.vendors[0]", "should be 'nvidia'"),
         (changed("impls", "nccl", "vendors", to=["nvidia", "cpu"]), "impls.nccl.vendors", "should be [nvidia]"),
         (changed("stands_for", to=None), "stock", "names one in `stands_for`"),
         (changed("stands_for", to="sglan"), "stands_for", "did you mean 'sglang'?"),

@@ -211,3 +211,10 @@ def test_a_rival_that_leads_is_found_with_the_counts_between_which_it_does(stock
     rival = found[INPUT_SCATTERED]
     assert (rival.first, rival.last) == (ahead[0], ahead[-1])
     assert 1 < rival.first < rival.last == 4096
+
+
+def test_a_lead_within_what_a_range_gives_up_is_not_told(stock) -> None:
+    planner = stock(on=search={"range_tolerance": 0.9})
+    plan = planner.planner.library(TOKENS)
+    assert planner.default(TOKENS).step_us < planner.planner.step_us(plan, TOKENS)
+    assert planner.faster_rivals(plan, TOKENS, TOKENS) == ()
