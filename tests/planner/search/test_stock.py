@@ -214,7 +214,7 @@ def test_a_rival_that_leads_is_found_with_the_counts_between_which_it_does(stock
 
 
 def test_a_lead_within_what_a_range_gives_up_is_not_told(stock) -> None:
-    planner = stock(on=search={"range_tolerance": 0.9})
+    planner = stock(search={"range_tolerance": 0.9})
     plan = planner.planner.library(TOKENS)
     assert planner.default(TOKENS).step_us < planner.planner.step_us(plan, TOKENS)
     assert planner.faster_rivals(plan, TOKENS, TOKENS) == ()
