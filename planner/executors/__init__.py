@@ -195,7 +195,7 @@ def _check_stock(executor: Executor) -> None:
         raise FieldError("stock", why)
     if stands_for is not None and stands_for not in executor_names():
         raise FieldError("stands_for", f"no such executor; {did_you_mean(stands_for, executor_names())}", stands_for)
-    for part in ("all_reduce", "fusions") if stock is not None else ():
+    for part in ("sums", "fusions") if stock is not None else ():
         for index, rule in enumerate(getattr(stock, part)):
             if rule.impl not in executor.ops[ALL_REDUCE.name].impls:
                 known = did_you_mean(rule.impl, executor.ops[ALL_REDUCE.name].impls)

@@ -111,14 +111,14 @@ class StockFlag(StockForward):
 class Stock(Spec):
     """What the server does by itself; of rules that cover a place the first one stands.
 
-    all_reduce  who performs a sum; where none takes it, the library of the machine
-    fusions     what takes a sum together with the norm that follows
-    forwards    which ops there are
-    flags       the same under a flag that a user may set
+    sums      who performs an all-reduce; where none takes it, the library of the machine
+    fusions   what takes a sum together with the norm that follows
+    forwards  which ops there are
+    flags     the same under a flag that a user may set
     """
 
     source: Text
-    all_reduce: tuple[StockSum, ...] = ()
+    sums: tuple[StockSum, ...] = ()
     fusions: tuple[StockFusion, ...] = ()
     forwards: tuple[StockForward, ...]
     flags: tuple[StockFlag, ...] = ()

@@ -202,7 +202,7 @@ class StockPlanner:
         if not forward.takes_own:
             return True
         message = tokens * self.setup.model.hidden_size * self.server.costs.device.activation_bytes
-        return any(message <= rule.max_message_bytes and self._reaches(rule, "tp") for rule in self.rules.all_reduce)
+        return any(message <= rule.max_message_bytes and self._reaches(rule, "tp") for rule in self.rules.sums)
 
     def _reaches(self, rule: StockSum, group: GroupName) -> bool:
         size = self.setup.parallelism.group_size(group)
@@ -216,7 +216,7 @@ class StockPlanner:
         costs = self.server.costs
         row = self.setup.model.hidden_size * costs.device.activation_bytes
         messages = [costs.rows(rows, tokens) * row for rows in ("all", "padded", "dp_local")]
-        fits = [message <= rule.max_message_bytes for rule in self.rules.all_reduce for message in messages]
+        fits = [message <= rule.max_message_bytes for rule in self.rules.sums for message in messages]
         key = (id(forward), *fits, *(tokens <= rule.max_tokens for rule in self.rules.fusions))
         if key not in self._plans:
             self._plans[key] = self._walk(forward, tokens)
@@ -273,7 +273,7 @@ class StockPlanner:
         impls: list[str | None] = [None]
         if op.name == ALL_REDUCE.name:
             fusing = [r.impl for r in self.rules.fusions if fuses and tokens <= r.max_tokens and self._covers(r)]
-            impls = [*fusing, *(rule.impl for rule in self.rules.all_reduce), None]
+            impls = [*fusing, *(rule.impl for rule in self.rules.sums), None]
         folds = ("fold",) if op.kind.folds else ()
         for residual in (op.residual,) if op.residual is not None else (None, *folds, "gather"):
             for impl in dict.fromkeys(impls):
@@ -293,5 +293,5 @@ class StockPlanner:
         message = costs.message_bytes(edge.terms, tokens)
         return any(
             rule.impl == impl and message <= rule.max_message_bytes and all(self._reaches(rule, g) for g in groups)
-            for rule in self.rules.all_reduce
+            for rule in self.rules.sums
         )

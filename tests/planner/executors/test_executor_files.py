@@ -117,9 +117,9 @@ def test_only_the_runtime_that_is_ours_can_be_measured() -> None:
 @pytest.mark.parametrize(
     ("place", "to", "field", "words"),
     [
-        (("all_reduce", 0, "impl"), "custom", "stock.all_reduce[0].impl", "no such impl of all_reduce"),
+        (("sums", 0, "impl"), "custom", "stock.sums[0].impl", "no such impl of all_reduce"),
         (("fusions", 0, "impl"), "flashinfer", "stock.fusions[0].impl", "did you mean 'flashinfer_fused'?"),
-        (("all_reduce", 0, "max_message_bytes"), 0, "stock.all_reduce[0].max_message_bytes", "greater than 0"),
+        (("sums", 0, "max_message_bytes"), 0, "stock.sums[0].max_message_bytes", "greater than 0"),
         (("flags", 0, "ops", "mlp_out"), "reduce_scater", "stock.flags[0].ops.mlp_out", "'reduce_scatter'"),
         (("flags", 0, "modes"), ["prefil"], "stock.flags[0].modes[0]", "should be 'prefill'"),
         (("forwards", -1, "attn_dp"), True, "stock.forwards", "the last entry speaks of every forward"),
