@@ -10,14 +10,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..cost.estimate import Estimate
+from ..cost.estimate import Estimate, weakest
 from ..search.graph import ERROR_UNIT, Edge, ForwardGraph, Plan, Restriction
 from ..search.planning import ModePlanner
+from ..search.stock import StockPlanner, StockPrices, StockStep
 from ..search.swap import swapped
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean
 from ..strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
-from ..strategy.words import CATEGORIES, Numerics
+from ..strategy.words import CATEGORIES, Numerics, Provenance
 from .to_file import collective_provenance
 
 
@@ -44,8 +45,19 @@ class Option:
 
 
 @dataclass(frozen=True)
+class StockOp:
+    """What the stock server runs at the place asked about, and its time there. `flag`: if started with it."""
+
+    flag: str
+    op: Op
+    impl: str | None
+    time_us: float
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
 class Explanation:
-    """The chosen op and every other one, at one boundary of one forward."""
+    """The chosen op and every other one, at one boundary of one forward; and what the server does there by itself."""
 
     mode: str
     tokens: int
@@ -53,6 +65,8 @@ class Explanation:
     boundary: str
     chosen: Option
     alternatives: list[Option]
+    held_against: StockPrices
+    stock_ops: list[StockOp]
 
 
 _FREE = Restriction(policy=False)
@@ -63,6 +77,7 @@ class Explainer:
 
     def __init__(self, planner: ModePlanner, tokens: int, plan: Plan) -> None:
         self._planner, self._tokens, self._plan = planner, tokens, plan
+        self._server = StockPlanner(planner)
         self._step_us = planner.step_us(plan, tokens)
 
     def explain(self, boundary: str, layer: int | None) -> Explanation:
@@ -81,7 +96,17 @@ class Explainer:
                 seen.add(op)
                 alternatives.append(Option(op, op.impl, op.kind.numerics, False, reason, None, {}, "", None, None, {}))
         alternatives.sort(key=lambda o: (not o.legal, o.step_us is None, o.step_us or 0.0, str(o.op)))
-        return Explanation(self._planner.mode, self._tokens, layer, boundary, chosen, alternatives)
+        prices = self._server.prices(self._tokens)
+        steps = (prices.stock, *((prices.best_flag,) if prices.best_flag else ()))
+        ops = [self._stock_op(step, boundary, layer) for step in steps]
+        return Explanation(self._planner.mode, self._tokens, layer, boundary, chosen, alternatives, prices, ops)
+
+    def _stock_op(self, step: StockStep, boundary: str, layer: int | None) -> StockOp:
+        edge, server = edge_at(step.plan, boundary, layer), self._server.server
+        found = [server.costs.estimate(term, self._tokens) for term in edge.terms]
+        time_us, provenance = sum(e.total_us for e in found), weakest({e.provenance for e in found if e.wire_bytes})
+        impl = (edge.op.impl or server.setup.hardware.backend) if edge.op.kind.is_collective else None
+        return StockOp(step.name, edge.op, impl, time_us, provenance)
 
     def _refusals(self, boundary: str, layer: int | None, before: State | None) -> Iterator[tuple[Op, str]]:
         """Offered ops that no plan can use here, with the reason."""

@@ -8,6 +8,7 @@ from ..descriptions.setup import Setup
 from ..search.graph import Edge, Plan
 from ..search.planning import ModePlanner
 from ..search.ranges import PlannedRange
+from ..search.stock import StockPlanner
 from ..strategy.file.document import (
     DeploymentStamp,
     HardwareStamp,
@@ -26,7 +27,8 @@ def plan_setup(setup: Setup) -> StrategyFile:
     modes = {}
     for mode in setup.deployment.modes:
         planner = ModePlanner(setup, mode)
-        modes[mode] = tuple(range_plan(planner, chosen) for chosen in planner.ranges())
+        stock = StockPlanner(planner)
+        modes[mode] = tuple(range_plan(planner, chosen, stock) for chosen in planner.ranges())
     return with_stamps(setup, modes)
 
 
@@ -54,11 +56,14 @@ def with_stamps(setup: Setup, modes: dict[str, tuple[RangePlan, ...]]) -> Strate
     )
 
 
-def range_plan(planner: ModePlanner, chosen: PlannedRange) -> RangePlan:
+def range_plan(planner: ModePlanner, chosen: PlannedRange, stock: StockPlanner | None = None) -> RangePlan:
     """A planned range as a strategy file holds it, with what was expected at its last token count."""
     plan, tokens = chosen.plan, chosen.last
     uniforms = [u for u in planner.uniforms(tokens) if u.step_us is not None]
     best = min(uniforms, key=lambda u: (u.step_us, u.strategy), default=None)
+    stock = stock or StockPlanner(planner)
+    prices = stock.prices(tokens)
+    flag = prices.best_flag
     predicted = Predicted(
         tokens=tokens,
         step_us=planner.step_us(plan, tokens),
@@ -66,6 +71,11 @@ def range_plan(planner: ModePlanner, chosen: PlannedRange) -> RangePlan:
         best_uniform=None if best is None or best.step_us is None else (best.strategy, best.step_us),
         worst_loss=chosen.worst_loss,
         source=collective_provenance(planner, plan, tokens),
+        stock_us=prices.stock.step_us,
+        stock_source=collective_provenance(stock.server, prices.stock.plan, tokens),
+        best_stock_flag=None if flag is None else (flag.name, flag.step_us),
+        library_us=prices.library.step_us,
+        faster_rivals=stock.faster_rivals(plan, chosen.first, tokens),
     )
     layers = tuple(_layer_ops(index, edges) for index, edges in enumerate(plan.layers))
     return RangePlan(chosen.first, tokens, plan.embed_out.op, layers, plan.head_in.op, predicted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -116,8 +117,6 @@ def _chosen(planner: ModePlanner, tokens: int, strategy_file: str | None) -> tup
 
 
 def _narrowed(explanation: Explanation, name: str) -> Explanation:
-    from dataclasses import replace
-
     from ..strategy.errors import InputError, did_you_mean
     from ..strategy.op_kinds import KINDS
 
@@ -149,6 +148,8 @@ def _option_json(option: Option, boundary: str) -> dict[str, object]:
 
 
 def _print_json(explanation: Explanation, notes: tuple[str, ...]) -> None:
+    from ..strategy.ops import spell
+    from .gains import prices_json
     from .output import print_json
 
     print_json(
@@ -159,6 +160,17 @@ def _print_json(explanation: Explanation, notes: tuple[str, ...]) -> None:
             "boundary": explanation.boundary,
             "chosen": _option_json(explanation.chosen, explanation.boundary),
             "alternatives": [_option_json(o, explanation.boundary) for o in explanation.alternatives],
+            **prices_json(explanation.held_against),
+            "stock": [
+                {
+                    "flag": stock.flag or None,
+                    "ops": {explanation.boundary: spell(stock.op)},
+                    "impl": stock.impl,
+                    "time_us": stock.time_us,
+                    "provenance": stock.provenance,
+                }
+                for stock in explanation.stock_ops
+            ],
             "notes": list(notes),
         }
     )
@@ -166,11 +178,15 @@ def _print_json(explanation: Explanation, notes: tuple[str, ...]) -> None:
 
 def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> None:
     from ..strategy.ops import NONE
+    from .gains import faster_here
     from .output import duration, heading, span, table
 
+    chosen = explanation.chosen
+    if chosen.step_us is not None:
+        for line in faster_here(explanation.held_against, chosen.step_us, explanation.mode, explanation.tokens):
+            echo(styled(line, "yellow", bold=True))
     where = explanation.boundary if explanation.layer is None else f"layer {explanation.layer} {explanation.boundary}"
     heading(f"{setup.deployment.name}: {explanation.mode}, {explanation.tokens} tokens, {where}")
-    chosen = explanation.chosen
     echo(f"Chosen for {span(first, last)} tokens: ", styled(_label(chosen.op), "green", bold=True))
     if chosen.neighbours:
         others = ", ".join(
@@ -179,6 +195,7 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
         echo(f"With it in this layer: {others or 'no other op'}")
     if chosen.step_us is not None:
         echo(f"Whole step: {duration(chosen.step_us)}")
+        _print_stock(setup, explanation, chosen.step_us)
     echo(f"Wire time from {chosen.source}" if chosen.source else "No wire time")
     echo()
     rows = [_row(o) for o in [chosen, *explanation.alternatives] if o.time_us is not None]
@@ -205,6 +222,17 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
         echo()
         heading("Not possible here")
         table(["op", "because"], [[_label(o.op), o.reason] for o in refused])
+
+
+def _print_stock(setup: Setup, explanation: Explanation, step_us: float) -> None:
+    """The gains of the whole step, and what the stock server runs at this boundary."""
+    from .gains import sentence, server_name
+
+    echo(f"Gain: {sentence(explanation.held_against, step_us, setup.hardware.backend)}")
+    for stock in explanation.stock_ops:
+        who = f"With {stock.flag}" if stock.flag else f"The stock server here ({server_name(setup.executor.name)})"
+        by = f" by {stock.impl}" if stock.impl else ""
+        echo(f"{who}: {replace(stock.op, impl=None)}{by}, {stock.time_us:.1f} us ({stock.provenance})")
 
 
 def _one_kernel_notes(options: list[Option]) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ..strategy.command_line.terminal import Cell, echo, print_json, rendered, styled, width, write_line
 
-__all__ = ["duration", "heading", "print_json", "span", "table"]
+__all__ = ["duration", "heading", "print_json", "span", "table", "times"]
 
 
 def heading(text: str) -> None:
@@ -14,12 +15,22 @@ def heading(text: str) -> None:
     echo(styled(text, bold=True))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], right: str = "") -> None:
-    """Print an aligned table. `right` marks the right-aligned columns with `r`, as in `lrr`."""
+WIDTH = 120
+"""Columns that a page of a terminal has, for what can be broken."""
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], right: str = "", below: Sequence[str] = ()) -> None:
+    """Print an aligned table. `right` marks the right-aligned columns with `r`, as in `lrr`.
+
+    below  a text for each row, printed under it and broken to the width of a page
+    """
     widths = [max(width(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     echo("  ", styled("  ".join(_cells(columns, widths, right)).rstrip(), dim=True))
-    for row in rows:
+    indent = " " * (4 + widths[0]) if widths else ""
+    for index, row in enumerate(rows):
         write_line("  " + "  ".join(_cells(row, widths, right)).rstrip())
+        for line in _broken(below[index], WIDTH - len(indent)) if below else ():
+            write_line(indent + line)
 
 
 def _cells(row: Sequence[Cell], widths: list[int], right: str) -> list[str]:
@@ -28,6 +39,17 @@ def _cells(row: Sequence[Cell], widths: list[int], right: str) -> list[str]:
         text, pad = rendered(cell), " " * (wide - width(cell))
         cells.append(pad + text if right[i : i + 1] == "r" else text + pad)
     return cells
+
+
+def _broken(text: str, room: int) -> list[str]:
+    """A text in lines of so many columns, broken behind its separators."""
+    lines: list[str] = []
+    for part in re.split("(?<=[;·]) ", text):
+        if lines and len(lines[-1]) + 1 + len(part) <= room:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(part)
+    return lines
 
 
 def duration(us: float) -> str:
@@ -42,3 +64,8 @@ def duration(us: float) -> str:
 def span(first: int, last: int) -> str:
     """`113-16384`, or one number."""
     return str(first) if first == last else f"{first}-{last}"
+
+
+def times(rival_us: float | None, step_us: float) -> str:
+    """`1.147x`, a rival's step over this one's, or `-` where there is none."""
+    return "-" if rival_us is None else f"{rival_us / step_us:.3f}x"

@@ -81,12 +81,15 @@ def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ..
 
 
 def _range_json(plan: RangePlan) -> dict[str, object]:
+    from .gains import gains_json
+
     predicted = plan.predicted
     assert predicted is not None
     best = predicted.best_uniform
     return {
         "tokens": [plan.first, plan.last],
         "step_us": predicted.step_us,
+        **gains_json(predicted),
         "all_reduce_us": predicted.all_reduce_us,
         "best_uniform": None if best is None else {"strategy": best[0], "step_us": best[1]},
         "worst_loss": predicted.worst_loss,
@@ -95,35 +98,47 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
 
 
 def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None:
-    from .describe import layer_summary
-    from .output import duration, heading, span, table
+    from .gains import print_faster_rivals, yardsticks
+    from .output import heading, span
 
     p = strategy.parallelism
     attention = f", attention DP {p.attn_dp} x TP {p.attn_tp}" if p.attn_dp > 1 else ""
+    print_faster_rivals(strategy)
     heading(f"{strategy.model.name} on {strategy.hardware.name}, TP {p.tp}{attention}, executor {strategy.executor}")
     for mode, ranges in strategy.modes.items():
         echo()
         heading(mode)
-        rows = []
-        for plan in ranges:
-            predicted = plan.predicted
-            assert predicted is not None
-            best = predicted.best_uniform
-            rows.append(
-                [
-                    span(plan.first, plan.last),
-                    duration(predicted.step_us),
-                    f"{predicted.all_reduce_us / predicted.step_us:.3f}x",
-                    "-" if best is None else f"{best[0]} {best[1] / predicted.step_us:.3f}x",
-                    predicted.source,
-                    layer_summary(plan),
-                ]
-            )
-        table(["tokens", "step", "vs all_reduce", "vs best uniform", "wire times from", "per layer"], rows, "rrrlll")
+        _print_ranges(ranges)
     echo()
-    echo("Times and ratios are at the last token count of each range; no overlap of communication is assumed.")
+    echo(f"Gains are steps over the plan's: {yardsticks(strategy.executor, strategy.hardware.backend)}.")
+    echo("Times and ratios are at the last token count of each range.")
+    echo("No overlap of communication is assumed, but in flags of a server that have it.")
     for mode, plan in [(mode, plan) for mode, ranges in strategy.modes.items() for plan in ranges]:
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"
             echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
     echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
+
+
+def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:
+    from .describe import layer_summary
+    from .gains import COLUMNS, cells
+    from .output import duration, span, table
+
+    rows, below = [], []
+    for plan in ranges:
+        predicted = plan.predicted
+        assert predicted is not None
+        best = predicted.best_uniform
+        rows.append(
+            [
+                span(plan.first, plan.last),
+                duration(predicted.step_us),
+                *cells(predicted),
+                "-" if best is None else f"{best[1] / predicted.step_us:.3f}x {best[0]}",
+            ]
+        )
+        source, stock = predicted.source, predicted.stock_source
+        others = "" if stock == source else f", stock's from {stock}"
+        below.append(f"{layer_summary(plan)}; wire times from {source}{others}")
+    table(["tokens", "step", *COLUMNS, "vs best uniform"], rows, "rrrlrl", below)

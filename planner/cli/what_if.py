@@ -55,6 +55,7 @@ def command(
     from ..what_if.marginal_answers import Asker
     from ..what_if.sweep import Sweep
     from .output import print_json
+    from .what_if_rows import sweep_json, write_csv
 
     if html_file is not None:
         from ..report.page import check_plotly
@@ -77,9 +78,9 @@ def command(
         except NoLegalPlanError as error:
             raise error.in_file(base.file) from None
     if csv_file is not None:
-        _write_csv(points, csv_file)
+        write_csv(points, csv_file)
     if as_json:
-        print_json(_json(points, found, answers, notes))
+        print_json(sweep_json(points, found, answers, notes))
     else:
         _print(sweep, points, found, answers, [*notes, *_written(csv_file, html_file)])
 
@@ -134,7 +135,10 @@ def _notes(sweep: Sweep) -> list[str]:
     from ..search.offers import has_own_kernels
     from ..what_if.evaluation import OWN_NOTE
 
-    notes = [*sweep.base.notes, "no overlap of communication and compute is assumed"]
+    notes = [
+        *sweep.base.notes,
+        "no overlap of communication and compute is assumed, but in flags of a server that have it",
+    ]
     if any(axis.is_link for axis in sweep.axes):
         notes.insert(0, f"a link is varied: {NOTE}, and marked `formula`")
     if has_own_kernels(sweep.base):
@@ -144,77 +148,6 @@ def _notes(sweep: Sweep) -> list[str]:
 
 def _written(*files: str | None) -> list[str]:
     return [f"written to {file}" for file in files if file is not None]
-
-
-# ---- JSON and CSV ----------------------------------------------------------------------------------------------------
-
-
-def _json(
-    points: list[Point], found: list[tuple[dict[str, Any], Crossover]], answers: list[Answer], notes: list[str]
-) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return {
-        "points": [_point_json(point) for point in points],
-        "crossovers": [{"set": others, **asdict(c)} for others, c in found],
-        "answers": [asdict(answer) for answer in answers],
-        "notes": notes,
-    }
-
-
-def _point_json(point: Point) -> dict[str, object]:
-    found = point.found
-    return {
-        "set": point.values,
-        "mode": point.mode,
-        "tokens": point.tokens,
-        "legal": point.legal,
-        "reason": point.reason or None,
-        "plans": [] if found is None else [_plan_json(point, name) for name in found.plans],
-        "refused": {} if found is None else found.refused,
-    }
-
-
-def _plan_json(point: Point, name: str) -> dict[str, object]:
-    assert point.found is not None
-    parts = point.found.plans[name].parts
-    return {
-        "name": name,
-        "step_us": parts.step_us,
-        "communication_us": parts.communication_us,
-        "communication_share": parts.communication_us / parts.step_us,
-        "speed_up": point.found.speed_up(name),
-        "wire_bytes": parts.wire_bytes,
-        "activation_bytes": parts.activation_bytes,
-        "numerics": parts.numerics,
-        "provenance": parts.provenance_of("communication"),
-        "extrapolated": parts.extrapolated,
-    }
-
-
-def _write_csv(points: list[Point], file: str) -> None:
-    import csv
-    import io
-
-    from ..strategy.errors import one_line
-    from ..strategy.files import write_text_atomically
-
-    names = list(points[0].values) if points else []
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    columns = ("step_us", "communication_us", "communication_share", "speed_up", "wire_bytes", "activation_bytes")
-    extra = [n for n in ("mode", "tokens") if n not in names]
-    writer.writerow([*names, *extra, "legal", "reason", "plan", *columns, "numerics", "provenance"])
-    for point in points:
-        given = [*point.values.values(), *(getattr(point, n) for n in extra)]
-        given = [one_line(value) if isinstance(value, str) else value for value in given]
-        if point.found is None:
-            writer.writerow([*given, False, one_line(point.reason), "", *("" for _ in columns), "", ""])
-            continue
-        for name in point.found.plans:
-            row = _plan_json(point, name)
-            writer.writerow([*given, True, "", name, *(row[c] for c in columns), row["numerics"], row["provenance"]])
-    write_text_atomically(file, stream.getvalue())
 
 
 # ---- for people ------------------------------------------------------------------------------------------------------
@@ -227,12 +160,15 @@ def _print(
     answers: list[Answer],
     notes: list[str],
 ) -> None:
+    from .gains import yardsticks
     from .output import heading
 
+    _print_faster(points)
     p = sweep.base.parallelism
     heading(f"{sweep.base.deployment.name}: {sweep.base.model.name} on {sweep.base.hardware.name}, TP {p.tp}")
     at = "" if sweep.axis_of_tokens else f", {sweep.tokens} tokens"
     echo(f"Unless varied: {sweep.mode}{at}. Columns of strategies are speed-ups over plain all-reduce.")
+    echo(f"Gains of the plan: {yardsticks(sweep.base.executor.name, sweep.base.hardware.backend)}.")
     echo()
     _print_points(points)
     if found:
@@ -251,15 +187,36 @@ def _print(
         echo(note[0].upper() + note[1:] + ".")
 
 
+def _print_faster(points: Sequence[Point]) -> None:
+    """Say first at how many points the stock server, or a flag of it, is faster than the plan."""
+    from ..strategy.file.document import is_faster
+
+    legal = [point.found for point in points if point.found is not None]
+    counts: dict[str, int] = {}
+    for found in legal:
+        step_us, prices = found.plans["plan"].parts.step_us, found.held_against
+        for rival in (prices.best_flag, prices.stock):
+            if rival is not None and is_faster(rival.step_us, step_us):
+                who = f"The stock flag {rival.name}" if rival.name else _SERVER
+                counts[who] = counts.get(who, 0) + 1
+    for who in sorted(counts, key=lambda each: (each == _SERVER, each)):
+        echo(styled(f"{who} is faster than the plan at {counts[who]} of {len(legal)} points", "yellow", bold=True))
+
+
+_SERVER = "The stock server by itself"
+
+
 def _print_points(points: Sequence[Point]) -> None:
     from ..strategies import PLAIN, strategies
     from ..what_if.evaluation import OWN, short_reason
+    from .gains import price_cells
     from .output import duration, table
 
     legal = [point.found for point in points if point.found is not None]
     uniform = [n for n in (OWN, *strategies()) if n != PLAIN and any(n in found.plans for found in legal)]
     names = list(points[0].values)
-    columns = [*names, PLAIN, *uniform, "plan", "step", "wire share", "wire", "activations", "numerics"]
+    against = ["vs stock", "vs its best flag", "vs library"]
+    columns = [*names, PLAIN, *uniform, "plan", "step", *against, "wire share", "wire", "activations", "numerics"]
     rows: list[list[Cell]] = []
     for point in points:
         given = [str(value) for value in point.values.values()]
@@ -279,6 +236,7 @@ def _print_points(points: Sequence[Point]) -> None:
                 duration(plans[PLAIN].parts.step_us),
                 *(_times(point.found.speed_up(name)) for name in (*uniform, "plan")),
                 duration(parts.step_us),
+                *price_cells(point.found.held_against, parts.step_us),
                 f"{parts.communication_us / parts.step_us:.1%}",
                 _bytes(parts.wire_bytes),
                 _bytes(parts.activation_bytes),
@@ -286,6 +244,9 @@ def _print_points(points: Sequence[Point]) -> None:
             ]
         )
     table(columns, rows, "r" * (len(columns) - 1) + "l")
+    flags = dict.fromkeys(f.held_against.best_flag.name for f in legal if f.held_against.best_flag is not None)
+    if flags:
+        echo(f"  The stock server's best flag is {' or '.join(flags)}.")
     beyond = sum(found.plans["plan"].parts.extrapolated for found in legal)
     if beyond:
         echo(f"  {beyond} of {len(points)} points ask a table beyond its ends: their wire times are extrapolated.")

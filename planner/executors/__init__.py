@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 from pydantic import Field, model_validator
 
 from ..descriptions.base import Count, FieldError, Spec, Text, build, one_of
-from ..strategy.errors import did_you_mean
+from ..strategy.errors import InputError, did_you_mean
 from ..strategy.executor_file import (
     Capabilities,
     Impl,
@@ -23,12 +23,13 @@ from ..strategy.executor_file import (
     executor_names,
     executor_path,
 )
-from ..strategy.op_kinds import KINDS
+from ..strategy.op_kinds import ALL_REDUCE, KINDS
 from ..strategy.op_record import Wire
 from ..strategy.vendors import BACKENDS, VENDORS
 from ..strategy.words import MOE_BACKENDS, MoeBackend
 from ..strategy.yaml_file import read_mapping
 from .launches import ONE_LAUNCH
+from .stock import Stock
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
 
@@ -112,6 +113,8 @@ class Executor(Spec):
     latent_projections: Literal["one_gemm", "one_by_one"]  # q_a and kv_a (and what an indexer reads): fused, or apart
     gathers_only_logit_rows: bool  # head_in gathers the rows that need logits, not all T
     kernels: KernelTables
+    stock: Stock | None = None  # a server: what it does by itself
+    stands_for: Text | None = None  # no server: the executor whose server its plans are held against
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Executor:
@@ -126,6 +129,7 @@ class Executor(Spec):
                     raise FieldError(f"impls.{name}.{field}", "a positive whole number is expected", value)
         for op, capability in self.ops.items():
             _check_op(self, op, capability)
+        _check_stock(self)
         for op in (*self.absent, *(refusal.op for refusal in self.refusals)):
             if op not in KINDS:
                 raise FieldError("refusals", f"no such op; {did_you_mean(op, KINDS)}", op)
@@ -183,6 +187,21 @@ def _check_op(executor: Executor, name: str, capability: OpCapability) -> None:
             raise FieldError(f"ops.{name}.impls", f"the record of {name} has no such kernel", each)
 
 
+def _check_stock(executor: Executor) -> None:
+    """A server says what it does by itself, by impls that are listed; what is none names the one it stands for."""
+    stock, stands_for = executor.stock, executor.stands_for
+    if (stock is None) == (stands_for is None):
+        why = "a server says what it does by itself; an executor that is none names one in `stands_for`"
+        raise FieldError("stock", why)
+    if stands_for is not None and stands_for not in executor_names():
+        raise FieldError("stands_for", f"no such executor; {did_you_mean(stands_for, executor_names())}", stands_for)
+    for part in ("sums", "fusions") if stock is not None else ():
+        for index, rule in enumerate(getattr(stock, part)):
+            if rule.impl not in executor.ops[ALL_REDUCE.name].impls:
+                known = did_you_mean(rule.impl, executor.ops[ALL_REDUCE.name].impls)
+                raise FieldError(f"stock.{part}[{index}].impl", f"no such impl of all_reduce; {known}", rule.impl)
+
+
 @cache
 def load_executor(name: str) -> Executor:
     """The executor of that name; raises InputError with the accepted ones."""
@@ -190,4 +209,15 @@ def load_executor(name: str) -> Executor:
     return build(Executor, read_mapping(path), str(path))
 
 
-__all__ = ["Executor", "Impl", "Kernel", "executor_names", "load_executor"]
+def server_of(executor: Executor) -> Executor:
+    """The executor itself where it is a server, else the one it stands for; raises InputError where that is none."""
+    if executor.stands_for is None:
+        return executor
+    server = load_executor(executor.stands_for)
+    if server.stock is None:
+        file = str(executor_path(executor.name))
+        raise InputError("is no server either", file=file, field="stands_for", value=executor.stands_for)
+    return server
+
+
+__all__ = ["Executor", "Impl", "Kernel", "executor_names", "load_executor", "server_of"]

@@ -9,7 +9,7 @@ from ..strategies import PLAIN
 from ..what_if.crossovers import Crossover
 from ..what_if.evaluation import PLAN, Evaluation, short_reason
 from .chart import Chart, axis, milliseconds, token_ticks
-from .palette import strategy_colour
+from .palette import STOCK, STOCK_COLOUR, STOCK_FLAG, strategy_colour
 from .study import Study
 
 
@@ -20,7 +20,8 @@ def speed_up_chart(study: Study, mode: str) -> Chart:
     names = [name for name in _names(curve) if name not in (PLAIN, PLAN)]
     crossings = study.crossovers(mode)
     # The plan lies below the others, broader, so that the strategy it coincides with shows on top of it.
-    traces = [_line(PLAN, curve), _line(PLAIN, curve), *(_line(name, curve) for name in names)]
+    servers = _servers(curve)
+    traces = [_line(PLAN, curve), _line(PLAIN, curve), *servers, *(_line(name, curve) for name in names)]
     highest = max(value for trace in traces for value in trace["y"] if value is not None)
     lowest = min(value for trace in traces for value in trace["y"] if value is not None)
     room = max(0.02, 0.08 * (highest - lowest))
@@ -37,6 +38,7 @@ def speed_up_chart(study: Study, mode: str) -> Chart:
         "hovermode": "x unified",
     }
     legend = [(name, strategy_colour(name)) for name in (PLAN, PLAIN, *names)]
+    legend += [(str(line["name"]), str(line["line"]["color"])) for line in servers]
     absent = "".join(f" {name} is not there: {short_reason(name, why)}." for name, why in curve[-1][1].refused.items())
     about = (
         f"{mode.capitalize()}, {counts[0]:,} to {counts[-1]:,} tokens. A uniform strategy is its cheapest legal member "
@@ -66,6 +68,31 @@ def _line(name: str, curve: list[tuple[int, Evaluation]]) -> dict[str, Any]:
         },
         "connectgaps": False,
     }
+
+
+def _servers(curve: list[tuple[int, Evaluation]]) -> list[dict[str, Any]]:
+    """What the plan is held against first: the stock server by itself, and with the best of its flags."""
+    lines = []
+    flagged = any(found.held_against.best_flag is not None for _, found in curve)
+    for name, dash in ((STOCK, "solid"), *(((STOCK_FLAG, "dash"),) if flagged else ())):
+        steps = [f.held_against.stock if name == STOCK else f.held_against.best_flag for _, f in curve]
+        lines.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": name,
+                "x": [count for count, _ in curve],
+                "y": [
+                    None if step is None else found.plans[PLAIN].parts.step_us / step.step_us
+                    for step, (_, found) in zip(steps, curve, strict=True)
+                ],
+                "text": ["" if step is None else f"{milliseconds(step.step_us)} {step.name}" for step in steps],
+                "hovertemplate": "%{y:.3f}x  %{text}",
+                "line": {"color": STOCK_COLOUR, "width": 2.4, "dash": dash},
+                "connectgaps": False,
+            }
+        )
+    return lines
 
 
 def _hover(name: str, found: Evaluation) -> str:
@@ -99,13 +126,14 @@ def _note(crossover: Crossover, row: int) -> dict[str, Any]:
 
 
 def _finding(mode: str, curve: list[tuple[int, Evaluation]], crossings: list[Crossover]) -> str:
-    best_count, best = max(curve, key=lambda item: item[1].speed_up(PLAN) or 0.0)
-    gain = best.speed_up(PLAN) or 1.0
+    best_count, best = max(curve, key=lambda item: item[1].over_stock)
+    gain = best.over_stock
     if gain < 1.005:
-        return f"{mode.capitalize()}: plain all-reduce is right at every token count"
-    rival = best.fastest_uniform
-    ahead = best.plans[rival].parts.step_us / best.plans[PLAN].parts.step_us
-    more = f", {ahead - 1:.1%} ahead of {rival}" if ahead > 1.005 else ""
+        return f"{mode.capitalize()}: the stock server is right at every token count"
+    flag = best.held_against.best_flag
+    step_us = best.plans[PLAN].parts.step_us
+    ahead = f", {flag.step_us / step_us:.2f}x over {flag.name}" if flag is not None else ""
     first = next((c for c in crossings if c.before == PLAIN), None)
     since = "" if first is None else f" {first.after} overtakes all_reduce at {first.tokens:,} tokens;"
-    return f"{mode.capitalize()}:{since} the plan gains up to {gain:.2f}x, at {best_count:,} tokens{more}"
+    where = f"at {best_count:,} tokens"
+    return f"{mode.capitalize()}:{since} the plan gains up to {gain:.2f}x over the stock server{ahead}, {where}"

@@ -12,6 +12,8 @@ INK = "ink"  # replaced by the page with the text colour of its theme
 
 _OF_NO_STRATEGY = {PLAN: INK, OWN: "#4d5663"}
 
+STOCK, STOCK_FLAG, STOCK_COLOUR = "stock server", "its best flag", "#8e5bb5"
+
 # Parts of a step that a choice changes, in the order in which they are stacked.
 PART_COLOURS = {
     "communication": "#b5495b",

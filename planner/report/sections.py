@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..strategies import PLAIN
+from ..strategy.file import rival_line
 from ..what_if.evaluation import PLAN
 from .bars import cost_chart
 from .chart import Chart
@@ -24,23 +24,22 @@ def sections(study: Study, tokens: dict[str, int] | None = None) -> list[tuple[s
 
 
 def headline(study: Study) -> str:
-    """What the whole report finds, in one sentence."""
-    best = None
-    for mode in study.modes:
-        for count in [span.last for span in study.ranges[mode]]:
-            found = study.at(mode, count)
-            gain = found.speed_up(PLAN) or 1.0
-            if best is None or gain > best[0]:
-                best = (gain, mode, count, found)
-    assert best is not None
-    gain, mode, count, found = best
+    """What the whole report finds, in one sentence: over the stock server, then over its best flag, then plain."""
     name = f"{study.setup.model.name} on {study.setup.hardware.name}"
+    if study.faster_rivals:
+        mode, rival = study.faster_rivals[0]
+        return f"{name}: {rival_line(mode, rival)}"
+    ends = [(mode, r.last, study.at(mode, r.last)) for mode in study.modes for r in study.ranges[mode]]
+    mode, count, found = max(ends, key=lambda end: end[2].over_stock)
+    gain, prices = found.over_stock, found.held_against
     if gain < 1.005:
-        return f"{name}: plain all-reduce is the right choice everywhere"
-    saved = found.plans[PLAIN].parts.step_us - found.plans[PLAN].parts.step_us
+        return f"{name}: the stock server is right by itself everywhere"
+    step_us = found.plans[PLAN].parts.step_us
+    flag = prices.best_flag
+    over = "" if flag is None else f", {flag.step_us / step_us:.2f}x over {flag.name}"
     return (
-        f"{name}: the plan takes {saved / found.plans[PLAIN].parts.step_us:.0%} off a {mode} step of {count:,} tokens, "
-        f"{gain:.2f}x plain all-reduce"
+        f"{name}: the plan takes {1 - 1 / gain:.0%} off a {mode} step of {count:,} tokens, {gain:.2f}x over the stock "
+        f"server{over}, {prices.library.step_us / step_us:.2f}x over plain all-reduce"
     )
 
 
@@ -66,6 +65,7 @@ def facts(study: Study) -> list[tuple[str, str]]:
     }
     return [
         ("Measured tables", ", ".join(tables) or "none: formulas"),
+        ("Held against", study.evaluator.server(study.modes[0]).rules.source),
         ("Wire times from", ", ".join(sorted(weakest))),
         ("Weights / activations / KV cache", f"{d.weights} / {d.activations} / {d.kv_cache}"),
         ("Token ranges", ", ".join(f"{mode} {len(ranges)}" for mode, ranges in study.ranges.items())),

@@ -17,7 +17,10 @@ from .page import Page, check_plotly, write_page
 from .sections import facts, headline, sections, subtitle
 from .study import Range, Study
 
-NOTES = ["No overlap of communication and compute is assumed", "Times are predictions; hover shows what each rests on"]
+NOTES = [
+    "No overlap of communication and compute is assumed, but in flags of a server that have it",
+    "Times are predictions; hover shows what each rests on",
+]
 
 
 def report_strategy(file: str, deployment: str | None, overrides: tuple[str, ...], output: str | Path) -> Page:

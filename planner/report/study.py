@@ -11,6 +11,7 @@ from ..answers.breakdown import breakdown
 from ..descriptions.setup import Setup
 from ..search.graph import Plan
 from ..strategy.errors import NoLegalPlanError
+from ..strategy.file.document import FasterRival, joined
 from ..what_if.crossovers import Crossover, crossovers
 from ..what_if.evaluation import PLAN, Evaluation, Evaluator, Priced
 
@@ -93,6 +94,16 @@ class Study:
             except NoLegalPlanError:
                 continue
         return found
+
+    @cached_property
+    def faster_rivals(self) -> tuple[tuple[str, FasterRival], ...]:
+        """Mode and rival wherever the stock server is faster than the plan, its flags first."""
+        return joined(
+            (mode, rival)
+            for mode, ranges in self.ranges.items()
+            for r in ranges
+            for rival in self.evaluator.server(mode).faster_rivals(r.plan, r.first, r.last)
+        )
 
     def crossovers(self, mode: str) -> list[Crossover]:
         """Where the fastest uniform strategy changes."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..descriptions.loader import load_setup
-from ..strategies import PLAIN
 from ..what_if.evaluation import PLAN
 from ..what_if.marginal_answers import Answer
 from ..what_if.sweep import Point, Sweep
@@ -66,7 +65,7 @@ def _sweep_chart(sweep: Sweep, points: Sequence[Point]) -> Chart | None:
             "mode": "lines+markers",
             "name": label,
             "x": [p.values[across.name] for p in line],
-            "y": [p.found.speed_up(PLAN) for p in line if p.found],
+            "y": [p.found.over_stock for p in line if p.found],
             "text": [_hover(p) for p in line],
             "hovertemplate": f"{label}: %{{y:.3f}}x  %{{text}}<extra></extra>",
             "line": {"color": _LINES[index % len(_LINES)], "width": 2},
@@ -74,9 +73,7 @@ def _sweep_chart(sweep: Sweep, points: Sequence[Point]) -> Chart | None:
         }
         for index, (label, line) in enumerate(zip(labels, lines.values(), strict=True))
     ]
-    best = max(
-        (p for line in lines.values() for p in line), key=lambda p: p.found.speed_up(PLAN) or 0.0 if p.found else 0
-    )
+    best = max((p for line in lines.values() for p in line), key=lambda p: p.found.over_stock if p.found else 0)
     assert best.found is not None
     where = ", ".join(f"{n} {v}" for n, v in best.values.items())
     spread = max(across.values) / min(across.values)
@@ -87,12 +84,12 @@ def _sweep_chart(sweep: Sweep, points: Sequence[Point]) -> Chart | None:
             **({"type": "log"} if spread > 20 else {}),
             **({"tickvals": across.values, "ticktext": [f"{v:,}" for v in across.values]} if few else {}),
         ),
-        "yaxis": axis("speed-up of the plan over plain all-reduce", tickformat=".2f", ticksuffix="x"),
+        "yaxis": axis("speed-up of the plan over the stock server", tickformat=".2f", ticksuffix="x"),
         "hovermode": "closest",
     }
     illegal = sum(not p.legal for p in points)
     about = f"{len(points)} points" + (f", {illegal} of them illegal (in the table below)" if illegal else "") + "."
-    finding = f"The plan gains most at {where}: {best.found.speed_up(PLAN):.2f}x"
+    finding = f"The plan gains most at {where}: {best.found.over_stock:.2f}x over the stock server"
     legend = [(label, _LINES[index % len(_LINES)]) for index, label in enumerate(labels)]
     return Chart(finding, about, traces, layout, 380, legend if names else [])
 
@@ -108,21 +105,25 @@ def _hover(point: Point) -> str:
 
 def _table(points: Sequence[Point]) -> Table:
     names = list(points[0].values)
-    columns = [*names, PLAIN, "plan", "speed-up", "communication", "fastest uniform", "numerics"]
+    against = ["over stock", "over its best flag", "over library"]
+    columns = [*names, "stock", "plan", *against, "communication", "fastest uniform", "numerics"]
     rows, illegal = [], set()
     for index, point in enumerate(points[:_MOST_ROWS]):
         given = [str(value) for value in point.values.values()]
         if point.found is None:
             illegal.add(index)
-            rows.append([*given, "", "", "", "", "", f"illegal: {point.reason}"])
+            rows.append([*given, *("" for _ in columns[len(given) : -1]), f"illegal: {point.reason}"])
             continue
-        parts, plain = point.found.plans[PLAN].parts, point.found.plans[PLAIN].parts
+        parts, prices = point.found.plans[PLAN].parts, point.found.held_against
+        flag = prices.best_flag
         rows.append(
             [
                 *given,
-                milliseconds(plain.step_us),
+                milliseconds(prices.stock.step_us),
                 milliseconds(parts.step_us),
-                f"{point.found.speed_up(PLAN):.3f}x",
+                f"{point.found.over_stock:.3f}x",
+                "" if flag is None else f"{flag.step_us / parts.step_us:.3f}x {flag.name}",
+                f"{prices.library.step_us / parts.step_us:.3f}x",
                 f"{parts.communication_us / parts.step_us:.0%}",
                 point.found.fastest_uniform,
                 parts.numerics,

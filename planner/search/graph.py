@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..cost.terms import Term
@@ -80,6 +80,24 @@ class ForwardGraph:
         for layer in dict.fromkeys(self.layers):
             found += [e for boundary in layer.boundaries.values() for edges in boundary.values() for e in edges]
         return tuple(dict.fromkeys(found))
+
+
+def without_impls(graph: ForwardGraph) -> ForwardGraph:
+    """The graph with the ops of the machine's library alone."""
+
+    def kept(boundary: Boundary) -> Boundary:
+        return {before: tuple(e for e in edges if e.op.impl is None) for before, edges in boundary.items()}
+
+    layers = {
+        layer: replace(layer, boundaries={name: kept(found) for name, found in layer.boundaries.items()})
+        for layer in dict.fromkeys(graph.layers)
+    }
+    return replace(
+        graph,
+        embed_out=kept(graph.embed_out),
+        layers=tuple(layers[layer] for layer in graph.layers),
+        head_in=kept(graph.head_in),
+    )
 
 
 @dataclass(frozen=True)

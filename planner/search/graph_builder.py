@@ -170,6 +170,11 @@ class GraphBuilder:
         matching = tuple(e for e in edges if any(_matches(e.op, op) for op in named))
         return matching or edges
 
+    def edge(self, boundary: str, op: Op, before: State | None, shape: LayerShape) -> Edge | None:
+        """An op between its layouts, whatever is offered or allowed there; None where algebra or impl refuse it."""
+        found = self._edge(boundary, op, before, shape)
+        return found if isinstance(found, Edge) else None
+
     def _edge(self, boundary: str, op: Op, before: State | None, shape: LayerShape) -> Edge | IllegalOpError:
         key = (boundary, op, before, shape)
         if key not in self._edges:

@@ -13,7 +13,7 @@ from ..strategies import PLAIN, strategies
 from ..strategy.errors import NoLegalPlanError
 from .cheapest_plan import Found, cheapest_plan, search, squared_budget
 from .error_budget import Near
-from .graph import ANY, ForwardGraph, Plan, Restriction
+from .graph import ANY, ForwardGraph, Plan, Restriction, without_impls
 from .graph_builder import GraphBuilder
 from .pricing import Pricer
 from .ranges import PlannedRange, RangeSearch
@@ -42,6 +42,7 @@ class ModePlanner:
     pricer: Pricer = field(init=False)
     _graphs: dict[Restriction, ForwardGraph] = field(default_factory=dict)
     _fixed: dict[int, int] = field(default_factory=dict)
+    _library: ForwardGraph | None = None
 
     def __post_init__(self) -> None:
         costs = OpCosts(self.setup, self.mode)
@@ -158,3 +159,13 @@ class ModePlanner:
         """
         graph = self.graph(Restriction(strategies=(PLAIN,), policy=False, own_kernels=False))
         return cheapest_plan(graph, Pricer(self.builder, limited=False), tokens)
+
+    def library(self, tokens: int) -> Plan:
+        """Plain all-reduce by the library of the machine alone, each norm a kernel apart."""
+        plan = self.plain(tokens)
+        if all(edge.op.impl is None for edge, _ in plan.counted):
+            return plan
+        if self._library is None:
+            plain = Restriction(strategies=(PLAIN,), policy=False, own_kernels=False)
+            self._library = without_impls(self.graph(plain))
+        return cheapest_plan(self._library, Pricer(self.builder, limited=False), tokens)

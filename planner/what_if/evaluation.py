@@ -1,4 +1,4 @@
-"""One deployment at one token count: plain all-reduce, each uniform strategy, and the plan.
+"""One deployment at one token count: plain all-reduce, each uniform strategy, the plan, and what it is held against.
 
 Plain all-reduce is the library's, the yardstick. Where commplan's own kernels were measured, the uniform strategy that
 may use them stands beside it under a name of its own.
@@ -7,12 +7,14 @@ may use them stands beside it under a name of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ..answers.breakdown import Breakdown, breakdown
 from ..descriptions.setup import Setup
 from ..search.graph import ForwardGraph, Plan, Restriction
 from ..search.offers import has_own_kernels
 from ..search.planning import ModePlanner
+from ..search.stock import StockPlanner, StockPrices
 from ..strategies import PLAIN, strategies
 from ..strategy.bounds import MAX_TOKENS
 from ..strategy.errors import InputError, NoLegalPlanError
@@ -40,6 +42,18 @@ class Evaluation:
 
     plans: dict[str, Priced]
     refused: dict[str, str]
+    server: StockPlanner
+    tokens: int
+
+    @cached_property
+    def held_against(self) -> StockPrices:
+        """The stock server, the best of its flags, the library alone."""
+        return self.server.prices(self.tokens)
+
+    @property
+    def over_stock(self) -> float:
+        """The stock server's step over the plan's."""
+        return self.held_against.stock.step_us / self.plans[PLAN].parts.step_us
 
     def speed_up(self, name: str) -> float | None:
         """Plain all-reduce's step over this plan's."""
@@ -69,6 +83,7 @@ class Evaluator:
     setup: Setup
     structure: Structure = field(default_factory=Structure)
     _planners: dict[str, ModePlanner] = field(default_factory=dict)
+    _servers: dict[str, StockPlanner] = field(default_factory=dict)
     _known: dict[tuple[str, int], Evaluation] = field(default_factory=dict)
 
     def planner(self, mode: str) -> ModePlanner:
@@ -78,6 +93,12 @@ class Evaluator:
             own = {restriction: replace(graph, setup=self.setup) for restriction, graph in graphs.items()}
             self._planners[mode] = ModePlanner(self.setup, mode, _graphs=own)
         return self._planners[mode]
+
+    def server(self, mode: str) -> StockPlanner:
+        """The server that plans of a mode are held against."""
+        if mode not in self._servers:
+            self._servers[mode] = StockPlanner(self.planner(mode))
+        return self._servers[mode]
 
     def at(self, mode: str, tokens: int) -> Evaluation:
         """Every named plan; NoLegalPlanError where the deployment's own constraints leave no plan."""
@@ -103,7 +124,7 @@ class Evaluator:
         named[PLAN] = best
         self.structure.graphs[mode] |= planner._graphs
         priced = {name: Priced(name, plan, breakdown(planner, plan, tokens)) for name, plan in named.items()}
-        return Evaluation(priced, refused)
+        return Evaluation(priced, refused, self.server(mode), tokens)
 
     def _uniform(self, planner: ModePlanner, name: str, tokens: int) -> Plan | str:
         """The cheapest member of a strategy, or why it has none here."""

@@ -65,9 +65,9 @@ class Asker:
             changed = _decisions(now.plans[PLAN].plan) != _decisions(then.plans[PLAN].plan)
             figures.append({"link_gb_per_s": bandwidth * factor, **_figures(then), "decisions_change": changed})
             step = then.plans[PLAN].parts.step_us / now.plans[PLAN].parts.step_us - 1
-            gain = (then.speed_up(PLAN) or 1.0) - (now.speed_up(PLAN) or 1.0)
+            gain = then.over_stock - now.over_stock
             words.append(
-                f"{name} as fast: the plan's step {step:+.1%}, its gain over plain all-reduce {gain * 100:+.1f} points"
+                f"{name} as fast: the plan's step {step:+.1%}, its gain over the stock server {gain * 100:+.1f} points"
                 + (", and other ops are chosen" if changed else ", by the same ops")
             )
         return Answer("What if the link were half as fast, or twice?", "; ".join(words), figures)
@@ -158,6 +158,7 @@ def _figures(found: Evaluation) -> dict[str, object]:
     return {
         "step_us": parts.step_us,
         "communication_us": parts.communication_us,
+        "over_stock": found.over_stock,
         "speed_up": found.speed_up(PLAN),
         "fastest_uniform": found.fastest_uniform,
     }

@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(server: str, strategy: str, as_json: bool) -> None:  # noqa: ARG001
     """Show the switch of SGLang 0.5.23 that comes nearest to the plan in STRATEGY, and every boundary that differs."""
-    from commplan.planner.strategy.file import load
+    from commplan.planner.strategy.file import load, rival_line
 
     from ..servers.sglang.nearest_flags import nearest
 
-    export = nearest(load(strategy))
+    file = load(strategy)
+    export, faster = nearest(file), [rival_line(mode, rival) for mode, rival in file.faster_rivals]
     if as_json:
-        print_json(_json(export))
+        print_json(_json(export, faster))
     else:
-        _print(export)
+        _print(export, faster)
 
 
-def _json(export: Export) -> dict[str, object]:
+def _json(export: Export, faster: list[str]) -> dict[str, object]:
     return {
+        "faster_rivals": faster,
         "switch": export.switch.name,
         "note": export.switch.note,
         "arguments": [word for flag in export.flags for word in flag],
@@ -52,13 +54,16 @@ def _json(export: Export) -> dict[str, object]:
     }
 
 
-def _print(export: Export) -> None:
+def _print(export: Export, faster: list[str]) -> None:
+    for line in faster:
+        echo(styled(line, "yellow", bold=True))
     note = f" ({export.switch.note})" if export.switch.note else ""
     echo(f"Nearest without the plugin: {export.switch.name}{note}")
     echo("  " + shlex.join(word for flag in export.flags for word in flag))
     echo(f"It runs {export.matched:.0%} of the planned ops, weighted by tokens.")
     if not export.differences:
-        echo("Nothing is lost.")
+        if not faster:  # else it is the plan itself that loses
+            echo("Nothing is lost.")
         return
     echo(styled("What it does not express:", bold=True))
     for difference in export.differences:

@@ -32,6 +32,8 @@ def command(server: str, strategy: str, model_path: str, dry_run: bool, argument
     plan needs (tensor parallel size, dtype, limits of the token counts) unless ARGUMENTS say it already. What cannot
     be started is refused before that, with --dry-run too.
     """
+    from commplan.planner.strategy.file import rival_line
+
     from ..bound.host import check_host
     from ..servers.sglang.command import check_installed, server_command
     from ..servers.sglang.line import check_line, typed
@@ -47,6 +49,8 @@ def command(server: str, strategy: str, model_path: str, dry_run: bool, argument
     if given.get("nnodes", 1) == 1:
         check_host(file.hardware.backend, file.parallelism.tp)
     shown = [f"{STRATEGY_VARIABLE}={strategy}", _from_here(line[0]), *line[1:]]
+    for mode, rival in file.faster_rivals:
+        echo(rival_line(mode, rival), err=True)
     echo(shlex.join(shown), err=not dry_run)
     if dry_run:
         return

@@ -131,6 +131,7 @@ class Machine:
     peer_access: bool = False
     inter_node_gb_per_s: float = 25.0
     bf16_tflops: float = 100.0
+    fp8_tflops: float | None = None
     memory_gb_per_s: float = 1000.0
     kernel_us: float = 2.0
     tile_rows: int = 16
@@ -156,6 +157,7 @@ class Machine:
             "backend": {"nvidia": "nccl", "ascend": "hccl", "cpu": "gloo"}[self.vendor],
             "compute": {
                 "bf16_tflops": figure(self.bf16_tflops),
+                **({} if self.fp8_tflops is None else {"fp8_tflops": figure(self.fp8_tflops)}),
                 "gemm_efficiency": figure(0.5),
                 "attention_efficiency": figure(0.5),
                 "gemm_tile_rows": figure(self.tile_rows),

@@ -36,6 +36,7 @@ from .document import (
     Predicted,
     RangePlan,
     StrategyFile,
+    rival_line,
 )
 from .fingerprint import config_fingerprint
 from .legality import Problem, places, problems, walk
@@ -95,6 +96,7 @@ __all__ = [
     "problems",
     "read",
     "read_mapping",
+    "rival_line",
     "save",
     "sum_group",
     "walk",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,8 +62,56 @@ class LayerOps:
 
 
 @dataclass(frozen=True, slots=True)
+class FasterRival:
+    """The stock server, where it leads a range's plan: from one token count to another, at most by this share.
+
+    flag  that it is started with; None: by itself
+    """
+
+    flag: str | None
+    first: int
+    last: int
+    lead: float
+
+    def touches(self, later: FasterRival) -> bool:
+        """True where another one goes on with the same flag."""
+        return self.flag == later.flag and self.last + 1 == later.first
+
+
+def rival_line(mode: str, rival: FasterRival) -> str:
+    """That the stock server is faster than a plan, and where: for every command that shows or runs one."""
+    who = "The stock server by itself" if rival.flag is None else f"The stock flag {rival.flag}"
+    tokens = f"{rival.first}-{rival.last}" if rival.first != rival.last else str(rival.first)
+    most = "up to " if rival.first != rival.last else ""
+    return f"{who} is faster than this plan in {mode} of {tokens} tokens, by {most}{rival.lead:.1%}"
+
+
+def joined(rivals: Iterable[tuple[str, FasterRival]]) -> tuple[tuple[str, FasterRival], ...]:
+    """Modes with their rivals, flags first; those of ranges that touch are one."""
+    found: list[tuple[str, FasterRival]] = []
+    for mode, rival in sorted(rivals, key=lambda each: (each[1].flag is None, each[1].flag or "")):
+        if found and found[-1][0] == mode and found[-1][1].touches(rival):
+            before = found.pop()[1]
+            lead = max(before.lead, rival.lead)
+            found.append((mode, FasterRival(rival.flag, before.first, rival.last, lead)))
+        else:
+            found.append((mode, rival))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
 class Predicted:
-    """What the planner expected at one token count of a range; all times in us."""
+    """What the planner expected at one token count of a range; all times in us.
+
+    all_reduce_us    plain all-reduce by what the executor has without a plan
+    stock_us         the server by itself, by its own rules
+    stock_source     the weakest provenance of its wire times, as `source` is of the plan's
+    best_stock_flag  the best flag of that server and its step; None where none applies
+    library_us       plain all-reduce by the library alone
+    faster_rivals    where in the range that server, by itself or with a flag, leads the plan
+
+    Files that are older than the last five say nothing of them.
+    """
 
     tokens: int
     step_us: float
@@ -70,6 +119,16 @@ class Predicted:
     best_uniform: tuple[str, float] | None  # strategy, step time
     worst_loss: float
     source: str
+    stock_us: float | None = None
+    stock_source: str | None = None
+    best_stock_flag: tuple[str, float] | None = None
+    library_us: float | None = None
+    faster_rivals: tuple[FasterRival, ...] = ()
+
+
+def is_faster(rival_us: float, step_us: float) -> bool:
+    """True where a rival's step is shorter than a plan's by more than rounding hides: as `0.999x` or less."""
+    return round(rival_us / step_us, 3) < 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +154,12 @@ class StrategyFile:
     parallelism: Parallelism
     numerics: Numerics  # loosest class that the plan may use
     modes: dict[str, tuple[RangePlan, ...]]
+
+    @property
+    def faster_rivals(self) -> tuple[tuple[str, FasterRival], ...]:
+        """Mode and rival wherever the stock server is predicted to be faster than the plan, its flags first."""
+        found = ((mode, r.predicted) for mode, ranges in self.modes.items() for r in ranges)
+        return joined((mode, rival) for mode, p in found if p is not None for rival in p.faster_rivals)
 
     @cached_property
     def _starts(self) -> dict[str, list[int]]:

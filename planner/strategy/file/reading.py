@@ -17,6 +17,7 @@ from ..yaml_file import parse_yaml, refuse_control_characters
 from .document import (
     STRATEGY_SCHEMA,
     DeploymentStamp,
+    FasterRival,
     HardwareStamp,
     LayerOps,
     ModelStamp,
@@ -28,6 +29,7 @@ from .legality import problems
 
 _KEYS = ("schema", "model", "hardware", "deployment", "executor", "parallelism", "numerics", "modes", "end")
 _MAX_LAYERS_IN_ALL = 1_000_000  # over all ranges: far above any plan, far below what a short hostile file could ask for
+_STOCK = ("stock_us", "stock_source", "best_stock_flag", "library_us", "faster_rivals")
 _LAYERS = re.compile(r"([0-9]{1,6})(-([0-9]{1,6}))?\Z")
 
 
@@ -135,19 +137,24 @@ def _range(field: str, data: Any, num_layers: int) -> RangePlan:
     if not isinstance(data, dict):
         raise InputError("a mapping with tokens and layers is expected", field=field, value=data)
     _only(data, ("tokens", "embed_out", "layers", "head_in", "predicted"), field)
-    tokens = data.get("tokens")
-    if not (isinstance(tokens, list) and len(tokens) == 2 and all(type(t) is int and t > 0 for t in tokens)):
-        raise InputError("[min, max] of positive whole numbers is expected", field=f"{field}.tokens", value=tokens)
-    if tokens[0] > tokens[1]:
-        raise InputError("min is above max", field=f"{field}.tokens", value=tokens)
+    first, last = _tokens(data, field)
     return RangePlan(
-        first=tokens[0],
-        last=tokens[1],
+        first=first,
+        last=last,
         embed_out=_op(data, "embed_out", field),
         layers=_layers(data.get("layers"), f"{field}.layers", num_layers),
         head_in=_op(data, "head_in", field),
         predicted=_predicted(data.get("predicted"), f"{field}.predicted"),
     )
+
+
+def _tokens(data: dict[str, Any], field: str) -> tuple[int, int]:
+    tokens = data.get("tokens")
+    if not (isinstance(tokens, list) and len(tokens) == 2 and all(type(t) is int and t > 0 for t in tokens)):
+        raise InputError("[min, max] of positive whole numbers is expected", field=f"{field}.tokens", value=tokens)
+    if tokens[0] > tokens[1]:
+        raise InputError("min is above max", field=f"{field}.tokens", value=tokens)
+    return tokens[0], tokens[1]
 
 
 def _layers(value: Any, field: str, num_layers: int) -> tuple[LayerOps, ...]:
@@ -194,22 +201,46 @@ def _predicted(data: Any, field: str) -> Predicted | None:
         return None
     if not isinstance(data, dict):
         raise InputError("a mapping is expected", field=field, value=data)
-    _only(data, ("tokens", "step_us", "all_reduce_us", "best_uniform", "worst_loss", "source"), field)
-    best = data.get("best_uniform")
-    uniform = None
-    if best is not None:
-        if not isinstance(best, dict):
-            raise InputError("a mapping is expected", field=f"{field}.best_uniform", value=best)
-        _only(best, ("strategy", "step_us"), f"{field}.best_uniform")
-        uniform = (_text(best, "strategy", f"{field}.best_uniform"), _time(best, "step_us", f"{field}.best_uniform"))
+    _only(data, ("tokens", "step_us", *_STOCK, "all_reduce_us", "best_uniform", "worst_loss", "source"), field)
+    has_stock = any(key in data for key in _STOCK)  # an older file has none of them
     return Predicted(
         tokens=_number(data, "tokens", field, 1),
         step_us=_time(data, "step_us", field),
         all_reduce_us=_time(data, "all_reduce_us", field),
-        best_uniform=uniform,
+        best_uniform=_rival(data, "best_uniform", "strategy", field),
         worst_loss=_time(data, "worst_loss", field),
         source=_text(data, "source", field),
+        stock_us=_time(data, "stock_us", field) if has_stock else None,
+        stock_source=_text(data, "stock_source", field) if has_stock else None,
+        best_stock_flag=_rival(data, "best_stock_flag", "name", field),
+        library_us=_time(data, "library_us", field) if has_stock else None,
+        faster_rivals=_faster_rivals(data.get("faster_rivals", []), f"{field}.faster_rivals"),
     )
+
+
+def _faster_rivals(data: Any, field: str) -> tuple[FasterRival, ...]:
+    if not isinstance(data, list):
+        raise InputError("a list is expected", field=field, value=data)
+    found = []
+    for index, each in enumerate(data):
+        where = f"{field}[{index}]"
+        if not isinstance(each, dict):
+            raise InputError("a mapping is expected", field=where, value=each)
+        _only(each, ("flag", "tokens", "lead"), where)
+        flag = None if each.get("flag", "") is None else _text(each, "flag", where)
+        found.append(FasterRival(flag, *_tokens(each, where), _time(each, "lead", where)))
+    return tuple(found)
+
+
+def _rival(data: dict[str, Any], key: str, name: str, field: str) -> tuple[str, float] | None:
+    """What a plan is held against: its name and its step."""
+    given, where = data.get(key), f"{field}.{key}"
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise InputError("a mapping is expected", field=where, value=given)
+    _only(given, (name, "step_us"), where)
+    return _text(given, name, where), _time(given, "step_us", where)
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------

@@ -117,8 +117,28 @@ def _predicted(predicted: Predicted) -> dict[str, object]:
     return {
         "tokens": predicted.tokens,
         "step_us": round(predicted.step_us, 1),
+        **_stock(predicted),
         "all_reduce_us": round(predicted.all_reduce_us, 1),
         "best_uniform": None if best is None else {"strategy": best[0], "step_us": round(best[1], 1)},
         "worst_loss": round(predicted.worst_loss, 5),
         "source": predicted.source,
     }
+
+
+def _stock(predicted: Predicted) -> dict[str, object]:
+    """What the plan is held against; nothing for a file that is older."""
+    if predicted.stock_us is None or predicted.library_us is None:
+        return {}
+    flag = predicted.best_stock_flag
+    written: dict[str, object] = {
+        "stock_us": round(predicted.stock_us, 1),
+        "stock_source": predicted.stock_source,
+        "best_stock_flag": None if flag is None else {"name": flag[0], "step_us": round(flag[1], 1)},
+        "library_us": round(predicted.library_us, 1),
+    }
+    if predicted.faster_rivals:
+        written["faster_rivals"] = [
+            {"flag": each.flag, "tokens": [each.first, each.last], "lead": round(each.lead, 4)}
+            for each in predicted.faster_rivals
+        ]
+    return written

@@ -81,8 +81,8 @@ def test_the_summary_of_a_plan_says_what_it_holds() -> None:
         "DeepSeek-R1 on h20-8, TP 8",
         "prefill",
         "decode",
-        "vs all_reduce",
-        "table (transferred)",
-        "no overlap",
+        "vs stock",
+        "wire times from",
+        "No overlap",
     ):
         assert words in out

@@ -36,6 +36,8 @@ def test_plan(deployment: str, tmp_path: Path) -> None:
 
 def check_range(item: dict[str, Any]) -> None:
     assert {"tokens", "step_us", "all_reduce_us", "best_uniform", "worst_loss"} <= set(item)
+    assert is_time(item["stock_us"]) and is_time(item["library_us"])
+    assert item["best_stock_flag"] is None or set(item["best_stock_flag"]) == {"name", "step_us"}
     first, last = item["tokens"]
     assert 1 <= first <= last
     assert is_time(item["step_us"]) and is_time(item["all_reduce_us"])

@@ -59,6 +59,8 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
         ),
         (changed("impls", KERNELS, "vendors", to=["acme"]), f"impls.{KERNELS}.vendors[0]", "should be 'nvidia'"),
         (changed("impls", "nccl", "vendors", to=["nvidia", "cpu"]), "impls.nccl.vendors", "should be [nvidia]"),
+        (changed("stands_for", to=None), "stock", "names one in `stands_for`"),
+        (changed("stands_for", to="sglan"), "stands_for", "did you mean 'sglang'?"),
         (changed("impls", KERNELS, "kind", to="kernel"), f"impls.{KERNELS}.kind", "should be 'library'"),
     ],
 )
@@ -110,3 +112,27 @@ def test_only_the_runtime_that_is_ours_can_be_measured() -> None:
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize(
+    ("place", "to", "field", "words"),
+    [
+        (("sums", 0, "impl"), "custom", "stock.sums[0].impl", "no such impl of all_reduce"),
+        (("fusions", 0, "impl"), "flashinfer", "stock.fusions[0].impl", "did you mean 'flashinfer_fused'?"),
+        (("sums", 0, "max_message_bytes"), 0, "stock.sums[0].max_message_bytes", "greater than 0"),
+        (("flags", 0, "ops", "mlp_out"), "reduce_scater", "stock.flags[0].ops.mlp_out", "'reduce_scatter'"),
+        (("flags", 0, "modes"), ["prefil"], "stock.flags[0].modes[0]", "should be 'prefill'"),
+        (("forwards", -1, "attn_dp"), True, "stock.forwards", "the last entry speaks of every forward"),
+    ],
+)
+def test_rules_of_a_server_that_cannot_be_are_refused(place: tuple[Any, ...], to: Any, field: str, words: str) -> None:
+    data = copy.deepcopy(read_mapping(executor_path("sglang")))
+    *path, last = ("stock", *place)
+    inner: Any = data
+    for key in path:
+        inner = inner[key]
+    inner[last] = to
+    with pytest.raises(InputError) as caught:
+        build(Executor, data, "x.yaml")
+    assert caught.value.field == field
+    assert words in caught.value.message

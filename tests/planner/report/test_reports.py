@@ -82,7 +82,8 @@ def test_the_charts_that_were_asked_for_are_there(planned):
     kinds = [chart["traces"][0]["type"] for chart in charts(planned)]
     assert kinds == ["scatter", "scatter", "bar", "bar", "heatmap", "scatter", "scatter"]
     speed_up = charts(planned)[0]
-    assert {trace["name"] for trace in speed_up["traces"]} == {"plan", "all_reduce", "tp_sp", "int8_all_reduce"}
+    names = {"plan", "all_reduce", "tp_sp", "int8_all_reduce", "stock server", "its best flag"}
+    assert {trace["name"] for trace in speed_up["traces"]} == names
     assert [note["text"].strip() for note in speed_up["layout"]["annotations"]] == ["int8_all_reduce from 204"]
     assert all(trace["text"][0] for trace in speed_up["traces"]), "provenance on hover"
 
@@ -92,6 +93,26 @@ def test_titles_state_the_finding(planned, swept):
     assert any("INT8 buys" in finding for finding in findings(planned))
     assert any(finding.startswith("The plan gains most at ") for finding in findings(swept))
     assert any("saves" in finding and "latent GEMM" in finding for finding in findings(swept))
+
+
+def title(page: Path) -> str:
+    (found,) = re.findall(r"<h1>(.*?)</h1>", page.read_text())
+    return found
+
+
+def test_the_title_tells_the_gain_over_the_stock_server_then_over_its_flag_then_over_the_library(planned):
+    told = title(planned)
+    places = [told.find(words) for words in ("over the stock server", "over --enable-", "over plain all-reduce")]
+    assert -1 not in places and places == sorted(places)
+
+
+def test_a_page_of_a_plan_that_a_flag_beats_says_that_first(folder):
+    file = folder / "losing.yaml"
+    in_sglang = ("--set", "executor=sglang", "--set", "modes.prefill.tokens=[4096,8192]")
+    assert run("plan", R1, *in_sglang, "-o", file).code == 0
+    assert run("report", file, "--deployment", R1, *in_sglang).code == 0
+    words = "The stock flag --enable-attn-tp-input-scattered is faster than this plan in prefill of 4096-8192 tokens"
+    assert words in title(file.with_suffix(".html"))
 
 
 def test_stacked_parts_add_up_to_what_a_choice_changes(planned):

@@ -9,6 +9,7 @@ import pytest
 from commplan.planner.strategy.errors import InputError
 from commplan.planner.strategy.file import load
 
+STOCK = "stock_us: 1.0, stock_source: table, library_us: 1.0"
 PREFILL, SECOND = "modes.prefill[0]", "modes.prefill[1]"
 PLAIN = "{layers: 0-60, attn_out: all_reduce, mlp_out: all_reduce}"
 LATE = (
@@ -88,6 +89,32 @@ NOT_WELL_FORMED = [
         "best_uniform: {strategie",
         f"{PREFILL}.predicted.best_uniform.strategie",
         "'strategy'",
+    ),
+    ("best_uniform: ", "stock_us: 1.0, best_uniform: ", f"{PREFILL}.predicted.stock_source", "missing"),
+    ("best_uniform: ", "best_stock_flag: null, best_uniform: ", f"{PREFILL}.predicted.stock_us", "missing"),
+    (
+        "best_uniform: ",
+        f"{STOCK}, best_stock_flag: {{name: x, step: 1}}, best_uniform: ",
+        f"{PREFILL}.predicted.best_stock_flag.step",
+        "'step_us'",
+    ),
+    (
+        "best_uniform: ",
+        f"{STOCK}, faster_rivals: {{}}, best_uniform: ",
+        f"{PREFILL}.predicted.faster_rivals",
+        "a list",
+    ),
+    (
+        "best_uniform: ",
+        f"{STOCK}, faster_rivals: [{{flag: null, tokens: [9, 1], lead: 0.1}}], best_uniform: ",
+        f"{PREFILL}.predicted.faster_rivals[0].tokens",
+        "min is above max",
+    ),
+    (
+        "best_uniform: ",
+        f"{STOCK}, faster_rivals: [{{tokens: [1, 9], lead: 0.1}}], best_uniform: ",
+        f"{PREFILL}.predicted.faster_rivals[0].flag",
+        "missing",
     ),
 ]
 

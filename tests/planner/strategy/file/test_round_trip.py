@@ -11,6 +11,7 @@ import yaml
 
 from commplan.planner.descriptions.loader import preset_names
 from commplan.planner.strategy.file import StrategyFile, dump, load, parse, plan_hash, problems, save
+from commplan.planner.strategy.file.document import FasterRival, joined
 
 Planned = Callable[[str], str]
 DEPLOYMENTS = preset_names("deployments")
@@ -116,3 +117,47 @@ def test_names_of_any_kind_survive(r1: str) -> None:
         named = replace(strategy, model=replace(strategy.model, name=name))
         assert parse(dump(named)) == named
         assert yaml.safe_load(dump(named))["model"]["name"] == name
+
+
+def with_gains(text: str) -> str:
+    """The first range of a file, held against the stock server."""
+    flag = "best_stock_flag: {name: --fast, step_us: 46000.0}"
+    more = f"stock_us: 47000.0, stock_source: table, {flag}, library_us: 47700.0, faster_rivals: "
+    rivals = "[{flag: --fast, tokens: [9, 112], lead: 0.02}, {flag: null, tokens: [1, 8], lead: 0.01}]"
+    return text.replace("all_reduce_us: ", f"{more}{rivals}, all_reduce_us: ", 1)
+
+
+def test_an_older_file_says_nothing_of_the_stock_server_and_stays_as_it_is(r1: str) -> None:
+    predicted = parse(r1).modes["prefill"][0].predicted
+    assert predicted is not None
+    assert (predicted.stock_us, predicted.best_stock_flag, predicted.library_us) == (None, None, None)
+    assert "stock" not in dump(parse(r1))
+
+
+def test_what_a_plan_is_held_against_is_read_and_written(r1: str) -> None:
+    strategy = parse(with_gains(r1))
+    predicted = strategy.modes["prefill"][0].predicted
+    assert predicted is not None
+    assert (predicted.stock_us, predicted.best_stock_flag) == (47000.0, ("--fast", 46000.0))
+    assert [(rival.flag, rival.first) for rival in predicted.faster_rivals] == [("--fast", 9), (None, 1)]
+    assert parse(dump(strategy)) == strategy
+    assert plan_hash(strategy) == plan_hash(parse(r1))
+
+
+def test_rivals_of_ranges_that_touch_are_told_as_one_and_flags_first() -> None:
+    def rival(flag: str | None, first: int, last: int, lead: float = 0.1) -> FasterRival:
+        return FasterRival(flag, first, last, lead)
+
+    given = [
+        ("prefill", rival(None, 1, 4)),
+        ("prefill", rival("--fast", 5, 8)),
+        ("prefill", rival("--fast", 9, 16, 0.3)),
+        ("prefill", rival("--fast", 20, 32)),
+        ("decode", rival("--fast", 33, 40)),
+    ]
+    assert joined(given) == (
+        ("prefill", rival("--fast", 5, 16, 0.3)),
+        ("prefill", rival("--fast", 20, 32)),
+        ("decode", rival("--fast", 33, 40)),
+        ("prefill", rival(None, 1, 4)),
+    )

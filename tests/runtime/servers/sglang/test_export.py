@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from commplan.planner.strategy.file import load
+from commplan.planner.executors import load_executor
+from commplan.planner.strategy.file import Predicted, StrategyFile, load
+from commplan.planner.strategy.file.document import FasterRival
 from commplan.runtime.cli.export import command as export
-from commplan.runtime.servers.sglang.nearest_flags import Difference, nearest
+from commplan.runtime.servers.sglang.nearest_flags import SWITCHES, Difference, Place, Switch, _words, nearest
 
-from .fakes import strategy
+from .fakes import PLAIN, a_range, strategy
 from .plans import written
 
 GOLDEN = Path(__file__).parents[3] / "golden"
+PLANS = Path(__file__).parents[3] / "planner" / "strategy" / "file" / "plans"  # a better plan leaves them as they are
 
 
 @pytest.mark.parametrize(
     ("plan", "switch", "matched"),
     [
-        ("deepseek-r1-h20-tp8", ("--enable-attn-tp-input-scattered",), 0.966),
-        ("qwen3-32b-a2-tp2", ("--enable-quant-communications",), 0.979),
-        ("qwen3-235b-h200-dp4", ("--boundary-reduction", "rs"), 0.011),
-        ("qwen3-0.6b-cpu-tp2", None, 1.0),
+        (PLANS / "late_gather.yaml", ("--enable-attn-tp-input-scattered",), 0.966),
+        (GOLDEN / "qwen3-32b-a2-tp2.yaml", ("--enable-quant-communications",), 0.979),
+        (PLANS / "attention_dp.yaml", ("--boundary-reduction", "rs"), 0.011),
+        (GOLDEN / "qwen3-0.6b-cpu-tp2.yaml", None, 1.0),
     ],
 )
-def test_the_nearest_switch(plan: str, switch: tuple[str, ...] | None, matched: float) -> None:
-    found = nearest(load(GOLDEN / f"{plan}.yaml"))
+def test_the_nearest_switch(plan: Path, switch: tuple[str, ...] | None, matched: float) -> None:
+    found = nearest(load(plan))
     assert found.switch.flags == (() if switch is None else (switch,))
     assert set(found.switch.flags) <= set(found.flags)
     assert found.matched == pytest.approx(matched, abs=0.005)
@@ -37,7 +42,7 @@ def test_the_nearest_switch(plan: str, switch: tuple[str, ...] | None, matched: 
 
 def test_attention_dp_without_the_plugin_differs_by_mode_and_boundary() -> None:
     """SGLang sums a prefill in buffers of all rows, which the plan never does, and sends a decode in shards."""
-    file = load(GOLDEN / "qwen3-235b-h200-dp4.yaml")
+    file = load(PLANS / "attention_dp.yaml")
     found = nearest(file)
     assert ("--attn-dp-size", "4") in found.flags
     (short, long), (decode,) = file.modes["prefill"], file.modes["decode"]
@@ -73,3 +78,52 @@ def test_what_a_switch_does_not_express_is_said_by_mode_range_boundary_and_layer
     ]
     text = CliRunner().invoke(export, ["sglang", str(file)]).output
     assert "prefill 17-256 tokens, attn_out of layers 0-1: planned reduce_scatter_all_gather, runs all_reduce" in text
+
+
+def with_faster_flag(file: StrategyFile) -> StrategyFile:
+    """The plan, with a flag of the server predicted to be faster in its long prefills."""
+    rivals = (FasterRival("--enable-layernorm-sp", 20, 256, 0.034),)
+    predicted = Predicted(
+        256, 100.0, 100.0, None, 0.0, "formula", 99.0, "formula", (rivals[0].flag or "", 96.6), 100.0, rivals
+    )
+    short, long = file.modes["prefill"]
+    return replace(file, modes={**file.modes, "prefill": (short, replace(long, predicted=predicted))})
+
+
+def test_nothing_is_lost_is_never_said_while_a_flag_would_win(tmp_path: Path) -> None:
+    plain = strategy(
+        modes={m: tuple(a_range(r.first, r.last, PLAIN) for r in of) for m, of in strategy().modes.items()}
+    )
+    file = written(plain, tmp_path / "plain.yaml")
+    assert CliRunner().invoke(export, ["sglang", str(file)]).output.endswith("Nothing is lost.\n")
+    written(with_faster_flag(plain), file)
+    output = CliRunner().invoke(export, ["sglang", str(file)]).output
+    assert output.startswith(
+        "The stock flag --enable-layernorm-sp is faster than this plan in prefill of 20-256 tokens, by up to 3.4%\n"
+    )
+    assert "Nothing is lost" not in output
+    told = json.loads(CliRunner().invoke(export, ["sglang", str(file), "--json"]).output)
+    assert len(told["faster_rivals"]) == 1
+
+
+STOCK_FLAGS = {flag.name: flag for flag in load_executor("sglang").stock.flags}
+
+
+@pytest.mark.parametrize(
+    "switch", [s for s in SWITCHES if s.flags and s.flags[0][0] in STOCK_FLAGS], ids=lambda s: s.name
+)
+def test_a_switch_runs_the_ops_by_which_its_flag_is_priced(switch: Switch) -> None:
+    """What is exported and what plans are held against are one reading of SGLang."""
+    flag = STOCK_FLAGS[switch.flags[0][0]]
+    for mode in ("prefill", "mixed", "decode"):
+        for moe, last in itertools.product((False, True), repeat=2):
+            if mode not in (flag.modes or ()):
+                continue
+            for boundary in ("embed_out", "attn_in", "attn_out", "mlp_in", "mlp_out"):
+                native = switch.op(Place(mode, None if boundary == "embed_out" else 1, boundary, moe, last))
+                op = flag.op(boundary, moe, last)
+                assert native == ("none" if op is None else _words(op)), (mode, moe, last, boundary)
+
+
+def test_every_flag_that_is_priced_is_a_switch_that_can_be_exported() -> None:
+    assert set(STOCK_FLAGS) <= {switch.flags[0][0] for switch in SWITCHES if switch.flags}

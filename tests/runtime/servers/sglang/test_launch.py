@@ -18,6 +18,7 @@ from commplan.runtime.servers.sglang.line import check_line, typed
 from ....planner.cli.commandline import run
 from .fakes import strategy
 from .plans import written
+from .test_export import with_faster_flag
 
 HAS_SGLANG = importlib.util.find_spec("sglang") is not None
 
@@ -54,6 +55,16 @@ def test_launch_shows_its_command_and_dry_run_leaves_it_at_that(plan: Path, exec
     started = launched(plan, "--port", "1", dry=False)
     assert (started.code, started.out, started.err) == (0, "", done.out)
     assert [line[-2:] for line in executed] == [["--port", "1"]]
+
+
+@pytest.mark.usefixtures("installed")
+def test_launch_says_where_a_flag_would_be_faster_than_the_plan(tmp_path: Path) -> None:
+    plan = written(with_faster_flag(strategy()), tmp_path / "plan.yaml")
+    done = launched(plan)
+    assert (done.code, done.out[:16]) == (0, "COMMPLAN_STRATEG")
+    assert done.err.startswith(
+        "The stock flag --enable-layernorm-sp is faster than this plan in prefill of 20-256 tokens"
+    )
 
 
 REFUSED: list[tuple[tuple[str, ...], str, str]] = [

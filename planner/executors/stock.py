@@ -1,0 +1,134 @@
+"""What a server does by itself: data that stands under `stock` in its executor's file.
+
+A server follows rules: which all-reduce takes a message, when a fused kernel takes the sum with its norm, what a flag
+changes. Nothing here is searched or optimised: it is what runs where nobody planned.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ..descriptions.base import Count, FieldError, Figure, OneOf, PositiveInt, Spec, Text
+from ..strategy.errors import InputError
+from ..strategy.layout import BOUNDARIES
+from ..strategy.ops import Op, parse
+from ..strategy.vendors import VENDORS
+from ..strategy.words import ForwardMode, MoeBackend
+
+
+def _op(value: object) -> object:
+    try:
+        return value if isinstance(value, Op) else parse(value, "op")
+    except InputError as error:
+        raise ValueError(error.message) from None
+
+
+PlacedOp = Annotated[Op, BeforeValidator(_op)]
+Ops = dict[Annotated[str, OneOf(BOUNDARIES)], PlacedOp]
+Vendor = Annotated[str, OneOf(VENDORS)]
+
+
+class Where(Spec):
+    """Deployments and forwards that a rule speaks of; what is left out may be anything.
+
+    peer_access  devices read each other's memory
+    fp8          devices that compute in FP8
+    latent       MLA with q_lora_rank
+    attn_tp      a DP group has several ranks
+    weights      data types of the weights
+    """
+
+    vendors: tuple[Vendor, ...] | None = None
+    topologies: tuple[Text, ...] | None = None  # of the links inside a node
+    peer_access: bool | None = None
+    fp8: bool | None = None
+    architectures: tuple[Text, ...] | None = None
+    not_architectures: tuple[Text, ...] = ()
+    latent: bool | None = None
+    attn_dp: bool | None = None
+    attn_tp: bool | None = None
+    moe_backends: tuple[MoeBackend, ...] | None = None
+    modes: tuple[ForwardMode, ...] | None = None
+    weights: tuple[Text, ...] | None = None
+
+
+class StockSum(Where):
+    """An all-reduce of the server's own: its impl takes messages up to a size, over ranks of one node."""
+
+    impl: Text
+    max_message_bytes: PositiveInt
+    max_ranks: PositiveInt | None = None
+
+
+class StockFusion(Where):
+    """A sum with the residual add and norm that follow in one kernel, up to a token count, over ranks of one node."""
+
+    impl: Text
+    max_tokens: PositiveInt
+
+
+class Overlap(Where):
+    """Scatters and gathers that run beside the GEMM they are fused with, in as many chunks as there are ranks.
+
+    One chunk in N has no GEMM to hide behind. A fused op has launches and barriers of its own, whatever its size.
+    """
+
+    per_op_us: Figure
+
+
+class StockForward(Where):
+    """The ops of a forward by boundary, in all layers, in those with experts, in the last.
+
+    takes_own      only while an all-reduce of the server's own takes all rows of the forward at once
+    extra_gathers  gathers of all rows that the ops do not show, per forward
+    """
+
+    ops: Ops
+    in_moe_layers: Ops = Field(default_factory=dict)
+    in_last_layer: Ops = Field(default_factory=dict)
+    takes_own: bool = False
+    extra_gathers: Count = 0
+    overlap: Overlap | None = None
+
+    def op(self, boundary: str, is_moe: bool, is_last: bool) -> Op | None:
+        """The op at a boundary of a layer, or None where nothing is said of it."""
+        named = self.ops
+        if is_moe and boundary in self.in_moe_layers:
+            named = self.in_moe_layers
+        if is_last and boundary in self.in_last_layer:
+            named = self.in_last_layer
+        return named.get(boundary)
+
+
+class StockFlag(StockForward):
+    """A flag of the server: its forwards, in the modes where it changes them."""
+
+    name: Text
+
+
+class Stock(Spec):
+    """What the server does by itself; of rules that cover a place the first one stands.
+
+    sums      who performs an all-reduce; where none takes it, the library of the machine
+    fusions   what takes a sum together with the norm that follows
+    forwards  which ops there are
+    flags     the same under a flag that a user may set
+    """
+
+    source: Text
+    sums: tuple[StockSum, ...] = ()
+    fusions: tuple[StockFusion, ...] = ()
+    forwards: tuple[StockForward, ...]
+    flags: tuple[StockFlag, ...] = ()
+
+    @model_validator(mode="after")
+    def _ends_with_any(self) -> Stock:
+        last = self.forwards[-1] if self.forwards else None
+        if last is None or last.takes_own or any(getattr(last, name) != value for name, value in _ANYWHERE.items()):
+            raise FieldError("forwards", "the last entry speaks of every forward: it has `ops` and no condition")
+        return self
+
+
+_ANYWHERE: dict[str, Any] = {name: field.default for name, field in Where.model_fields.items()}

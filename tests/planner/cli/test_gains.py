@@ -1,0 +1,130 @@
+"""Every command says what a plan gains over the stock server, its best flag and the library, in this order; and first
+of all where the server is faster than the plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .commandline import answer, run
+
+R1 = "deepseek-r1-h20-tp8"
+FLAG = "--enable-attn-tp-input-scattered"
+IN_SGLANG = ("--set", "executor=sglang")
+OLD = Path(__file__).parents[1] / "strategy" / "file" / "plans" / "late_gather.yaml"
+KEYS = {"stock_us", "best_stock_flag", "library_us"}
+
+
+def in_order(text: str, *words: str) -> bool:
+    """True if the words follow each other in a text."""
+    places = [text.find(word) for word in words]
+    return -1 not in places and places == sorted(places)
+
+
+@pytest.fixture(scope="module")
+def losing(tmp_path_factory) -> Path:
+    """A plan for SGLang, which the late gather of a flag beats in long prefills."""
+    path = tmp_path_factory.mktemp("plans") / "losing.yaml"
+    answer("plan", R1, *IN_SGLANG, "-o", path)
+    return path
+
+
+def test_plan_tells_its_gains_in_order_within_a_page() -> None:
+    out = run("plan", R1).out
+    assert in_order(out, "vs stock", "vs its best flag", "vs library", "vs best uniform")
+    assert "vs all_reduce" not in out
+    assert f"x {FLAG}" in out
+    assert "stock is SGLang 0.5.23 by its defaults" in out
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_a_flag_that_beats_the_plan_is_said_before_all_else() -> None:
+    first, second, *_ = run("plan", R1, *IN_SGLANG).out.splitlines()
+    assert first.startswith(f"The stock flag {FLAG} is faster than this plan in prefill of ")
+    assert "-16384 tokens, by up to " in first
+    assert not second.startswith("The stock flag")
+
+
+def test_a_plan_that_nothing_beats_says_nothing_of_rivals() -> None:
+    out = run("plan", "qwen3-32b-h200-tp2").out
+    assert "is faster than this plan" not in out
+
+
+def test_plan_json_has_the_three_beside_all_reduce_us() -> None:
+    modes = answer("plan", R1, *IN_SGLANG)["modes"]
+    for mode, ranges in modes.items():
+        for item in ranges:
+            assert set(item) >= KEYS | {"all_reduce_us"}
+            assert item["stock_source"] in ("table (transferred)", "formula")
+            assert item["stock_us"] > 0 and item["library_us"] >= item["all_reduce_us"]
+            if mode == "decode":
+                assert item["best_stock_flag"] is None  # the flag is for prefill
+            else:
+                assert item["best_stock_flag"]["name"] == FLAG
+                assert item["best_stock_flag"]["step_us"] > 0
+    (*_, last) = modes["prefill"]
+    assert last["best_stock_flag"]["step_us"] < last["step_us"]
+    flags = [rival for rival in last["faster_rivals"] if rival["flag"] == FLAG]
+    assert [rival["tokens"][1] for rival in flags] == [16384]
+
+
+def test_explain_names_what_the_server_runs_at_the_boundary() -> None:
+    at = ("explain", R1, *IN_SGLANG, "--mode", "prefill", "--layer", 12, "--tokens", 1024)
+    found = answer(*at)
+    assert set(found) >= KEYS
+    plain, flagged = found["stock"]
+    assert (plain["flag"], plain["impl"], plain["ops"]) == (
+        None,
+        "flashinfer_fused",
+        {"attn_out": {"all_reduce": {"impl": "flashinfer_fused"}}},
+    )
+    assert (flagged["flag"], flagged["impl"]) == (FLAG, "custom_one_shot")
+    out = run(*at).out
+    assert out.startswith(f"The stock flag {FLAG} is faster than this plan in prefill of 1024 tokens, by ")
+    assert in_order(out, "over the stock server", f"over {FLAG}", "over plain all-reduce by nccl")
+    assert "The stock server here (SGLang 0.5.23 by its defaults): all_reduce by flashinfer_fused, " in out
+    assert " us (formula)\n" in out
+    assert f"With {FLAG}: all_reduce(residual=fold) by custom_one_shot, " in out
+
+
+def test_explain_says_that_a_plan_may_not_have_the_servers_fused_kernel() -> None:
+    options = answer("explain", R1, *IN_SGLANG, "--layer", 12, "--tokens", 1024)["alternatives"]
+    (fused,) = [o for o in options if o["ops"]["attn_out"] == {"all_reduce": {"impl": "flashinfer_fused"}}]
+    assert not fused["legal"] and "SGLang decides by itself" in fused["reason"]
+
+
+def test_what_if_tells_the_gains_at_every_point() -> None:
+    sweep = ("what-if", R1, *IN_SGLANG, "--vary", "tokens=1,4096")
+    for point in answer(*sweep)["points"]:
+        assert set(point) >= KEYS
+    out = run(*sweep).out
+    assert out.startswith(f"The stock flag {FLAG} is faster than the plan at 1 of 2 points\n")
+    assert in_order(out, "vs stock", "vs its best flag", "vs library")
+    assert f"The stock server's best flag is {FLAG}." in out
+
+
+def test_what_if_writes_the_rivals_of_every_row(tmp_path: Path) -> None:
+    run("what-if", R1, *IN_SGLANG, "--vary", "tokens=4096", "--vary", "tp=8,16", "--csv", tmp_path / "sweep.csv")
+    header, row, *_, illegal = (tmp_path / "sweep.csv").read_text().splitlines()
+    assert header.endswith(",stock_us,best_stock_flag,best_stock_flag_us,library_us")
+    assert f",{FLAG}," in row
+    assert len(illegal.split(",")) == len(header.split(","))
+
+
+def test_diff_tells_the_gains_of_both_files(losing: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    answer("plan", R1, "-o", other)
+    gains = answer("diff", losing, other)["gains"]
+    assert all(set(r) >= KEYS for side in gains.values() for ranges in side.values() for r in ranges)
+    out = run("diff", losing, other).out
+    assert out.startswith(f"{losing}: The stock flag {FLAG} is faster than this plan")
+    assert in_order(out, f"Gains of {losing}", f"Gains of {other}")
+
+
+def test_a_file_that_is_older_than_the_gains_is_read_and_tells_none() -> None:
+    assert run("validate", OLD).code == 0
+    gains = answer("diff", OLD, OLD)["gains"]["before"]["prefill"]
+    assert all(r["stock_us"] is None and r["step_us"] is not None for r in gains)
+    assert "Gains" not in run("diff", OLD, OLD).out
+    assert answer("explain", R1, "--set", "executor=transformers", "--strategy", OLD)["stock_us"] > 0
