@@ -19,6 +19,7 @@ from .hardware import Hardware
 from .huggingface import model_fields
 from .model import Model
 from .setup import Setup, UsedCalibration
+from .weight_types import WEIGHT_TYPES
 
 PRESET_FOLDERS = ("models", "hardware", "calibrations", "deployments")
 
@@ -112,10 +113,11 @@ class _Parts:
     def _build(self) -> Setup:
         deployment = build(Deployment, self.deployment, self.file)
         model = self._model(deployment.model)
+        deployment, said = with_checkpoint(deployment, model)
         hardware, measured_on = self._hardware(deployment.hardware)
         executor = load_executor(deployment.executor)
         calibrations, sensitivity = tuple(self._calibrations(hardware)), self._sensitivity(deployment, model)
-        notes = (self._note(measured_on),) if measured_on is not None else ()
+        notes = (*said, *((self._note(measured_on),) if measured_on is not None else ()))
         setup = Setup(deployment, model, hardware, calibrations, executor, self.file, sensitivity, notes, measured_on)
         check(setup)
         return setup
@@ -173,6 +175,26 @@ class _Parts:
 
         path = Path(self.file).parent / name
         return read_sensitivity(path if path.is_file() else Path(name), model.num_hidden_layers)
+
+
+def with_checkpoint(deployment: Deployment, model: Model) -> tuple[Deployment, tuple[str, ...]]:
+    """The deployment with the weights of the checkpoint where it names no type, and what is to be said of its own."""
+    dtypes, checkpoint = deployment.dtypes, model.quantization
+    if "weights" not in dtypes.model_fields_set:
+        if checkpoint is None:
+            return deployment, ()
+        known = dtypes.model_copy(update={"weights": checkpoint.weights})
+        return deployment.model_copy(update={"dtypes": known}), ()
+    if checkpoint is None:
+        has, same = "not quantised", not WEIGHT_TYPES[dtypes.weights].quantized
+    else:
+        has, same = f"in {checkpoint.weights}", dtypes.weights == checkpoint.weights
+    if same:
+        return deployment, ()
+    return deployment, (
+        f"dtypes.weights is {dtypes.weights}, and the checkpoint of {model.name} is {has} (its quantization_config): "
+        "a converted copy of it is meant",
+    )
 
 
 def load_model(name: str, beside: str | None = None) -> Model:
