@@ -51,19 +51,19 @@ def command(
         strategy = plan_setup(setup)
     except NoLegalPlanError as error:
         raise error.in_file(setup.file) from None
-    memory = _memory(setup, strategy, require_fit)
+    memory = _memory(setup, strategy, require_fit, warns=not as_json)
     if cross_check:
         _cross_check(setup, strategy)
     if output is not None:
         save(strategy, output)
     if as_json:
-        _print_json(strategy, output, setup.notes, memory)
+        _print_json(strategy, output, setup, memory)
     else:
         _print(strategy, output, setup.deployment.search.range_tolerance, memory)
 
 
-def _memory(setup: Setup, strategy: StrategyFile, required: bool) -> Fit:
-    """Does it fit? A warning on standard error where it does not; DoesNotFitError where it has to."""
+def _memory(setup: Setup, strategy: StrategyFile, required: bool, warns: bool) -> Fit:
+    """Does it fit? A warning on standard error where it does not (JSON holds it); DoesNotFitError where it has to."""
     from ..fit.peaks import peak_of
     from ..fit.verdict import fit
     from ..fit.words import does_not_fit
@@ -73,7 +73,8 @@ def _memory(setup: Setup, strategy: StrategyFile, required: bool) -> Fit:
         error = does_not_fit(setup, found)
         if required:
             raise error
-        options.print_warning(error.message)
+        if warns:
+            options.print_warning(error.message)
     return found
 
 
@@ -92,8 +93,8 @@ def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
     echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
 
 
-def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ...], memory: Fit) -> None:
-    from ..fit.words import as_json
+def _print_json(strategy: StrategyFile, output: str | None, setup: Setup, memory: Fit) -> None:
+    from ..fit.words import as_json, ways_out
     from ..strategy.file import plan_hash
     from .output import print_json
 
@@ -102,8 +103,8 @@ def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ..
             "strategy_file": output,
             "numerics": strategy.numerics,
             "hash": plan_hash(strategy),
-            "notes": list(notes),
-            "memory": as_json(memory),
+            "notes": list(setup.notes),
+            "memory": as_json(memory) | {"ways_out": [] if memory.fits else list(ways_out(setup, memory))},
             "modes": {mode: [_range_json(r) for r in ranges] for mode, ranges in strategy.modes.items()},
         }
     )

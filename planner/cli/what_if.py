@@ -170,6 +170,7 @@ def _point_json(point: Point) -> dict[str, object]:
         "tokens": point.tokens,
         "legal": point.legal,
         "reason": point.reason or None,
+        "kv_tokens_left": None if point.memory is None else point.memory.kv_tokens_left,
         "plans": [] if found is None else [_plan_json(point, name) for name in found.plans],
         "refused": {} if found is None else found.refused,
     }
@@ -186,6 +187,7 @@ def _plan_json(point: Point, name: str) -> dict[str, object]:
         "speed_up": point.found.speed_up(name),
         "wire_bytes": parts.wire_bytes,
         "activation_bytes": parts.activation_bytes,
+        "kv_tokens_left": point.memory_of[name].kv_tokens_left,
         "numerics": parts.numerics,
         "provenance": parts.provenance_of("communication"),
         "extrapolated": parts.extrapolated,
@@ -203,6 +205,7 @@ def _write_csv(points: list[Point], file: str) -> None:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     columns = ("step_us", "communication_us", "communication_share", "speed_up", "wire_bytes", "activation_bytes")
+    columns += ("kv_tokens_left",)
     extra = [n for n in ("mode", "tokens") if n not in names]
     writer.writerow([*names, *extra, "legal", "reason", "plan", *columns, "numerics", "provenance"])
     for point in points:
@@ -259,7 +262,7 @@ def _print_points(points: Sequence[Point]) -> None:
     legal = [point.found for point in points if point.found is not None]
     uniform = [n for n in (OWN, *strategies()) if n != PLAIN and any(n in found.plans for found in legal)]
     names = list(points[0].values)
-    columns = [*names, PLAIN, *uniform, "plan", "step", "wire share", "wire", "activations", "numerics"]
+    columns = [*names, PLAIN, *uniform, "plan", "step", "wire share", "wire", "activations", "KV tokens", "numerics"]
     rows: list[list[Cell]] = []
     for point in points:
         given = [str(value) for value in point.values.values()]
@@ -282,6 +285,7 @@ def _print_points(points: Sequence[Point]) -> None:
                 f"{parts.communication_us / parts.step_us:.1%}",
                 _bytes(parts.wire_bytes),
                 _bytes(parts.activation_bytes),
+                f"{point.memory_of['plan'].kv_tokens_left:,}",
                 parts.numerics,
             ]
         )

@@ -23,7 +23,8 @@ class DeviceCosts:
         compute, memory = hardware.compute, hardware.memory
         core = compute.fp32_tflops if activation_dtype == "fp32" else compute.bf16_tflops
         core = core or compute.bf16_tflops
-        rate = core if weights.record.rate is None else getattr(compute, weights.record.rate)
+        of_activations = weights.record.rate is None or weights.dtype == activation_dtype
+        rate = core if of_activations else getattr(compute, str(weights.record.rate))
         assert rate is not None  # checked when the deployment was read
         self._measured, self._dtype = measured, activation_dtype
         self._plain_weights = weights.dtype == activation_dtype
