@@ -70,8 +70,8 @@ def _round(count: float) -> float:
 
 
 def gb(count: float) -> str:
-    """Bytes in GB."""
-    return f"{count / _GB:.1f}"
+    """Bytes in GB, with more digits where there is less than a tenth of one."""
+    return f"{count / _GB:.1f}" if count >= 0.1 * _GB or not count else f"{count / _GB:.4f}"
 
 
 def reason(found: Fit) -> str:
