@@ -12,10 +12,17 @@ from .weight_checks import check_weights
 
 def check(setup: Setup) -> None:
     """Raise InputError for the first combination that cannot be."""
+    _check_layers(setup)
     check_parallelism(setup, setup.parallelism)
     _check_executor(setup)
     check_weights(setup)
     _check_rules(setup)
+
+
+def _check_layers(setup: Setup) -> None:
+    loaded, layers = setup.deployment.loaded_layers, setup.model.num_hidden_layers
+    if loaded is not None and loaded > layers:
+        raise InputError(f"{setup.model.name} has {layers} layers", field="loaded_layers", value=loaded)
 
 
 def check_parallelism(setup: Setup, p: Parallelism) -> None:

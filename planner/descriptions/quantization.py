@@ -154,9 +154,8 @@ def _all(is_left: Callable[[str], bool], names: Iterable[str], num_layers: int) 
 def _matcher(patterns: Patterns, config: ConfigJson) -> Callable[[str], bool]:
     """`re:...` is a regular expression over the whole name, any other text a name, or a piece of it between dots."""
     whole = [_compiled(text.removeprefix("re:"), config) for text in patterns if text.startswith("re:")]
-    whole += [
-        re.compile(re.escape(text).replace(r"\*", ".*")) for text in patterns if "*" in text and text[:3] != "re:"
-    ]
+    globs = [text for text in patterns if "*" in text and not text.startswith("re:")]
+    whole += [_compiled(re.escape(text).replace(r"\*", ".*"), config) for text in globs]
     plain = {text for text in patterns if "*" not in text and not text.startswith("re:")}
 
     def is_left(name: str) -> bool:
@@ -167,10 +166,18 @@ def _matcher(patterns: Patterns, config: ConfigJson) -> Callable[[str], bool]:
     return is_left
 
 
+# Who wrote a file decides how long its expressions take: these take a moment on any name of a module.
+_LONGEST, _MOST_REPEATS = 200, 3
+_REPEAT = re.compile(r"(?<!\\)[*+{]")
+_REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{?]")
+
+
 def _compiled(text: str, config: ConfigJson) -> re.Pattern[str]:
+    if len(text) > _LONGEST or len(_REPEAT.findall(text)) > _MOST_REPEATS or _REPEATED_GROUP.search(text):
+        why = f"up to {_LONGEST} characters and {_MOST_REPEATS} repetitions, none of a group, are taken"
+        raise InputError(why, file=config.file, field=f"{config.path}ignore", value=text)
     try:
         return re.compile(text)
-    except re.error as error:
-        raise InputError(
-            f"not a regular expression: {error}", file=config.file, field=f"{config.path}ignore", value=text
-        ) from None
+    except (re.error, OverflowError) as error:
+        why = f"not a regular expression: {error}"
+        raise InputError(why, file=config.file, field=f"{config.path}ignore", value=text) from None

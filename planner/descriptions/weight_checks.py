@@ -14,6 +14,7 @@ from .weights import Matrix, matrices
 def check_weights(setup: Setup) -> None:
     """Raise InputError for a type of weights that cannot be."""
     _check_rate(setup)
+    _check_block(setup)
     _check_executor(setup)
     _check_blocks(setup)
 
@@ -26,6 +27,16 @@ def _check_rate(setup: Setup) -> None:
             f"{setup.hardware.name} gives no {dtypes.weights} rate; use a type it computes in",
             field="dtypes.weights",
             value=dtypes.weights,
+        )
+
+
+def _check_block(setup: Setup) -> None:
+    dtypes = setup.deployment.dtypes
+    if dtypes.weight_block is not None and not setup.weights.record.quantized:
+        raise InputError(
+            f"{dtypes.weights} weights have no scales: leave it out",
+            field="dtypes.weight_block",
+            value=list(dtypes.weight_block),
         )
 
 

@@ -50,7 +50,7 @@ def matrices(model: Model, p: Parallelism, layers: int | None = None) -> Iterato
     yield Matrix("embedding", "vocab_size", rows, model.hidden_size, 1, "rows", p.tp, plain=True)
     if not model.tie_word_embeddings:
         yield Matrix("head", "vocab_size", rows, model.hidden_size, 1, "rows", p.tp, plain=True)
-    held = range(model.num_hidden_layers if layers is None else min(layers, model.num_hidden_layers))
+    held = range(layers or model.num_hidden_layers)
     yield Matrix("norms", "hidden_size", 1, model.hidden_size, 2 * len(held) + 1, plain=True)
     attention: Counter[AttentionKind] = Counter(model.attention_kind(layer) for layer in held)
     mlp: Counter[MlpKind] = Counter(model.mlp_kind(layer) for layer in held)

@@ -45,9 +45,7 @@ class Cache:
         self._setup = setup
         element = DTYPE_BYTES[setup.deployment.dtypes.kv_cache]
         held = setup.deployment.loaded_layers or m.num_hidden_layers
-        kinds: Counter[AttentionKind] = Counter(
-            m.attention_kind(layer) for layer in range(min(held, m.num_hidden_layers))
-        )
+        kinds: Counter[AttentionKind] = Counter(m.attention_kind(layer) for layer in range(held))
         if m.is_mla:  # every rank holds the latents of all heads
             of_a_layer = ((m.kv_lora_rank or 0) + (m.qk_rope_head_dim or 0)) * element
             if m.index_head_dim is not None:

@@ -101,7 +101,7 @@ def fit(setup: Setup, forwards: Iterable[tuple[str, int]] | None = None, peak: P
         token_bytes=cache.token_bytes,
         request_bytes=cache.request_bytes,
         peak=peak,
-        layers=(min(deployment.loaded_layers or layers, layers), layers),
+        layers=(deployment.loaded_layers or layers, layers),
     )
     most = {mode: _most_tokens(cache, mode, tokens, found.cache_room) for mode, tokens in forwards}
     return replace(found, most_tokens={mode: most[mode] for mode, tokens in forwards if most[mode] < tokens})

@@ -107,6 +107,9 @@ def test_it_is_read_from_the_text_config_too(tmp_path):
         (compressed(MXFP4, ACTIVATIONS), "quantization_config.config_groups.group_0.weights.num_bits", "4-bit float"),
         (compressed({**INT4, "num_bits": 2}), "quantization_config.config_groups.group_0.weights.num_bits", "2-bit"),
         (compressed(INT4, ignore=("re:(",)), "quantization_config.ignore", "not a regular expression"),
+        (compressed(INT4, ignore=("re:([a-z._0-9]+)+!",)), "quantization_config.ignore", "none of a group"),
+        (compressed(INT4, ignore=("re:.*.*.*.*x",)), "quantization_config.ignore", "3 repetitions"),
+        (compressed(INT4, ignore=("a*b*c*d*e",)), "quantization_config.ignore", "3 repetitions"),
     ],
 )
 def test_what_cannot_be_priced_is_refused_with_its_field(tmp_path, quantization, field, words):
@@ -179,6 +182,13 @@ def test_a_type_that_is_not_the_checkpoints_is_said(tmp_path, quantization, give
         note
     )
     assert (run("plan", path).err == "") == (note is None)
+
+
+def test_a_quantised_checkpoint_is_refused_for_the_transformers_executor(tmp_path):
+    path = deployment(tmp_path, config(tmp_path, R1_FP8))
+    path.write_text(path.read_text().replace("plan_only", "transformers"))
+    error = refused("plan", path)
+    assert (error["field"], error["value"]) == ("dtypes.weights", "fp8")
 
 
 def test_blocks_of_another_type_than_the_checkpoints_are_those_of_the_type(tmp_path):

@@ -90,6 +90,16 @@ def test_no_size_of_the_machine_may_do():
                                         "dtypes.weights=fp8", "dtypes.weight_block=[5000, 5000]"))  # fmt: skip
 
 
+def test_a_block_without_scales_is_refused():
+    error = refused("plan", "qwen3-32b-h200-tp2", "--set", "dtypes.weight_block=[128, 128]")
+    assert (error["field"], error["message"]) == ("dtypes.weight_block", "bf16 weights have no scales: leave it out")
+
+
+def test_a_stack_of_more_layers_than_the_model_has_is_refused():
+    error = refused("plan", "qwen3-32b-h200-tp2", "--set", "loaded_layers=65")
+    assert (error["field"], error["message"]) == ("loaded_layers", "Qwen3-32B has 64 layers")
+
+
 # ---- executors -------------------------------------------------------------------------------------------------------
 
 
