@@ -204,8 +204,8 @@ def _write_csv(points: list[Point], file: str) -> None:
     names = list(points[0].values) if points else []
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    columns = ("step_us", "communication_us", "communication_share", "speed_up", "wire_bytes", "activation_bytes")
-    columns += ("kv_tokens_left",)
+    times = ("step_us", "communication_us", "communication_share", "speed_up")
+    columns = (*times, "wire_bytes", "activation_bytes", "kv_tokens_left")
     extra = [n for n in ("mode", "tokens") if n not in names]
     writer.writerow([*names, *extra, "legal", "reason", "plan", *columns, "numerics", "provenance"])
     for point in points:

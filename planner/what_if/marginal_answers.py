@@ -168,10 +168,12 @@ class Asker:
             text = f"more than the {most} of {name}: at {max(found.lacking)}, {found.lacking[max(found.lacking)]}{more}"
             return Answer(_FEWEST, text, figures)
         memory = found.memory
-        figures.append({"devices": found.devices, **as_json(memory)})
+        figures.append({"devices": found.devices, "devices_for_all": found.whole, **as_json(memory)})
         text = f"{found.devices}: room for {memory.kv_tokens_left:,} tokens of KV cache of a rank"
         for mode, most in memory.most_tokens.items():
             text += f", which ends {mode} at {most:,} tokens"
+        if memory.most_tokens:
+            text += f" (all of it fits {found.whole})" if found.whole else " (no size of this machine fits all of it)"
         if found.lacking:
             below = max(found.lacking)
             text += f"; at {below}, {found.lacking[below]}"

@@ -38,27 +38,42 @@ def with_tp(setup: Setup, tp: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Fewest:
-    """The fewest devices that hold a deployment, None where the machine has too few, and what each smaller size lacks."""
+    """The fewest devices that hold a deployment.
+
+    devices   on which the smallest forward of every mode has room; None where the machine has too few
+    memory    of a rank there
+    whole     devices on which every mode's largest forward has; None where the machine has too few
+    lacking   what each smaller size lacks
+    at_least  devices that spread the weights thinly enough, where the machine has too few
+    """
 
     devices: int | None
     memory: Fit | None
+    whole: int | None
     lacking: dict[int, str]
-    at_least: int | None  # devices by which the weights are spread thin enough, where the machine has too few
+    at_least: int | None
 
 
 def fewest_devices(base: Setup, load: Callable[..., Setup]) -> Fewest:
     """Tries every size of the machine from the smallest on, with the largest forward of every mode."""
     lacking: dict[int, str] = {}
+    first: tuple[int, Fit] | None = None
     for tp in tp_sizes(base):
         try:
             found = _whole(load(*with_tp(base, tp)))
         except CommplanError as error:
-            lacking[tp] = error.message
+            if first is None:
+                lacking[tp] = error.message
             continue
-        if holds(found):
-            return Fewest(tp, found, lacking, None)
-        lacking[tp] = reason(found)
-    return Fewest(None, None, lacking, _at_least(base))
+        if found.fits:
+            return Fewest(*(first or (tp, found)), tp, lacking, None)
+        if first is None and holds(found):
+            first = (tp, found)
+        elif first is None:
+            lacking[tp] = reason(found)
+    if first is None:
+        return Fewest(None, None, None, lacking, _at_least(base))
+    return Fewest(*first, None, lacking, None)
 
 
 def holds(found: Fit) -> bool:
@@ -73,10 +88,10 @@ def _whole(setup: Setup) -> Fit:
         return bare
     forwards = []
     for mode, spec in setup.deployment.modes.items():
-        parts = Evaluator(setup).at(mode, spec.tokens[1]).plans
-        sizes = (parts[name].parts.activation_bytes for name in (PLAN, PLAIN))
-        forwards.append((mode, spec.tokens[1], *sizes))
-    return fit(setup, peak=with_logits(setup, forwards))  # type: ignore[arg-type]
+        plans = Evaluator(setup).at(mode, spec.tokens[1]).plans
+        of_plan, of_plain = plans[PLAN].parts.activation_bytes, plans[PLAIN].parts.activation_bytes
+        forwards.append((mode, spec.tokens[1], of_plan, of_plain))
+    return fit(setup, peak=with_logits(setup, forwards))
 
 
 def _at_least(base: Setup) -> int | None:
