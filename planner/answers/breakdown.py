@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..cost.estimate import Estimate, weakest
 from ..cost.terms import COMMUNICATION, Gemm, Term
+from ..fit.peaks import peak_activation_bytes
 from ..search.graph import Plan
 from ..search.planning import ModePlanner
 from ..strategy.words import NUMERICS_CLASSES, Numerics, Provenance
@@ -68,12 +69,6 @@ def breakdown(planner: ModePlanner, plan: Plan, tokens: int) -> Breakdown:
 def is_extrapolated(source: str) -> bool:
     """True for the source of a time that a table gives beyond its ends."""
     return "extrapolated" in source
-
-
-def peak_activation_bytes(planner: ModePlanner, plan: Plan, tokens: int) -> int:
-    """The most bytes of activations that a rank holds at any boundary."""
-    peak = planner.builder.memory.peak_bytes
-    return max(peak(e.boundary, e.op, e.before, e.after, e.shape, tokens) for e, _ in plan.counted)
 
 
 def _part(term: Term) -> str:

@@ -12,6 +12,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..descriptions.setup import Setup
+    from ..fit.verdict import Fit
     from ..strategy.file import RangePlan, StrategyFile
 
 
@@ -23,10 +24,20 @@ if TYPE_CHECKING:
     type=OutputFile(),
     help="Where to write the strategy file; without it only the summary is printed.",
 )
+@click.option(
+    "--require-fit", is_flag=True, help="Refuse a deployment that its devices have no memory for (exit code 3)."
+)
 @click.option("--cross-check", is_flag=True, help="Have networkx search the ends of every range too, and compare.")
 @options.overrides
 @options.as_json
-def command(deployment: str, output: str | None, cross_check: bool, overrides: tuple[str, ...], as_json: bool) -> None:
+def command(
+    deployment: str,
+    output: str | None,
+    require_fit: bool,
+    cross_check: bool,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Find the cheapest legal plan of DEPLOYMENT (a preset or a path) and write its strategy file."""
     from ..answers.to_file import plan_setup
     from ..descriptions.loader import load_setup
@@ -40,14 +51,31 @@ def command(deployment: str, output: str | None, cross_check: bool, overrides: t
         strategy = plan_setup(setup)
     except NoLegalPlanError as error:
         raise error.in_file(setup.file) from None
+    memory = _memory(setup, strategy, require_fit, warns=not as_json)
     if cross_check:
         _cross_check(setup, strategy)
     if output is not None:
         save(strategy, output)
     if as_json:
-        _print_json(strategy, output, setup.notes)
+        _print_json(strategy, output, setup, memory)
     else:
-        _print(strategy, output, setup.deployment.search.range_tolerance)
+        _print(strategy, output, setup.deployment.search.range_tolerance, memory)
+
+
+def _memory(setup: Setup, strategy: StrategyFile, required: bool, warns: bool) -> Fit:
+    """Does it fit? A warning on standard error where it does not (JSON holds it); DoesNotFitError where it has to."""
+    from ..fit.peaks import peak_of
+    from ..fit.verdict import fit
+    from ..fit.words import does_not_fit
+
+    found = fit(setup, peak=peak_of(setup, strategy))
+    if not found.fits:
+        error = does_not_fit(setup, found)
+        if required:
+            raise error
+        if warns:
+            options.print_warning(error.message)
+    return found
 
 
 def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
@@ -65,7 +93,8 @@ def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
     echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
 
 
-def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ...]) -> None:
+def _print_json(strategy: StrategyFile, output: str | None, setup: Setup, memory: Fit) -> None:
+    from ..fit.words import as_json, ways_out
     from ..strategy.file import plan_hash
     from .output import print_json
 
@@ -74,7 +103,8 @@ def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ..
             "strategy_file": output,
             "numerics": strategy.numerics,
             "hash": plan_hash(strategy),
-            "notes": list(notes),
+            "notes": list(setup.notes),
+            "memory": as_json(memory) | {"ways_out": [] if memory.fits else list(ways_out(setup, memory))},
             "modes": {mode: [_range_json(r) for r in ranges] for mode, ranges in strategy.modes.items()},
         }
     )
@@ -97,7 +127,8 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
     }
 
 
-def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None:
+def _print(strategy: StrategyFile, output: str | None, tolerance: float, memory: Fit) -> None:
+    from ..fit.words import line
     from .gains import print_faster_rivals, yardsticks
     from .output import heading, span
 
@@ -117,6 +148,7 @@ def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"
             echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
+    echo(f"{line(memory)}.")
     echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
 
 

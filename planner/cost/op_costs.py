@@ -7,6 +7,7 @@ ops share it. That keeps a search over many token counts cheap.
 from __future__ import annotations
 
 from ..descriptions.setup import Setup
+from ..descriptions.weight_types import WeightFormat
 from ..executors import Kernel, Kernels, Traffic
 from ..strategy.layout import (
     DP_LOCAL,
@@ -24,7 +25,7 @@ from ..strategy.op_kinds import ALL_GATHER
 from ..strategy.op_record import Part, Rows, Send, Step
 from ..strategy.op_record import Wire as WireFormat
 from ..strategy.ops import Op
-from ..strategy.words import Category, GroupName, RowRule, StepRows
+from ..strategy.words import Category, GroupName, QuantizablePart, RowRule, StepRows
 from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
@@ -44,13 +45,19 @@ class OpCosts:
         self._setup, self._mode = setup, mode
         dtypes = setup.deployment.dtypes
         measured = MeasuredKernels(setup.calibrations)
-        self.device = DeviceCosts(setup.hardware, dtypes.weights, dtypes.activations, measured)
+        self.device = DeviceCosts(setup.hardware, setup.weights, dtypes.activations, measured)
+        left = WeightFormat(dtypes.activations, None)
+        self._unquantized = DeviceCosts(setup.hardware, left, dtypes.activations, measured)
         self.collectives = CollectiveCosts(setup)
         self._p = setup.parallelism
         self._dtype = dtypes.activations
         self._backend = setup.hardware.backend
         self._impls = setup.executor.impls
         self._mode_spec = setup.deployment.modes[mode]
+
+    def device_of(self, part: QuantizablePart) -> DeviceCosts:
+        """Prices of GEMMs with the weights of this part of the model, which a checkpoint may have left unquantised."""
+        return self._unquantized if part in self._setup.weights.unquantized else self.device
 
     def work(self, tokens: int) -> Work:
         """The shape of the work of this many tokens."""
@@ -220,7 +227,7 @@ class OpCosts:
         if isinstance(work, Passes):
             return self.device.passes(work.kernels, elements, work.group_size, term.width)
         if isinstance(work, Gemm):
-            return self.device.gemm(rows, term.width, work.columns)
+            return self.device_of("attention").gemm(rows, term.width, work.columns)
         if isinstance(work, OneKernel):
             return self.collectives.one_kernel(work, rows, term.width)
         mine = self.rows("dp_local", tokens) * term.width * self.device.activation_bytes

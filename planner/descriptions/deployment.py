@@ -7,18 +7,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ..strategy.bounds import MAX_TOKENS
+from ..strategy.bounds import MAX_LAYERS, MAX_TOKENS
 from ..strategy.errors import did_you_mean
 from ..strategy.layout import LAYER_BOUNDARIES, TENSOR_PARALLEL
 from ..strategy.op_kinds import KINDS
 from ..strategy.words import FORWARD_MODES, ModelRole, MoeBackend
 from ..strategy.words import Numerics as NumericsClass
-from .base import Count, FieldError, Positive, PositiveInt, Spec, Text
+from .base import Count, FieldError, Fraction, Positive, PositiveInt, Spec, Text
+from .weight_types import WeightType
 
 DEPLOYMENT_SCHEMA = "commplan/deployment/v1"
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "int4": 0.5}
+"""Of what travels and what is cached; of weights see weight_types.py."""
 
-WeightType = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
 ActivationType = Literal["fp32", "bf16", "fp16"]
 CacheType = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
 
@@ -41,9 +42,15 @@ class ParallelismSpec(Spec):
 
 
 class Dtypes(Spec):
-    """Types of weights, of what travels between devices, and of the KV cache."""
+    """Types of weights, of what travels between devices, and of the KV cache.
+
+    weights       left out: that of the model's quantisation, else bf16
+    weight_block  [rows, columns] under one scale; null: none. Left out: that of the model's quantisation, else what
+                  checkpoints of the type have
+    """
 
     weights: WeightType = "bf16"
+    weight_block: tuple[PositiveInt, PositiveInt] | None = None
     activations: ActivationType = "bf16"
     kv_cache: CacheType = "bf16"
 
@@ -148,9 +155,13 @@ class Numerics(Spec):
 
 
 class Limits(Spec):
-    """Limits a plan must keep."""
+    """Limits a plan must keep.
+
+    static_fraction  share of a device's memory that weights and KV cache may fill; left out: the executor's
+    """
 
     activation_memory_gb: Positive | None = None
+    static_fraction: Fraction | None = None
 
 
 class Search(Spec):
@@ -160,11 +171,15 @@ class Search(Spec):
 
 
 class Deployment(Spec):
-    """Everything a plan is made for."""
+    """Everything a plan is made for.
+
+    loaded_layers  a stack of the model's first layers is what runs, for timing; memory is that of those alone
+    """
 
     schema_: Literal["commplan/deployment/v1"] = Field(alias="schema")
     name: Text
     description: Text | None = None
+    loaded_layers: Annotated[int, Field(gt=0, le=MAX_LAYERS, strict=True)] | None = None
     model: Text
     model_role: ModelRole = "target"
     hardware: Text

@@ -22,6 +22,7 @@ from .huggingface import model_fields
 from .lending import lenders_of
 from .model import Model
 from .setup import Setup, UsedCalibration
+from .weight_types import WEIGHT_TYPES
 
 PRESET_FOLDERS = ("models", "hardware", "calibrations", "deployments")
 
@@ -115,10 +116,11 @@ class _Parts:
     def _build(self) -> Setup:
         deployment = build(Deployment, self.deployment, self.file)
         model = self._model(deployment.model)
+        deployment, said = with_checkpoint(deployment, model)
         hardware, measured_on = self._hardware(deployment.hardware)
         executor = load_executor(deployment.executor)
         calibrations, sensitivity = tuple(self._calibrations(hardware)), self._sensitivity(deployment, model)
-        notes = (self._note(measured_on),) if measured_on is not None else ()
+        notes = (*said, *((self._note(measured_on),) if measured_on is not None else ()))
         setup = Setup(deployment, model, hardware, calibrations, executor, self.file, sensitivity, notes, measured_on)
         check(setup)
         return replace(setup, lent=tuple(_lent(setup)))
@@ -186,6 +188,24 @@ def _lent(setup: Setup) -> Iterator[UsedCalibration]:
             f"the nearest {lender.topology} link with tables; collectives reach {lender.reached_gb_per_s:g} GB/s on it"
         )
         yield UsedCalibration(calibration, why if scale == 1 else f"{why}; its sizes times {scale:.3g}", scale)
+def with_checkpoint(deployment: Deployment, model: Model) -> tuple[Deployment, tuple[str, ...]]:
+    """The deployment with the weights of the checkpoint where it names no type, and what is to be said of its own."""
+    dtypes, checkpoint = deployment.dtypes, model.quantization
+    if "weights" not in dtypes.model_fields_set:
+        if checkpoint is None:
+            return deployment, ()
+        known = dtypes.model_copy(update={"weights": checkpoint.weights})
+        return deployment.model_copy(update={"dtypes": known}), ()
+    if checkpoint is None:
+        has, same = "not quantised", not WEIGHT_TYPES[dtypes.weights].quantized
+    else:
+        has, same = f"in {checkpoint.weights}", dtypes.weights == checkpoint.weights
+    if same:
+        return deployment, ()
+    return deployment, (
+        f"dtypes.weights is {dtypes.weights}, and the checkpoint of {model.name} is {has} (its quantization_config): "
+        "a converted copy of it is meant",
+    )
 
 
 def load_model(name: str, beside: str | None = None) -> Model:

@@ -48,7 +48,7 @@ class ModePlanner:
         costs = OpCosts(self.setup, self.mode)
         self.builder = GraphBuilder(self.setup, self.mode, costs)
         self.pricer = Pricer(self.builder)
-        self._layer_costs = LayerCosts(self.setup, costs.device, costs.collectives)
+        self._layer_costs = LayerCosts(self.setup, costs)
 
     @property
     def costs(self) -> OpCosts:

@@ -26,6 +26,11 @@ MOE_BACKENDS: tuple[MoeBackend, ...] = get_args(MoeBackend)
 ModelRole = Literal["target", "draft"]
 MODEL_ROLES: tuple[ModelRole, ...] = get_args(ModelRole)
 
+WeightPart = Literal["embedding", "head", "norms", "router", "attention", "dense_mlp", "experts", "shared_experts"]
+QuantizablePart = Literal["attention", "dense_mlp", "experts", "shared_experts"]
+"""Parts of a model by whose weights memory is told; those that a quantised checkpoint may have left as they were."""
+WEIGHT_PARTS: tuple[WeightPart, ...] = get_args(WeightPart)
+
 # ---- what an op does -------------------------------------------------------------------------------------------------
 
 Numerics = Literal["exact", "reordered", "quantized"]

@@ -273,6 +273,9 @@ absent:
   reduce_scatter: its norms take whole rows
 refusals:
 - {op: reduce_scatter_all_gather, boundaries: [mlp_out], reason: its MLP sums by itself}
+weights: {dtypes: [fp32]}
+memory:
+  static_fraction: {value: 0.8, provenance: assumed, source: made up}
 latent_projections: one_gemm
 gathers_only_logit_rows: true
 kernels:

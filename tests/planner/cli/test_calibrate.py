@@ -15,7 +15,7 @@ from commplan.planner.cli import calibrate
 from .commandline import run
 
 SMALL = "qwen3-0.6b-cpu-tp2"
-FP8 = "deepseek-r1-h200-tp2"
+LATENT = "deepseek-r1-h200-tp2"
 CALIBRATIONS = Path(__file__).parents[3] / "configs" / "calibrations"
 
 
@@ -54,12 +54,12 @@ def test_the_source_is_the_command_with_its_overrides(
 
 
 def test_an_override_that_adds_points_is_in_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With fp8 weights the latent projections are not measured, in bf16 they are."""
-    plain = calibrated(tmp_path / "plain.yaml", monkeypatch, FP8)
-    bf16 = calibrated(tmp_path / "bf16.yaml", monkeypatch, FP8, "--set", "dtypes.weights=bf16")
-    assert not plain.get("gemms")
-    assert {(g["inner"], g["columns"]) for g in bf16["gemms"]} == {(7168, 1536), (7168, 576)}
-    assert bf16["source"] == f"{plain['source']} --set dtypes.weights=bf16"
+    """Latent projections are measured where weights have the type of the activations, and only there."""
+    plain = calibrated(tmp_path / "plain.yaml", monkeypatch, LATENT)
+    fp16 = calibrated(tmp_path / "fp16.yaml", monkeypatch, LATENT, "--set", "dtypes.weights=fp16")
+    assert not fp16.get("gemms")
+    assert {(g["inner"], g["columns"]) for g in plain["gemms"]} == {(7168, 1536), (7168, 576)}
+    assert fp16["source"] == f"{plain['source']} --set dtypes.weights=fp16"
 
 
 @pytest.mark.parametrize("name", ["h100-2", "h200-2"])

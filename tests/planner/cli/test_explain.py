@@ -210,7 +210,7 @@ def test_a_hand_edit_is_explained_as_it_stands_and_what_it_costs(file: Path) -> 
 
 def test_a_file_for_another_model_split_or_mode_is_refused(file: Path, tmp_path: Path) -> None:
     expected = {
-        ("deepseek-r1-h200-tp2",): "parallelism.tp",
+        (R1, "--set=parallelism.tp=4"): "parallelism.tp",
         ("qwen3-32b-h200-tp2",): "model.fingerprint",
         (R1, "--set=modes.mixed={tokens: [1, 8], sequence_tokens: 8, context_tokens: 8, decode_fraction: 0.5}",
          "--mode", "mixed"): "modes.mixed",

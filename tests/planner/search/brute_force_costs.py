@@ -35,7 +35,7 @@ class Prices:
 
     def __init__(self, setup: Setup, mode: str, tokens: int) -> None:
         dtypes, p, model = setup.deployment.dtypes, setup.parallelism, setup.model
-        self.device = DeviceCosts(setup.hardware, dtypes.weights, dtypes.activations)
+        self.device = DeviceCosts(setup.hardware, setup.weights, dtypes.activations)
         self.wire = CollectiveCosts(setup)
         self.setup, self.model, self.dp, self.backend = setup, model, p.attn_dp, setup.hardware.backend
         self.dtype, self.element = dtypes.activations, {"fp32": 4, "bf16": 2, "fp16": 2}[dtypes.activations]

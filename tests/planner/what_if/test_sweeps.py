@@ -162,7 +162,9 @@ def test_a_figure_can_be_varied_as_its_bare_number_and_as_a_whole():
 
 
 def test_crossovers_are_where_the_fastest_strategy_changes():
-    found = answer("what-if", R1, "--vary", "tokens=1,4096", "--vary", "tp=4,8")["crossovers"]
+    found = answer("what-if", R1, "--set", "loaded_layers=8", "--vary", "tokens=1,4096", "--vary", "tp=4,8")[
+        "crossovers"
+    ]
     assert [(c["set"], c["before"], c["after"]) for c in found] == [
         ({"tp": 4}, "all_reduce", "tp_sp"),
         ({"tp": 8}, "all_reduce", "tp_sp"),
@@ -208,6 +210,7 @@ def test_the_answers_people_ask_for():
         "What if the link were half as fast, or twice?",
         "What does one more INT8 boundary buy?",
         "Which TP size?",
+        "Fewest devices?",
     }
     assert [f["tp"] for f in found["Which TP size?"]["figures"]] == [1, 2]
 
