@@ -61,7 +61,7 @@ _AS_FAST_US = 0.05
 
 
 class Explainer:
-    """Explains the choices of one forward mode at one token count. `plan` is what was chosen there, or what a file has."""
+    """Explains the choices of one forward mode at one token count. `plan` is what was chosen, or what a file has."""
 
     def __init__(self, planner: ModePlanner, tokens: int, plan: Plan, from_file: bool = False) -> None:
         self._planner, self._tokens, self._plan, self._from_file = planner, tokens, plan, from_file
@@ -89,8 +89,8 @@ class Explainer:
         self, boundary: str, layer: int | None, before: State | None, seen: Set[Op]
     ) -> Iterator[tuple[Op, str]]:
         """Offered ops that no plan can use here and that were not `seen` yet, with the reason."""
-        for rejection in self._planner.builder.rejections(boundary, layer, before):
-            yield rejection.op, rejection.reason
+        for refused in self._planner.builder.rejections(boundary, layer, before):
+            yield refused.op, refused.reason
         free = self._planner.graph(_FREE)
         for op in dict.fromkeys(edge.op for edge in edges_at(free, boundary, layer)):
             if op not in seen:
@@ -165,11 +165,12 @@ class Explainer:
         if slower_us >= -_AS_FAST_US:
             return ""
         tolerance = self._planner.setup.deployment.search.range_tolerance
+        why = f" at {self._tokens} tokens: one plan serves a range"
         if -slower_us <= tolerance * self._step_us:
-            return f" at {self._tokens} tokens: one plan serves a range, and may lose {tolerance:.2%} (search.range_tolerance)"
+            return f"{why}, and may lose {tolerance:.2%} (search.range_tolerance)"
         if self._from_file:
             return ": the strategy file has the other op"
-        return f" at {self._tokens} tokens: one plan serves a range, and the counts beside this one want another"
+        return f"{why}, and the counts beside this one want another"
 
     def _wire_contains(self, op: Op) -> tuple[str, ...]:
         impl = self._planner.setup.executor.impls[op.impl] if op.impl else None

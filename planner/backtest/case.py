@@ -100,7 +100,8 @@ class Case(Spec):
 
     tokens          one count, or a list: the prediction is the mean over them
     of, to          the figure is that of `of`, divided by that of `to` where there is one
-    low, high       the tolerance, set before the prediction was made; of a ratio whose gain is above 2 % it ends before 1
+    low, high       the tolerance, set before the prediction was made; of a ratio it ends before 1, where the gain is
+                    above 2 %
     not_comparable  why no prediction can be held against the figure, where that is known beforehand
     """
 
@@ -171,8 +172,8 @@ class Case(Spec):
         if value < 1 if side == "below" else value > 1:
             return
         text = (
-            f"reaches 1 from a published ratio of {self.published:g}, so a prediction of the wrong sign would be inside: "
-            f"give a value {side} 1, such as {(1 + self.published) / 2:.4g} (half of the published gain)"
+            f"reaches 1 from a published ratio of {self.published:g}, so a prediction of the wrong sign would be "
+            f"inside: give a value {side} 1, such as {(1 + self.published) / 2:.4g} (half of the published gain)"
         )
         raise FieldError(end, text, value)
 

@@ -58,7 +58,7 @@ def named_plan(planner: ModePlanner, ops: dict[str, Op], tokens: int) -> Plan:
 
 
 def _departure(op: Op, wanted: Op | None) -> int:
-    """How far an op is from what stands there unnamed. One op that is not plain weighs more than any number that are."""
+    """How far an op is from what stands there unnamed. One that is not plain weighs more than any number that are."""
     if wanted is not None:
         return _BY_ANOTHER * (op.impl is not None and wanted.impl is None)
     if not op.kind.is_collective:
