@@ -32,19 +32,23 @@ class Measured(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A smoothed table, where it comes from, and the elements per row it was measured at (None: any)."""
+    """A smoothed table, where it comes from, and the elements per row it was measured at (None: any).
+
+    is_given  with the link that this machine was given, so it is not scaled to that link
+    """
 
     curve: Curve
     provenance: Provenance
     source: str
     width: int | None
+    is_given: bool = False
 
 
 class CollectiveTables:
     """Tables by what they measure, then by width. An earlier calibration wins: one of this machine comes first."""
 
     def __init__(self, calibrations: Iterable[UsedCalibration]) -> None:
-        self._tables: dict[Measured, dict[int | None, tuple[Table, Provenance, str]]] = {}
+        self._tables: dict[Measured, dict[int | None, tuple[Table, Provenance, str, bool]]] = {}
         self._found: dict[tuple[Measured, int | None], Found | None] = {}  # smoothed when first asked for
         for used in calibrations:
             c = used.calibration
@@ -55,7 +59,7 @@ class CollectiveTables:
                 source = f"{c.machine} table: {used.transferred_because} ({c.source})"
             for t in c.tables:
                 key = Measured(t.op, t.impl, t.dtype, t.group_size, t.algorithm, t.attn_dp)
-                self._tables.setdefault(key, {}).setdefault(t.width, (t, provenance, source))
+                self._tables.setdefault(key, {}).setdefault(t.width, (t, provenance, source, used.is_given))
         self.impls = frozenset(key.impl for key in self._tables)
 
     def find(self, wanted: Measured, width: int | None = None) -> Found | None:
@@ -74,8 +78,8 @@ class CollectiveTables:
             if nearest not in by_width:
                 known = [w for w in by_width if w is not None]
                 nearest = min(known, key=lambda w: (abs(math.log(w / (width or w))), w))
-            table, provenance, source = by_width[nearest]
+            table, provenance, source, is_given = by_width[nearest]
             if width is not None and nearest not in (None, width):
                 source += f", rows of {nearest} elements instead of {width}"
-            return Found(Curve.of(table.message_bytes, table.latency_us), provenance, source, nearest)
+            return Found(Curve.of(table.message_bytes, table.latency_us), provenance, source, nearest, is_given)
         return None

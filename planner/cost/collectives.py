@@ -44,7 +44,7 @@ class CollectiveCosts:
             found = self._table(op, impl, dtype, where.size)
             halves = COLLECTIVES[op].halves
             in_two = not found and halves and self._table(halves[0], impl, dtype, where.size)
-            if self._own is not None and (found or in_two):
+            if self._own is not None and (found or in_two) and not (found and found.is_given):
                 known = self._own.collective(op, impl, dtype, group, message_bytes)
                 formulas = (sum(costs._formula(op, where, message_bytes)) for costs in (self, self._own))
                 return _scaled(known, *formulas)
@@ -108,11 +108,11 @@ class CollectiveCosts:
     def one_kernel(self, work: OneKernel, rows: int, width: int) -> Estimate:
         """An op that is one kernel, by the table of its width or of the nearest one; it has no formula."""
         size = self._parallelism.group_size(work.group)
-        if self._own is not None:
+        found = self._of_kernel(work, width)
+        if self._own is not None and not (found and found.is_given):
             known = self._own.one_kernel(work, rows, width)
             formulas = (formula_us(known.wire_bytes, size, h) for h in (self._hardware, self._own._hardware))
             return _scaled(known, *formulas)
-        found = self._of_kernel(work, width)
         assert found is not None, f"no table of {work}"  # such an op is offered only where there is one
         message_bytes = rows * width * work.bytes_per_element
         time, extrapolated = found.curve.at(message_bytes)
