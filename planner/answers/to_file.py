@@ -20,13 +20,19 @@ from ..strategy.file.document import (
 from ..strategy.file.writing import with_producer
 from ..strategy.words import Provenance
 
+Chosen = dict[str, tuple[ModePlanner, list[PlannedRange]]]
+"""What the search chose, by mode, with the planner that can say more of it."""
 
-def plan_setup(setup: Setup) -> StrategyFile:
-    """The cheapest legal strategy file of a setup; raises NoLegalPlanError where there is none."""
+
+def plan_setup(setup: Setup, found: Chosen | None = None) -> StrategyFile:
+    """The cheapest legal strategy file of a setup; raises NoLegalPlanError where there is none. Fills `found`."""
     modes = {}
     for mode in setup.deployment.modes:
         planner = ModePlanner(setup, mode)
-        modes[mode] = tuple(range_plan(planner, chosen) for chosen in planner.ranges())
+        ranges = planner.ranges()
+        if found is not None:
+            found[mode] = planner, ranges
+        modes[mode] = tuple(range_plan(planner, chosen) for chosen in ranges)
     return with_stamps(setup, modes)
 
 

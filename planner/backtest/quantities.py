@@ -64,7 +64,7 @@ class Figure:
 
 def of_plan(planner: ModePlanner, quantity: str, plan: PlanName, tokens: int) -> Figure:
     """A quantity of a named plan; NotComparableError where the deployment has no such plan."""
-    parts = breakdown(planner, _plan(planner, plan, tokens), tokens)
+    parts = breakdown(planner, plan_named(planner, plan, tokens), tokens)
     asked = QUANTITIES[quantity]
     # Memory is counted from shapes and dtypes, so it rests on no measured figure.
     provenance = parts.provenance_of(*asked.parts) if asked.parts else "formula"
@@ -72,7 +72,8 @@ def of_plan(planner: ModePlanner, quantity: str, plan: PlanName, tokens: int) ->
     return Figure(asked.value(parts, tokens), provenance, sources)
 
 
-def _plan(planner: ModePlanner, plan: PlanName, tokens: int) -> Plan:
+def plan_named(planner: ModePlanner, plan: PlanName, tokens: int) -> Plan:
+    """The plan of a case at a token count; NotComparableError where the deployment has none."""
     try:
         if plan.optimum:
             return planner.best(tokens)

@@ -11,8 +11,10 @@ from ..strategy.command_line.terminal import echo
 from . import options
 
 if TYPE_CHECKING:
+    from ..answers.to_file import Chosen
     from ..descriptions.setup import Setup
     from ..strategy.file import RangePlan, StrategyFile
+    from .trust import Trusts
 
 
 @click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
@@ -32,22 +34,28 @@ def command(deployment: str, output: str | None, cross_check: bool, overrides: t
     from ..descriptions.loader import load_setup
     from ..strategy.errors import NoLegalPlanError
     from ..strategy.file import save
+    from .trust import print_trusts, trusts_of
 
     setup = load_setup(deployment, overrides)
     if not as_json:
         options.print_notes(setup)
     try:
-        strategy = plan_setup(setup)
+        found: Chosen = {}
+        strategy = plan_setup(setup, found)
     except NoLegalPlanError as error:
         raise error.in_file(setup.file) from None
     if cross_check:
         _cross_check(setup, strategy)
     if output is not None:
         save(strategy, output)
+    trusts = trusts_of(found)
     if as_json:
-        _print_json(strategy, output, setup.notes)
+        _print_json(strategy, output, setup.notes, trusts)
     else:
-        _print(strategy, output, setup.deployment.search.range_tolerance)
+        _print(strategy, setup.deployment.search.range_tolerance)
+        print_trusts(found, trusts)
+        echo()
+        echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
 
 
 def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
@@ -65,9 +73,10 @@ def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
     echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
 
 
-def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ...]) -> None:
+def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ...], trusts: Trusts) -> None:
     from ..strategy.file import plan_hash
     from .output import print_json
+    from .trust import trust_json
 
     print_json(
         {
@@ -75,7 +84,12 @@ def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ..
             "numerics": strategy.numerics,
             "hash": plan_hash(strategy),
             "notes": list(notes),
-            "modes": {mode: [_range_json(r) for r in ranges] for mode, ranges in strategy.modes.items()},
+            "modes": {
+                mode: [
+                    _range_json(r) | {"trust": trust_json(trust)} for r, trust in zip(ranges, trusts[mode], strict=True)
+                ]
+                for mode, ranges in strategy.modes.items()
+            },
         }
     )
 
@@ -94,7 +108,7 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
     }
 
 
-def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None:
+def _print(strategy: StrategyFile, tolerance: float) -> None:
     from .describe import layer_summary
     from .output import duration, heading, span, table
 
@@ -126,4 +140,3 @@ def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"
             echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
-    echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
