@@ -15,7 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..descriptions.base import Count, PositiveInt, Spec, Text, build
+from ..descriptions.base import PositiveInt, Spec, Text, build
+from ..descriptions.calibration import MessageBytes
 from ..strategy.words import PROVENANCES, Provenance
 from ..strategy.yaml_file import flow_text, read_mapping
 
@@ -42,7 +43,7 @@ class CaseRecord(Spec):
     topology: Text
     ranks: PositiveInt
     ops: tuple[Text, ...]
-    message_bytes: Count
+    message_bytes: MessageBytes
     error: Annotated[float, Field(allow_inf_nan=False, strict=True)]
     verdict: Literal["inside", "outside"]
     provenance: Provenance
