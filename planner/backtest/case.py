@@ -33,6 +33,7 @@ Quantity = Literal[
     "ttft",
     "itl",
     "activation_memory",
+    "communication_share",
     "op_latency",
 ]
 _MODES_OF = {  # quantities that mean something in some modes alone

@@ -49,6 +49,7 @@ QUANTITIES = {
     "ttft": _STEP,  # one forward over the prompt: no queue, no scheduler, no tokenizer
     "itl": _STEP,  # one forward of the running batch
     "throughput": Quantity("tokens/s", _ALL, lambda b, tokens: tokens / b.step_us * 1e6),
+    "communication_share": Quantity("share", _ALL, lambda b, tokens: b.parts["communication"] / b.step_us),  # noqa: ARG005
     "activation_memory": Quantity("bytes", (), lambda b, tokens: float(b.activation_bytes)),  # noqa: ARG005
 }
 

@@ -23,6 +23,7 @@ from .quantities import plan_named
 from .run import NOT_COMPARABLE, Outcome, run_case, setup_of
 
 _SHARE = 0.8  # of the errors, that a spread covers
+_ABSOLUTE = ("us", "tokens/s")
 _OF_COLLECTIVES = ("collective_time", "op_latency")
 
 
@@ -31,7 +32,7 @@ def fresh_summary() -> Summary:
     outcomes = [(path, run_case(read_case(path), path)) for path in shipped_cases()]
     found = [(path, outcome) for path, outcome in outcomes if outcome.verdict != NOT_COMPARABLE]
     cases = tuple(_record(path, outcome) for path, outcome in found)
-    absolute = [record for record, (_, outcome) in zip(cases, found, strict=True) if outcome.case.to is None]
+    absolute = [record for record in cases if record.unit in _ABSOLUTE]
     tables = _of_tables()
     vendors = sorted({record.vendor for record in absolute} | set(tables))
     spreads = {vendor: _by_kind(absolute, tables, (vendor,)) for vendor in vendors}
