@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +63,18 @@ def test_a_spread_covers_four_fifths_of_the_absolute_back_tests_that_it_is_of() 
 
 def test_a_summary_of_some_cases_is_refused() -> None:
     assert refused("backtest", "--summary", "sglang-10568-communication")["field"] == "--summary"
+
+
+def test_the_first_page_of_the_accuracy_note_counts_what_the_back_tests_found() -> None:
+    note = (Path(__file__).parents[3] / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    page = note.split("## How it was found out")[0]
+    cases = {case.id: case for case in map(read_case, shipped_cases())}
+    ratios = [record for record in shipped_summary().cases if record.unit == "ratio"]
+    steps = [record for record in ratios if record.quantity in ("throughput", "ttft", "itl")]
+    published = {record.id: cases[record.id].published for record in ratios}
+    right = [r for r in ratios if (published[r.id] * (1 + r.error) - 1) * (published[r.id] - 1) > 0]
+    shares = [record for record in shipped_summary().cases if record.unit == "share"]
+    assert f"{len(right)} of {len(ratios)} published ratios, {len(steps)} of them of whole steps" in page
+    assert f"{sum(r.verdict == 'inside' for r in steps)} of {len(steps)} published gains of whole steps" in page
+    assert f"in {sum(r.verdict == 'inside' for r in shares)} of {len(shares)} cases" in page
+    assert sum(line[:1].isdigit() for line in page.splitlines()) == 10
