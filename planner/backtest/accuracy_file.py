@@ -3,7 +3,7 @@
 schema: commplan/accuracy/v1
 spreads: {nvidia: {communication: {table: 0.1, ...}, device: {assumed: 0.5, ...}}, ..., any: {...}}
 cases:
-- {id: a-case, quantity: throughput, unit: ratio, machine: h20-8, ...}     # each back-test that has a prediction
+- {id: a-case, quantity: throughput, unit: ratio, machine: a-machine, ...}     # each back-test that has a prediction
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import pytest
 
 from commplan.planner.backtest.accuracy_file import CaseRecord, Summary, shipped_summary
 from commplan.planner.backtest.trust import nearest_case, shares_of, trust_of
+from commplan.planner.cli.trust import trust_line
 from commplan.planner.search.graph import Plan
 from commplan.planner.search.planning import ModePlanner
 
@@ -174,3 +175,12 @@ def test_trust_takes_less_than_50_ms(planner: ModePlanner, plan: Plan) -> None:
         trust_of(planner, plan, TOKENS)
         taken.append(time.perf_counter() - start)
     assert min(taken) < 0.05
+
+
+@pytest.mark.parametrize(("fits", "words"), [(True, "; fits; "), (False, "; does not fit; "), (None, "; assumed: ")])
+def test_a_line_says_whether_the_plan_fits_where_somebody_looked(
+    planner: ModePlanner, plan: Plan, fits: bool | None, words: str
+) -> None:
+    line = trust_line(trust_of(planner, plan, TOKENS, fits=fits))
+    assert words in line
+    assert ("fit" in line.replace("(", "")) == (fits is not None)
