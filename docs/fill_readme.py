@@ -1,7 +1,7 @@
 """Fills README.md with what its commands really print: the blocks that start with `$ commplan`.
 
-In docs/accuracy.md it fills what stands between `<!-- commplan ... -->` and `<!-- end -->`; configs/accuracy.yaml,
-which plans read, it writes first.
+In docs/accuracy.md it fills what stands between `<!-- commplan ... -->` and `<!-- end -->`. It first writes
+configs/accuracy/summary.yaml, which plans read.
 
 python docs/fill_readme.py            # rewrites the outputs
 python docs/fill_readme.py --check    # exits 1 if one differs
@@ -18,7 +18,7 @@ from pathlib import Path
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 ACCURACY = Path(__file__).parent / "accuracy.md"
-SUMMARY = Path(__file__).parent.parent / "configs" / "accuracy.yaml"
+SUMMARY = Path(__file__).parent.parent / "configs" / "accuracy" / "summary.yaml"
 TABLE = re.compile(r"<!-- commplan (.*?) -->\n.*?<!-- end -->", re.DOTALL)
 # Blocks that need what a planner alone has not: they are filled in by hand, from a real run.
 BY_HAND = ("commplan check", "commplan run", "commplan launch")
@@ -63,7 +63,7 @@ def filled_accuracy(text: str) -> str:
 
 
 def filled_summary(_: str) -> str:
-    """configs/accuracy.yaml anew."""
+    """configs/accuracy/summary.yaml anew."""
     return printed(["backtest", "--summary"], str(SUMMARY.parent)) + "\n"
 
 

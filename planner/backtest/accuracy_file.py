@@ -1,4 +1,4 @@
-"""configs/accuracy.yaml: what the back-tests found, short enough to be read beside every plan.
+"""configs/accuracy/summary.yaml: what the back-tests found, short enough to be read beside every plan.
 
 schema: commplan/accuracy/v1
 spreads: {nvidia: {communication: {table: 0.1, ...}, device: {assumed: 0.5, ...}}, ..., any: {...}}
@@ -71,7 +71,7 @@ class Summary(Spec):
 
 def accuracy_path() -> Path:
     """The file that comes with commplan."""
-    return Path(str(files("commplan.configs") / "accuracy.yaml"))
+    return Path(str(files("commplan.configs") / "accuracy" / "summary.yaml"))
 
 
 @cache

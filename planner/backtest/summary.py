@@ -1,4 +1,4 @@
-"""A fresh run of all that is compared with measurements, summed up as configs/accuracy.yaml holds it."""
+"""A fresh run of all that is compared with measurements, summed up as configs/accuracy/summary.yaml holds it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument("cases", nargs=-1, type=FILLED)
 @click.option("--tables", is_flag=True, help="Instead: hold out every interior point of the shipped tables in turn.")
 @click.option("--markdown", is_flag=True, help="The table as Markdown, as docs/accuracy.md has it.")
-@click.option("--summary", is_flag=True, help="Instead: all that ships, summed up as configs/accuracy.yaml holds it.")
+@click.option("--summary", is_flag=True, help="Instead: all that ships, summed up, as plans quote it.")
 @options.as_json
 def command(cases: tuple[str, ...], tables: bool, markdown: bool, summary: bool, as_json: bool) -> None:
     """Compare predictions with published measurements.

@@ -1,4 +1,4 @@
-"""configs/accuracy.yaml is what the back-tests find today, since every plan quotes it."""
+"""configs/accuracy/summary.yaml is what the back-tests find today, since every plan quotes it."""
 
 from __future__ import annotations
 
