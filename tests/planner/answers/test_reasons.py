@@ -40,9 +40,11 @@ def test_a_message_that_is_too_large_is_answered_with_the_largest_one() -> None:
 
 def test_a_plan_without_room_elsewhere_is_answered_with_the_place_and_the_limit() -> None:
     """The sum itself has room; the residual that it leaves on every rank has not, one boundary on."""
-    (reason,) = [r for r in reasons("all_reduce", *LIMITED) if "fold" not in r and "gather`" not in r][:1]
-    assert reason.startswith("needs none at mlp_in of layer 30: holds 2.48 GB")
-    assert "over the 2.3 GB of limits.activation_memory_gb" in reason
+    found = [reason for reason in reasons("all_reduce", *LIMITED) if reason.startswith("needs ")]
+    assert found
+    for reason in found:
+        assert reason.startswith("needs none at mlp_in of layer 30: holds 2.48 GB")
+        assert "over the 2.3 GB of limits.activation_memory_gb" in reason
 
 
 @pytest.mark.parametrize("group", ["tp", "attn_tp"])
