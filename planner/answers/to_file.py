@@ -21,14 +21,20 @@ from ..strategy.file.document import (
 from ..strategy.file.writing import with_producer
 from ..strategy.words import Provenance
 
+Chosen = dict[str, tuple[ModePlanner, list[PlannedRange], StockPlanner]]
+"""What the search chose, by mode, with those that can say more of it: the planner, and the stock server's."""
 
-def plan_setup(setup: Setup) -> StrategyFile:
-    """The cheapest legal strategy file of a setup; raises NoLegalPlanError where there is none."""
+
+def plan_setup(setup: Setup, found: Chosen | None = None) -> StrategyFile:
+    """The cheapest legal strategy file of a setup; raises NoLegalPlanError where there is none. Fills `found`."""
     modes = {}
     for mode in setup.deployment.modes:
         planner = ModePlanner(setup, mode)
+        ranges = planner.ranges()
         stock = StockPlanner(planner)
-        modes[mode] = tuple(range_plan(planner, chosen, stock) for chosen in planner.ranges())
+        if found is not None:
+            found[mode] = planner, ranges, stock
+        modes[mode] = tuple(range_plan(planner, chosen, stock) for chosen in ranges)
     return with_stamps(setup, modes)
 
 

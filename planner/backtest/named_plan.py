@@ -1,9 +1,12 @@
 """A plan named by its ops: they stand on every layer where they are legal, and the rest is as plain as it can be.
 
 The plan is the path through the graph of all ops that any executor-legal plan may use (the deployment's policy has no
-say: what was measured was run; by libraries, never by kernels of ours) with, in this order, the fewest boundaries
-without the op named for them, at the others the least departure from no op or else from plain all-reduce and
-all-gather, and the least time.
+say: what was measured was run; by libraries, never by kernels of ours) with, in this order:
+
+- the fewest boundaries without the op named for them;
+- the least departure from what a forward does that nobody planned: at a boundary that nobody named from no op, or else
+  from plain all-reduce and all-gather by the library; of a named op from its impl by the library, where it names none;
+- the least time. It is left to choose between ops that are equally plain, never between impls.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from ..strategy.layout import LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
 
 _Label = tuple[int, int, int, tuple[Edge, ...]]  # named ops missing, departures elsewhere, weight, edges so far
+_PLAIN, _BY_ANOTHER, _NOT_PLAIN = 1, 10**6, 10**12
 _RAN = Restriction(policy=False, own_kernels=False)
 
 
@@ -34,9 +38,10 @@ def named_plan(planner: ModePlanner, ops: dict[str, Op], tokens: int) -> Plan:
             for edge in boundary.get(state, ()):
                 if not planner.pricer.fits(edge, tokens):
                     continue
+                has_it = wanted is not None and is_named(edge.op, wanted, backend)
                 label = (
-                    missing + (wanted is not None and not is_named(edge.op, wanted, backend)),
-                    extra + (wanted is None) * _departure(edge.op),
+                    missing + (wanted is not None and not has_it),
+                    extra + _departure(edge.op, wanted if has_it else None),
                     weight + planner.pricer.weight(edge, tokens),
                     (*edges, edge),
                 )
@@ -52,11 +57,15 @@ def named_plan(planner: ModePlanner, ops: dict[str, Op], tokens: int) -> Plan:
     return Plan(edges[0], tuple(edges[i : i + step] for i in range(1, len(edges) - 1, step)), edges[-1])
 
 
-def _departure(op: Op) -> int:
-    """How far an op that nobody named is from nothing at all."""
+def _departure(op: Op, wanted: Op | None) -> int:
+    """How far an op is from what stands there unnamed. One that is not plain weighs more than any number that are."""
+    if wanted is not None:
+        return _BY_ANOTHER * (op.impl is not None and wanted.impl is None)
     if not op.kind.is_collective:
         return 0
-    return 1 if op.kind.is_plain else 2
+    if not op.kind.is_plain:
+        return _NOT_PLAIN
+    return _PLAIN if op.impl is None else _BY_ANOTHER
 
 
 def is_named(op: Op, named: Op, backend: str) -> bool:

@@ -73,7 +73,7 @@ def command(
         plan, (first, last) = _chosen(planner, tokens, strategy_file)
     except NoLegalPlanError as error:
         raise error.in_file(setup.file) from None
-    explanation = Explainer(planner, tokens, plan).explain(boundary, layer)
+    explanation = Explainer(planner, tokens, plan, strategy_file is not None).explain(boundary, layer)
     if only_op is not None:
         explanation = _narrowed(explanation, only_op)
     if as_json:

@@ -11,9 +11,11 @@ from ..strategy.command_line.terminal import echo
 from . import options
 
 if TYPE_CHECKING:
+    from ..answers.to_file import Chosen
     from ..descriptions.setup import Setup
     from ..fit.verdict import Fit
     from ..strategy.file import RangePlan, StrategyFile
+    from .trust import Trusts
 
 
 @click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
@@ -43,12 +45,14 @@ def command(
     from ..descriptions.loader import load_setup
     from ..strategy.errors import NoLegalPlanError
     from ..strategy.file import save
+    from .trust import print_trusts, trusts_of
 
     setup = load_setup(deployment, overrides)
     if not as_json:
         options.print_notes(setup)
     try:
-        strategy = plan_setup(setup)
+        found: Chosen = {}
+        strategy = plan_setup(setup, found)
     except NoLegalPlanError as error:
         raise error.in_file(setup.file) from None
     memory = _memory(setup, strategy, require_fit, warns=not as_json)
@@ -56,10 +60,14 @@ def command(
         _cross_check(setup, strategy)
     if output is not None:
         save(strategy, output)
+    trusts = trusts_of(found, fits=memory.fits)
     if as_json:
-        _print_json(strategy, output, setup, memory)
+        _print_json(strategy, output, setup, memory, trusts)
     else:
-        _print(strategy, output, setup.deployment.search.range_tolerance, memory)
+        _print(strategy, setup.deployment.search.range_tolerance, memory)
+        print_trusts(found, trusts)
+        echo()
+        echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
 
 
 def _memory(setup: Setup, strategy: StrategyFile, required: bool, warns: bool) -> Fit:
@@ -93,10 +101,11 @@ def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
     echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
 
 
-def _print_json(strategy: StrategyFile, output: str | None, setup: Setup, memory: Fit) -> None:
+def _print_json(strategy: StrategyFile, output: str | None, setup: Setup, memory: Fit, trusts: Trusts) -> None:
     from ..fit.words import as_json, ways_out
     from ..strategy.file import plan_hash
     from .output import print_json
+    from .trust import trust_json
 
     print_json(
         {
@@ -105,7 +114,12 @@ def _print_json(strategy: StrategyFile, output: str | None, setup: Setup, memory
             "hash": plan_hash(strategy),
             "notes": list(setup.notes),
             "memory": as_json(memory) | {"ways_out": [] if memory.fits else list(ways_out(setup, memory))},
-            "modes": {mode: [_range_json(r) for r in ranges] for mode, ranges in strategy.modes.items()},
+            "modes": {
+                mode: [
+                    _range_json(r) | {"trust": trust_json(trust)} for r, trust in zip(ranges, trusts[mode], strict=True)
+                ]
+                for mode, ranges in strategy.modes.items()
+            },
         }
     )
 
@@ -127,7 +141,7 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
     }
 
 
-def _print(strategy: StrategyFile, output: str | None, tolerance: float, memory: Fit) -> None:
+def _print(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
     from ..fit.words import line
     from .gains import print_faster_rivals, yardsticks
     from .output import heading, span
@@ -149,7 +163,6 @@ def _print(strategy: StrategyFile, output: str | None, tolerance: float, memory:
             where = f"{mode} {span(plan.first, plan.last)}"
             echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
     echo(f"{line(memory)}.")
-    echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
 
 
 def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:

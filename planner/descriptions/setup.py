@@ -26,6 +26,7 @@ class UsedCalibration:
     calibration: Calibration
     transferred_because: str | None
     scale: float = 1.0
+    is_given: bool = False  # by --set, so it is of this very machine, whatever link that was given
 
 
 @dataclass(frozen=True)

@@ -271,3 +271,10 @@ def test_a_terminal_sees_progress_and_a_pipe_does_not():
     assert b"100%" in shown
     quiet = subprocess.run(command, capture_output=True, check=True)
     assert quiet.stderr == b""
+
+
+def test_a_strategy_without_a_place_is_told_by_the_reason_of_its_own_op_alone() -> None:
+    ascend = ("qwen3-235b-h200-dp4", "--set=executor=plan_only", "--set=hardware=ascend-a3-16", "--vary=tokens=64")
+    (line,) = [each for each in run("what-if", *ascend).out.splitlines() if "mixed_comm has no place" in each]
+    assert "all_reduce_all_gather: " in line
+    assert "restricted by" not in line and "residual is" not in line and not line.endswith(")")
