@@ -28,6 +28,7 @@ from ..strategy.op_record import Wire
 from ..strategy.vendors import BACKENDS, VENDORS
 from ..strategy.words import MOE_BACKENDS, MoeBackend
 from ..strategy.yaml_file import read_mapping
+from .host import Host
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
 
@@ -111,6 +112,7 @@ class Executor(Spec):
     latent_projections: Literal["one_gemm", "one_by_one"]  # q_a and kv_a (and what an indexer reads): fused, or apart
     gathers_only_logit_rows: bool  # head_in gathers the rows that need logits, not all T
     kernels: KernelTables
+    host: Host
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Executor:
@@ -123,6 +125,7 @@ class Executor(Spec):
                 value = getattr(impl, field)
                 if value is not None and value < 1:
                     raise FieldError(f"impls.{name}.{field}", "a positive whole number is expected", value)
+        self.host.check_calls(tuple(self.impls))
         for op, capability in self.ops.items():
             _check_op(self, op, capability)
         for op in (*self.absent, *(refusal.op for refusal in self.refusals)):
@@ -189,4 +192,4 @@ def load_executor(name: str) -> Executor:
     return build(Executor, read_mapping(path), str(path))
 
 
-__all__ = ["Executor", "Impl", "Kernel", "executor_names", "load_executor"]
+__all__ = ["Executor", "Host", "Impl", "Kernel", "executor_names", "load_executor"]

@@ -38,6 +38,7 @@ RESIDUAL_RULES: tuple[ResidualRule, ...] = get_args(ResidualRule)
 
 ImplKind = Literal["library", "peer_to_peer", "one_kernel"]
 """Collectives of a library; fused kernels that nobody here has run; kernels of commplan's own."""
+IMPL_KINDS: tuple[ImplKind, ...] = get_args(ImplKind)
 
 # ---- what an op costs ------------------------------------------------------------------------------------------------
 
@@ -51,6 +52,10 @@ logits are wanted, padded; all of them, unless tp divides their number."""
 Category = Literal["wire", "quantize", "norm", "residual", "latent_gemm", "padding"]
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 """What the parts of an op's cost are for, in the order of reports."""
+
+LaunchState = Literal["eager", "graph"]
+"""Who launches the kernels of a forward: the host one by one, or the replay of a graph."""
+LAUNCH_STATES: tuple[LaunchState, ...] = get_args(LaunchState)
 
 Provenance = Literal["measured", "table", "table (transferred)", "datasheet", "formula", "assumed"]
 PROVENANCES: tuple[Provenance, ...] = get_args(Provenance)
