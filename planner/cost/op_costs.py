@@ -6,6 +6,8 @@ ops share it. That keeps a search over many token counts cheap.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..descriptions.setup import Setup
 from ..executors import Kernel, Kernels, Traffic
 from ..strategy.layout import (
@@ -29,7 +31,7 @@ from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
 from .measured import MeasuredKernels
-from .terms import Gemm, OneKernel, Passes, PeerKernel, Term, Wire
+from .terms import COMMUNICATION, Gemm, OneKernel, Passes, PeerKernel, Term, Wire
 from .workload import Work, work_of
 
 _FOLD = (Kernel(name="fold_residual", read=Traffic(message=4), write=Traffic(message=2)),)
@@ -51,6 +53,7 @@ class OpCosts:
         self._backend = setup.hardware.backend
         self._impls = setup.executor.impls
         self._mode_spec = setup.deployment.modes[mode]
+        self.compute_factor: Callable[[int], float] = _as_modelled
 
     def work(self, tokens: int) -> Work:
         """The shape of the work of this many tokens."""
@@ -210,6 +213,10 @@ class OpCosts:
 
     def estimate(self, term: Term, tokens: int) -> Estimate:
         """Price of a term at a token count."""
+        found = self._modelled(term, tokens)
+        return found if isinstance(term.work, COMMUNICATION) else found.scaled(self.compute_factor(tokens))
+
+    def _modelled(self, term: Term, tokens: int) -> Estimate:
         rows = self.rows(term.rows, tokens)
         if rows == 0:
             return NOTHING
@@ -279,6 +286,11 @@ class OpCosts:
         limit = self._impls[work.impl].max_message_bytes
         last_that_fits = set() if limit is None else {int(limit / per_row * scale)}
         return last_that_fits | {round(size / per_row * scale) for size in sizes}
+
+
+def _as_modelled(tokens: int) -> float:  # noqa: ARG001
+    """How much longer than modelled takes what is not communication, where no step was measured."""
+    return 1.0
 
 
 def _pads(send: Send) -> bool:

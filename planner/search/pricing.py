@@ -1,29 +1,67 @@
-"""Prices of edges and plans, as integer picoseconds: sums are exact, ties are real, no order of evaluation matters."""
+"""Prices of edges, steps and plans, as integer picoseconds: sums are exact, ties are real, no order of evaluation matters.
+
+A forward is cut into *segments*: embed_out, each layer, and head_in with the head. The host launches a segment's kernels
+while the device runs those before, so a segment takes the longer of what the two need for it. Prices leave out what the
+device needs in any case (`fixed`): a segment's price is how much longer than that it takes.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import NamedTuple
+
+from ..cost.host import HostCosts, LayerKind
+from ..cost.layers import LayerCosts
 from ..cost.op_costs import OpCosts
-from .graph import Edge, Plan
+from .graph import Edge, LayerGraph, Plan
 from .graph_builder import GraphBuilder
 
-_PS = 10**6  # picoseconds per microsecond
+PS = 10**6  # picoseconds per microsecond
 _TIME_SHIFT, _RANK_SHIFT = 40, 20  # time | numerics rank | number of ops, 20 bits for each of the last two
 
 
+class Segment(NamedTuple):
+    """How far the host is behind before any op of a segment: what it launches there in any case, less what the device
+    runs there in any case. None: the host costs nothing."""
+
+    behind_ps: int | None
+
+    def ps(self, device: int, host: int) -> int:
+        """Price of ops that the device and the host need so long for."""
+        return device if self.behind_ps is None else max(device, host + self.behind_ps)
+
+    def weight(self, device: int, host: int) -> int:
+        """The same of weights; both hold the same rank and number of ops."""
+        return device if self.behind_ps is None else max(device, host + (self.behind_ps << _TIME_SHIFT))
+
+
+_FREE = Segment(None)
+
+
 class Pricer:
-    """Integer prices of edges and of layer-independent compute, one token count at a time."""
+    """Integer prices of edges and segments, one token count at a time."""
 
     def __init__(self, builder: GraphBuilder, limited: bool = True) -> None:
         self._costs: OpCosts = builder.costs
         self._memory = builder.memory
+        self._setup = builder.setup
         self._impls = builder.setup.executor.impls
         limit = builder.setup.deployment.limits.activation_memory_gb
         self._limit_bytes = limit * 1e9 if limited and limit is not None else None
+        self.host = HostCosts(builder.setup, builder.mode)
+        self._fixed = LayerCosts(builder.setup, builder.costs.device, builder.costs.collectives)
+        model = builder.setup.model
+        self.kinds = [(model.attention_kind(i), model.mlp_kind(i)) for i in range(model.num_hidden_layers)]
         self._term_prices: dict[tuple[int, object], int] = {}
         self._edge_prices: dict[tuple[int, Edge], int] = {}
+        self._host_prices: dict[tuple[int, Edge], int] = {}
+        self._segments: dict[tuple[int, LayerKind | str], Segment] = {}
+        self._kind_counts: dict[tuple[int, ...], tuple[tuple[LayerKind, int], ...]] = {}
+
+    # ---- edges ------------------------------------------------------------------------------------------------------
 
     def price_ps(self, edge: Edge, tokens: int) -> int:
-        """Time of an edge at a token count, in ps."""
+        """Time of an edge on the device at a token count, in ps."""
         key = (tokens, edge)
         price = self._edge_prices.get(key)
         if price is None:
@@ -32,15 +70,30 @@ class Pricer:
                 term_key = (tokens, term)
                 known = self._term_prices.get(term_key)
                 if known is None:
-                    known = round(self._costs.estimate(term, tokens).total_us * _PS)
+                    known = round(self._costs.estimate(term, tokens).total_us * PS)
                     self._term_prices[term_key] = known
                 price += known
             self._edge_prices[key] = price
         return price
 
+    def host_ps(self, edge: Edge, tokens: int) -> int:
+        """Time of an edge on the host at a token count, in ps; 0 where the host costs nothing."""
+        if not self.host.counts:
+            return 0
+        key = (tokens, edge)
+        price = self._host_prices.get(key)
+        if price is None:
+            run = [term for term in edge.terms if self._costs.rows(term.rows, tokens)]
+            price = self._host_prices[key] = sum(round(self.host.term_us(term) * PS) for term in run)
+        return price
+
     def weight(self, edge: Edge, tokens: int) -> int:
-        """Lexicographic weight: time, then numerics class, then whether it is an op at all."""
+        """Lexicographic weight on the device: time, then numerics class, then whether it is an op at all."""
         return (self.price_ps(edge, tokens) << _TIME_SHIFT) + (edge.rank << _RANK_SHIFT) + edge.op.kind.runs
+
+    def host_weight(self, edge: Edge, tokens: int) -> int:
+        """The same with the host's time."""
+        return (self.host_ps(edge, tokens) << _TIME_SHIFT) + (edge.rank << _RANK_SHIFT) + edge.op.kind.runs
 
     @staticmethod
     def weight_of(ps: int) -> int:
@@ -65,6 +118,54 @@ class Pricer:
             <= self._limit_bytes
         )
 
+    # ---- segments ---------------------------------------------------------------------------------------------------
+
+    def segment(self, of: LayerGraph | str, tokens: int) -> Segment:
+        """The segment of a layer, of embed_out or of head_in."""
+        return self._segment(of if isinstance(of, str) else (of.attention_kind, of.mlp_kind), tokens)
+
+    def _segment(self, of: LayerKind | str, tokens: int) -> Segment:
+        if not self.host.counts:
+            return _FREE
+        key = (tokens, of)
+        found = self._segments.get(key)
+        if found is None:
+            found = self._segments[key] = Segment(self._behind_ps(of, tokens))
+        return found
+
+    def _behind_ps(self, of: LayerKind | str, tokens: int) -> int:
+        if of == "embed_out":
+            return round(self.host.embed_us * PS)
+        work = self._costs.work(tokens)
+        if isinstance(of, str):
+            host, device = self.host.head_us, self._fixed.head(work)
+        else:
+            host, device = self.host.layer_us(of), [*self._fixed.attention(of[0], work), *self._fixed.mlp(of[1], work)]
+        factor = self._costs.compute_factor(tokens)
+        return round(host * PS) - round(sum(e.scaled(factor).total_us for e in device) * PS)
+
+    # ---- plans ------------------------------------------------------------------------------------------------------
+
     def plan_ps(self, plan: Plan, tokens: int) -> int:
-        """Time of all ops of a plan at a token count, in ps."""
+        """Price of a plan at a token count, in ps."""
+        if not self.host.counts:
+            return self.device_ps(plan, tokens)
+        total = 0
+        for of, edge in (("embed_out", plan.embed_out), ("head_in", plan.head_in)):
+            total += self._segment(of, tokens).ps(self.price_ps(edge, tokens), self.host_ps(edge, tokens))
+        for edges, layers in plan.steps:
+            device = sum(self.price_ps(edge, tokens) for edge in edges)
+            host = sum(self.host_ps(edge, tokens) for edge in edges)
+            for kind, count in self._kinds_of(layers):
+                total += count * self._segment(kind, tokens).ps(device, host)
+        return total
+
+    def device_ps(self, plan: Plan, tokens: int) -> int:
+        """The part of it that the device works."""
         return sum(count * self.price_ps(edge, tokens) for edge, count in plan.counted)
+
+    def _kinds_of(self, layers: tuple[int, ...]) -> tuple[tuple[LayerKind, int], ...]:
+        found = self._kind_counts.get(layers)
+        if found is None:
+            found = self._kind_counts[layers] = tuple(Counter(self.kinds[i] for i in layers).items())
+        return found
