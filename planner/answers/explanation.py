@@ -17,7 +17,7 @@ from ..search.swap import swapped
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean
 from ..strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
-from ..strategy.words import CATEGORIES, Numerics
+from ..strategy.words import CATEGORIES, LaunchState, Numerics
 from .to_file import collective_provenance
 
 
@@ -53,6 +53,9 @@ class Explanation:
     boundary: str
     chosen: Option
     alternatives: list[Option]
+    launch: LaunchState = "graph"
+    host_wait_us: float = 0.0  # of the whole step under the plan
+    compute_factor: float = 1.0  # how much longer than modelled takes what is not communication, by a measured step
 
 
 _FREE = Restriction(policy=False)
@@ -81,7 +84,18 @@ class Explainer:
                 seen.add(op)
                 alternatives.append(Option(op, op.impl, op.kind.numerics, False, reason, None, {}, "", None, None, {}))
         alternatives.sort(key=lambda o: (not o.legal, o.step_us is None, o.step_us or 0.0, str(o.op)))
-        return Explanation(self._planner.mode, self._tokens, layer, boundary, chosen, alternatives)
+        planner = self._planner
+        return Explanation(
+            planner.mode,
+            self._tokens,
+            layer,
+            boundary,
+            chosen,
+            alternatives,
+            planner.pricer.host.state,
+            planner.host_wait_us(self._plan, self._tokens),
+            planner.compute_factor(self._tokens),
+        )
 
     def _refusals(self, boundary: str, layer: int | None, before: State | None) -> Iterator[tuple[Op, str]]:
         """Offered ops that no plan can use here, with the reason."""

@@ -66,6 +66,7 @@ def range_plan(planner: ModePlanner, chosen: PlannedRange) -> RangePlan:
         best_uniform=None if best is None or best.step_us is None else (best.strategy, best.step_us),
         worst_loss=chosen.worst_loss,
         source=collective_provenance(planner, plan, tokens),
+        host_wait_us=planner.host_wait_us(plan, tokens),
     )
     layers = tuple(_layer_ops(index, edges) for index, edges in enumerate(plan.layers))
     return RangePlan(chosen.first, tokens, plan.embed_out.op, layers, plan.head_in.op, predicted)

@@ -159,6 +159,9 @@ def _print_json(explanation: Explanation, notes: tuple[str, ...]) -> None:
             "boundary": explanation.boundary,
             "chosen": _option_json(explanation.chosen, explanation.boundary),
             "alternatives": [_option_json(o, explanation.boundary) for o in explanation.alternatives],
+            "launch": explanation.launch,
+            "host_wait_us": explanation.host_wait_us,
+            "compute_factor": explanation.compute_factor,
             "notes": list(notes),
         }
     )
@@ -178,7 +181,10 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
         )
         echo(f"With it in this layer: {others or 'no other op'}")
     if chosen.step_us is not None:
-        echo(f"Whole step: {duration(chosen.step_us)}")
+        echo(f"Whole step: {duration(chosen.step_us)}{_waits(explanation)}")
+        if explanation.compute_factor != 1.0:
+            factor = explanation.compute_factor
+            echo(f"By the measured step, what is not communication takes {factor:.2f} times as long as modelled")
     echo(f"Wire time from {chosen.source}" if chosen.source else "No wire time")
     echo()
     rows = [_row(o) for o in [chosen, *explanation.alternatives] if o.time_us is not None]
@@ -205,6 +211,15 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
         echo()
         heading("Not possible here")
         table(["op", "because"], [[_label(o.op), o.reason] for o in refused])
+
+
+def _waits(explanation: Explanation) -> str:
+    """What is said of a step in which the device waits for the host."""
+    if not explanation.host_wait_us:
+        return ""
+    from .output import duration
+
+    return f", of which the device waits {duration(explanation.host_wait_us)} for eager launches of the host"
 
 
 def _one_kernel_notes(options: list[Option]) -> list[str]:

@@ -13,6 +13,7 @@ from . import options
 if TYPE_CHECKING:
     from ..descriptions.setup import Setup
     from ..strategy.file import RangePlan, StrategyFile
+    from ..strategy.file.document import Predicted
 
 
 @click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
@@ -91,12 +92,13 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
         "best_uniform": None if best is None else {"strategy": best[0], "step_us": best[1]},
         "worst_loss": predicted.worst_loss,
         "source": predicted.source,
+        "host_wait_us": predicted.host_wait_us,
     }
 
 
 def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None:
     from .describe import layer_summary
-    from .output import duration, heading, span, table
+    from .output import heading, span, table
 
     p = strategy.parallelism
     attention = f", attention DP {p.attn_dp} x TP {p.attn_tp}" if p.attn_dp > 1 else ""
@@ -112,7 +114,7 @@ def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None
             rows.append(
                 [
                     span(plan.first, plan.last),
-                    duration(predicted.step_us),
+                    _step(predicted),
                     f"{predicted.all_reduce_us / predicted.step_us:.3f}x",
                     "-" if best is None else f"{best[0]} {best[1] / predicted.step_us:.3f}x",
                     predicted.source,
@@ -122,8 +124,18 @@ def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None
         table(["tokens", "step", "vs all_reduce", "vs best uniform", "wire times from", "per layer"], rows, "rrrlll")
     echo()
     echo("Times and ratios are at the last token count of each range; no overlap of communication is assumed.")
+    if any(r.predicted is not None and r.predicted.host_wait_us for ranges in strategy.modes.values() for r in ranges):
+        echo("A share for the host: so much of the step the device waits for eager launches.")
     for mode, plan in [(mode, plan) for mode, ranges in strategy.modes.items() for plan in ranges]:
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"
             echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
     echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
+
+
+def _step(predicted: Predicted) -> str:
+    """The step time, with the share of it in which the device waits for the host."""
+    from .output import duration
+
+    share = predicted.host_wait_us / predicted.step_us
+    return duration(predicted.step_us) + (f", {share:.0%} host" if share >= 0.005 else "")

@@ -69,9 +69,9 @@ class ModeSpec(Spec):
     draft_tokens: PositiveInt | None = None
     decode_fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     launch: LaunchState | None = None
-    measured_step_us: Annotated[dict[Annotated[int, Field(gt=0, le=MAX_TOKENS)], Positive], Field(min_length=1)] | None = (
-        None
-    )
+    measured_step_us: (
+        Annotated[dict[Annotated[int, Field(gt=0, le=MAX_TOKENS)], Positive], Field(min_length=1)] | None
+    ) = None
 
     @field_validator("tokens", mode="before")
     @classmethod
@@ -104,7 +104,13 @@ REQUIRED_BY_MODE: dict[str, tuple[str, ...]] = {
     "draft_extend": ("context_tokens", "draft_tokens"),
 }
 _ALLOWED_BY_MODE = {
-    mode: {*required, "tokens", "launch", "measured_step_us", *(("prefix_tokens",) if mode in ("prefill", "mixed") else ())}
+    mode: {
+        *required,
+        "tokens",
+        "launch",
+        "measured_step_us",
+        *(("prefix_tokens",) if mode in ("prefill", "mixed") else ()),
+    }
     for mode, required in REQUIRED_BY_MODE.items()
 }
 

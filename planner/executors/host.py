@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from ..descriptions.base import Count, Figure, FieldError, Spec, Text
+from ..descriptions.base import Count, FieldError, Figure, Spec, Text
 from ..strategy.errors import did_you_mean
 from ..strategy.words import FORWARD_MODES, IMPL_KINDS, ForwardMode, LaunchState
 
 
 class FixedLaunches(Spec):
-    """Kernels that a forward launches whatever the plan is, by kind of layer; what an op brings with it is not among them.
+    """Kernels that a forward launches whatever the plan is, by kind of layer. What an op brings with it is not in them.
 
     `latent_attention` is MLA; `source` says who counted them, and in what.
     """
@@ -55,4 +55,3 @@ class Host(Spec):
         for name in self.calls:
             if name not in accepted:
                 raise FieldError(f"host.calls.{name}", f"no such impl or kind; {did_you_mean(name, accepted)}", name)
-

@@ -152,9 +152,7 @@ def _layer_ways(layer: LayerGraph, pricer: Pricer, tokens: int, with_errors: boo
     return result
 
 
-def _priced(
-    layer: LayerGraph, name: str, pricer: Pricer, tokens: int, with_errors: bool
-) -> dict[Entry, list[_Priced]]:
+def _priced(layer: LayerGraph, name: str, pricer: Pricer, tokens: int, with_errors: bool) -> dict[Entry, list[_Priced]]:
     """The edges of a boundary that keep within the limits, with their weights and errors."""
     attn, mlp = with_errors and name == "attn_out", with_errors and name == "mlp_out"
     return {

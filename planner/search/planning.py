@@ -15,6 +15,7 @@ from .cheapest_plan import Found, cheapest_plan, search, squared_budget
 from .error_budget import Near
 from .graph import ANY, ForwardGraph, Plan, Restriction
 from .graph_builder import GraphBuilder
+from .measured_steps import between, compute_factors
 from .pricing import Pricer
 from .ranges import PlannedRange, RangeSearch
 
@@ -42,10 +43,12 @@ class ModePlanner:
     pricer: Pricer = field(init=False)
     _graphs: dict[Restriction, ForwardGraph] = field(default_factory=dict)
     _fixed: dict[int, int] = field(default_factory=dict)
+    _factors: dict[int, float] | None = None
 
     def __post_init__(self) -> None:
         costs = OpCosts(self.setup, self.mode)
         self.builder = GraphBuilder(self.setup, self.mode, costs)
+        costs.compute_factor = self.compute_factor
         self.pricer = Pricer(self.builder)
         self._layer_costs = LayerCosts(self.setup, costs.device, costs.collectives)
 
@@ -76,6 +79,7 @@ class ModePlanner:
         kinks: set[int] = set()
         for term in dict.fromkeys(term for edge in graph.edges for term in edge.terms):
             kinks |= self.costs.kinks(term)
+        kinks |= set(self.setup.deployment.modes[self.mode].measured_step_us or ())
         tolerance = self.setup.deployment.search.range_tolerance
         near: Near | None = None
 
@@ -131,11 +135,26 @@ class ModePlanner:
                 estimates.append(
                     Estimate(e.time_us * count, e.launch_us * count, e.wire_bytes * count, e.provenance, e.source)
                 )
-        return estimates + self._layer_costs.head(work)
+        factor = self.compute_factor(tokens)
+        return [e.scaled(factor) for e in (*estimates, *self._layer_costs.head(work))]
+
+    def compute_factor(self, tokens: int) -> float:
+        """How much longer than modelled what is not communication takes, by the steps that were measured."""
+        measured = self.setup.deployment.modes[self.mode].measured_step_us
+        if measured is None:
+            return 1.0
+        if self._factors is None:
+            self._factors = dict.fromkeys(measured, 1.0)  # as modelled, while the model is asked
+            self._factors = compute_factors(self, measured)
+        return between(self._factors, tokens)
 
     def step_us(self, plan: Plan, tokens: int) -> float:
         """Time of a whole forward under a plan."""
         return (self.pricer.plan_ps(plan, tokens) + self.fixed_ps(tokens)) / _PS
+
+    def host_wait_us(self, plan: Plan, tokens: int) -> float:
+        """The part of it in which the device waits for the host to launch."""
+        return (self.pricer.plan_ps(plan, tokens) - self.pricer.device_ps(plan, tokens)) / _PS
 
     def uniform(self, strategy: str, tokens: int, own_kernels: bool = True) -> Uniform:
         """The cheapest legal member of a strategy at a token count. Pins are about the plan, not about its rivals."""

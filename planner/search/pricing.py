@@ -1,8 +1,8 @@
-"""Prices of edges, steps and plans, as integer picoseconds: sums are exact, ties are real, no order of evaluation matters.
+"""Prices of edges, steps and plans, as integer picoseconds: sums are exact, ties are real, no order matters.
 
-A forward is cut into *segments*: embed_out, each layer, and head_in with the head. The host launches a segment's kernels
-while the device runs those before, so a segment takes the longer of what the two need for it. Prices leave out what the
-device needs in any case (`fixed`): a segment's price is how much longer than that it takes.
+A forward is cut into *segments*: embed_out, each layer, and head_in with the head. The host launches a segment's
+kernels while the device runs those before, so a segment takes the longer of what the two need for it. Prices leave out
+what the device needs in any case (`fixed`): a segment's price is how much longer than that it takes.
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ class Predicted:
     best_uniform: tuple[str, float] | None  # strategy, step time
     worst_loss: float
     source: str
+    host_wait_us: float = 0.0  # of the step, where the host launches more slowly than the device works
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,7 +194,8 @@ def _predicted(data: Any, field: str) -> Predicted | None:
         return None
     if not isinstance(data, dict):
         raise InputError("a mapping is expected", field=field, value=data)
-    _only(data, ("tokens", "step_us", "all_reduce_us", "best_uniform", "worst_loss", "source"), field)
+    keys = ("tokens", "step_us", "all_reduce_us", "best_uniform", "worst_loss", "source", "host_wait_us")
+    _only(data, keys, field)
     best = data.get("best_uniform")
     uniform = None
     if best is not None:
@@ -209,6 +210,7 @@ def _predicted(data: Any, field: str) -> Predicted | None:
         best_uniform=uniform,
         worst_loss=_time(data, "worst_loss", field),
         source=_text(data, "source", field),
+        host_wait_us=_time(data, "host_wait_us", field) if "host_wait_us" in data else 0.0,
     )
 
 
