@@ -55,7 +55,6 @@ CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 LaunchState = Literal["eager", "graph"]
 """Who launches the kernels of a forward: the host one by one, or the replay of a graph."""
-LAUNCH_STATES: tuple[LaunchState, ...] = get_args(LaunchState)
 
 Provenance = Literal["measured", "table", "table (transferred)", "datasheet", "formula", "assumed"]
 PROVENANCES: tuple[Provenance, ...] = get_args(Provenance)

@@ -214,9 +214,10 @@ class SetupFolder:
         loosest: str = "quantized",
         sensitivity: Mapping | None = None,
         numerics: Mapping | None = None,
+        launch: str | None = None,
         **deployment: Any,
     ) -> Setup:
-        """A checked Setup; further keywords are keys of the deployment."""
+        """A checked Setup; `launch` is that of every mode, further keywords are keys of the deployment."""
         machine = machine or Machine()
         calibration = self._write("calibration", machine.calibration()) if machine.tables else None
         rules: Mapping = {"loosest": loosest, **(numerics or {})}
@@ -230,7 +231,7 @@ class SetupFolder:
             "hardware": str(self._write("hardware", machine.mapping(calibration))),
             "executor": self.executor,
             "parallelism": {"tp": tp, "attn_dp": attn_dp, "ep": ep, "moe_backend": moe_backend},
-            "modes": self.modes,
+            "modes": {mode: work | ({"launch": launch} if launch else {}) for mode, work in self.modes.items()},
             "numerics": rules,
             **deployment,
         }

@@ -60,7 +60,8 @@ def terms_of(planner: ModePlanner, boundary: str, op: Op, before: State) -> dict
 
 def test_a_kernel_is_planned_up_to_the_row_count_at_which_the_library_overtakes_it(folder):
     """5 us at one row, 80 at 4096: the library's 20 us lie between, at 4096 ** (1 / 2) = 64 rows."""
-    planner = planner_of(folder, own_table("all_reduce", 2, {1: 5.0, 4096: 80.0}), loosest="exact")
+    tables = own_table("all_reduce", 2, {1: 5.0, 4096: 80.0})
+    planner = planner_of(folder, tables, loosest="exact", launch="graph")
     for tokens in (1, 2, 17, 63, 65, 100, 4096):
         used = {edge.op.impl for edge in planner.best(tokens).edges if edge.op.name == "all_reduce"}
         assert used == {KERNELS if tokens < 64 else None}, tokens
@@ -71,7 +72,8 @@ def test_a_kernel_is_planned_up_to_the_row_count_at_which_the_library_overtakes_
 
 def test_at_every_boundary_the_chosen_sum_is_the_cheapest_of_all_that_are_legal_there(folder):
     """Without a choice of layouts a plan is the cheapest op of each boundary by itself."""
-    planner = planner_of(folder, *own_tables((2,), scale=4.0), numerics={"forbid": [{"op": "reduce_scatter"}]})
+    only_sums = {"forbid": [{"op": "reduce_scatter"}]}
+    planner = planner_of(folder, *own_tables((2,), scale=4.0), numerics=only_sums, launch="graph")
     seen = set()
     for tokens in (1, 8, 100, 999, 4096):
         plan = planner.best(tokens)

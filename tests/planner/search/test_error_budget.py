@@ -89,8 +89,7 @@ def test_a_budget_over_eight_sums_of_three_ranks_is_spent_on_the_best_of_6561_ch
     machine = replace(SLOW_LINKS, link_gb_per_s=10 ** random.uniform(-1, 1), kernel_us=10 ** random.uniform(-1.3, 0.7))
     model = dense_model(4) | {"num_attention_heads": 12, "num_key_value_heads": 6}
     rules = {"error_budget": budget, "forbid": [{"op": "reduce_scatter"}, {"op": "reduce_scatter_all_gather"}]}
-    graphs = {"prefill": folder.modes["prefill"] | {"launch": "graph"}}  # sums of a layer add up: no host beside them
-    setup = folder.setup(model, machine, tp=3, numerics=rules, sensitivity=sensitivity, modes=graphs)
+    setup = folder.setup(model, machine, tp=3, numerics=rules, sensitivity=sensitivity, launch="graph")  # sums add up
     prices, streams = Prices(setup, "prefill", 1024), Streams(ALL, ALL)
     choices = []
     for where, weight in ((where, w) for where, weights in sensitivity.items() for w in weights):
