@@ -43,18 +43,18 @@ def test_a_stand_in_layer_launches_as_many_kernels_as_its_time_is_divided_by() -
 
 
 def test_a_call_is_timed_without_the_layer_around_it() -> None:
-    """A call that sleeps for 3 ms takes that, whatever a layer takes."""
+    """A call that sleeps for 10 ms takes that, whatever a layer takes."""
     calls = 0
 
     def slow() -> None:
         nonlocal calls
         calls += 1
-        time.sleep(0.003)
+        time.sleep(0.01)
 
     with no_gradients():
         found = host_timer().calls(slow, 3)
     assert calls == 2 * 20 * 4  # twice in each of 20 layers; a warm-up and three samples
-    assert 2_000 < median(found) < 30_000
+    assert 3_000 < median(found) < 200_000  # a layer takes fractions of a millisecond, on a busy machine some
 
 
 def test_a_layer_without_a_call_calls_nothing() -> None:
