@@ -66,9 +66,12 @@ class OpCosts:
         impl = op.impl or self._backend
         if boundary in IN_BOUNDARIES:
             assert before is not None
+            if not op.kind.is_collective:
+                return (*self._cut(before.hidden, after.hidden), *self._latent(boundary, op, shape))
             return (*self._gather(boundary, op, impl, before, after, shape), *self._latent(boundary, op, shape))
         return (
             *self._sum(boundary, op, impl, before, shape),
+            *(self._cut(before.residual, after.residual) if before is not None else ()),
             *self._add_and_norm(op, impl, before, after),
         )
 
@@ -129,8 +132,6 @@ class OpCosts:
         return "tp", "padded"
 
     def _gather(self, boundary: str, op: Op, impl: str, before: State, after: State, shape: LayerShape) -> list[Term]:
-        if not op.kind.is_collective:
-            return []
         group = group_of(boundary, op, before, shape, self._p)
         if boundary == "head_in" and self._setup.executor.gathers_only_logit_rows:
             rows: RowRule = "logits"
@@ -209,6 +210,13 @@ class OpCosts:
     def _pad_copy(self) -> Term:
         return self._kernels("padding", _COPY, "unaligned")._replace(label="pad")
 
+    def _cut(self, source: Layout, destination: Layout) -> list[Term]:
+        """From whole rows to a shard the last rank copies its own where one is missing, and all wait for it. With
+        attention DP rows are padded to whole shards from the start."""
+        if source != REPLICATED or destination != TOKEN_SHARDED or self._p.attn_dp > 1:
+            return []
+        return [self._kernels("padding", _COPY, "unaligned_shard")._replace(label="pad a shard")]
+
     # ---- prices -----------------------------------------------------------------------------------------------------
 
     def estimate(self, term: Term, tokens: int) -> Estimate:
@@ -273,7 +281,9 @@ class OpCosts:
             return shard * p.attn_tp
         if rule == "logits":
             return -(-self.work(tokens).logits // p.tp) * p.tp
-        return tokens if tokens % p.tp else 0  # unaligned
+        if tokens % p.tp == 0:
+            return 0
+        return shard if rule == "unaligned_shard" else tokens
 
     def kinks(self, term: Term) -> set[int]:
         """Token counts at which a term changes its slope or ends: knots of its table and limits of its impl."""

@@ -45,9 +45,9 @@ IMPL_KINDS: tuple[ImplKind, ...] = get_args(ImplKind)
 StepRows = Literal["message", "padded", "dp_local"]
 """Rows of a step: of the whole message; of it padded to whole shards; of one DP group."""
 
-RowRule = Literal["all", "padded", "dp_local", "shard", "logits", "unaligned"]
+RowRule = Literal["all", "padded", "dp_local", "shard", "logits", "unaligned", "unaligned_shard"]
 """Rows that a part of a cost works on: all of them; padded to whole shards; of one DP group; of one shard; those whose
-logits are wanted, padded; all of them, unless tp divides their number."""
+logits are wanted, padded; all of them, or those of one shard, unless tp divides their number."""
 
 Category = Literal["wire", "quantize", "norm", "residual", "latent_gemm", "padding"]
 CATEGORIES: tuple[Category, ...] = get_args(Category)

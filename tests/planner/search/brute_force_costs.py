@@ -124,9 +124,18 @@ class Prices:
                 yield from self._latents(move)
             return
         yield from self._sums(move)
+        if move.before is not None:
+            yield from self._cut(move.before.residual, move.after.residual)
         yield from self._add_and_norm(move)
 
+    def _cut(self, had: str, holds: str) -> Iterator[Bought]:
+        """A last shard that is not full is copied into one that is."""
+        if had == ALL and holds == SHARD and self.dp == 1 and self.tokens % self.groups["tp"]:
+            yield self._kernel(self.shard, bytes_per_element=4)
+
     def _gathers(self, move: Move) -> Iterator[Bought]:
+        if move.name == "slice":
+            yield from self._cut(move.before.hidden, SHARD)  # type: ignore[union-attr]
         if move.name not in ("all_gather", "latent_all_gather"):
             return
         rows = self.group if move.after.hidden == GROUP else self.padded
