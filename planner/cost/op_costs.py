@@ -66,8 +66,6 @@ class OpCosts:
         impl = op.impl or self._backend
         if boundary in IN_BOUNDARIES:
             assert before is not None
-            if not op.kind.is_collective:
-                return (*self._cut(before.hidden, after.hidden), *self._latent(boundary, op, shape))
             return (*self._gather(boundary, op, impl, before, after, shape), *self._latent(boundary, op, shape))
         return (
             *self._sum(boundary, op, impl, before, shape),
@@ -132,6 +130,8 @@ class OpCosts:
         return "tp", "padded"
 
     def _gather(self, boundary: str, op: Op, impl: str, before: State, after: State, shape: LayerShape) -> list[Term]:
+        if not op.kind.is_collective:
+            return []
         group = group_of(boundary, op, before, shape, self._p)
         if boundary == "head_in" and self._setup.executor.gathers_only_logit_rows:
             rows: RowRule = "logits"

@@ -161,8 +161,9 @@ def test_a_sum_by_a_kernel_is_as_exact_as_any_all_reduce_and_its_int8_as_lossy(f
 def test_the_kernel_with_the_norm_costs_its_table_and_nothing_else(folder, name):
     planner = planner_of(folder, *own_tables((2,)))
     algorithm = "two_shot" if name == "int8_all_reduce" else None
-    parts = terms_of(planner, "attn_out", Op(name, algorithm=algorithm, impl=WITH_NORM), REPLICATED)
-    without = terms_of(planner, "attn_out", Op(name, algorithm=algorithm, impl=KERNELS), REPLICATED)
+    before = MIXED if name == "reduce_scatter" else REPLICATED  # with a residual that is cut to shards it has a copy
+    parts = terms_of(planner, "attn_out", Op(name, algorithm=algorithm, impl=WITH_NORM), before)
+    without = terms_of(planner, "attn_out", Op(name, algorithm=algorithm, impl=KERNELS), before)
     assert list(parts) == ["wire"]
     assert set(without) == {"wire", "norm"}
     assert all(isinstance(term.work, OneKernel) for term in (*parts["wire"], *without["wire"]))
@@ -183,8 +184,8 @@ def test_a_fold_keeps_its_add_and_a_gathered_residual_its_library_call(folder):
 
 def test_rows_that_tp_does_not_divide_are_not_copied(folder):
     planner = planner_of(folder, *own_tables((2,)))
-    assert "padding" not in terms_of(planner, "mlp_out", Op("reduce_scatter", impl=KERNELS), REPLICATED)
-    assert "padding" in terms_of(planner, "mlp_out", Op("reduce_scatter"), REPLICATED)
+    assert "padding" not in terms_of(planner, "mlp_out", Op("reduce_scatter", impl=KERNELS), MIXED)
+    assert "padding" in terms_of(planner, "mlp_out", Op("reduce_scatter"), MIXED)
 
 
 @pytest.mark.parametrize("tp", [2, 4, 8])

@@ -134,8 +134,6 @@ class Prices:
             yield self._kernel(self.shard, bytes_per_element=4)
 
     def _gathers(self, move: Move) -> Iterator[Bought]:
-        if move.name == "slice":
-            yield from self._cut(move.before.hidden, SHARD)  # type: ignore[union-attr]
         if move.name not in ("all_gather", "latent_all_gather"):
             return
         rows = self.group if move.after.hidden == GROUP else self.padded

@@ -24,7 +24,7 @@ class Counted(TorchDispatchMode):
         super().__init__()
         self.launches = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.launches += func._schema.name.split("::")[1] not in VIEWS
         return func(*args, **(kwargs or {}))
 
