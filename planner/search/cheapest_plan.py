@@ -131,9 +131,8 @@ def _layer_ways(layer: LayerGraph, pricer: Pricer, tokens: int, with_errors: boo
     """All non-dominated ways through a layer, by entering and leaving state. Without errors: the lightest."""
     segment = pricer.segment(layer, tokens)
     priced = [_priced(layer, name, pricer, tokens, with_errors) for name in LAYER_BOUNDARIES]
-    slowest = sum(max((pricer.host_ps(e[0], tokens) for es in by.values() for e in es), default=0) for by in priced)
-    if segment.behind_ps is not None and slowest + segment.behind_ps <= 0:
-        segment = Segment(None)  # the device is the slower one on every way
+    if segment.behind_ps is not None:
+        priced, segment = _one_sided(priced, segment, pricer)
     if segment.behind_ps is None:
         priced = [{state: [(e, w, 0, a, m) for e, w, _, a, m in es] for state, es in by.items()} for by in priced]
     result: _Ways = {}
@@ -169,6 +168,26 @@ def _priced(layer: LayerGraph, name: str, pricer: Pricer, tokens: int, with_erro
         ]
         for before, edges in layer.boundaries[name].items()
     }
+
+
+def _one_sided(
+    priced: list[dict[Entry, list[_Priced]]], segment: Segment, pricer: Pricer
+) -> tuple[list[dict[Entry, list[_Priced]]], Segment]:
+    """Where one of the two is the slower one on every way: its weights alone, and a segment without host."""
+    assert segment.behind_ps is not None
+    sides = []
+    for side in (1, 2):
+        weights = [[edge[side] for edges in by_state.values() for edge in edges] for by_state in priced]
+        sides.append((sum(min(each, default=0) for each in weights), sum(max(each, default=0) for each in weights)))
+    (least_device, most_device), (least_host, most_host) = sides
+    behind = pricer.weight_of(segment.behind_ps)
+    if most_host + behind <= least_device:
+        return priced, Segment(None)
+    if most_device <= least_host + behind:
+        first = [{s: [(e, h + behind, 0, a, m) for e, _, h, a, m in es] for s, es in priced[0].items()}]
+        rest = [{s: [(e, h, 0, a, m) for e, _, h, a, m in es] for s, es in by.items()} for by in priced[1:]]
+        return first + rest, Segment(None)
+    return priced, segment
 
 
 def _longer(front: dict[Entry, list[_Way]], segment: Segment) -> dict[Entry, list[_Way]]:

@@ -54,7 +54,8 @@ class Pricer:
         self.kinds = [(model.attention_kind(i), model.mlp_kind(i)) for i in range(model.num_hidden_layers)]
         self._term_prices: dict[tuple[int, object], int] = {}
         self._edge_prices: dict[tuple[int, Edge], int] = {}
-        self._host_prices: dict[tuple[int, Edge], int] = {}
+        self._host_prices: dict[tuple[bool, Edge], int] = {}
+        self._tp = builder.setup.parallelism.tp
         self._segments: dict[tuple[int, LayerKind | str], Segment] = {}
         self._kind_counts: dict[tuple[int, ...], tuple[tuple[LayerKind, int], ...]] = {}
 
@@ -80,7 +81,7 @@ class Pricer:
         """Time of an edge on the host at a token count, in ps; 0 where the host costs nothing."""
         if not self.host.counts:
             return 0
-        key = (tokens, edge)
+        key = (tokens % self._tp == 0, edge)  # a launch takes as long for any number of rows, and none for none
         price = self._host_prices.get(key)
         if price is None:
             run = [term for term in edge.terms if self._costs.rows(term.rows, tokens)]
