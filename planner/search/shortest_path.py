@@ -65,7 +65,7 @@ def cheapest_path(stages: list[Steps], per_weight: int = 1, per_error: int = 0) 
 def _same_again(
     best: dict[Entry, int], reached: dict[Entry, int], came: dict[Entry, tuple[Entry, Step]]
 ) -> tuple[int, dict[Entry, tuple[Entry, Step]]] | None:
-    """What was added to every state, and how each was reached, or None where states differ. Their order decides ties."""
+    """What was added to every state, and how each was reached; None where states differ. Their order decides ties."""
     if not best or list(best) != list(reached):
         return None
     added = {reached[state] - cost for state, cost in best.items()}
