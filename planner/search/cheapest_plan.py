@@ -175,11 +175,10 @@ def _one_sided(
 ) -> tuple[list[dict[Entry, list[_Priced]]], Segment]:
     """Where one of the two is the slower one on every way: its weights alone, and a segment without host."""
     assert segment.behind_ps is not None
-    sides = []
-    for side in (1, 2):
-        weights = [[edge[side] for edges in by_state.values() for edge in edges] for by_state in priced]
-        sides.append((sum(min(each, default=0) for each in weights), sum(max(each, default=0) for each in weights)))
-    (least_device, most_device), (least_host, most_host) = sides
+    devices = [[edge[1] for edges in by_state.values() for edge in edges] for by_state in priced]
+    hosts = [[edge[2] for edges in by_state.values() for edge in edges] for by_state in priced]
+    least_device, most_host = sum(min(each, default=0) for each in devices), sum(max(each, default=0) for each in hosts)
+    least_host, most_device = sum(min(each, default=0) for each in hosts), sum(max(each, default=0) for each in devices)
     behind = pricer.weight_of(segment.behind_ps)
     if most_host + behind <= least_device:
         return priced, Segment(None)

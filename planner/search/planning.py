@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 from ..cost.estimate import Estimate
 from ..cost.layers import LayerCosts
@@ -88,7 +89,7 @@ class ModePlanner:
             slack_ps = int(tolerance * _SEARCH_SHARE * self.fixed_ps(tokens))
             found = search(graph, self.pricer, tokens, self.budget, slack_ps, near)
             near = found.near
-            return found
+            return found._replace(plan=self._in_a_row(graph, found.plan, tokens, slack_ps))
 
         ranges = RangeSearch(graph, self.pricer, find, self.fixed_ps, tolerance)
         first, last = self.setup.deployment.modes[self.mode].tokens
@@ -96,6 +97,17 @@ class ModePlanner:
             return ranges.ranges(first, last, kinks)
         except NoLegalPlanError as error:
             raise self._with_largest(error, first, last) from None
+
+    def _in_a_row(self, graph: ForwardGraph, plan: Plan, tokens: int, slack_ps: int) -> Plan:
+        """The plan, or where its layers alternate the better one of those that are best for device or host alone.
+
+        Where a layer's two sides are about as long, alternating ops fill the slack of one layer with the excess of the
+        next. A host that runs ahead over many layers has done that already: such a plan wins in the model alone.
+        """
+        if not self.pricer.host.counts or not _alternates(graph, plan):
+            return plan
+        found = [search(graph, side, tokens, self.budget, slack_ps).plan for side in self.pricer.one_sided()]
+        return min(found, key=lambda each: self.pricer.plan_ps(each, tokens))
 
     def _with_largest(self, error: NoLegalPlanError, first: int, last: int) -> NoLegalPlanError:
         """Where activation memory is the limit, the error with the largest token count that keeps within it."""
@@ -175,3 +187,12 @@ class ModePlanner:
         """
         graph = self.graph(Restriction(strategies=(PLAIN,), policy=False, own_kernels=False))
         return cheapest_plan(graph, Pricer(self.builder, limited=False), tokens)
+
+
+def _alternates(graph: ForwardGraph, plan: Plan) -> bool:
+    """True if layers of one kind change their ops more often than at the first and the last of them."""
+    pairs = list(pairwise(zip(graph.layers, plan.layers, strict=True)))
+    same = [a is b for (a, _), (b, _) in pairs]
+    changes = sum(kept and x != y for kept, ((_, x), (_, y)) in zip(same, pairs, strict=True))
+    runs = 1 + same.count(False)
+    return changes > 2 * runs

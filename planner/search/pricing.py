@@ -8,7 +8,8 @@ what the device needs in any case (`fixed`): a segment's price is how much longe
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from copy import copy
+from typing import Literal, NamedTuple
 
 from ..cost.host import HostCosts, LayerKind
 from ..cost.layers import LayerCosts
@@ -56,6 +57,7 @@ class Pricer:
         self._edge_prices: dict[tuple[int, Edge], int] = {}
         self._host_prices: dict[tuple[bool, Edge], int] = {}
         self._tp = builder.setup.parallelism.tp
+        self._side: Literal["device", "host"] | None = None  # the only one that counts
         self._segments: dict[tuple[int, LayerKind | str], Segment] = {}
         self._kind_counts: dict[tuple[int, ...], tuple[tuple[LayerKind, int], ...]] = {}
 
@@ -90,6 +92,8 @@ class Pricer:
 
     def weight(self, edge: Edge, tokens: int) -> int:
         """Lexicographic weight on the device: time, then numerics class, then whether it is an op at all."""
+        if self._side == "host":
+            return self.host_weight(edge, tokens)
         return (self.price_ps(edge, tokens) << _TIME_SHIFT) + (edge.rank << _RANK_SHIFT) + edge.op.kind.runs
 
     def host_weight(self, edge: Edge, tokens: int) -> int:
@@ -121,8 +125,16 @@ class Pricer:
 
     # ---- segments ---------------------------------------------------------------------------------------------------
 
+    def one_sided(self) -> tuple[Pricer, Pricer]:
+        """Pricers by which only the device counts, or only the host."""
+        sides = copy(self), copy(self)
+        sides[0]._side, sides[1]._side = "device", "host"
+        return sides
+
     def segment(self, of: LayerGraph | str, tokens: int) -> Segment:
         """The segment of a layer, of embed_out or of head_in."""
+        if self._side is not None:
+            return _FREE
         return self._segment(of if isinstance(of, str) else (of.attention_kind, of.mlp_kind), tokens)
 
     def _segment(self, of: LayerKind | str, tokens: int) -> Segment:

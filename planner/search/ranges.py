@@ -149,8 +149,6 @@ class RangeSearch:
 
     def _allowed(self, cell: Cell) -> float:
         """The tolerance, or what the best single plan of the cell loses."""
-        if len(cell.ends) == 1:
-            return self._tolerance
         return max(self._tolerance, min(self._cell_loss(self._plan_at(count), cell) for count in cell.ends))
 
     # ---- ranges -----------------------------------------------------------------------------------------------------
