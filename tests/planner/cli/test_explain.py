@@ -225,3 +225,33 @@ def test_an_illegal_file_is_refused_before_anything_is_explained(file: Path) -> 
     file.write_text(file.read_text().replace("{residual: fold}", "{residual: gather}, mlp_in: all_gather", 1))
     error = refused("explain", R1, "--strategy", file)
     assert error["file"] == str(file)
+
+
+def test_a_step_that_waits_for_the_host_says_so_and_a_replayed_one_does_not() -> None:
+    asked = ("explain", "deepseek-r1-h200-tp2", "--mode", "prefill", "--tokens", "1024", "--layer", "5")
+    text = run(*asked).out
+    assert "of which the device waits" in text
+    assert "for eager launches of the host" in text
+    assert answer(*asked)["launch"] == "eager"
+    assert answer(*asked)["host_wait_us"] > 0
+    graph = answer(*asked, "--set", "modes.prefill.launch=graph")
+    assert (graph["launch"], graph["host_wait_us"]) == ("graph", 0)
+
+
+def test_a_measured_step_is_told_by_how_much_it_scales_the_model() -> None:
+    asked = ("explain", R1, "--mode", "prefill", "--tokens", "4096", "--layer", "5")
+    text = run(*asked, "--set", "modes.prefill.measured_step_us={4096: 415000}").out
+    assert "By the measured step, what is not communication takes 1.7" in text
+    assert answer(*asked)["compute_factor"] == 1
+    assert (
+        "shorter than the communication"
+        in refused(*asked, "--set", "modes.prefill.measured_step_us={4096: 41}")["message"]
+    )
+
+
+def test_a_plan_says_what_share_of_a_step_waits_for_the_host() -> None:
+    text = run("plan", "deepseek-v3-a3-tp16").out
+    assert "14% host" in text
+    assert "A share for the host: so much of the step the device waits for eager launches." in text
+    ranges = answer("plan", "deepseek-v3-a3-tp16")["modes"]["prefill"]
+    assert ranges[0]["host_wait_us"] > 0
