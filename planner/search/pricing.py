@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from ..cost.host import HostCosts, LayerKind
 from ..cost.layers import LayerCosts
 from ..cost.op_costs import OpCosts
+from ..cost.terms import Term
 from .graph import Edge, LayerGraph, Plan
 from .graph_builder import GraphBuilder
 
@@ -53,7 +54,9 @@ class Pricer:
         self._fixed = LayerCosts(builder.setup, builder.costs.device, builder.costs.collectives)
         model = builder.setup.model
         self.kinds = [(model.attention_kind(i), model.mlp_kind(i)) for i in range(model.num_hidden_layers)]
-        self._term_prices: dict[tuple[int, object], int] = {}
+        self._term_prices: dict[tuple[int, int], int] = {}
+        self._numbers: dict[Term, int] = {}
+        self._edge_terms: dict[Edge, tuple[tuple[int, Term], ...]] = {}
         self._edge_prices: dict[tuple[int, Edge], int] = {}
         self._host_prices: dict[tuple[bool, Edge], int] = {}
         self._tp = builder.setup.parallelism.tp
@@ -69,8 +72,8 @@ class Pricer:
         price = self._edge_prices.get(key)
         if price is None:
             price = 0
-            for term in edge.terms:
-                term_key = (tokens, term)
+            for number, term in self._numbered(edge):
+                term_key = (tokens, number)
                 known = self._term_prices.get(term_key)
                 if known is None:
                     known = round(self._costs.estimate(term, tokens).total_us * PS)
@@ -78,6 +81,14 @@ class Pricer:
                 price += known
             self._edge_prices[key] = price
         return price
+
+    def _numbered(self, edge: Edge) -> tuple[tuple[int, Term], ...]:
+        """The terms of an edge; equal ones have the same number, which is quicker to look up than a term."""
+        found = self._edge_terms.get(edge)
+        if found is None:
+            numbers = self._numbers
+            found = self._edge_terms[edge] = tuple((numbers.setdefault(t, len(numbers)), t) for t in edge.terms)
+        return found
 
     def host_ps(self, edge: Edge, tokens: int) -> int:
         """Time of an edge on the host at a token count, in ps; 0 where the host costs nothing."""

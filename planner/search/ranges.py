@@ -25,7 +25,7 @@ from .pricing import Pricer
 
 _GRID_RATIO = 1.5
 _MAX_CANDIDATES = 64
-_MOST_CELLS, _FEW_CELLS, _EVERY = 128, 24, 4
+_MOST_CELLS, _FEW_CELLS, _EVERY = 128, 16, 8
 _WORST_CELLS = 3
 
 
