@@ -75,8 +75,3 @@ class HostCosts:
     def embed_us(self) -> float:
         """What comes before the first boundary."""
         return self.launch_us * self._host.launches.embed
-
-    @property
-    def head_us(self) -> float:
-        """What comes behind the last one."""
-        return self.launch_us * self._host.launches.head

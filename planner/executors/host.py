@@ -25,7 +25,6 @@ class FixedLaunches(Spec):
     dense: Count
     moe: Count
     embed: Count  # before the first boundary: embedding, positions
-    head: Count  # behind the last one: the LM head
     source: Text
 
 

