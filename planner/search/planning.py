@@ -102,9 +102,10 @@ class ModePlanner:
         """The plan, or where its layers alternate the better one of those that are best for device or host alone.
 
         Where a layer's two sides are about as long, alternating ops fill the slack of one layer with the excess of the
-        next. A host that runs ahead over many layers has done that already: such a plan wins in the model alone.
+        next. A host that runs ahead over many layers has done that already: such a plan wins in the model alone. Under
+        an error budget layers differ anyway.
         """
-        if not self.pricer.host.counts or not _alternates(graph, plan):
+        if not self.pricer.host.counts or self.budget is not None or not _alternates(graph, plan):
             return plan
         found = [search(graph, side, tokens, self.budget, slack_ps).plan for side in self.pricer.one_sided()]
         return min(found, key=lambda each: self.pricer.plan_ps(each, tokens))
