@@ -18,7 +18,7 @@ from ..search.swap import swapped
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean
 from ..strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
-from ..strategy.words import CATEGORIES, Numerics, Provenance
+from ..strategy.words import CATEGORIES, LaunchState, Numerics, Provenance
 from .refusals import Place, rejection, same, why_absent, why_not_around
 from .to_file import collective_provenance
 
@@ -68,6 +68,9 @@ class Explanation:
     alternatives: list[Option]
     held_against: StockPrices
     stock_ops: list[StockOp]
+    launch: LaunchState = "graph"
+    host_wait_us: float = 0.0  # of the whole step under the plan
+    compute_factor: float = 1.0  # how much longer than modelled takes what is not communication, by a measured step
 
 
 _FREE = Restriction(policy=False)
@@ -101,7 +104,20 @@ class Explainer:
         prices = self._server.prices(self._tokens)
         steps = (prices.stock, *((prices.best_flag,) if prices.best_flag else ()))
         ops = [self._stock_op(step, boundary, layer) for step in steps]
-        return Explanation(self._planner.mode, self._tokens, layer, boundary, chosen, alternatives, prices, ops)
+        planner = self._planner
+        return Explanation(
+            planner.mode,
+            self._tokens,
+            layer,
+            boundary,
+            chosen,
+            alternatives,
+            prices,
+            ops,
+            planner.pricer.host.state,
+            planner.host_wait_us(self._plan, self._tokens),
+            planner.compute_factor(self._tokens),
+        )
 
     def _stock_op(self, step: StockStep, boundary: str, layer: int | None) -> StockOp:
         edge, server = edge_at(step.plan, boundary, layer), self._server.server

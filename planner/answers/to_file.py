@@ -82,6 +82,7 @@ def range_plan(planner: ModePlanner, chosen: PlannedRange, stock: StockPlanner |
         best_stock_flag=None if flag is None else (flag.name, flag.step_us),
         library_us=prices.library.step_us,
         faster_rivals=stock.faster_rivals(plan, chosen.first, tokens),
+        host_wait_us=planner.host_wait_us(plan, tokens),
     )
     layers = tuple(_layer_ops(index, edges) for index, edges in enumerate(plan.layers))
     return RangePlan(chosen.first, tokens, plan.embed_out.op, layers, plan.head_in.op, predicted)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..descriptions.setup import Setup
     from ..fit.verdict import Fit
     from ..strategy.file import RangePlan, StrategyFile
+    from ..strategy.file.document import Predicted
     from .trust import Trusts
 
 
@@ -138,6 +139,7 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
         "best_uniform": None if best is None else {"strategy": best[0], "step_us": best[1]},
         "worst_loss": predicted.worst_loss,
         "source": predicted.source,
+        "host_wait_us": predicted.host_wait_us,
     }
 
 
@@ -158,6 +160,8 @@ def _print(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
     echo(f"Gains are steps over the plan's: {yardsticks(strategy.executor, strategy.hardware.backend)}.")
     echo("Times and ratios are at the last token count of each range.")
     echo("No overlap of communication is assumed, but in flags of a server that have it.")
+    if any(r.predicted is not None and r.predicted.host_wait_us for ranges in strategy.modes.values() for r in ranges):
+        echo("A share for the host: so much of the step the device waits for eager launches.")
     for mode, plan in [(mode, plan) for mode, ranges in strategy.modes.items() for plan in ranges]:
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"
@@ -168,7 +172,7 @@ def _print(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
 def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:
     from .describe import layer_summary
     from .gains import COLUMNS, cells
-    from .output import duration, span, table
+    from .output import span, table
 
     rows, below = [], []
     for plan in ranges:
@@ -178,7 +182,7 @@ def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:
         rows.append(
             [
                 span(plan.first, plan.last),
-                duration(predicted.step_us),
+                _step(predicted),
                 *cells(predicted),
                 "-" if best is None else f"{best[1] / predicted.step_us:.3f}x {best[0]}",
             ]
@@ -187,3 +191,11 @@ def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:
         others = "" if stock == source else f", stock's from {stock}"
         below.append(f"{layer_summary(plan)}; wire times from {source}{others}")
     table(["tokens", "step", *COLUMNS, "vs best uniform"], rows, "rrrlrl", below)
+
+
+def _step(predicted: Predicted) -> str:
+    """The step time, with the share of it in which the device waits for the host."""
+    from .output import duration
+
+    share = predicted.host_wait_us / predicted.step_us
+    return duration(predicted.step_us) + (f", {share:.0%} host" if share >= 0.005 else "")

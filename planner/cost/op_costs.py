@@ -6,6 +6,8 @@ ops share it. That keeps a search over many token counts cheap.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..descriptions.setup import Setup
 from ..descriptions.weight_types import WeightFormat
 from ..executors import Kernel, Kernels, Traffic
@@ -30,7 +32,7 @@ from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
 from .measured import MeasuredKernels
-from .terms import Gemm, OneKernel, Passes, PeerKernel, Term, Wire
+from .terms import COMMUNICATION, Gemm, OneKernel, Passes, PeerKernel, Term, Wire
 from .workload import Work, work_of
 
 _FOLD = (Kernel(name="fold_residual", read=Traffic(message=4), write=Traffic(message=2)),)
@@ -54,6 +56,7 @@ class OpCosts:
         self._backend = setup.hardware.backend
         self._impls = setup.executor.impls
         self._mode_spec = setup.deployment.modes[mode]
+        self.compute_factor: Callable[[int], float] = _as_modelled
 
     def device_of(self, part: QuantizablePart) -> DeviceCosts:
         """Prices of GEMMs with the weights of this part of the model, which a checkpoint may have left unquantised."""
@@ -73,6 +76,7 @@ class OpCosts:
             return (*self._gather(boundary, op, impl, before, after, shape), *self._latent(boundary, op, shape))
         return (
             *self._sum(boundary, op, impl, before, shape),
+            *(self._cut(before.residual, after.residual) if before is not None else ()),
             *self._add_and_norm(op, impl, before, after),
         )
 
@@ -213,10 +217,21 @@ class OpCosts:
     def _pad_copy(self) -> Term:
         return self._kernels("padding", _COPY, "unaligned")._replace(label="pad")
 
+    def _cut(self, source: Layout, destination: Layout) -> list[Term]:
+        """From whole rows to a shard the last rank copies its own where one is missing, and all wait for it. With
+        attention DP rows are padded to whole shards from the start."""
+        if source != REPLICATED or destination != TOKEN_SHARDED or self._p.attn_dp > 1:
+            return []
+        return [self._kernels("padding", _COPY, "unaligned_shard")._replace(label="pad a shard")]
+
     # ---- prices -----------------------------------------------------------------------------------------------------
 
     def estimate(self, term: Term, tokens: int) -> Estimate:
         """Price of a term at a token count."""
+        found = self._modelled(term, tokens)
+        return found if isinstance(term.work, COMMUNICATION) else found.scaled(self.compute_factor(tokens))
+
+    def _modelled(self, term: Term, tokens: int) -> Estimate:
         rows = self.rows(term.rows, tokens)
         if rows == 0:
             return NOTHING
@@ -280,7 +295,9 @@ class OpCosts:
             return shard * p.attn_tp
         if rule == "logits":
             return -(-self.work(tokens).logits // p.tp) * p.tp
-        return tokens if tokens % p.tp else 0  # unaligned
+        if tokens % p.tp == 0:
+            return 0
+        return shard if rule == "unaligned_shard" else tokens
 
     def kinks(self, term: Term) -> set[int]:
         """Token counts at which a term changes its slope or ends: knots of its table and limits of its impl."""
@@ -301,6 +318,11 @@ class OpCosts:
     def _bytes_a_token(self, term: Term, work: Wire | OneKernel) -> float:
         scale = self._p.attn_dp if term.rows == "dp_local" else 1
         return term.width * work.bytes_per_element / scale
+
+
+def _as_modelled(tokens: int) -> float:  # noqa: ARG001
+    """How much longer than modelled takes what is not communication, where no step was measured."""
+    return 1.0
 
 
 def _pads(send: Send) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from ..strategy.bounds import MAX_LAYERS, MAX_TOKENS
 from ..strategy.errors import did_you_mean
 from ..strategy.layout import LAYER_BOUNDARIES, TENSOR_PARALLEL
 from ..strategy.op_kinds import KINDS
-from ..strategy.words import FORWARD_MODES, ModelRole, MoeBackend
+from ..strategy.words import FORWARD_MODES, LaunchState, ModelRole, MoeBackend
 from ..strategy.words import Numerics as NumericsClass
 from .base import Count, FieldError, Fraction, Positive, PositiveInt, Spec, Text
 from .weight_types import WeightType
@@ -64,6 +64,9 @@ class ModeSpec(Spec):
     context_tokens   cached tokens of a decoding request (decode, mixed, target_verify, draft_extend)
     draft_tokens     rows per request in target_verify and draft_extend
     decode_fraction  share of the rows of a mixed forward that are decode steps
+    launch           `eager` or `graph`, where it is not what the executor does by itself
+    measured_step_us  step times measured under plain all-reduce by the library, by token count, where the device and
+                     not the host was the bound: they scale what is not communication
     """
 
     tokens: tuple[PositiveInt, PositiveInt]
@@ -72,6 +75,10 @@ class ModeSpec(Spec):
     context_tokens: PositiveInt | None = None
     draft_tokens: PositiveInt | None = None
     decode_fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = None
+    launch: LaunchState | None = None
+    measured_step_us: (
+        Annotated[dict[Annotated[int, Field(gt=0, le=MAX_TOKENS)], Positive], Field(min_length=1)] | None
+    ) = None
 
     @field_validator("tokens", mode="before")
     @classmethod
@@ -89,6 +96,12 @@ class ModeSpec(Spec):
             raise FieldError("tokens", f"token counts up to {MAX_TOKENS} can be planned", [low, high])
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
+        data: dict[str, Any] = write(self)
+        return {k: v for k, v in data.items() if v is not None or k not in ("launch", "measured_step_us")}
+
 
 REQUIRED_BY_MODE: dict[str, tuple[str, ...]] = {
     "prefill": ("sequence_tokens",),
@@ -98,7 +111,13 @@ REQUIRED_BY_MODE: dict[str, tuple[str, ...]] = {
     "draft_extend": ("context_tokens", "draft_tokens"),
 }
 _ALLOWED_BY_MODE = {
-    mode: {*required, "tokens", "prefix_tokens"} if mode in ("prefill", "mixed") else {*required, "tokens"}
+    mode: {
+        *required,
+        "tokens",
+        "launch",
+        "measured_step_us",
+        *(("prefix_tokens",) if mode in ("prefill", "mixed") else ()),
+    }
     for mode, required in REQUIRED_BY_MODE.items()
 }
 

@@ -29,6 +29,7 @@ from ..strategy.op_record import Wire
 from ..strategy.vendors import BACKENDS, VENDORS
 from ..strategy.words import MOE_BACKENDS, MoeBackend
 from ..strategy.yaml_file import read_mapping
+from .host import Host
 from .launches import ONE_LAUNCH
 from .stock import Stock
 
@@ -134,6 +135,7 @@ class Executor(Spec):
     kernels: KernelTables
     stock: Stock | None = None  # a server: what it does by itself
     stands_for: Text | None = None  # no server: the executor whose server its plans are held against
+    host: Host
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Executor:
@@ -146,6 +148,7 @@ class Executor(Spec):
                 value = getattr(impl, field)
                 if value is not None and value < 1:
                     raise FieldError(f"impls.{name}.{field}", "a positive whole number is expected", value)
+        self.host.check_calls(tuple(self.impls))
         for op, capability in self.ops.items():
             _check_op(self, op, capability)
         _check_stock(self)
@@ -239,4 +242,4 @@ def server_of(executor: Executor) -> Executor:
     return server
 
 
-__all__ = ["Executor", "Impl", "Kernel", "executor_names", "load_executor", "server_of"]
+__all__ = ["Executor", "Host", "Impl", "Kernel", "executor_names", "load_executor", "server_of"]

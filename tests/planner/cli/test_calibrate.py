@@ -22,7 +22,8 @@ CALIBRATIONS = Path(__file__).parents[3] / "configs" / "calibrations"
 def measured(setup: Any, points: list[Point], seconds: float, partial: Path) -> list[dict[str, Any]]:
     """As if every point had taken 7 us on every rank."""
     machine = {"ranks": "2", "torch": "2.0", "device": "stand-in"}
-    return [{"machine": machine, "samples": {" ".join(map(str, p)): [7.0] * 3 for p in points}}] * 2
+    samples = {" ".join(map(str, p)): [7.0] * 3 for p in points}
+    return [{"machine": machine, "samples": samples, "host": {"launch": [9.0] * 3, "stand-in": [11.0] * 3}}] * 2
 
 
 def calibrated(path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
@@ -50,6 +51,7 @@ def test_the_source_is_the_command_with_its_overrides(
     given = [part for text in overrides for part in ("--set", text)]
     found = calibrated(tmp_path / "here.yaml", monkeypatch, SMALL, *given)
     assert found["source"] == source
+    assert found["host"] == {"launch_us": 9.0, "calls": {"stand-in": 11.0}}
     assert shlex.split(source) == ["commplan", "calibrate", SMALL, *given]
 
 
