@@ -152,22 +152,20 @@ def _layer_ways(layer: LayerGraph, pricer: Pricer, tokens: int, with_errors: boo
 
 
 def _priced(layer: LayerGraph, name: str, pricer: Pricer, tokens: int, with_errors: bool) -> dict[Entry, list[_Priced]]:
-    """The edges of a boundary that keep within the limits, with their weights and errors."""
+    """The edges of a boundary that keep within the limits, with their weights and errors; without dominated ones."""
     attn, mlp = with_errors and name == "attn_out", with_errors and name == "mlp_out"
-    return {
-        before: [
-            (
-                edge,
-                pricer.weight(edge, tokens),
-                pricer.host_weight(edge, tokens),
-                edge.squared_error * attn,
-                edge.squared_error * mlp,
-            )
-            for edge in edges
-            if pricer.fits(edge, tokens)
-        ]
-        for before, edges in layer.boundaries[name].items()
-    }
+    found: dict[Entry, list[_Priced]] = {}
+    for before, edges in layer.boundaries[name].items():
+        by_after: dict[Entry, list[_Priced]] = {}
+        for edge in edges:
+            if pricer.fits(edge, tokens):
+                weight, host = pricer.weight(edge, tokens), pricer.host_weight(edge, tokens)
+                new = (edge, weight, host, edge.squared_error * attn, edge.squared_error * mlp)
+                known = by_after.setdefault(edge.after, [])
+                if not any(k[1] <= weight and k[2] <= host and k[3] <= new[3] and k[4] <= new[4] for k in known):
+                    known.append(new)
+        found[before] = [each for known in by_after.values() for each in known]
+    return found
 
 
 def _one_sided(

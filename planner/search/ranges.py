@@ -25,6 +25,7 @@ from .graph import ForwardGraph, Plan
 from .pricing import Pricer
 
 _GRID_RATIO = 1.5
+_NEAR = 1.1
 _MAX_CANDIDATES = 64
 _MOST_CELLS, _FEW_CELLS, _EVERY = 128, 16, 8
 _WORST_CELLS = 3
@@ -98,7 +99,12 @@ class RangeSearch:
         while grid < last:
             counts.add(round(grid))
             grid *= _GRID_RATIO
-        counts |= {kink + side for kink in kinks for side in (0, 1)}
+        near = 0.0
+        for kink in sorted(kinks):  # several tables have knots side by side: one of them is enough
+            if kink > near * _NEAR:
+                counts.add(kink)
+                near = kink
+        counts |= {limit + side for limit in self._limits for side in (0, 1)}
         return {count for count in counts if first <= count <= last}
 
     def _cell(self, count: int) -> Cell:
