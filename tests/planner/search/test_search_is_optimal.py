@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace, field, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
