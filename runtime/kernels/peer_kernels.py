@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -23,9 +24,9 @@ _MOST_READY = 4096  # shapes that are kept ready
 
 
 class Ready(NamedTuple):
-    """What a call of the same shapes and types does: rows that come out, and the launch."""
+    """What a call of the same shapes and types does: memory for a result, and the launch."""
 
-    rows_out: int
+    new: Callable[[Tensor], Tensor]
     start: Start
 
 
@@ -170,7 +171,7 @@ class PeerKernels(Peers):
         ready = self._ready.get((op, x.shape, x.dtype)) or self._prepare(op, x)
         if x.get_device() != self._device_index or not x.is_contiguous():
             check_where(self._state.device, x=x)
-        out = custom_ops.new_rows(x, ready.rows_out)
+        out = ready.new(x)
         ready.start(x, out)
         return out
 
@@ -191,8 +192,7 @@ class PeerKernels(Peers):
             or not (x.is_contiguous() and before.is_contiguous() and weight.is_contiguous())
         ):
             check_where(self._state.device, x=x, residual=before, weight=weight)
-        out = custom_ops.new_rows(x, ready.rows_out)
-        total = custom_ops.new_rows(x, ready.rows_out)
+        out, total = ready.new(x), ready.new(x)
         ready.start(x, before, weight, out, total)
         return out, total
 
@@ -216,12 +216,13 @@ class PeerKernels(Peers):
         return self._keep(key, Task(rows, width, rows_out, True, residual is not None, eps))
 
     def _keep(self, key: tuple[Any, ...], task: Task) -> Ready:
+        new = custom_ops.new_rows(task.rows, task.rows_out, task.width)
         if not task.rows:
-            return Ready(task.rows_out, lambda *_: None)
+            return Ready(new, lambda *_: None)
         launch, peers = self._launches.of(key[0], task)
         if len(self._ready) >= _MOST_READY:
             self._ready.clear()
-        ready = self._ready[key] = Ready(task.rows_out, prepare(launch, (peers, self._state, self._error)))
+        ready = self._ready[key] = Ready(new, prepare(launch, (peers, self._state, self._error)))
         return ready
 
 
