@@ -37,10 +37,11 @@ def measured(call) -> tuple[float, float]:
 
 def ours(peers, x, residual, weight):
     """{name: call} of every op of a pair."""
-    shard = residual[: -(-x.shape[0] // 2)]
+    shard, total = residual[: -(-x.shape[0] // 2)], residual.clone()
     return {
         "all_reduce": lambda: peers.all_reduce(x),
         "all_reduce + norm": lambda: peers.all_reduce_norm(x, residual, weight, 1e-6),
+        "all_reduce + norm, overwriting": lambda: peers.all_reduce_norm(x, total, weight, 1e-6, overwrite=True),
         "int8 gather": lambda: peers.int8_all_reduce(x, "gather"),
         "int8 gather + norm": lambda: peers.int8_all_reduce_norm(x, "gather", residual, weight, 1e-6),
         "int8 two_shot": lambda: peers.int8_all_reduce(x, "two_shot"),

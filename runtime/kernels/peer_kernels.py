@@ -113,30 +113,37 @@ class PeerKernels(Peers):
         weight_H: Tensor,
         eps: float,
         algorithm: str | None = None,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """(norm of sum + residual, sum + residual), both [T, H]."""
         op = "all_reduce" if algorithm is None else f"all_reduce.{algorithm}"
-        return self._normed_rows(op, x_TH, residual_TH, weight_H, eps)
+        return self._normed_rows(op, x_TH, residual_TH, weight_H, eps, overwrite)
 
     def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
         """[T, H] to the sum [T, H] of what INT8 leaves of it."""
         return self._rows(f"int8_all_reduce.{algorithm}", x_TH)
 
     def int8_all_reduce_norm(
-        self, x_TH: Tensor, algorithm: str, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+        self,
+        x_TH: Tensor,
+        algorithm: str,
+        residual_TH: Tensor | None,
+        weight_H: Tensor,
+        eps: float,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """As `all_reduce_norm`, with the sum in INT8."""
-        return self._normed_rows(f"int8_all_reduce.{algorithm}", x_TH, residual_TH, weight_H, eps)
+        return self._normed_rows(f"int8_all_reduce.{algorithm}", x_TH, residual_TH, weight_H, eps, overwrite)
 
     def reduce_scatter(self, x_TH: Tensor) -> Tensor:
         """[T, H] to this rank's [ceil(T / N), H] of the sum; rows beyond T are zero."""
         return self._rows("reduce_scatter", x_TH)
 
     def reduce_scatter_norm(
-        self, x_TH: Tensor, residual_SH: Tensor | None, weight_H: Tensor, eps: float
+        self, x_TH: Tensor, residual_SH: Tensor | None, weight_H: Tensor, eps: float, overwrite: bool = False
     ) -> tuple[Tensor, Tensor]:
         """(norm of sum + residual, sum + residual) of this rank's shard."""
-        return self._normed_rows("reduce_scatter", x_TH, residual_SH, weight_H, eps)
+        return self._normed_rows("reduce_scatter", x_TH, residual_SH, weight_H, eps, overwrite)
 
     def all_gather(self, x_SH: Tensor) -> Tensor:
         """[S, H] of each rank to [N * S, H]."""
@@ -157,12 +164,12 @@ class PeerKernels(Peers):
         return self.rows_now(op, x)
 
     def _normed_rows(
-        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float
+        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, overwrite: bool
     ) -> tuple[Tensor, Tensor]:
         if torch.compiler.is_compiling() or type(x) is not Tensor:
             found: tuple[Tensor, Tensor] = custom_ops.normed_rows(x, residual, weight, eps, self.handle, op)
             return found
-        return self.normed_rows_now(op, x, residual, weight, eps)
+        return self.normed_rows_now(op, x, residual, weight, eps, overwrite)
 
     # ---- what runs: every line costs each call of an eager forward --------------------------------------------------
 
@@ -176,7 +183,7 @@ class PeerKernels(Peers):
         return out
 
     def normed_rows_now(
-        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float
+        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, overwrite: bool = False
     ) -> tuple[Tensor, Tensor]:
         """One op with the residual add and the norm that follow, at once."""
         shape = None if residual is None else residual.shape
@@ -192,7 +199,8 @@ class PeerKernels(Peers):
             or not (x.is_contiguous() and before.is_contiguous() and weight.is_contiguous())
         ):
             check_where(self._state.device, x=x, residual=before, weight=weight)
-        out, total = ready.new(x), ready.new(x)
+        out = ready.new(x)
+        total = residual if overwrite and residual is not None else ready.new(x)
         ready.start(x, before, weight, out, total)
         return out, total
 
