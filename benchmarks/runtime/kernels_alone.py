@@ -68,15 +68,15 @@ def variants(hidden: int, every: bool):
     """(name, tuning, dependence)."""
     from commplan.runtime.kernels.row_launch import Tuning
 
-    for dependent in ("off", "wait", "early"):
-        yield f"as it is, {dependent}", Tuning(), dependent
-    for _ in range(2):  # twice, since they differ by little more than two runs do
-        for dependent in ("off", "early"):
-            yield f"powers of two, {dependent}", Tuning(even=False), dependent
-            yield f"equal parts, {dependent}", Tuning(even=True), dependent
-    yield "as of many, off", Tuning(few=0), "off"
+    cuts = {"powers of two": False, "equal parts": True}
+    for dependent in ("early", "early", "off"):  # twice, since they differ by little more than two runs do
+        for name, even in cuts.items():
+            yield f"{name}, {dependent}", Tuning(even=even), dependent
     if not every:
         return
+    for dependent in ("off", "wait", "early"):
+        yield f"as it is, {dependent}", Tuning(), dependent
+    yield "as of many, off", Tuning(few=0), "off"
     for warps in (4, 8, 16, 32):
         for each in (2, 4, 8, 16):
             size, most = 32 * warps * each, -(-hidden // (32 * warps))
