@@ -1,6 +1,7 @@
 """Fills README.md with what its commands really print: the blocks that start with `$ commplan`.
 
-In docs/accuracy.md it fills what stands between `<!-- commplan ... -->` and `<!-- end -->`.
+In docs/accuracy.md it fills what stands between `<!-- commplan ... -->` and `<!-- end -->`. It first writes
+configs/accuracy/summary.yaml, which plans read.
 
 python docs/fill_readme.py            # rewrites the outputs
 python docs/fill_readme.py --check    # exits 1 if one differs
@@ -17,6 +18,7 @@ from pathlib import Path
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 ACCURACY = Path(__file__).parent / "accuracy.md"
+SUMMARY = Path(__file__).parent.parent / "configs" / "accuracy" / "summary.yaml"
 TABLE = re.compile(r"<!-- commplan (.*?) -->\n.*?<!-- end -->", re.DOTALL)
 # Blocks that need what a planner alone has not: they are filled in by hand, from a real run.
 BY_HAND = ("commplan check", "commplan run", "commplan launch")
@@ -60,10 +62,15 @@ def filled_accuracy(text: str) -> str:
         )
 
 
+def filled_summary(_: str) -> str:
+    """configs/accuracy/summary.yaml anew."""
+    return printed(["backtest", "--summary"], str(SUMMARY.parent)) + "\n"
+
+
 def main() -> None:
-    """Fill or check the README beside this folder, and docs/accuracy.md."""
+    """Fill or check the README beside this folder, docs/accuracy.md, and the summary that plans read."""
     wrong = False
-    for path, fill in ((README, filled_readme), (ACCURACY, filled_accuracy)):
+    for path, fill in ((SUMMARY, filled_summary), (README, filled_readme), (ACCURACY, filled_accuracy)):
         text = path.read_text(encoding="utf-8")
         new = fill(text)
         wrong |= new != text

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from ..cost.estimate import Estimate, weakest
 from ..cost.terms import COMMUNICATION, Gemm, Term
+from ..fit.peaks import peak_activation_bytes
 from ..search.graph import Plan
 from ..search.planning import ModePlanner
 from ..strategy.words import NUMERICS_CLASSES, Numerics, Provenance
 
 # In the order in which reports stack them. `latent_gemm` is q_a/kv_a alone; `compute` is what no choice changes.
-PARTS = ("communication", "quantize", "norm", "residual", "latent_gemm", "padding", "compute")
+# `host_wait` is what the device waits for launches.
+PARTS = ("communication", "quantize", "norm", "residual", "latent_gemm", "padding", "compute", "host_wait")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def breakdown(planner: ModePlanner, plan: Plan, tokens: int) -> Breakdown:
             tally.add(_part(term), planner.costs.estimate(term, tokens), count)
     for estimate in planner.fixed(tokens):
         tally.add("communication" if estimate.wire_bytes else "compute", estimate)
+    if waits := planner.host_wait_us(plan, tokens):
+        tally.wait(waits, planner.pricer.host.provenance)
     return Breakdown(
         parts=tally.times,
         provenances={part: weakest(found) for part, found in tally.provenances.items()},
@@ -68,12 +72,6 @@ def breakdown(planner: ModePlanner, plan: Plan, tokens: int) -> Breakdown:
 def is_extrapolated(source: str) -> bool:
     """True for the source of a time that a table gives beyond its ends."""
     return "extrapolated" in source
-
-
-def peak_activation_bytes(planner: ModePlanner, plan: Plan, tokens: int) -> int:
-    """The most bytes of activations that a rank holds at any boundary."""
-    peak = planner.builder.memory.peak_bytes
-    return max(peak(e.boundary, e.op, e.before, e.after, e.shape, tokens) for e, _ in plan.counted)
 
 
 def _part(term: Term) -> str:
@@ -92,6 +90,11 @@ class _Tally:
         self.provenances: dict[str, set[Provenance]] = {}
         self.sources: list[str] = []
         self.wire_bytes = 0.0
+
+    def wait(self, us: float, provenance: Provenance) -> None:
+        """The device waits for the host."""
+        self.times["host_wait"] = us
+        self.provenances["host_wait"] = {provenance}
 
     def add(self, part: str, estimate: Estimate, count: int = 1) -> None:
         if not estimate.total_us:

@@ -7,8 +7,8 @@ demand, because an op changes what its neighbours see. Its step time says what t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
 
 from ..cost.estimate import Estimate, weakest
 from ..search.graph import ERROR_UNIT, Edge, ForwardGraph, Plan, Restriction
@@ -18,7 +18,8 @@ from ..search.swap import swapped
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean
 from ..strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
-from ..strategy.words import CATEGORIES, Numerics, Provenance
+from ..strategy.words import CATEGORIES, LaunchState, Numerics, Provenance
+from .refusals import Place, rejection, same, why_absent, why_not_around
 from .to_file import collective_provenance
 
 
@@ -67,16 +68,20 @@ class Explanation:
     alternatives: list[Option]
     held_against: StockPrices
     stock_ops: list[StockOp]
+    launch: LaunchState = "graph"
+    host_wait_us: float = 0.0  # of the whole step under the plan
+    compute_factor: float = 1.0  # how much longer than modelled takes what is not communication, by a measured step
 
 
 _FREE = Restriction(policy=False)
+_AS_FAST_US = 0.05
 
 
 class Explainer:
-    """Explains the choices of one forward mode at one token count. `plan` is what was chosen there."""
+    """Explains the choices of one forward mode at one token count. `plan` is what was chosen, or what a file has."""
 
-    def __init__(self, planner: ModePlanner, tokens: int, plan: Plan) -> None:
-        self._planner, self._tokens, self._plan = planner, tokens, plan
+    def __init__(self, planner: ModePlanner, tokens: int, plan: Plan, from_file: bool = False) -> None:
+        self._planner, self._tokens, self._plan, self._from_file = planner, tokens, plan, from_file
         self._server = StockPlanner(planner)
         self._step_us = planner.step_us(plan, tokens)
 
@@ -91,15 +96,28 @@ class Explainer:
             if candidate.op not in seen:
                 seen.add(candidate.op)
                 alternatives.append(self._option(candidate, plan, layer, why))
-        for op, reason in self._refusals(boundary, layer, edge.before):
-            if not any(_same(op, other) for other in seen):
+        for op, reason in self._refusals(boundary, layer, edge.before, seen):
+            if not any(same(op, other) for other in seen):
                 seen.add(op)
                 alternatives.append(Option(op, op.impl, op.kind.numerics, False, reason, None, {}, "", None, None, {}))
         alternatives.sort(key=lambda o: (not o.legal, o.step_us is None, o.step_us or 0.0, str(o.op)))
         prices = self._server.prices(self._tokens)
         steps = (prices.stock, *((prices.best_flag,) if prices.best_flag else ()))
         ops = [self._stock_op(step, boundary, layer) for step in steps]
-        return Explanation(self._planner.mode, self._tokens, layer, boundary, chosen, alternatives, prices, ops)
+        planner = self._planner
+        return Explanation(
+            planner.mode,
+            self._tokens,
+            layer,
+            boundary,
+            chosen,
+            alternatives,
+            prices,
+            ops,
+            planner.pricer.host.state,
+            planner.host_wait_us(self._plan, self._tokens),
+            planner.compute_factor(self._tokens),
+        )
 
     def _stock_op(self, step: StockStep, boundary: str, layer: int | None) -> StockOp:
         edge, server = edge_at(step.plan, boundary, layer), self._server.server
@@ -108,16 +126,16 @@ class Explainer:
         impl = (edge.op.impl or server.setup.hardware.backend) if edge.op.kind.is_collective else None
         return StockOp(step.name, edge.op, impl, time_us, provenance)
 
-    def _refusals(self, boundary: str, layer: int | None, before: State | None) -> Iterator[tuple[Op, str]]:
-        """Offered ops that no plan can use here, with the reason."""
-        for rejection in self._planner.builder.rejections(boundary, layer, before):
-            yield rejection.op, rejection.reason
-        limit = self._planner.setup.deployment.limits.activation_memory_gb
-        why = "no legal plan goes on from the layouts it leaves"
-        if limit is not None:
-            why = f"{why}, or none within {limit} GB of activation memory"
-        for edge in edges_at(self._planner.graph(_FREE), boundary, layer):
-            yield edge.op, why
+    def _refusals(
+        self, boundary: str, layer: int | None, before: State | None, seen: Set[Op]
+    ) -> Iterator[tuple[Op, str]]:
+        """Offered ops that no plan can use here and that were not `seen` yet, with the reason."""
+        for refused in self._planner.builder.rejections(boundary, layer, before):
+            yield refused.op, refused.reason
+        free = self._planner.graph(_FREE)
+        for op in dict.fromkeys(edge.op for edge in edges_at(free, boundary, layer)):
+            if op not in seen:
+                yield op, why_absent(self._planner, free, self._plan, (layer, boundary), op, self._tokens)
 
     def _alternatives(self, boundary: str, layer: int | None) -> list[tuple[Edge, Plan, str]]:
         """Each op that some plan can have here, with the plan that has it and is otherwise as chosen, and what speaks
@@ -133,7 +151,7 @@ class Explainer:
             for around in (graph, free):  # without the policy where it leaves no way around the op
                 plan = swapped(around, free, self._plan, (layer, boundary), op, self._planner.pricer, self._tokens)
                 if plan is not None:
-                    why = self._over_budget(plan) if op in allowed else self._why(op, boundary, layer)
+                    why = self._over_budget(plan) if op in allowed else self._why(op, (layer, boundary), plan)
                     found.append((edge_at(plan, boundary, layer), plan, why))
                     break
         return found
@@ -153,14 +171,10 @@ class Explainer:
         allowed = self._planner.setup.deployment.numerics.error_budget
         return f"its plan has error {math.sqrt(total / ERROR_UNIT):.4g}, over numerics.error_budget {allowed:g}"
 
-    def _why(self, op: Op, boundary: str, layer: int | None) -> str:
-        """Why the policy refuses an op that the algebra and the executor would allow."""
-        states = dict.fromkeys(e.before for e in edges_at(self._planner.graph(_FREE), boundary, layer) if e.op == op)
-        for state in states:
-            for rejection in self._planner.builder.rejections(boundary, layer, state):
-                if _same(rejection.op, op):
-                    return rejection.reason
-        return "the policy leaves no plan around it"
+    def _why(self, op: Op, place: Place, plan: Plan) -> str:
+        """Why the policy refuses a plan with an op that the algebra and the executor would allow."""
+        before = edge_at(plan, place[1], place[0]).before
+        return rejection(self._planner, place, op, before) or why_not_around(self._planner, plan, place)
 
     def _option(self, edge: Edge, plan: Plan, layer: int | None, why: str) -> Option:
         breakdown, source = self._breakdown(edge)
@@ -168,7 +182,7 @@ class Explainer:
         slower = step - self._step_us
         legal = why in ("", "chosen")
         if legal:
-            reason = why or describe_difference(slower, self._step_us)
+            reason = why or describe_difference(slower, self._step_us) + self._why_kept(slower)
         else:
             reason = f"{why} ({describe_difference(slower, self._step_us)})"
         around = {} if layer is None else {e.boundary: str(e.op) for e in plan.layers[layer]}
@@ -186,6 +200,18 @@ class Explainer:
             neighbours=around,
             wire_contains=self._wire_contains(edge.op),
         )
+
+    def _why_kept(self, slower_us: float) -> str:
+        """Why the chosen op stands although another is faster at this very count."""
+        if slower_us >= -_AS_FAST_US:
+            return ""
+        tolerance = self._planner.setup.deployment.search.range_tolerance
+        why = f" at {self._tokens} tokens: one plan serves a range"
+        if -slower_us <= tolerance * self._step_us:
+            return f"{why}, and may lose {tolerance:.2%} (search.range_tolerance)"
+        if self._from_file:
+            return ": the strategy file has the other op"
+        return f"{why}, and the counts beside this one want another"
 
     def _wire_contains(self, op: Op) -> tuple[str, ...]:
         impl = self._planner.setup.executor.impls[op.impl] if op.impl else None
@@ -209,7 +235,7 @@ class Explainer:
 
 def describe_difference(slower_us: float, step_us: float) -> str:
     """`slower by 12.3 us a step (0.4 %)`, or faster, or as fast."""
-    if abs(slower_us) < 0.05:
+    if abs(slower_us) < _AS_FAST_US:
         return "as fast"
     word = "slower" if slower_us > 0 else "faster"
     return f"{word} by {abs(slower_us):,.1f} us a step ({abs(slower_us) / step_us:.2%})"
@@ -243,8 +269,3 @@ def edges_at(graph: ForwardGraph, boundary: str, layer: int | None) -> list[Edge
     else:
         by_state = graph.layers[layer].boundaries[boundary]
     return [edge for edges in by_state.values() for edge in edges]
-
-
-def _same(a: Op, b: Op) -> bool:
-    """Equal but for a group that one of them leaves to the layouts."""
-    return a == b or (None in (a.group, b.group) and replace(a, group=None) == replace(b, group=None))

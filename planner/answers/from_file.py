@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..descriptions.setup import Setup
 from ..search.graph import Edge, ForwardGraph, Plan, Restriction
 from ..search.planning import ModePlanner
 from ..strategy.errors import InputError
@@ -12,6 +11,7 @@ from ..strategy.file import StrategyFile
 from ..strategy.file.legality import places
 from ..strategy.layout import LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
+from .refusals import Place, rejection
 
 
 def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str) -> tuple[Plan, tuple[int, int]]:
@@ -39,7 +39,7 @@ def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str
         edge = _edge(graph, layer, boundary, replace(op, producer=None), state)
         if edge is None:
             raise InputError(
-                _why_not(setup, op),
+                _why_not(planner, (layer, boundary), op, state),
                 file=file,
                 field=boundary if layer is None else f"layers.{layer}.{boundary}",
                 value=str(op),
@@ -51,7 +51,10 @@ def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str
     return Plan(edges[0], layers, edges[-1]), (chosen.first, chosen.last)
 
 
-def _why_not(setup: Setup, op: Op) -> str:
+def _why_not(planner: ModePlanner, place: Place, op: Op, state: State | None) -> str:
+    setup = planner.setup
+    if why := rejection(planner, place, op, state):
+        return why
     impl = setup.executor.impls.get(op.impl or "")
     if impl is not None and impl.needs_table and setup.hardware.vendor in impl.vendors:
         return f"no calibration of {setup.hardware.name} has a table of this op by {op.impl}: run commplan calibrate"

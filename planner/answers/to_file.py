@@ -21,14 +21,20 @@ from ..strategy.file.document import (
 from ..strategy.file.writing import with_producer
 from ..strategy.words import Provenance
 
+Chosen = dict[str, tuple[ModePlanner, list[PlannedRange], StockPlanner]]
+"""What the search chose, by mode, with those that can say more of it: the planner, and the stock server's."""
 
-def plan_setup(setup: Setup) -> StrategyFile:
-    """The cheapest legal strategy file of a setup; raises NoLegalPlanError where there is none."""
+
+def plan_setup(setup: Setup, found: Chosen | None = None) -> StrategyFile:
+    """The cheapest legal strategy file of a setup; raises NoLegalPlanError where there is none. Fills `found`."""
     modes = {}
     for mode in setup.deployment.modes:
         planner = ModePlanner(setup, mode)
+        ranges = planner.ranges()
         stock = StockPlanner(planner)
-        modes[mode] = tuple(range_plan(planner, chosen, stock) for chosen in planner.ranges())
+        if found is not None:
+            found[mode] = planner, ranges, stock
+        modes[mode] = tuple(range_plan(planner, chosen, stock) for chosen in ranges)
     return with_stamps(setup, modes)
 
 
@@ -76,6 +82,7 @@ def range_plan(planner: ModePlanner, chosen: PlannedRange, stock: StockPlanner |
         best_stock_flag=None if flag is None else (flag.name, flag.step_us),
         library_us=prices.library.step_us,
         faster_rivals=stock.faster_rivals(plan, chosen.first, tokens),
+        host_wait_us=planner.host_wait_us(plan, tokens),
     )
     layers = tuple(_layer_ops(index, edges) for index, edges in enumerate(plan.layers))
     return RangePlan(chosen.first, tokens, plan.embed_out.op, layers, plan.head_in.op, predicted)

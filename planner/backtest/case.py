@@ -33,6 +33,7 @@ Quantity = Literal[
     "ttft",
     "itl",
     "activation_memory",
+    "communication_share",
     "op_latency",
 ]
 _MODES_OF = {  # quantities that mean something in some modes alone
@@ -40,6 +41,8 @@ _MODES_OF = {  # quantities that mean something in some modes alone
     "itl": ("decode", "target_verify", "mixed"),
 }
 _MOST_COUNTS = 10_000
+_SMALLEST_GAIN = 0.02
+"""A published ratio further from 1 says which of two plans is the better one, so its tolerance must say so too."""
 _HOW_TO_NAME = "a plan is {ops: {...}}, {strategy: NAME} or optimum"
 _Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 _Tokens = Annotated[int, Field(gt=0, le=MAX_TOKENS, strict=True)]
@@ -98,7 +101,8 @@ class Case(Spec):
 
     tokens          one count, or a list: the prediction is the mean over them
     of, to          the figure is that of `of`, divided by that of `to` where there is one
-    low, high       the tolerance, set before the prediction was made
+    low, high       the tolerance, set before the prediction was made; of a ratio it ends before 1, where the gain is
+                    above 2 %
     not_comparable  why no prediction can be held against the figure, where that is known beforehand
     """
 
@@ -146,6 +150,7 @@ class Case(Spec):
     def _makes_sense(self) -> Case:
         if self.low > self.high:
             raise FieldError("low", f"lies above high {self.high:g}", self.low)
+        self._keep_the_sign()
         if self.quantity == "op_latency":
             self._refuse("of", "to", why="op_latency is of one collective, named by `op`: leave it out")
             self._need("op", why="is missing: op_latency needs the collective")
@@ -159,6 +164,19 @@ class Case(Spec):
             hint = did_you_mean(self.mode, accepted)
             raise FieldError("mode", f"{self.quantity} is not a figure of this mode; {hint}", self.mode)
         return self
+
+    def _keep_the_sign(self) -> None:
+        """A tolerance that reaches across 1 would call a prediction of the wrong sign right."""
+        if self.to is None or abs(self.published - 1) <= _SMALLEST_GAIN:
+            return
+        end, side, value = ("high", "below", self.high) if self.published < 1 else ("low", "above", self.low)
+        if value < 1 if side == "below" else value > 1:
+            return
+        text = (
+            f"reaches 1 from a published ratio of {self.published:g}, so a prediction of the wrong sign would be "
+            f"inside: give a value {side} 1, such as {(1 + self.published) / 2:.4g} (half of the published gain)"
+        )
+        raise FieldError(end, text, value)
 
     def _need(self, name: str, why: str) -> None:
         if not getattr(self, name):

@@ -1,21 +1,25 @@
 """A plan named by its ops: they stand on every layer where they are legal, and the rest is as plain as it can be.
 
 The plan is the path through the graph of all ops that any executor-legal plan may use (the deployment's policy has no
-say: what was measured was run; by libraries, never by kernels of ours) with, in this order, the fewest boundaries
-without the op named for them, at the others the least departure from no op or else from plain all-reduce and
-all-gather, and the least time.
+say: what was measured was run; by libraries, never by kernels of ours) with, in this order:
+
+- the fewest boundaries without the op named for them;
+- the least departure from what a forward does that nobody planned: at a boundary that nobody named from no op, or else
+  from plain all-reduce and all-gather by the library; of a named op from its impl by the library, where it names none;
+- the least time. It is left to choose between ops that are equally plain, never between impls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..search.graph import Boundary, Edge, Plan, Restriction
+from ..search.graph import Boundary, Edge, LayerGraph, Plan, Restriction
+from ..search.labels import Fronts, best, close, keep, start
 from ..search.planning import ModePlanner
-from ..strategy.layout import LAYER_BOUNDARIES, State
+from ..strategy.layout import LAYER_BOUNDARIES
 from ..strategy.ops import Op
 
-_Label = tuple[int, int, int, tuple[Edge, ...]]  # named ops missing, departures elsewhere, weight, edges so far
+_PLAIN, _BY_ANOTHER, _NOT_PLAIN = 1, 10**6, 10**12
 _RAN = Restriction(policy=False, own_kernels=False)
 
 
@@ -26,37 +30,36 @@ class AbsentOpError(Exception):
 def named_plan(planner: ModePlanner, ops: dict[str, Op], tokens: int) -> Plan:
     """The plan that has these ops; AbsentOpError where one of them can stand nowhere."""
     backend = planner.setup.hardware.backend
-    best: dict[State | None, _Label] = {None: (0, 0, 0, ())}
-    for name, boundary in _boundaries(planner):
+    fronts = start(2)
+    for name, segment, boundary in _boundaries(planner):
         wanted = ops.get(name)
-        reached: dict[State | None, _Label] = {}
-        for state, (missing, extra, weight, edges) in best.items():
+        reached: Fronts = {}
+        for state, labels in fronts.items():
             for edge in boundary.get(state, ()):
                 if not planner.pricer.fits(edge, tokens):
                     continue
-                label = (
-                    missing + (wanted is not None and not is_named(edge.op, wanted, backend)),
-                    extra + (wanted is None) * _departure(edge.op),
-                    weight + planner.pricer.weight(edge, tokens),
-                    (*edges, edge),
-                )
-                known = reached.get(edge.after)
-                if known is None or label[:3] < known[:3]:
-                    reached[edge.after] = label
-        best = reached
-    if not best:
+                missing = wanted is not None and not is_named(edge.op, wanted, backend)
+                extra = _departure(edge.op, None if missing else wanted)
+                for label in labels:
+                    keep(reached, label.taken(edge, (missing, extra), planner.pricer, tokens))
+        fronts = reached if segment is None else close(reached, planner.pricer.segment(segment, tokens))
+    edges = best(fronts)
+    if edges is None:
         raise AbsentOpError(f"no plan goes through at {tokens} tokens within the limits of the deployment")
-    edges = min(best.values(), key=lambda label: label[:3])[3]
     _check_present(planner, ops, edges)
     step = len(LAYER_BOUNDARIES)
     return Plan(edges[0], tuple(edges[i : i + step] for i in range(1, len(edges) - 1, step)), edges[-1])
 
 
-def _departure(op: Op) -> int:
-    """How far an op that nobody named is from nothing at all."""
+def _departure(op: Op, wanted: Op | None) -> int:
+    """How far an op is from what stands there unnamed. One that is not plain weighs more than any number that are."""
+    if wanted is not None:
+        return _BY_ANOTHER * (op.impl is not None and wanted.impl is None)
     if not op.kind.is_collective:
         return 0
-    return 1 if op.kind.is_plain else 2
+    if not op.kind.is_plain:
+        return _NOT_PLAIN
+    return _PLAIN if op.impl is None else _BY_ANOTHER
 
 
 def is_named(op: Op, named: Op, backend: str) -> bool:
@@ -73,13 +76,14 @@ def is_named(op: Op, named: Op, backend: str) -> bool:
     )
 
 
-def _boundaries(planner: ModePlanner) -> Iterator[tuple[str, Boundary]]:
+def _boundaries(planner: ModePlanner) -> Iterator[tuple[str, LayerGraph | str | None, Boundary]]:
+    """Name, the segment that ends there, and edges."""
     graph = planner.graph(_RAN)
-    yield "embed_out", graph.embed_out
+    yield "embed_out", "embed_out", graph.embed_out
     for layer in graph.layers:
         for name in LAYER_BOUNDARIES:
-            yield name, layer.boundaries[name]
-    yield "head_in", graph.head_in
+            yield name, layer if name == LAYER_BOUNDARIES[-1] else None, layer.boundaries[name]
+    yield "head_in", "head_in", graph.head_in
 
 
 def _check_present(planner: ModePlanner, ops: dict[str, Op], edges: tuple[Edge, ...]) -> None:

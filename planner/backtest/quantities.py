@@ -49,6 +49,7 @@ QUANTITIES = {
     "ttft": _STEP,  # one forward over the prompt: no queue, no scheduler, no tokenizer
     "itl": _STEP,  # one forward of the running batch
     "throughput": Quantity("tokens/s", _ALL, lambda b, tokens: tokens / b.step_us * 1e6),
+    "communication_share": Quantity("share", _ALL, lambda b, tokens: b.parts["communication"] / b.step_us),  # noqa: ARG005
     "activation_memory": Quantity("bytes", (), lambda b, tokens: float(b.activation_bytes)),  # noqa: ARG005
 }
 
@@ -64,7 +65,7 @@ class Figure:
 
 def of_plan(planner: ModePlanner, quantity: str, plan: PlanName, tokens: int) -> Figure:
     """A quantity of a named plan; NotComparableError where the deployment has no such plan."""
-    parts = breakdown(planner, _plan(planner, plan, tokens), tokens)
+    parts = breakdown(planner, plan_named(planner, plan, tokens), tokens)
     asked = QUANTITIES[quantity]
     # Memory is counted from shapes and dtypes, so it rests on no measured figure.
     provenance = parts.provenance_of(*asked.parts) if asked.parts else "formula"
@@ -72,7 +73,8 @@ def of_plan(planner: ModePlanner, quantity: str, plan: PlanName, tokens: int) ->
     return Figure(asked.value(parts, tokens), provenance, sources)
 
 
-def _plan(planner: ModePlanner, plan: PlanName, tokens: int) -> Plan:
+def plan_named(planner: ModePlanner, plan: PlanName, tokens: int) -> Plan:
+    """The plan of a case at a token count; NotComparableError where the deployment has none."""
     try:
         if plan.optimum:
             return planner.best(tokens)

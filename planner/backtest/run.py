@@ -52,7 +52,7 @@ def run_case(case: Case, file: str | Path) -> Outcome:
     if case.not_comparable is not None:
         return Outcome(case, None, None, unit, NOT_COMPARABLE, case.not_comparable, None, ())
     try:
-        figures = _figures(case, _setup(case, file))
+        figures = _figures(case, setup_of(case, file))
     except NotComparableError as why:
         return Outcome(case, None, None, unit, NOT_COMPARABLE, str(why), None, ())
     except InputError as error:
@@ -72,7 +72,7 @@ def run_case(case: Case, file: str | Path) -> Outcome:
     )
 
 
-def _setup(case: Case, file: str | Path) -> Setup:
+def setup_of(case: Case, file: str | Path) -> Setup:
     """The deployment of a case: a preset, or a path beside the case file or here."""
     beside = Path(file).parent / case.deployment
     preset = case.deployment in preset_names("deployments")

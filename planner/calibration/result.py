@@ -15,12 +15,20 @@ from ..strategy.yaml_file import flow_text, scalar_text
 from .needed_points import Point
 
 Samples = dict[Point, list[list[float]]]  # per rank; empty where a kernel cannot run there
+HostSamples = dict[str, list[list[float]]]  # of a launch and of calls by impl, per rank
+_LAUNCH = "launch"
 _Points = list[tuple[int, float, float]]  # size, us, relative spread
 _ONE_KERNEL = ("op", "algorithm", "impl", "dtype", "group_size", "attn_dp", "width")
 
 
 def calibration_of(
-    samples: Samples, executor: Executor, backend: str, name: str, machine: dict[str, str], source: str
+    samples: Samples,
+    executor: Executor,
+    backend: str,
+    name: str,
+    machine: dict[str, str],
+    source: str,
+    host: HostSamples | None = None,
 ) -> Calibration:
     """The tables. A point is the median of its samples, on the slowest rank; its spread is that of the samples.
 
@@ -60,6 +68,7 @@ def calibration_of(
         ),
         "kernels": _tables(kernels, ("kernels", "group_size", "dtype", "width"), "message_bytes"),
         "gemms": _tables(gemms, ("inner", "columns", "dtype"), "rows"),
+        "host": _host(host) if host else None,
     }
     return build(Calibration, data, name)
 
@@ -70,6 +79,12 @@ def _summary(by_rank: list[list[float]]) -> tuple[float, float]:
     middle = median(ordered)
     low, high = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
     return middle, (high - low) / 2 / middle
+
+
+def _host(samples: HostSamples) -> dict[str, Any]:
+    """Medians on the slowest rank."""
+    medians = {what: round(_summary(by_rank)[0], 2) for what, by_rank in samples.items() if all(by_rank)}
+    return {"launch_us": medians.pop(_LAUNCH), "calls": medians}
 
 
 def _kernels_of(executor: Executor, backend: str, step: str) -> tuple[str, ...]:

@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 @click.argument("cases", nargs=-1, type=FILLED)
 @click.option("--tables", is_flag=True, help="Instead: hold out every interior point of the shipped tables in turn.")
 @click.option("--markdown", is_flag=True, help="The table as Markdown, as docs/accuracy.md has it.")
+@click.option("--summary", is_flag=True, help="Instead: all that ships, summed up, as plans quote it.")
 @options.as_json
-def command(cases: tuple[str, ...], tables: bool, markdown: bool, as_json: bool) -> None:
+def command(cases: tuple[str, ...], tables: bool, markdown: bool, summary: bool, as_json: bool) -> None:
     """Compare predictions with published measurements.
 
     Each of CASES is a file, or the name of a case that comes with commplan; without any, all of those are run. A
     prediction outside the tolerance of its case is a finding, not an error: the exit code stays 0. With --tables,
     CASES are calibrations.
     """
+    if summary:
+        _summed_up(cases, as_json)
+        return
     if tables:
         _tables(cases, markdown, as_json)
         return
@@ -48,6 +52,23 @@ def command(cases: tuple[str, ...], tables: bool, markdown: bool, as_json: bool)
         _print_markdown(outcomes)
     else:
         _print(outcomes)
+
+
+def _summed_up(cases: tuple[str, ...], as_json: bool) -> None:
+    """What `commplan plan` says of its trust rests on this."""
+    from ..backtest.accuracy_file import summary_text
+    from ..backtest.summary import fresh_summary
+    from ..strategy.errors import InputError
+    from .output import print_json
+
+    if cases:
+        raise InputError("a summary is of all that ships: name no case", field="--summary", value=cases[0])
+    found = fresh_summary()
+    if as_json:
+        print_json(found.model_dump(mode="json", by_alias=True))
+        return
+    for line in summary_text(found).splitlines():
+        echo(line)
 
 
 def _tables(names: tuple[str, ...], markdown: bool, as_json: bool) -> None:

@@ -73,7 +73,7 @@ def command(
         plan, (first, last) = _chosen(planner, tokens, strategy_file)
     except NoLegalPlanError as error:
         raise error.in_file(setup.file) from None
-    explanation = Explainer(planner, tokens, plan).explain(boundary, layer)
+    explanation = Explainer(planner, tokens, plan, strategy_file is not None).explain(boundary, layer)
     if only_op is not None:
         explanation = _narrowed(explanation, only_op)
     if as_json:
@@ -171,6 +171,9 @@ def _print_json(explanation: Explanation, notes: tuple[str, ...]) -> None:
                 }
                 for stock in explanation.stock_ops
             ],
+            "launch": explanation.launch,
+            "host_wait_us": explanation.host_wait_us,
+            "compute_factor": explanation.compute_factor,
             "notes": list(notes),
         }
     )
@@ -194,7 +197,10 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
         )
         echo(f"With it in this layer: {others or 'no other op'}")
     if chosen.step_us is not None:
-        echo(f"Whole step: {duration(chosen.step_us)}")
+        echo(f"Whole step: {duration(chosen.step_us)}{_waits(explanation)}")
+        if explanation.compute_factor != 1.0:
+            factor = explanation.compute_factor
+            echo(f"By the measured step, what is not communication takes {factor:.2f} times as long as modelled")
         _print_stock(setup, explanation, chosen.step_us)
     echo(f"Wire time from {chosen.source}" if chosen.source else "No wire time")
     echo()
@@ -233,6 +239,15 @@ def _print_stock(setup: Setup, explanation: Explanation, step_us: float) -> None
         who = f"With {stock.flag}" if stock.flag else f"The stock server here ({server_name(setup.executor.name)})"
         by = f" by {stock.impl}" if stock.impl else ""
         echo(f"{who}: {replace(stock.op, impl=None)}{by}, {stock.time_us:.1f} us ({stock.provenance})")
+
+
+def _waits(explanation: Explanation) -> str:
+    """What is said of a step in which the device waits for the host."""
+    if not explanation.host_wait_us:
+        return ""
+    from .output import duration
+
+    return f", of which the device waits {duration(explanation.host_wait_us)} for eager launches of the host"
 
 
 def _one_kernel_notes(options: list[Option]) -> list[str]:

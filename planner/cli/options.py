@@ -27,3 +27,8 @@ def print_notes(setup: Setup) -> None:
     """On standard error: what reading the descriptions did that the user should know."""
     for note in setup.notes:
         echo(styled("note: ", "yellow"), note, err=True)
+
+
+def print_warning(text: str) -> None:
+    """On standard error: what the user should change before they rely on the output."""
+    echo(styled("warning: ", "yellow"), text, err=True)

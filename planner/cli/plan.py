@@ -11,8 +11,12 @@ from ..strategy.command_line.terminal import echo
 from . import options
 
 if TYPE_CHECKING:
+    from ..answers.to_file import Chosen
     from ..descriptions.setup import Setup
+    from ..fit.verdict import Fit
     from ..strategy.file import RangePlan, StrategyFile
+    from ..strategy.file.document import Predicted
+    from .trust import Trusts
 
 
 @click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
@@ -23,31 +27,64 @@ if TYPE_CHECKING:
     type=OutputFile(),
     help="Where to write the strategy file; without it only the summary is printed.",
 )
+@click.option(
+    "--require-fit", is_flag=True, help="Refuse a deployment that its devices have no memory for (exit code 3)."
+)
 @click.option("--cross-check", is_flag=True, help="Have networkx search the ends of every range too, and compare.")
 @options.overrides
 @options.as_json
-def command(deployment: str, output: str | None, cross_check: bool, overrides: tuple[str, ...], as_json: bool) -> None:
+def command(
+    deployment: str,
+    output: str | None,
+    require_fit: bool,
+    cross_check: bool,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Find the cheapest legal plan of DEPLOYMENT (a preset or a path) and write its strategy file."""
     from ..answers.to_file import plan_setup
     from ..descriptions.loader import load_setup
     from ..strategy.errors import NoLegalPlanError
     from ..strategy.file import save
+    from .trust import print_trusts, trusts_of
 
     setup = load_setup(deployment, overrides)
     if not as_json:
         options.print_notes(setup)
     try:
-        strategy = plan_setup(setup)
+        found: Chosen = {}
+        strategy = plan_setup(setup, found)
     except NoLegalPlanError as error:
         raise error.in_file(setup.file) from None
+    memory = _memory(setup, strategy, require_fit, warns=not as_json)
     if cross_check:
         _cross_check(setup, strategy)
     if output is not None:
         save(strategy, output)
+    trusts = trusts_of(found, fits=memory.fits)
     if as_json:
-        _print_json(strategy, output, setup.notes)
+        _print_json(strategy, output, setup, memory, trusts)
     else:
-        _print(strategy, output, setup.deployment.search.range_tolerance)
+        _print(strategy, setup.deployment.search.range_tolerance, memory)
+        print_trusts(found, trusts)
+        echo()
+        echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
+
+
+def _memory(setup: Setup, strategy: StrategyFile, required: bool, warns: bool) -> Fit:
+    """Does it fit? A warning on standard error where it does not (JSON holds it); DoesNotFitError where it has to."""
+    from ..fit.peaks import peak_of
+    from ..fit.verdict import fit
+    from ..fit.words import does_not_fit
+
+    found = fit(setup, peak=peak_of(setup, strategy))
+    if not found.fits:
+        error = does_not_fit(setup, found)
+        if required:
+            raise error
+        if warns:
+            options.print_warning(error.message)
+    return found
 
 
 def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
@@ -65,17 +102,25 @@ def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
     echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
 
 
-def _print_json(strategy: StrategyFile, output: str | None, notes: tuple[str, ...]) -> None:
+def _print_json(strategy: StrategyFile, output: str | None, setup: Setup, memory: Fit, trusts: Trusts) -> None:
+    from ..fit.words import as_json, ways_out
     from ..strategy.file import plan_hash
     from .output import print_json
+    from .trust import trust_json
 
     print_json(
         {
             "strategy_file": output,
             "numerics": strategy.numerics,
             "hash": plan_hash(strategy),
-            "notes": list(notes),
-            "modes": {mode: [_range_json(r) for r in ranges] for mode, ranges in strategy.modes.items()},
+            "notes": list(setup.notes),
+            "memory": as_json(memory) | {"ways_out": [] if memory.fits else list(ways_out(setup, memory))},
+            "modes": {
+                mode: [
+                    _range_json(r) | {"trust": trust_json(trust)} for r, trust in zip(ranges, trusts[mode], strict=True)
+                ]
+                for mode, ranges in strategy.modes.items()
+            },
         }
     )
 
@@ -94,10 +139,12 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
         "best_uniform": None if best is None else {"strategy": best[0], "step_us": best[1]},
         "worst_loss": predicted.worst_loss,
         "source": predicted.source,
+        "host_wait_us": predicted.host_wait_us,
     }
 
 
-def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None:
+def _print(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
+    from ..fit.words import line
     from .gains import print_faster_rivals, yardsticks
     from .output import heading, span
 
@@ -113,17 +160,19 @@ def _print(strategy: StrategyFile, output: str | None, tolerance: float) -> None
     echo(f"Gains are steps over the plan's: {yardsticks(strategy.executor, strategy.hardware.backend)}.")
     echo("Times and ratios are at the last token count of each range.")
     echo("No overlap of communication is assumed, but in flags of a server that have it.")
+    if any(r.predicted is not None and r.predicted.host_wait_us for ranges in strategy.modes.values() for r in ranges):
+        echo("A share for the host: so much of the step the device waits for eager launches.")
     for mode, plan in [(mode, plan) for mode, ranges in strategy.modes.items() for plan in ranges]:
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"
             echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
-    echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
+    echo(f"{line(memory)}.")
 
 
 def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:
     from .describe import layer_summary
     from .gains import COLUMNS, cells
-    from .output import duration, span, table
+    from .output import span, table
 
     rows, below = [], []
     for plan in ranges:
@@ -133,7 +182,7 @@ def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:
         rows.append(
             [
                 span(plan.first, plan.last),
-                duration(predicted.step_us),
+                _step(predicted),
                 *cells(predicted),
                 "-" if best is None else f"{best[1] / predicted.step_us:.3f}x {best[0]}",
             ]
@@ -142,3 +191,11 @@ def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:
         others = "" if stock == source else f", stock's from {stock}"
         below.append(f"{layer_summary(plan)}; wire times from {source}{others}")
     table(["tokens", "step", *COLUMNS, "vs best uniform"], rows, "rrrlrl", below)
+
+
+def _step(predicted: Predicted) -> str:
+    """The step time, with the share of it in which the device waits for the host."""
+    from .output import duration
+
+    share = predicted.host_wait_us / predicted.step_us
+    return duration(predicted.step_us) + (f", {share:.0%} host" if share >= 0.005 else "")

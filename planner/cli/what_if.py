@@ -216,7 +216,8 @@ def _print_points(points: Sequence[Point]) -> None:
     uniform = [n for n in (OWN, *strategies()) if n != PLAIN and any(n in found.plans for found in legal)]
     names = list(points[0].values)
     against = ["vs stock", "vs its best flag", "vs library"]
-    columns = [*names, PLAIN, *uniform, "plan", "step", *against, "wire share", "wire", "activations", "numerics"]
+    known = ["wire share", "wire", "activations", "KV tokens", "numerics"]
+    columns = [*names, PLAIN, *uniform, "plan", "step", *against, *known]
     rows: list[list[Cell]] = []
     for point in points:
         given = [str(value) for value in point.values.values()]
@@ -240,6 +241,7 @@ def _print_points(points: Sequence[Point]) -> None:
                 f"{parts.communication_us / parts.step_us:.1%}",
                 _bytes(parts.wire_bytes),
                 _bytes(parts.activation_bytes),
+                f"{point.memory_of['plan'].kv_tokens_left:,}",
                 parts.numerics,
             ]
         )

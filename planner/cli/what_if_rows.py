@@ -34,6 +34,7 @@ def _point_json(point: Point) -> dict[str, object]:
         "tokens": point.tokens,
         "legal": point.legal,
         "reason": point.reason or None,
+        "kv_tokens_left": None if point.memory is None else point.memory.kv_tokens_left,
         **({} if found is None else prices_json(found.held_against)),
         "plans": [] if found is None else [_plan_json(point, name) for name in found.plans],
         "refused": {} if found is None else found.refused,
@@ -51,6 +52,7 @@ def _plan_json(point: Point, name: str) -> dict[str, object]:
         "speed_up": point.found.speed_up(name),
         "wire_bytes": parts.wire_bytes,
         "activation_bytes": parts.activation_bytes,
+        "kv_tokens_left": point.memory_of[name].kv_tokens_left,
         "numerics": parts.numerics,
         "provenance": parts.provenance_of("communication"),
         "extrapolated": parts.extrapolated,
@@ -68,7 +70,8 @@ def write_csv(points: list[Point], file: str) -> None:
     names = list(points[0].values) if points else []
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    columns = ("step_us", "communication_us", "communication_share", "speed_up", "wire_bytes", "activation_bytes")
+    times = ("step_us", "communication_us", "communication_share", "speed_up")
+    columns = (*times, "wire_bytes", "activation_bytes", "kv_tokens_left")
     extra = [n for n in ("mode", "tokens") if n not in names]
     against = ("stock_us", "best_stock_flag", "best_stock_flag_us", "library_us")
     writer.writerow([*names, *extra, "legal", "reason", "plan", *columns, "numerics", "provenance", *against])

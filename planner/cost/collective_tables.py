@@ -32,12 +32,16 @@ class Measured(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A smoothed table, where it comes from, and the elements per row it was measured at (None: any)."""
+    """A smoothed table, where it comes from, and the elements per row it was measured at (None: any).
+
+    is_given  with the link that this machine was given, so it is not scaled to that link
+    """
 
     curve: Curve
     provenance: Provenance
     source: str
     width: int | None
+    is_given: bool = False
 
 
 class _Known(NamedTuple):
@@ -45,6 +49,7 @@ class _Known(NamedTuple):
     provenance: Provenance
     source: str
     scale: float
+    is_given: bool
 
 
 class CollectiveTables:
@@ -63,7 +68,7 @@ class CollectiveTables:
                 source = f"{c.machine} table: {used.transferred_because} ({c.source})"
             for t in c.tables:
                 key = Measured(t.op, t.impl, t.dtype, t.group_size, t.algorithm, t.attn_dp)
-                known = _Known(t, provenance, source, used.scale)
+                known = _Known(t, provenance, source, used.scale, used.is_given)
                 self._tables.setdefault(key, {}).setdefault(t.width, known)
                 self._sizes.setdefault(key._replace(group_size=0), set()).add(t.group_size)
         self.impls = frozenset(key.impl for key in self._tables)
@@ -84,11 +89,11 @@ class CollectiveTables:
             if nearest not in by_width:
                 known = [w for w in by_width if w is not None]
                 nearest = min(known, key=lambda w: (abs(math.log(w / (width or w))), w))
-            table, provenance, source, scale = by_width[nearest]
+            table, provenance, source, scale, is_given = by_width[nearest]
             if width is not None and nearest not in (None, width):
                 source += f", rows of {nearest} elements instead of {width}"
             sizes = [size * scale for size in table.message_bytes]
-            return Found(Curve.of(sizes, table.latency_us), provenance, source, nearest)
+            return Found(Curve.of(sizes, table.latency_us), provenance, source, nearest, is_given)
         return None
 
     def nearest_size(self, wanted: Measured) -> int | None:

@@ -47,7 +47,7 @@ class CollectiveCosts:
         found = self._table(op, impl, dtype, where)
         halves = COLLECTIVES[op].halves
         in_two = not found and halves and impl not in ONE_LAUNCH and self._table(halves[0], impl, dtype, where)
-        if self._own is not None and (found or in_two):
+        if self._own is not None and (found or in_two) and not (found and found.is_given):
             known = self._own.collective(op, impl, dtype, group, message_bytes)
             formulas = (sum(costs._formula(op, impl, where, message_bytes)) for costs in (self, self._own))
             return _scaled(known, *formulas)
@@ -165,7 +165,7 @@ class CollectiveCosts:
         if found is None:
             time, fixed = formula_us(work, self._ranks(size), message_bytes, width)
             return Estimate(time, fixed, wire, "formula", f"one launch, figures of {ONE_LAUNCH[work.impl].source}")
-        if self._own is not None:
+        if self._own is not None and not found.is_given:
             known = self._own.one_kernel(work, rows, width)
             formulas = (sum(formula_us(work, costs._ranks(size), message_bytes, width)) for costs in (self, self._own))
             return _scaled(known, *formulas)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..strategy.words import PROVENANCES, Provenance
 
@@ -26,6 +26,12 @@ class Estimate:
     def total_us(self) -> float:
         """Time with launches."""
         return self.time_us + self.launch_us
+
+    def scaled(self, factor: float) -> Estimate:
+        """The same where what is not communication takes `factor` times as long."""
+        if factor == 1.0 or self.wire_bytes:
+            return self
+        return replace(self, time_us=self.time_us * factor, launch_us=self.launch_us * factor)
 
 
 def weakest(provenances: Set[Provenance]) -> Provenance:

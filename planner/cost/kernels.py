@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..descriptions.deployment import DTYPE_BYTES
 from ..descriptions.hardware import Hardware
+from ..descriptions.weight_types import WeightFormat
 from ..executors import Kernels
 from .estimate import Estimate, weakest
 from .measured import MeasuredKernels
@@ -15,20 +16,20 @@ class DeviceCosts:
     def __init__(
         self,
         hardware: Hardware,
-        weight_dtype: str,
+        weights: WeightFormat,
         activation_dtype: str,
         measured: MeasuredKernels | None = None,
     ) -> None:
         compute, memory = hardware.compute, hardware.memory
-        rate = {"fp8": compute.fp8_tflops, "int8": compute.int8_tops, "fp32": compute.fp32_tflops}.get(
-            weight_dtype, compute.bf16_tflops
-        )
-        assert rate is not None  # checked when the deployment was read
         core = compute.fp32_tflops if activation_dtype == "fp32" else compute.bf16_tflops
         core = core or compute.bf16_tflops
+        of_activations = weights.record.rate is None or weights.dtype == activation_dtype
+        rate = core if of_activations else getattr(compute, str(weights.record.rate))
+        assert rate is not None  # checked when the deployment was read
         self._measured, self._dtype = measured, activation_dtype
-        self._plain_weights = weight_dtype == activation_dtype
-        self.weight_bytes = DTYPE_BYTES[weight_dtype]
+        self._plain_weights = weights.dtype == activation_dtype
+        self.quantizes_rows = weights.record.takes_quantized_rows
+        self.weight_bytes = weights.record.bytes(weights.block)
         self.activation_bytes = DTYPE_BYTES[activation_dtype]
         self.launch_us = memory.kernel_overhead_us.value
         self._gemm_rate = rate.value * compute.gemm_efficiency.value * 1e6  # operations per us

@@ -12,9 +12,9 @@ from ..descriptions.deployment import DTYPE_BYTES
 from ..descriptions.setup import Setup
 from ..strategy.layout import ALL_TO_ALL
 from ..strategy.words import AttentionKind, MlpKind
-from .collectives import CollectiveCosts
 from .estimate import Estimate
-from .kernels import NOTHING, DeviceCosts
+from .kernels import NOTHING
+from .op_costs import OpCosts
 from .workload import Work
 
 # Fewest rows per request from which MLA expands its latents (prefill) instead of attending in latent space (decode).
@@ -24,8 +24,9 @@ _MLA_EXPANDS_FROM = 16
 class LayerCosts:
     """Prices of the layout-independent parts of a layer."""
 
-    def __init__(self, setup: Setup, device: DeviceCosts, collectives: CollectiveCosts) -> None:
-        self._model, self._p, self._device, self._collectives = setup.model, setup.parallelism, device, collectives
+    def __init__(self, setup: Setup, costs: OpCosts) -> None:
+        self._model, self._p, self._collectives = setup.model, setup.parallelism, costs.collectives
+        self._device, self._of = costs.device, costs.device_of
         self._backend = setup.hardware.backend
         self._cache_bytes = DTYPE_BYTES[setup.deployment.dtypes.kv_cache]
         self._activation = setup.deployment.dtypes.activations
@@ -51,7 +52,7 @@ class LayerCosts:
         return self._p.rows(work.tokens, self._p.attention_layout)
 
     def _grouped_attention(self, work: Work) -> list[Estimate]:
-        m, p, device = self._model, self._p, self._device
+        m, p, device = self._model, self._p, self._of("attention")
         rows, heads = self._rows(work), m.num_attention_heads // p.attn_tp
         kv_heads = max(1, m.num_key_value_heads // p.attn_tp)  # fewer heads than ranks: replicated, and paid for
         share = 1 / p.attn_dp
@@ -64,7 +65,7 @@ class LayerCosts:
         ]
 
     def _latent_attention(self, work: Work) -> list[Estimate]:
-        m, p, device = self._model, self._p, self._device
+        m, p, device = self._model, self._p, self._of("attention")
         rank, nope, rope, v = m.kv_lora_rank, m.qk_nope_head_dim, m.qk_rope_head_dim, m.v_head_dim
         assert rank is not None and nope is not None and rope is not None and v is not None
         rows, heads, share = self._rows(work), m.num_attention_heads // p.attn_tp, 1 / p.attn_dp
@@ -91,16 +92,16 @@ class LayerCosts:
         m = self._model
         if m.index_head_dim is None or m.index_n_heads is None or m.q_lora_rank is None:
             return []
-        width = m.index_n_heads * m.index_head_dim
+        width, device = m.index_n_heads * m.index_head_dim, self._of("attention")
         read = work.cached * share * m.index_head_dim
         return [
-            self._device.gemm(rows, m.q_lora_rank, width),
-            self._device.scores(2.0 * work.attended * share * width, read),
+            device.gemm(rows, m.q_lora_rank, width),
+            device.scores(2.0 * work.attended * share * width, read),
         ]
 
     def _linear_attention(self, work: Work) -> list[Estimate]:
         """Gated delta rule: projections, and per token an update and a read of the [key, value] state of each head."""
-        m, p, device = self._model, self._p, self._device
+        m, p, device = self._model, self._p, self._of("attention")
         key_heads, value_heads = m.linear_num_key_heads, m.linear_num_value_heads
         key_dim, value_dim = m.linear_key_head_dim, m.linear_value_head_dim
         assert key_heads and value_heads and key_dim and value_dim
@@ -116,14 +117,14 @@ class LayerCosts:
         ]
 
     def _dense(self, width: int, work: Work) -> list[Estimate]:
-        columns = width // self._p.tp
+        columns, device = width // self._p.tp, self._of("dense_mlp")
         return [
-            self._device.gemm(work.tokens, self._model.hidden_size, 2 * columns),
-            self._device.gemm(work.tokens, columns, self._model.hidden_size),
+            device.gemm(work.tokens, self._model.hidden_size, 2 * columns),
+            device.gemm(work.tokens, columns, self._model.hidden_size),
         ]
 
     def _experts(self, work: Work) -> list[Estimate]:
-        m, p, device = self._model, self._p, self._device
+        m, p, device = self._model, self._p, self._of("experts")
         assert m.num_experts and m.num_experts_per_tok and m.moe_intermediate_size
         all_to_all = p.moe_backend == ALL_TO_ALL and p.tp > 1
         rows = float(p.rows(work.tokens, "token_sharded")) if all_to_all else float(work.tokens)
@@ -138,8 +139,9 @@ class LayerCosts:
             costs.append(device.gemm(routed / busy, columns, m.hidden_size, batch=busy))
         if m.shared_expert_intermediate_size:
             shared = m.shared_expert_intermediate_size // (1 if all_to_all else p.tp)
-            costs.append(device.gemm(rows, m.hidden_size, 2 * shared))
-            costs.append(device.gemm(rows, shared, m.hidden_size))
+            of_shared = self._of("shared_experts")
+            costs.append(of_shared.gemm(rows, m.hidden_size, 2 * shared))
+            costs.append(of_shared.gemm(rows, shared, m.hidden_size))
         if all_to_all:
             costs += self._dispatch_and_combine(rows)
         return costs or [NOTHING]
@@ -148,7 +150,7 @@ class LayerCosts:
         m = self._model
         assert m.num_experts_per_tok
         sent = rows * m.num_experts_per_tok * m.hidden_size
-        quantized = self._device.weight_bytes == 1  # 8-bit experts take 8-bit rows; results come back unquantised
+        quantized = self._of("experts").quantizes_rows  # 8-bit experts take 8-bit rows; results come back unquantised
         dispatched = sent * (1 if quantized else self._device.activation_bytes)
         combined = sent * self._device.activation_bytes
         exchange = self._collectives.collective

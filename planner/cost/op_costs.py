@@ -6,7 +6,10 @@ ops share it. That keeps a search over many token counts cheap.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..descriptions.setup import Setup
+from ..descriptions.weight_types import WeightFormat
 from ..executors import Kernel, Kernels, Traffic
 from ..strategy.layout import (
     DP_LOCAL,
@@ -24,12 +27,12 @@ from ..strategy.op_kinds import ALL_GATHER
 from ..strategy.op_record import Part, Rows, Send, Step
 from ..strategy.op_record import Wire as WireFormat
 from ..strategy.ops import Op
-from ..strategy.words import Category, GroupName, RowRule, StepRows
+from ..strategy.words import Category, GroupName, QuantizablePart, RowRule, StepRows
 from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
 from .measured import MeasuredKernels
-from .terms import Gemm, OneKernel, Passes, PeerKernel, Term, Wire
+from .terms import COMMUNICATION, Gemm, OneKernel, Passes, PeerKernel, Term, Wire
 from .workload import Work, work_of
 
 _FOLD = (Kernel(name="fold_residual", read=Traffic(message=4), write=Traffic(message=2)),)
@@ -44,13 +47,20 @@ class OpCosts:
         self._setup, self._mode = setup, mode
         dtypes = setup.deployment.dtypes
         measured = MeasuredKernels(setup.calibrations)
-        self.device = DeviceCosts(setup.hardware, dtypes.weights, dtypes.activations, measured)
+        self.device = DeviceCosts(setup.hardware, setup.weights, dtypes.activations, measured)
+        left = WeightFormat(dtypes.activations, None)
+        self._unquantized = DeviceCosts(setup.hardware, left, dtypes.activations, measured)
         self.collectives = CollectiveCosts(setup)
         self._p = setup.parallelism
         self._dtype = dtypes.activations
         self._backend = setup.hardware.backend
         self._impls = setup.executor.impls
         self._mode_spec = setup.deployment.modes[mode]
+        self.compute_factor: Callable[[int], float] = _as_modelled
+
+    def device_of(self, part: QuantizablePart) -> DeviceCosts:
+        """Prices of GEMMs with the weights of this part of the model, which a checkpoint may have left unquantised."""
+        return self._unquantized if part in self._setup.weights.unquantized else self.device
 
     def work(self, tokens: int) -> Work:
         """The shape of the work of this many tokens."""
@@ -66,6 +76,7 @@ class OpCosts:
             return (*self._gather(boundary, op, impl, before, after, shape), *self._latent(boundary, op, shape))
         return (
             *self._sum(boundary, op, impl, before, shape),
+            *(self._cut(before.residual, after.residual) if before is not None else ()),
             *self._add_and_norm(op, impl, before, after),
         )
 
@@ -206,10 +217,21 @@ class OpCosts:
     def _pad_copy(self) -> Term:
         return self._kernels("padding", _COPY, "unaligned")._replace(label="pad")
 
+    def _cut(self, source: Layout, destination: Layout) -> list[Term]:
+        """From whole rows to a shard the last rank copies its own where one is missing, and all wait for it. With
+        attention DP rows are padded to whole shards from the start."""
+        if source != REPLICATED or destination != TOKEN_SHARDED or self._p.attn_dp > 1:
+            return []
+        return [self._kernels("padding", _COPY, "unaligned_shard")._replace(label="pad a shard")]
+
     # ---- prices -----------------------------------------------------------------------------------------------------
 
     def estimate(self, term: Term, tokens: int) -> Estimate:
         """Price of a term at a token count."""
+        found = self._modelled(term, tokens)
+        return found if isinstance(term.work, COMMUNICATION) else found.scaled(self.compute_factor(tokens))
+
+    def _modelled(self, term: Term, tokens: int) -> Estimate:
         rows = self.rows(term.rows, tokens)
         if rows == 0:
             return NOTHING
@@ -220,7 +242,7 @@ class OpCosts:
         if isinstance(work, Passes):
             return self.device.passes(work.kernels, elements, work.group_size, term.width)
         if isinstance(work, Gemm):
-            return self.device.gemm(rows, term.width, work.columns)
+            return self.device_of("attention").gemm(rows, term.width, work.columns)
         if isinstance(work, OneKernel):
             return self.collectives.one_kernel(work, rows, term.width)
         mine = self.rows("dp_local", tokens) * term.width * self.device.activation_bytes
@@ -273,7 +295,9 @@ class OpCosts:
             return shard * p.attn_tp
         if rule == "logits":
             return -(-self.work(tokens).logits // p.tp) * p.tp
-        return tokens if tokens % p.tp else 0  # unaligned
+        if tokens % p.tp == 0:
+            return 0
+        return shard if rule == "unaligned_shard" else tokens
 
     def kinks(self, term: Term) -> set[int]:
         """Token counts at which a term changes its slope or ends: knots of its table and limits of its impl."""
@@ -294,6 +318,11 @@ class OpCosts:
     def _bytes_a_token(self, term: Term, work: Wire | OneKernel) -> float:
         scale = self._p.attn_dp if term.rows == "dp_local" else 1
         return term.width * work.bytes_per_element / scale
+
+
+def _as_modelled(tokens: int) -> float:  # noqa: ARG001
+    """How much longer than modelled takes what is not communication, where no step was measured."""
+    return 1.0
 
 
 def _pads(send: Send) -> bool:

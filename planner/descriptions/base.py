@@ -137,6 +137,15 @@ def _path(location: tuple[int | str, ...]) -> str:
     return text
 
 
+def spec_of(spec: type[Spec], keys: Iterable[str]) -> type[Spec] | None:
+    """The description that stands at a path of keys within another, or None where there is none."""
+    found: type[Spec] | None = spec
+    for key in keys:
+        field = found.model_fields.get(key) if found is not None else None
+        found = _model(field.annotation) if field is not None else None
+    return found
+
+
 def _accepted_keys(spec: type[Spec], location: tuple[int | str, ...]) -> list[str]:
     current: Any = spec
     for part in location:

@@ -139,6 +139,17 @@ class GemmTable(Spec):
         return self
 
 
+class HostTable(Spec):
+    """Times on the host, in us, from call to call within an eager forward.
+
+    launch_us  one ordinary kernel of a layer of modules
+    calls      one call, by impl; of a library over all ranks
+    """
+
+    launch_us: Positive
+    calls: dict[Text, Positive] = Field(default_factory=dict)
+
+
 class Calibration(Spec):
     """All tables of one source.
 
@@ -157,6 +168,13 @@ class Calibration(Spec):
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
     kernels: tuple[KernelTable, ...] = ()
     gemms: tuple[GemmTable, ...] = ()
+    host: HostTable | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A section that came later is left out where it says nothing: fingerprints of older files stay."""
+        data: dict[str, Any] = write(self)
+        return {k: v for k, v in data.items() if k != "host" or v is not None}
 
     @model_validator(mode="after")
     def _complete(self) -> Calibration:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from ..strategy.errors import InputError, did_you_mean
-from ..strategy.layout import ALL_TO_ALL
+from ..strategy.layout import ALL_TO_ALL, Parallelism
 from ..strategy.op_kinds import KINDS
 from .deployment import parse_layers
 from .setup import Setup
+from .weight_checks import check_weights
 
 
 def check(setup: Setup) -> None:
     """Raise InputError for the first combination that cannot be."""
-    _check_parallelism(setup)
-    _check_experts(setup)
+    _check_layers(setup)
+    check_parallelism(setup, setup.parallelism)
     _check_executor(setup)
-    _check_dtypes(setup)
+    check_weights(setup)
     _check_rules(setup)
 
 
-def _check_parallelism(setup: Setup) -> None:
-    p, model, hardware = setup.parallelism, setup.model, setup.hardware
+def _check_layers(setup: Setup) -> None:
+    loaded, layers = setup.deployment.loaded_layers, setup.model.num_hidden_layers
+    if loaded is not None and loaded > layers:
+        raise InputError(f"{setup.model.name} has {layers} layers", field="loaded_layers", value=loaded)
+
+
+def check_parallelism(setup: Setup, p: Parallelism) -> None:
+    """Raise InputError unless the setup's model and machine can be split like this."""
+    _check_attention(setup, p)
+    _check_experts(setup, p)
+
+
+def _check_attention(setup: Setup, p: Parallelism) -> None:
+    model, hardware = setup.model, setup.hardware
     if p.tp > hardware.num_devices:
         raise InputError(
             f"larger than the machine: {hardware.name} has {hardware.num_devices} devices",
@@ -49,8 +62,8 @@ def _check_parallelism(setup: Setup) -> None:
         _divides(p.tp, model.intermediate_size, "intermediate_size")
 
 
-def _check_experts(setup: Setup) -> None:
-    p, model = setup.parallelism, setup.model
+def _check_experts(setup: Setup, p: Parallelism) -> None:
+    model = setup.model
     if not model.is_moe:
         if p.ep > 1:
             raise InputError(f"{model.name} has no experts: use 1", field="parallelism.ep", value=p.ep)
@@ -103,19 +116,6 @@ def _check_executor(setup: Setup) -> None:
     if backend is None or hardware.vendor not in backend.vendors:
         raise InputError(
             f"{executor.name} cannot use {hardware.backend} on {hardware.vendor}", field="hardware", value=hardware.name
-        )
-
-
-def _check_dtypes(setup: Setup) -> None:
-    compute, weights = setup.hardware.compute, setup.deployment.dtypes.weights
-    rate = {"fp8": compute.fp8_tflops, "int8": compute.int8_tops, "fp32": compute.fp32_tflops}.get(
-        weights, compute.bf16_tflops
-    )
-    if rate is None:
-        raise InputError(
-            f"{setup.hardware.name} gives no {weights} rate; use a type it computes in",
-            field="dtypes.weights",
-            value=weights,
         )
 
 

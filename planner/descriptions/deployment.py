@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from ..strategy.bounds import MAX_TOKENS
+from ..strategy.bounds import MAX_LAYERS, MAX_TOKENS
 from ..strategy.errors import did_you_mean
 from ..strategy.layout import LAYER_BOUNDARIES, TENSOR_PARALLEL
 from ..strategy.op_kinds import KINDS
-from ..strategy.words import FORWARD_MODES, ModelRole, MoeBackend
+from ..strategy.words import FORWARD_MODES, LaunchState, ModelRole, MoeBackend
 from ..strategy.words import Numerics as NumericsClass
-from .base import Count, FieldError, Positive, PositiveInt, Spec, Text
+from .base import Count, FieldError, Fraction, Positive, PositiveInt, Spec, Text
+from .weight_types import WeightType
 
 DEPLOYMENT_SCHEMA = "commplan/deployment/v1"
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "int4": 0.5}
+"""Of what travels and what is cached; of weights see weight_types.py."""
 
-WeightType = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
 ActivationType = Literal["fp32", "bf16", "fp16"]
 CacheType = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
 
@@ -41,9 +42,15 @@ class ParallelismSpec(Spec):
 
 
 class Dtypes(Spec):
-    """Types of weights, of what travels between devices, and of the KV cache."""
+    """Types of weights, of what travels between devices, and of the KV cache.
+
+    weights       left out: that of the model's quantisation, else bf16
+    weight_block  [rows, columns] under one scale; null: none. Left out: that of the model's quantisation, else what
+                  checkpoints of the type have
+    """
 
     weights: WeightType = "bf16"
+    weight_block: tuple[PositiveInt, PositiveInt] | None = None
     activations: ActivationType = "bf16"
     kv_cache: CacheType = "bf16"
 
@@ -57,6 +64,9 @@ class ModeSpec(Spec):
     context_tokens   cached tokens of a decoding request (decode, mixed, target_verify, draft_extend)
     draft_tokens     rows per request in target_verify and draft_extend
     decode_fraction  share of the rows of a mixed forward that are decode steps
+    launch           `eager` or `graph`, where it is not what the executor does by itself
+    measured_step_us  step times measured under plain all-reduce by the library, by token count, where the device and
+                     not the host was the bound: they scale what is not communication
     """
 
     tokens: tuple[PositiveInt, PositiveInt]
@@ -65,6 +75,10 @@ class ModeSpec(Spec):
     context_tokens: PositiveInt | None = None
     draft_tokens: PositiveInt | None = None
     decode_fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = None
+    launch: LaunchState | None = None
+    measured_step_us: (
+        Annotated[dict[Annotated[int, Field(gt=0, le=MAX_TOKENS)], Positive], Field(min_length=1)] | None
+    ) = None
 
     @field_validator("tokens", mode="before")
     @classmethod
@@ -82,6 +96,12 @@ class ModeSpec(Spec):
             raise FieldError("tokens", f"token counts up to {MAX_TOKENS} can be planned", [low, high])
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
+        data: dict[str, Any] = write(self)
+        return {k: v for k, v in data.items() if v is not None or k not in ("launch", "measured_step_us")}
+
 
 REQUIRED_BY_MODE: dict[str, tuple[str, ...]] = {
     "prefill": ("sequence_tokens",),
@@ -91,7 +111,13 @@ REQUIRED_BY_MODE: dict[str, tuple[str, ...]] = {
     "draft_extend": ("context_tokens", "draft_tokens"),
 }
 _ALLOWED_BY_MODE = {
-    mode: {*required, "tokens", "prefix_tokens"} if mode in ("prefill", "mixed") else {*required, "tokens"}
+    mode: {
+        *required,
+        "tokens",
+        "launch",
+        "measured_step_us",
+        *(("prefix_tokens",) if mode in ("prefill", "mixed") else ()),
+    }
     for mode, required in REQUIRED_BY_MODE.items()
 }
 
@@ -148,9 +174,13 @@ class Numerics(Spec):
 
 
 class Limits(Spec):
-    """Limits a plan must keep."""
+    """Limits a plan must keep.
+
+    static_fraction  share of a device's memory that weights and KV cache may fill; left out: the executor's
+    """
 
     activation_memory_gb: Positive | None = None
+    static_fraction: Fraction | None = None
 
 
 class Search(Spec):
@@ -160,11 +190,15 @@ class Search(Spec):
 
 
 class Deployment(Spec):
-    """Everything a plan is made for."""
+    """Everything a plan is made for.
+
+    loaded_layers  a stack of the model's first layers is what runs, for timing; memory is that of those alone
+    """
 
     schema_: Literal["commplan/deployment/v1"] = Field(alias="schema")
     name: Text
     description: Text | None = None
+    loaded_layers: Annotated[int, Field(gt=0, le=MAX_LAYERS, strict=True)] | None = None
     model: Text
     model_role: ModelRole = "target"
     hardware: Text

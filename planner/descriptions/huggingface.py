@@ -9,6 +9,7 @@ from ..strategy.architectures import known
 from ..strategy.config_json import ConfigJson
 from ..strategy.errors import InputError, one_line
 from .model import MODEL_SCHEMA
+from .quantization import quantization_fields
 
 
 def model_fields(config: dict[str, Any], file: str) -> dict[str, Any]:
@@ -30,7 +31,11 @@ def model_fields(config: dict[str, Any], file: str) -> dict[str, Any]:
             value=names[0],
             kind="unsupported_architecture",
         )
-    fields = architecture.read(ConfigJson(config, file))
+    read = ConfigJson(config, file)
+    fields = architecture.read(read)
+    quantization = quantization_fields(read, fields["num_hidden_layers"])
+    if quantization is not None:
+        fields["quantization"] = quantization
     path = Path(file)
     name = path.parent.name if path.name == "config.json" and path.parent.name else path.stem
     return {"schema": MODEL_SCHEMA, "name": one_line(name), "architecture": names[0], **fields}

@@ -17,11 +17,13 @@ from .base import build
 from .calibration import Calibration
 from .checks import check
 from .deployment import Deployment
-from .hardware import Hardware
+from .given import SOURCE, given_tables, unused_tables, with_figures
+from .hardware import HARDWARE_SCHEMA, Hardware
 from .huggingface import model_fields
 from .lending import lenders_of
 from .model import Model
 from .setup import Setup, UsedCalibration
+from .weight_types import WEIGHT_TYPES
 
 PRESET_FOLDERS = ("models", "hardware", "calibrations", "deployments")
 
@@ -73,6 +75,8 @@ class _Parts:
         self.deeper: dict[str, list[tuple[list[str], Any]]] = {"model": [], "hardware": []}
 
         self.overridden: list[str] = []
+        self.tables: Any = None  # hardware.tables, as given
+        self.machine: dict[str, Any] | None = None  # hardware, where the whole of it is given
         self._hardware_file = self._model_file = ""
 
     def override(self, text: str) -> None:
@@ -92,9 +96,15 @@ class _Parts:
         if nested := _nested(keys[0]):
             raise InputError(f"no such field; did you mean '{nested}'?", file="--set", field=field)
         self.overridden.append(field)
-        if keys[0] in self.deeper and len(keys) > 1:
+        if keys == ["hardware", "tables"]:
+            self.tables = value
+        elif keys == ["hardware"] and isinstance(value, dict):
+            self.machine = with_figures({"schema": HARDWARE_SCHEMA, "name": SOURCE, "description": SOURCE} | value, ())
+            self.deployment["hardware"] = self.machine["name"]
+        elif keys[0] in self.deeper and len(keys) > 1:
             self.deeper[keys[0]].append((keys[1:], value))
         else:
+            self.machine = None if keys == ["hardware"] else self.machine
             _put(self.deployment, keys, value, field)
 
     def build(self) -> Setup:
@@ -115,11 +125,17 @@ class _Parts:
     def _build(self) -> Setup:
         deployment = build(Deployment, self.deployment, self.file)
         model = self._model(deployment.model)
+        deployment, said = with_checkpoint(deployment, model)
         hardware, measured_on = self._hardware(deployment.hardware)
         executor = load_executor(deployment.executor)
-        calibrations, sensitivity = tuple(self._calibrations(hardware)), self._sensitivity(deployment, model)
-        notes = (self._note(measured_on),) if measured_on is not None else ()
-        setup = Setup(deployment, model, hardware, calibrations, executor, self.file, sensitivity, notes, measured_on)
+        calibrations, sensitivity = self._calibrations(hardware), self._sensitivity(deployment, model)
+        notes = [*said, *([self._note(measured_on)] if measured_on is not None else [])]
+        if self.tables is not None:
+            given = given_tables(self.tables, hardware, executor, deployment.dtypes.activations)
+            calibrations.insert(0, UsedCalibration(given, None, is_given=True))
+            notes += unused_tables(given, _group_sizes(deployment))
+        used = tuple(calibrations)
+        setup = Setup(deployment, model, hardware, used, executor, self.file, sensitivity, tuple(notes), measured_on)
         check(setup)
         return replace(setup, lent=tuple(_lent(setup)))
 
@@ -133,23 +149,24 @@ class _Parts:
 
     def _hardware(self, name: str) -> tuple[Hardware, Hardware | None]:
         """The machine; and where its link inside a node is overridden, the one that its tables were measured on."""
-        path = find(name, "hardware", self.file, "hardware")
-        self._hardware_file = str(path)
-        data = read_mapping(path)
+        if self.machine is not None:
+            self._hardware_file, data = "--set", copy.deepcopy(self.machine)
+        else:
+            path = find(name, "hardware", self.file, "hardware")
+            self._hardware_file, data = str(path), read_mapping(path)
         link = copy.deepcopy(_get(data, ["links", "intra_node"]))
         for keys, given in self.deeper["hardware"]:
             field = "hardware." + ".".join(keys)
             old = _get(data, keys)
             if given in (old, _get(data, [*keys, "value"])):
                 continue
-            value = given
-            if isinstance(old, dict) and "provenance" in old and not isinstance(given, dict):
-                value = {"value": given, "provenance": "assumed", "source": f"override {field}"}
-            _put(data, keys, value, field)
-        hardware = build(Hardware, data, str(path))
+            _put(data, keys, with_figures(given, keys), field)
+            if keys[-1] == "value" and isinstance(old, int | float):  # the number is another than its source gave
+                _get(data, keys[:-1]).update(provenance="assumed", source=SOURCE)
+        hardware = build(Hardware, data, self._hardware_file)
         if not hardware.calibrations or link == data["links"]["intra_node"]:
             return hardware, None
-        own = build(Hardware, {**data, "links": {**data["links"], "intra_node": link}}, str(path))
+        own = build(Hardware, {**data, "links": {**data["links"], "intra_node": link}}, self._hardware_file)
         same = own.links.intra_node.figures == hardware.links.intra_node.figures
         return hardware, None if same else own
 
@@ -188,6 +205,26 @@ def _lent(setup: Setup) -> Iterator[UsedCalibration]:
         yield UsedCalibration(calibration, why if scale == 1 else f"{why}; its sizes times {scale:.3g}", scale)
 
 
+def with_checkpoint(deployment: Deployment, model: Model) -> tuple[Deployment, tuple[str, ...]]:
+    """The deployment with the weights of the checkpoint where it names no type, and what is to be said of its own."""
+    dtypes, checkpoint = deployment.dtypes, model.quantization
+    if "weights" not in dtypes.model_fields_set:
+        if checkpoint is None:
+            return deployment, ()
+        known = dtypes.model_copy(update={"weights": checkpoint.weights})
+        return deployment.model_copy(update={"dtypes": known}), ()
+    if checkpoint is None:
+        has, same = "not quantised", not WEIGHT_TYPES[dtypes.weights].quantized
+    else:
+        has, same = f"in {checkpoint.weights}", dtypes.weights == checkpoint.weights
+    if same:
+        return deployment, ()
+    return deployment, (
+        f"dtypes.weights is {dtypes.weights}, and the checkpoint of {model.name} is {has} (its quantization_config): "
+        "a converted copy of it is meant",
+    )
+
+
 def load_model(name: str, beside: str | None = None) -> Model:
     """A model by preset name or path (a commplan YAML, or a Hugging Face config.json)."""
     path = find(name, "models", beside, "model")
@@ -200,6 +237,12 @@ def read_model_mapping(path: Path) -> dict[str, Any]:
     if "schema" in data:
         return data
     return model_fields(data, str(path))
+
+
+def _group_sizes(deployment: Deployment) -> tuple[int, ...]:
+    """Ranks of every group that a deployment has."""
+    p = deployment.parallelism
+    return tuple(size for size in (p.tp, p.tp // p.attn_dp, p.attn_dp) if size > 1)
 
 
 def _nested(key: str) -> str | None:

@@ -13,6 +13,7 @@ from ..strategy.bounds import MAX_LAYERS
 from ..strategy.layout import ALL_TO_ALL, LayerShape, Parallelism
 from ..strategy.words import AttentionKind, MlpKind
 from .base import Count, FieldError, PositiveInt, Spec, Text
+from .quantization import Quantization
 
 MODEL_SCHEMA = "commplan/model/v1"
 
@@ -60,6 +61,9 @@ class Model(Spec):
     linear_key_head_dim: PositiveInt | None = None
     linear_value_head_dim: PositiveInt | None = None
     linear_conv_kernel_dim: PositiveInt | None = None
+
+    # of the published checkpoint; null where its weights are not quantised
+    quantization: Quantization | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Model:

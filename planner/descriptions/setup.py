@@ -16,6 +16,7 @@ from .calibration import Calibration
 from .deployment import Deployment
 from .hardware import Hardware
 from .model import Model
+from .weight_types import WEIGHT_TYPES, WeightFormat
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class UsedCalibration:
     calibration: Calibration
     transferred_because: str | None
     scale: float = 1.0
+    is_given: bool = False  # by --set, so it is of this very machine, whatever link that was given
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,16 @@ class Setup:
         return Parallelism(p.tp, p.attn_dp, p.ep, p.moe_backend)
 
     @cached_property
+    def weights(self) -> WeightFormat:
+        """The type of the weights with its block, of the deployment, else of the checkpoint, else of the type."""
+        dtypes, checkpoint = self.deployment.dtypes, self.model.quantization
+        same = checkpoint is not None and checkpoint.weights == dtypes.weights
+        block = checkpoint.block if checkpoint is not None and same else WEIGHT_TYPES[dtypes.weights].block
+        if "weight_block" in dtypes.model_fields_set:
+            block = dtypes.weight_block
+        return WeightFormat(dtypes.weights, block, checkpoint.unquantized if checkpoint is not None and same else ())
+
+    @cached_property
     def fingerprints(self) -> dict[str, str]:
         """A hash of the content of each description, by which a strategy file knows what it was made for."""
         tables = [c.calibration.model_dump(mode="json", by_alias=True) for c in self.calibrations]
@@ -59,7 +71,20 @@ class Setup:
         }
 
 
+# What a plan does not depend on.
+_APART: dict[str, Any] = {
+    "source": True,
+    "description": True,
+    "loaded_layers": True,
+    "limits": {"static_fraction"},
+}
+
+
 def fingerprint(spec: Spec, *more: Any) -> str:
-    """First 16 hex digits of the SHA-256 of a description's canonical JSON."""
-    data = [spec.model_dump(mode="json", by_alias=True, exclude={"source", "description"}), *more]
+    """First 16 hex digits of the SHA-256 of a description's canonical JSON, without what no plan depends on."""
+    fields: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude=_APART)
+    dtypes = fields.get("dtypes", {})
+    if dtypes.get("weight_block", 0) is None:
+        del dtypes["weight_block"]
+    data = [fields, *more]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,8 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from ..descriptions.base import Count, FieldError, Spec, Text, build, one_of
+from ..descriptions.base import Count, FieldError, FractionFigure, Spec, Text, build, one_of
+from ..descriptions.weight_types import WeightType
 from ..strategy.errors import InputError, did_you_mean
 from ..strategy.executor_file import (
     Capabilities,
@@ -28,6 +29,7 @@ from ..strategy.op_record import Wire
 from ..strategy.vendors import BACKENDS, VENDORS
 from ..strategy.words import MOE_BACKENDS, MoeBackend
 from ..strategy.yaml_file import read_mapping
+from .host import Host
 from .launches import ONE_LAUNCH
 from .stock import Stock
 
@@ -95,6 +97,22 @@ def _with_defaults(tables: T, steps: tuple[str, ...]) -> T:
     return tables
 
 
+class Weights(Spec):
+    """Types of weights that the executor loads, and why no others."""
+
+    dtypes: tuple[WeightType, ...]
+    reason: Text | None = None
+
+
+class MemoryUse(Spec):
+    """Device memory as the executor shares it out.
+
+    static_fraction  what weights and KV cache may fill; the rest is for activations, workspaces, graphs, the context
+    """
+
+    static_fraction: FractionFigure
+
+
 class Executor(Spec):
     """What one executor can run (see `Capabilities`), and the kernels it really launches around the collectives."""
 
@@ -112,9 +130,12 @@ class Executor(Spec):
     refusals: tuple[Refusal, ...] = ()
     latent_projections: Literal["one_gemm", "one_by_one"]  # q_a and kv_a (and what an indexer reads): fused, or apart
     gathers_only_logit_rows: bool  # head_in gathers the rows that need logits, not all T
+    weights: Weights
+    memory: MemoryUse
     kernels: KernelTables
     stock: Stock | None = None  # a server: what it does by itself
     stands_for: Text | None = None  # no server: the executor whose server its plans are held against
+    host: Host
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Executor:
@@ -127,6 +148,7 @@ class Executor(Spec):
                 value = getattr(impl, field)
                 if value is not None and value < 1:
                     raise FieldError(f"impls.{name}.{field}", "a positive whole number is expected", value)
+        self.host.check_calls(tuple(self.impls))
         for op, capability in self.ops.items():
             _check_op(self, op, capability)
         _check_stock(self)
@@ -220,4 +242,4 @@ def server_of(executor: Executor) -> Executor:
     return server
 
 
-__all__ = ["Executor", "Impl", "Kernel", "executor_names", "load_executor", "server_of"]
+__all__ = ["Executor", "Host", "Impl", "Kernel", "executor_names", "load_executor", "server_of"]

@@ -22,6 +22,7 @@ PART_COLOURS = {
     "residual": "#a8c69f",
     "latent_gemm": "#173f80",
     "padding": "#b9bec7",
+    "host_wait": "#8a6d3b",
 }
 PART_NAMES = {
     "communication": "communication",
@@ -30,6 +31,7 @@ PART_NAMES = {
     "residual": "residual folds",
     "latent_gemm": "latent GEMM (q_a, kv_a)",
     "padding": "copies and padding",
+    "host_wait": "waiting for the host to launch",
     "compute": "compute that no choice changes",
 }
 

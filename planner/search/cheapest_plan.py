@@ -5,6 +5,7 @@ entered in to the state it leaves: a step of a layer is a sequence of four ops. 
 so they are priced once per token count.
 
   minimise   sum of step weights            weight = time in ps, then numerics class, then number of ops
+                                            time = the longer of device and host (see `pricing`)
   subject to sum of squared errors <= E^2   (where the deployment gives an error budget)
 
 Without a budget that is a shortest path over the stages (`shortest_path`), with one a resource-constrained one
@@ -21,7 +22,7 @@ from ..strategy.errors import NoLegalPlanError
 from ..strategy.layout import LAYER_BOUNDARIES
 from .error_budget import WEIGHT_UNIT, Near, within_budget
 from .graph import ERROR_UNIT, Boundary, Edge, ForwardGraph, LayerGraph, Plan
-from .pricing import Pricer
+from .pricing import Pricer, Segment
 from .shortest_path import Entry, Step, Steps, cheapest_path
 
 
@@ -78,9 +79,10 @@ _UNWEIGHTED = (WEIGHT_UNIT, WEIGHT_UNIT)
 
 
 class _Way(NamedTuple):
-    """A sequence of ops through a layer: weight, squared errors of its two sums, edges."""
+    """A sequence of ops through a layer: weights on device and host, squared errors of its two sums, edges."""
 
     weight: int
+    host: int
     attn_error: int
     mlp_error: int
     edges: tuple[Edge, ...]
@@ -92,7 +94,7 @@ _Ways = dict[Entry, dict[Entry, list[_Way]]]
 def _stages(graph: ForwardGraph, pricer: Pricer, tokens: int, with_errors: bool) -> list[Steps]:
     ways: dict[LayerGraph, _Ways] = {}
     steps: dict[tuple[LayerGraph, tuple[int, int]], Steps] = {}
-    stages = [_one_boundary(graph.embed_out, pricer, tokens)]
+    stages = [_one_boundary(graph.embed_out, pricer, tokens, "embed_out")]
     for index, layer in enumerate(graph.layers):
         weights = _UNWEIGHTED
         if with_errors and graph.weights is not None:
@@ -104,59 +106,104 @@ def _stages(graph: ForwardGraph, pricer: Pricer, tokens: int, with_errors: bool)
                 ways[layer] = _layer_ways(layer, pricer, tokens, with_errors)
             steps[key] = _weighted(ways[layer], weights)
         stages.append(steps[key])
-    stages.append(_one_boundary(graph.head_in, pricer, tokens))
+    stages.append(_one_boundary(graph.head_in, pricer, tokens, "head_in"))
     return stages
 
 
-def _one_boundary(boundary: Boundary, pricer: Pricer, tokens: int) -> Steps:
+def _one_boundary(boundary: Boundary, pricer: Pricer, tokens: int, name: str) -> Steps:
     steps: Steps = {}
+    segment = pricer.segment(name, tokens)
     for before, edges in boundary.items():
         for edge in edges:
             if pricer.fits(edge, tokens):
-                new = Step(pricer.weight(edge, tokens), 0, (edge,))
+                weight = segment.weight(pricer.weight(edge, tokens), pricer.host_weight(edge, tokens))
+                new = Step(weight, 0, (edge,))
                 known = steps.setdefault(before, {}).setdefault(edge.after, [new])
                 if new.weight < known[0].weight:
                     known[0] = new
     return steps
 
 
+_Priced = tuple[Edge, int, int, int, int]  # an edge, its weights on device and host, its errors at the two sums
+
+
 def _layer_ways(layer: LayerGraph, pricer: Pricer, tokens: int, with_errors: bool) -> _Ways:
     """All non-dominated ways through a layer, by entering and leaving state. Without errors: the lightest."""
-    priced: list[dict[Entry, list[tuple[Edge, int, int, int]]]] = []
-    for name in LAYER_BOUNDARIES:
-        attn, mlp = with_errors and name == "attn_out", with_errors and name == "mlp_out"
-        by_state = {
-            before: [
-                (edge, pricer.weight(edge, tokens), edge.squared_error * attn, edge.squared_error * mlp)
-                for edge in edges
-                if pricer.fits(edge, tokens)
-            ]
-            for before, edges in layer.boundaries[name].items()
-        }
-        priced.append(by_state)
+    segment = pricer.segment(layer, tokens)
+    priced = [_priced(layer, name, pricer, tokens, with_errors) for name in LAYER_BOUNDARIES]
+    if segment.behind_ps is not None:
+        priced, segment = _one_sided(priced, segment, pricer)
+    if segment.behind_ps is None:
+        priced = [{state: [(e, w, 0, a, m) for e, w, _, a, m in es] for state, es in by.items()} for by in priced]
     result: _Ways = {}
     for start in layer.boundaries["attn_in"]:
-        front: dict[Entry, list[_Way]] = {start: [_Way(0, 0, 0, ())]}
+        front: dict[Entry, list[_Way]] = {start: [_Way(0, 0, 0, 0, ())]}
         for by_state in priced:
             after: dict[Entry, list[_Way]] = {}
             for state, ways in front.items():
-                for edge, weight, attn_error, mlp_error in by_state.get(state, ()):
+                for edge, weight, host, attn, mlp in by_state.get(state, ()):
                     known = after.setdefault(edge.after, [])
                     for way in ways:
-                        _add(known, way[0] + weight, way[1] + attn_error, way[2] + mlp_error, way[3], edge)
+                        _add(known, way[0] + weight, way[1] + host, way[2] + attn, way[3] + mlp, way[4], edge)
             front = after
         if front:
-            result[start] = front
+            result[start] = front if segment.behind_ps is None else _longer(front, segment)
     return result
 
 
-def _add(known: list[_Way], weight: int, attn: int, mlp: int, edges: tuple[Edge, ...], edge: Edge) -> None:
+def _priced(layer: LayerGraph, name: str, pricer: Pricer, tokens: int, with_errors: bool) -> dict[Entry, list[_Priced]]:
+    """The edges of a boundary that keep within the limits, with their weights and errors; without dominated ones."""
+    attn, mlp = with_errors and name == "attn_out", with_errors and name == "mlp_out"
+    found: dict[Entry, list[_Priced]] = {}
+    for before, edges in layer.boundaries[name].items():
+        by_after: dict[Entry, list[_Priced]] = {}
+        for edge in edges:
+            if pricer.fits(edge, tokens):
+                weight, host = pricer.weight(edge, tokens), pricer.host_weight(edge, tokens)
+                new = (edge, weight, host, edge.squared_error * attn, edge.squared_error * mlp)
+                known = by_after.setdefault(edge.after, [])
+                if not any(k[1] <= weight and k[2] <= host and k[3] <= new[3] and k[4] <= new[4] for k in known):
+                    known.append(new)
+        found[before] = [each for known in by_after.values() for each in known]
+    return found
+
+
+def _one_sided(
+    priced: list[dict[Entry, list[_Priced]]], segment: Segment, pricer: Pricer
+) -> tuple[list[dict[Entry, list[_Priced]]], Segment]:
+    """Where one of the two is the slower one on every way: its weights alone, and a segment without host."""
+    assert segment.behind_ps is not None
+    devices = [[edge[1] for edges in by_state.values() for edge in edges] for by_state in priced]
+    hosts = [[edge[2] for edges in by_state.values() for edge in edges] for by_state in priced]
+    least_device, most_host = sum(min(each, default=0) for each in devices), sum(max(each, default=0) for each in hosts)
+    least_host, most_device = sum(min(each, default=0) for each in hosts), sum(max(each, default=0) for each in devices)
+    behind = pricer.weight_of(segment.behind_ps)
+    if most_host + behind <= least_device:
+        return priced, Segment(None)
+    if most_device <= least_host + behind:
+        first = [{s: [(e, h + behind, 0, a, m) for e, _, h, a, m in es] for s, es in priced[0].items()}]
+        rest = [{s: [(e, h, 0, a, m) for e, _, h, a, m in es] for s, es in by.items()} for by in priced[1:]]
+        return first + rest, Segment(None)
+    return priced, segment
+
+
+def _longer(front: dict[Entry, list[_Way]], segment: Segment) -> dict[Entry, list[_Way]]:
+    """The ways with the longer of their two times, without those that are now dominated."""
+    result: dict[Entry, list[_Way]] = {}
+    for state, ways in front.items():
+        kept = result.setdefault(state, [])
+        for weight, host, attn, mlp, edges in ways:
+            _add(kept, segment.weight(weight, host), 0, attn, mlp, edges[:-1], edges[-1])
+    return result
+
+
+def _add(known: list[_Way], weight: int, host: int, attn: int, mlp: int, edges: tuple[Edge, ...], edge: Edge) -> None:
     """Keep the new way unless it is dominated; drop what it dominates. The first of two equals stays."""
-    for w, a, m, _ in known:
-        if w <= weight and a <= attn and m <= mlp:
+    for w, h, a, m, _ in known:
+        if w <= weight and h <= host and a <= attn and m <= mlp:
             return
-    known[:] = [k for k in known if not (weight <= k[0] and attn <= k[1] and mlp <= k[2])]
-    known.append(_Way(weight, attn, mlp, (*edges, edge)))
+    known[:] = [k for k in known if not (weight <= k[0] and host <= k[1] and attn <= k[2] and mlp <= k[3])]
+    known.append(_Way(weight, host, attn, mlp, (*edges, edge)))
 
 
 def _weighted(ways: _Ways, weights: tuple[int, int]) -> Steps:
@@ -169,7 +216,7 @@ def _weighted(ways: _Ways, weights: tuple[int, int]) -> Steps:
 
 def _front(ways: list[_Way], weights: tuple[int, int]) -> list[Step]:
     attn, mlp = weights
-    steps = [Step(w, a * attn + m * mlp, edges) for w, a, m, edges in ways]
+    steps = [Step(w, a * attn + m * mlp, edges) for w, _, a, m, edges in ways]
     if len(steps) == 1:
         return steps
     steps.sort(key=itemgetter(0, 1))

@@ -118,6 +118,14 @@ class Plan:
         """Distinct edges with how often each occurs."""
         return tuple(Counter(self.edges).items())
 
+    @cached_property
+    def steps(self) -> tuple[tuple[tuple[Edge, ...], tuple[int, ...]], ...]:
+        """Distinct steps through layers, each with the layers that take it."""
+        found: dict[tuple[Edge, ...], list[int]] = {}
+        for layer, edges in enumerate(self.layers):
+            found.setdefault(edges, []).append(layer)
+        return tuple((edges, tuple(layers)) for edges, layers in found.items())
+
     @property
     def numerics_rank(self) -> int:
         """The loosest class among the ops."""

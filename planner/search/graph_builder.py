@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..cost.memory import MemoryCosts
 from ..cost.numerics import relative_rms_error
@@ -12,6 +13,7 @@ from ..descriptions.deployment import parse_layers
 from ..descriptions.setup import Setup
 from ..strategies import Strategy, strategies
 from ..strategy.layout import (
+    IN_BOUNDARIES,
     LAYER_BOUNDARIES,
     IllegalOpError,
     LayerShape,
@@ -71,14 +73,16 @@ class GraphBuilder:
         ends = tuple(dict.fromkeys(e.after for edges in last.values() for e in edges))
         head = self._boundary("head_in", ends, chosen, restriction, None, first, "dense")
         graph = ForwardGraph(self.setup, self.mode, embed, tuple(layers), head, self._weights())
-        check_connected(graph, restriction, self._why_nothing)
+        check_connected(graph, restriction, partial(self._why_nothing, restriction))
         return graph
 
-    def _why_nothing(self, layer: int | None, boundary: str, states: set[State | None]) -> tuple[str | None, str]:
+    def _why_nothing(
+        self, restriction: Restriction, layer: int | None, boundary: str, states: set[State | None]
+    ) -> tuple[str | None, str]:
         """(field, text): what keeps every offered op from a place. A pinned op's own reason comes first."""
         reasons: dict[str, str] = {}
         for state in sorted(states, key=str):
-            for rejection in self.rejections(boundary, layer, state):
+            for rejection in self.rejections(boundary, layer, state, restriction.strategies):
                 known = reasons.get(rejection.op.name, "")
                 if not known or rejection.by_policy:  # a policy can be changed, a layout cannot
                     reasons[rejection.op.name] = rejection.reason
@@ -89,17 +93,22 @@ class GraphBuilder:
         told = [f"{op}: {why}" for op, why in reasons.items() if KINDS[op].is_collective]
         return None, "; ".join(told or [f"{op}: {why}" for op, why in reasons.items()])
 
-    def rejections(self, boundary: str, layer: int | None, before: State | None) -> Iterator[Rejection]:
-        """Every op that any strategy offers at a boundary and that may not stand there from `before`."""
+    def rejections(
+        self, boundary: str, layer: int | None, before: State | None, offering: tuple[str, ...] | None = None
+    ) -> Iterator[Rejection]:
+        """Every op that any strategy (or some: `offering`) offers at a boundary and that may not stand there from
+        `before`."""
         model, p = self.setup.model, self.setup.parallelism
         shape = model.layer_shape(layer or 0, p)
         mlp = model.mlp_kind(layer) if layer is not None else "dense"
         seen = set()
-        for op, reason in self.offers.candidates(boundary, tuple(strategies().values()), ANY):
+        offered_by = tuple(strategies()[name] for name in offering or strategies())
+        for op, reason in self.offers.candidates(boundary, offered_by, ANY):
             if op in seen:
                 continue
             seen.add(op)
-            why, policy = reason or self._unable(boundary, op, mlp), None
+            # On one rank nothing is left to do, whoever could do it.
+            why, policy = (reason if p.tp > 1 else None) or self._unable(boundary, op, mlp), None
             if why is None and (policy := self._forbidden(boundary, op, layer, ANY)) is None:
                 edge = self._edge(boundary, op, before, shape)
                 if isinstance(edge, Edge) and not self.offers.is_offered(edge.op, edge.terms, ANY):
@@ -108,7 +117,9 @@ class GraphBuilder:
                 if why is None and isinstance(edge, Edge):
                     policy = self._policy_refusal(edge, layer, ANY)
             if why or policy:
-                yield Rejection(op, why or policy or "", before, why is None)
+                # Two sums differ by their group alone, so each reason is that of the group it speaks of.
+                spelled = op if boundary in IN_BOUNDARIES else with_group(boundary, op, before, shape, p)
+                yield Rejection(spelled, why or policy or "", before, why is None)
 
     # ---- one boundary -----------------------------------------------------------------------------------------------
 

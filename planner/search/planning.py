@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 from ..cost.estimate import Estimate
 from ..cost.layers import LayerCosts
@@ -15,6 +16,7 @@ from .cheapest_plan import Found, cheapest_plan, search, squared_budget
 from .error_budget import Near
 from .graph import ANY, ForwardGraph, Plan, Restriction, without_impls
 from .graph_builder import GraphBuilder
+from .measured_steps import between, compute_factors
 from .pricing import Pricer
 from .ranges import PlannedRange, RangeSearch
 
@@ -43,12 +45,14 @@ class ModePlanner:
     _graphs: dict[Restriction, ForwardGraph] = field(default_factory=dict)
     _fixed: dict[int, int] = field(default_factory=dict)
     _library: ForwardGraph | None = None
+    _factors: dict[int, float] | None = None
 
     def __post_init__(self) -> None:
         costs = OpCosts(self.setup, self.mode)
         self.builder = GraphBuilder(self.setup, self.mode, costs)
+        costs.compute_factor = self.compute_factor
         self.pricer = Pricer(self.builder)
-        self._layer_costs = LayerCosts(self.setup, costs.device, costs.collectives)
+        self._layer_costs = LayerCosts(self.setup, costs)
 
     @property
     def costs(self) -> OpCosts:
@@ -79,6 +83,7 @@ class ModePlanner:
         for term in dict.fromkeys(term for edge in graph.edges for term in edge.terms):
             kinks |= self.costs.kinks(term)
             limits |= self.costs.limits(term)
+        kinks |= set(self.setup.deployment.modes[self.mode].measured_step_us or ())
         tolerance = self.setup.deployment.search.range_tolerance
         near: Near | None = None
 
@@ -87,7 +92,7 @@ class ModePlanner:
             slack_ps = int(tolerance * _SEARCH_SHARE * self.fixed_ps(tokens))
             found = search(graph, self.pricer, tokens, self.budget, slack_ps, near)
             near = found.near
-            return found
+            return found._replace(plan=self._in_a_row(graph, found.plan, tokens, slack_ps))
 
         ranges = RangeSearch(graph, self.pricer, find, self.fixed_ps, tolerance, limits)
         first, last = self.setup.deployment.modes[self.mode].tokens
@@ -95,6 +100,18 @@ class ModePlanner:
             return ranges.ranges(first, last, kinks)
         except NoLegalPlanError as error:
             raise self._with_largest(error, first, last) from None
+
+    def _in_a_row(self, graph: ForwardGraph, plan: Plan, tokens: int, slack_ps: int) -> Plan:
+        """The plan, or where its layers alternate the better one of those that are best for device or host alone.
+
+        Where a layer's two sides are about as long, alternating ops fill the slack of one layer with the excess of the
+        next. A host that runs ahead over many layers has done that already: such a plan wins in the model alone. Under
+        an error budget layers differ anyway.
+        """
+        if not self.pricer.host.counts or self.budget is not None or not _alternates(graph, plan):
+            return plan
+        found = [search(graph, side, tokens, self.budget, slack_ps).plan for side in self.pricer.one_sided()]
+        return min(found, key=lambda each: self.pricer.plan_ps(each, tokens))
 
     def _with_largest(self, error: NoLegalPlanError, first: int, last: int) -> NoLegalPlanError:
         """Where activation memory is the limit, the error with the largest token count that keeps within it."""
@@ -134,11 +151,26 @@ class ModePlanner:
                 estimates.append(
                     Estimate(e.time_us * count, e.launch_us * count, e.wire_bytes * count, e.provenance, e.source)
                 )
-        return estimates + self._layer_costs.head(work)
+        factor = self.compute_factor(tokens)
+        return [e.scaled(factor) for e in (*estimates, *self._layer_costs.head(work))]
+
+    def compute_factor(self, tokens: int) -> float:
+        """How much longer than modelled what is not communication takes, by the steps that were measured."""
+        measured = self.setup.deployment.modes[self.mode].measured_step_us
+        if measured is None:
+            return 1.0
+        if self._factors is None:
+            self._factors = dict.fromkeys(measured, 1.0)  # as modelled, while the model is asked
+            self._factors = compute_factors(self, measured)
+        return between(self._factors, tokens)
 
     def step_us(self, plan: Plan, tokens: int) -> float:
         """Time of a whole forward under a plan."""
         return (self.pricer.plan_ps(plan, tokens) + self.fixed_ps(tokens)) / _PS
+
+    def host_wait_us(self, plan: Plan, tokens: int) -> float:
+        """The part of it in which the device waits for the host to launch."""
+        return (self.pricer.plan_ps(plan, tokens) - self.pricer.device_ps(plan, tokens)) / _PS
 
     def uniform(self, strategy: str, tokens: int, own_kernels: bool = True) -> Uniform:
         """The cheapest legal member of a strategy at a token count. Pins are about the plan, not about its rivals."""
@@ -169,3 +201,12 @@ class ModePlanner:
             plain = Restriction(strategies=(PLAIN,), policy=False, own_kernels=False)
             self._library = without_impls(self.graph(plain))
         return cheapest_plan(self._library, Pricer(self.builder, limited=False), tokens)
+
+
+def _alternates(graph: ForwardGraph, plan: Plan) -> bool:
+    """True if layers of one kind change their ops more often than at the first and the last of them."""
+    pairs = list(pairwise(zip(graph.layers, plan.layers, strict=True)))
+    same = [a is b for (a, _), (b, _) in pairs]
+    changes = sum(kept and x != y for kept, ((_, x), (_, y)) in zip(same, pairs, strict=True))
+    runs = 1 + same.count(False)
+    return changes > 2 * runs

@@ -25,8 +25,10 @@ from .graph import ForwardGraph, Plan
 from .pricing import Pricer
 
 _GRID_RATIO = 1.5
+_NEAR = 1.1
 _MAX_CANDIDATES = 64
-_MOST_CELLS = 128
+_MOST_CELLS, _FEW_CELLS, _EVERY = 128, 16, 8
+_WORST_CELLS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,12 @@ class RangeSearch:
         while grid < last:
             counts.add(round(grid))
             grid *= _GRID_RATIO
-        counts |= {kink + side for kink in kinks for side in (0, 1)}
+        near = 0.0
+        for kink in sorted(kinks):  # several tables have knots side by side: one of them is enough
+            if kink > near * _NEAR:
+                counts.add(kink)
+                near = kink
+        counts |= {limit + side for limit in self._limits for side in (0, 1)}
         return {count for count in counts if first <= count <= last}
 
     def _cell(self, count: int) -> Cell:
@@ -158,8 +165,6 @@ class RangeSearch:
 
     def _allowed(self, cell: Cell) -> float:
         """The tolerance, or what the best single plan of the cell loses."""
-        if len(cell.ends) == 1:
-            return self._tolerance
         return max(self._tolerance, min(self._cell_loss(self._plan_at(count), cell) for count in cell.ends))
 
     # ---- ranges -----------------------------------------------------------------------------------------------------
@@ -210,20 +215,26 @@ class RangeSearch:
             looked_at = [*cells, self._cell(first), self._cell(last)]
             worst = self._worst(plan, looked_at, first, last)
             if worst > self._tolerance:  # a cell wants two plans; so may its neighbours, each by a little more or less
-                worst = max(worst, self._worst(plan, self._all_cells(first, last), first, last))
+                worst = max(worst, self._worst(plan, self._more_cells(first, last), first, last))
             result.append(PlannedRange(first, last, plan, worst))
         return result
 
     def _worst(self, plan: Plan, cells: list[Cell], first: int, last: int) -> float:
-        inside = {first, last, *(count for cell in cells for count in cell.ends if first <= count <= last)}
-        return max(self._loss(plan, count) for count in inside)
+        """The greatest loss at the ends of cells, and just before the last count of the worst of them: that count is
+        the only one of its cell for which nothing is padded."""
+        losses = {count: self._loss(plan, count) for count in (first, last)}
+        for cell in cells:
+            losses |= {count: self._loss(plan, count) for count in cell.ends if first <= count <= last}
+        worst = sorted(losses, key=lambda count: (-losses[count], count))[:_WORST_CELLS]
+        before = {max(first, min(last, self._cell(count).last - 1)) for count in worst}
+        return max(*losses.values(), *(self._loss(plan, count) for count in before))
 
-    def _all_cells(self, first: int, last: int) -> list[Cell]:
-        """Those of a span, or the first of them: the share of a padded row in a step falls with the count."""
+    def _more_cells(self, first: int, last: int) -> list[Cell]:
+        """Some of a span, or of its beginning: the share of a padded row in a step falls with the count."""
         cells = [self._cell(first)]
         while cells[-1].last < last and len(cells) < _MOST_CELLS:
             cells.append(self._cell(cells[-1].last + 1))
-        return cells
+        return [*cells[::_EVERY], cells[-1]] if len(cells) > _FEW_CELLS else cells
 
     def _edge(self, plan: Plan, following: Plan, cells: list[Cell], start: int, end: int) -> int:
         """First token count of the following range: the first cell from which on its plan is the cheaper one."""

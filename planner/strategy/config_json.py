@@ -16,12 +16,12 @@ class ConfigJson:
 
     def __init__(self, data: dict[str, Any], file: str | None = None, path: str = "") -> None:
         self._data = {key: value for key, value in data.items() if value is not None}
-        self._file, self._path = file, path
+        self.file, self.path = file, path
 
     def size(self, key: str, most: int = LARGEST_INT) -> int:
         """A whole number above 0 that must be there."""
         if key not in self._data:
-            raise InputError("is missing", file=self._file, field=self._path + key, kind="missing_key")
+            raise self.missing(key)
         return self._whole(key, 1, most)
 
     def size_or(self, key: str, default: int) -> int:
@@ -54,15 +54,39 @@ class ConfigJson:
             raise self.refused(key, expected)
         return found
 
+    def has(self, key: str) -> bool:
+        """True where the field is there and is no null."""
+        return key in self._data
+
+    def is_minus_one(self, key: str) -> bool:
+        """True where the field holds -1, by which some fields say `none`."""
+        return type(self._data[key]) is int and self._data[key] == -1
+
+    def text(self, key: str) -> str | None:
+        """A text, or None where it is left out."""
+        return str(self._typed(key, str, "a text")) if key in self._data else None
+
+    def mapping(self, key: str) -> ConfigJson | None:
+        """A mapping within, or None where it is left out."""
+        return self.section(key) if key in self._data else None
+
+    def mappings(self) -> list[ConfigJson]:
+        """Every value of this mapping, each a mapping itself."""
+        return [self.section(str(key)) for key in self._data]
+
     def section(self, key: str) -> ConfigJson:
         """A mapping within, or the whole where it is left out."""
         if key not in self._data:
             return self
-        return ConfigJson(self._typed(key, dict, "a mapping"), self._file, f"{self._path}{key}.")
+        return ConfigJson(self._typed(key, dict, "a mapping"), self.file, f"{self.path}{key}.")
+
+    def missing(self, key: str) -> InputError:
+        """The error for a field that must be there."""
+        return InputError("is missing", file=self.file, field=self.path + key, kind="missing_key")
 
     def refused(self, key: str, expected: str) -> InputError:
         """The error for a value that is not what is expected."""
-        return InputError(f"{expected} is expected", file=self._file, field=self._path + key, value=self._data[key])
+        return InputError(f"{expected} is expected", file=self.file, field=self.path + key, value=self._data[key])
 
     def _whole(self, key: str, least: int, most: int) -> int:
         value = self._data[key]

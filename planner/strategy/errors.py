@@ -3,7 +3,8 @@
 CommplanError
 ├── InputError        a file, field or value that cannot be accepted          (exit code 2)
 ├── OverwriteError    what is to be written is read by the same command        (exit code 2)
-└── NoLegalPlanError  the input is fine, but its constraints leave no plan     (exit code 3)
+├── NoLegalPlanError  the input is fine, but its constraints leave no plan     (exit code 3)
+└── DoesNotFitError   the input is fine, but no device holds what it asks for   (exit code 3)
 
 Everything else that escapes is a bug in commplan.
 """
@@ -102,6 +103,17 @@ class NoLegalPlanError(CommplanError):
         self, message: str, *, file: str | None = None, field: str | None = None, value: object = None
     ) -> None:
         super().__init__(message, kind="no_legal_plan", file=file, field=field, value=value)
+
+
+class DoesNotFitError(CommplanError):
+    """The memory of a device does not hold what has to fit; the message says which part, and what would."""
+
+    exit_code = 3
+
+    def __init__(
+        self, message: str, *, file: str | None = None, field: str | None = None, value: object = None
+    ) -> None:
+        super().__init__(message, kind="does_not_fit", file=file, field=field, value=value)
 
 
 def did_you_mean(word: object, accepted: Iterable[str]) -> str:

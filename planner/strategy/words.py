@@ -26,6 +26,11 @@ MOE_BACKENDS: tuple[MoeBackend, ...] = get_args(MoeBackend)
 ModelRole = Literal["target", "draft"]
 MODEL_ROLES: tuple[ModelRole, ...] = get_args(ModelRole)
 
+WeightPart = Literal["embedding", "head", "norms", "router", "attention", "dense_mlp", "experts", "shared_experts"]
+QuantizablePart = Literal["attention", "dense_mlp", "experts", "shared_experts"]
+"""Parts of a model by whose weights memory is told; those that a quantised checkpoint may have left as they were."""
+WEIGHT_PARTS: tuple[WeightPart, ...] = get_args(WeightPart)
+
 # ---- what an op does -------------------------------------------------------------------------------------------------
 
 Numerics = Literal["exact", "reordered", "quantized"]
@@ -38,19 +43,23 @@ RESIDUAL_RULES: tuple[ResidualRule, ...] = get_args(ResidualRule)
 
 ImplKind = Literal["library", "peer_to_peer", "one_kernel"]
 """Collectives of a library; fused kernels that nobody here has run; kernels of commplan's own."""
+IMPL_KINDS: tuple[ImplKind, ...] = get_args(ImplKind)
 
 # ---- what an op costs ------------------------------------------------------------------------------------------------
 
 StepRows = Literal["message", "padded", "dp_local"]
 """Rows of a step: of the whole message; of it padded to whole shards; of one DP group."""
 
-RowRule = Literal["all", "padded", "dp_local", "shard", "logits", "unaligned"]
+RowRule = Literal["all", "padded", "dp_local", "shard", "logits", "unaligned", "unaligned_shard"]
 """Rows that a part of a cost works on: all of them; padded to whole shards; of one DP group; of one shard; those whose
-logits are wanted, padded; all of them, unless tp divides their number."""
+logits are wanted, padded; all of them, or those of one shard, unless tp divides their number."""
 
 Category = Literal["wire", "quantize", "norm", "residual", "latent_gemm", "padding"]
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 """What the parts of an op's cost are for, in the order of reports."""
+
+LaunchState = Literal["eager", "graph"]
+"""Who launches the kernels of a forward: the host one by one, or the replay of a graph."""
 
 Provenance = Literal["measured", "table", "table (transferred)", "datasheet", "formula", "assumed"]
 PROVENANCES: tuple[Provenance, ...] = get_args(Provenance)

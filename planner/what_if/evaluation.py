@@ -150,6 +150,7 @@ def check_tokens(tokens: object) -> None:
 
 
 def short_reason(strategy: str, reason: str) -> str:
-    """Of a refusal that speaks of every op at a boundary, what it says of the strategy's own."""
-    _, found, rest = reason.partition(f"{strategy}: ")
-    return rest.split(";", maxsplit=1)[0] if found else reason
+    """Of a refusal that names a place and all that restricts it, what it says of the strategy's own ops."""
+    _, _, within = reason.partition("(")
+    ops, found, _ = within.rpartition("); restricted by ")
+    return ops.removeprefix(f"{strategy}: ") if found else reason

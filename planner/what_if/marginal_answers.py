@@ -5,19 +5,22 @@ What if the link were half as fast? What does one more quantised boundary buy? W
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
 from ..descriptions.loader import load_setup
 from ..descriptions.setup import Setup
+from ..fit.words import as_json, reason
 from ..search.graph import ERROR_UNIT, Plan
 from ..strategy.errors import CommplanError, NoLegalPlanError
 from ..strategy.op_kinds import KINDS
 from ..strategy.ops import Op, words_of
 from .evaluation import PLAN, Evaluation, Evaluator
 from .fields import LINK_BANDWIDTH
+from .memory import fewest_devices, fit_at, tp_sizes, with_tp
 
+_TP = "Which TP size?"
+_FEWEST = "Fewest devices?"
 _MORE = 1 + 1e-6  # a budget for k errors is a little more than their root of squares, for the rounding of integers
 
 
@@ -43,7 +46,7 @@ class Asker:
     def answers(self) -> list[Answer]:
         """Every answer that this deployment has; none where it has no plan of its own."""
         found = []
-        for ask in (self._link, self._quantised, self._tp):
+        for ask in (self._link, self._quantised, self._tp, self._devices):
             try:
                 answer = ask()
             except NoLegalPlanError:
@@ -122,32 +125,59 @@ class Asker:
     def _tp(self) -> Answer | None:
         figures: list[dict[str, object]] = []
         steps: dict[int, float] = {}
-        for tp in self._sizes():
-            texts = [f"parallelism.tp={tp}"]
-            if self.base.parallelism.ep == self.base.parallelism.tp:
-                texts.append(f"parallelism.ep={tp}")
+        lacking = []
+        for tp in tp_sizes(self.base):
             try:
-                found = Evaluator(self._setup(*texts)).at(self.mode, self.tokens)
+                setup = self._setup(*with_tp(self.base, tp))
+                found = Evaluator(setup).at(self.mode, self.tokens)
             except CommplanError as error:
                 figures.append({"tp": tp, "legal": False, "reason": error.message})
                 continue
+            memory = fit_at(setup, self.mode, self.tokens, found)
+            if not memory.fits:
+                lacking.append(tp)
+                figures.append({"tp": tp, "legal": False, "reason": reason(memory)})
+                continue
             steps[tp] = found.plans[PLAN].parts.step_us
-            figures.append({"tp": tp, "legal": True, "reason": "", **_figures(found)})
-        if len(steps) < 2:
+            left = {"kv_tokens_left": memory.kv_tokens_left}
+            figures.append({"tp": tp, "legal": True, "reason": "", **_figures(found), **left})
+        if not steps or len(steps) + len(lacking) < 2:
             return None
+        verb = "does" if len(lacking) == 1 else "do"
+        left_out = f"; TP {', '.join(map(str, lacking))} {verb} not fit" if lacking else ""
+        if len(steps) == 1:
+            return Answer(_TP, f"only TP {min(steps)} fits{left_out}", figures)
         fastest = min(steps, key=lambda tp: steps[tp])
         frugal = min(steps, key=lambda tp: tp * steps[tp])
         text = (
             f"TP {fastest} has the shortest step ({steps[fastest] / 1000:,.2f} ms), "
-            f"TP {frugal} the most tokens per device; weights and KV cache have to fit as well"
+            f"TP {frugal} the most tokens per device{left_out}"
         )
-        return Answer("Which TP size?", text, figures)
+        return Answer(_TP, text, figures)
 
-    def _sizes(self) -> Iterator[int]:
-        size = max(1, self.base.parallelism.attn_dp)
-        while size <= self.base.hardware.num_devices:
-            yield size
-            size *= 2
+    # ---- the fewest devices -----------------------------------------------------------------------------------------
+
+    def _devices(self) -> Answer | None:
+        found = fewest_devices(self.base, self._setup)
+        figures: list[dict[str, object]] = [
+            {"devices": tp, "fits": False, "reason": why} for tp, why in found.lacking.items()
+        ]
+        if found.devices is None or found.memory is None:
+            name, most = self.base.hardware.name, self.base.hardware.num_devices
+            more = f"; weights fit from {found.at_least} devices of this memory on" if found.at_least else ""
+            text = f"more than the {most} of {name}: at {max(found.lacking)}, {found.lacking[max(found.lacking)]}{more}"
+            return Answer(_FEWEST, text, figures)
+        memory = found.memory
+        figures.append({"devices": found.devices, "devices_for_all": found.whole, **as_json(memory)})
+        text = f"{found.devices}: room for {memory.kv_tokens_left:,} tokens of KV cache of a rank"
+        for mode, most in memory.most_tokens.items():
+            text += f", which ends {mode} at {most:,} tokens"
+        if memory.most_tokens:
+            text += f" (all of it fits {found.whole})" if found.whole else " (no size of this machine fits all of it)"
+        if found.lacking:
+            below = max(found.lacking)
+            text += f"; at {below}, {found.lacking[below]}"
+        return Answer(_FEWEST, text, figures)
 
     def _setup(self, *texts: str) -> Setup:
         return load_setup(self.deployment, (*self.overrides, *texts)) if texts else self.base

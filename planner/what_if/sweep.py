@@ -10,10 +10,13 @@ from typing import Any
 
 from ..descriptions.loader import load_setup
 from ..descriptions.setup import Setup
+from ..fit.verdict import Fit
+from ..fit.words import reason as why_not
 from ..strategy.errors import CommplanError, InputError
 from ..strategy.yaml_file import flow_text
-from .evaluation import Evaluation, Evaluator, Structure
+from .evaluation import PLAN, Evaluation, Evaluator, Structure
 from .fields import FORWARD_FIELDS, PRICES, Axis, read_axes
+from .memory import fit_at
 
 MOST_POINTS = 100_000
 
@@ -27,10 +30,12 @@ class Point:
     tokens: Any
     found: Evaluation | None
     reason: str
+    memory: Fit | None = None  # of the plan; of a point that does not fit too
+    memory_of: dict[str, Fit] = field(default_factory=dict)  # by the names of the plans
 
     @property
     def legal(self) -> bool:
-        """True where the deployment is legal and has a plan."""
+        """True where the deployment is legal, has a plan, and fits its devices."""
         return self.found is not None
 
 
@@ -77,13 +82,18 @@ class Sweep:
         """One combination of values by the axes' names."""
         mode, tokens = values.get("mode", self.mode), values.get("tokens", self.tokens)
         found, reason = None, ""
+        memory: dict[str, Fit] = {}
         try:
-            found = self.evaluator(values).at(mode, tokens)
+            evaluator = self.evaluator(values)
+            found = evaluator.at(mode, tokens)
+            memory = {name: fit_at(evaluator.setup, mode, tokens, found, name) for name in found.plans}
+            if not memory[PLAN].fits:
+                found, reason = None, why_not(memory[PLAN])
         except CommplanError as error:
             where = f"{error.field}: " if error.field else ""
             shown = f" (got {error.value!r})" if error.value is not None else ""
             reason = f"{where}{error.message}{shown}"
-        return Point(values, mode, tokens, found, reason)
+        return Point(values, mode, tokens, found, reason, memory.get(PLAN), memory)
 
     def evaluator(self, values: dict[str, Any]) -> Evaluator:
         """The evaluator of a combination of values; raises what makes it illegal, each time it is asked."""

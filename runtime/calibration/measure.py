@@ -21,12 +21,14 @@ from ..errors import RefusedError
 from ..ranks.agreement import exchange_over, together
 from ..ranks.groups import Group, control_group
 from ..ranks.rendezvous import meet
+from .host import host_samples
 from .own import OwnCollectives, is_bare, is_own
 from .point_calls import Point, call_of
 from .timing import Timer, no_gradients
 
 _SAMPLES = 5  # per point and round
 _ROUNDS = 4
+_HOST_SAMPLES = 9
 
 
 def measure_rank(
@@ -37,7 +39,7 @@ def measure_rank(
     known_machine: dict[str, str] | None,
     partial: str | None,
 ) -> dict[str, Any]:
-    """Samples in us of every point, by its key, on this rank; `machine` says what was measured.
+    """Samples in us of every point, by its key, on this rank, and of the host's part; `machine` says what was measured.
 
     Stops after the round in which `seconds` are over; the first round is always completed. `known` holds samples of an
     interrupted run on `known_machine`, whose points the first round leaves out; another machine is refused. Rank 0
@@ -82,10 +84,11 @@ def measure_rank(
                 samples[key_of(point)] += found
                 if report is not None:
                     report.done(number, index, len(wanted), point, found)
+        host = host_samples(todo, own, backend, groups, timer, control.size, _HOST_SAMPLES)
     own.close()
     if report is not None:
         report.end()
-    return {"samples": samples, "machine": mine}
+    return {"samples": samples, "host": host, "machine": mine}
 
 
 def key_of(point: Iterable[Any]) -> str:

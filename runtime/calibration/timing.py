@@ -27,7 +27,8 @@ class Timer:
     """Samples of calls, in us per call."""
 
     def __init__(self, device: torch.device, control: Group) -> None:
-        self._device, self._control = device, control
+        self.device = self._device = device
+        self._control = control
         self._cuda = device.type == "cuda"
         self._spacer = torch.zeros(1, device=device)
         self._spacer_us = 0.0

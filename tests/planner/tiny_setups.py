@@ -221,10 +221,14 @@ class SetupFolder:
         loosest: str = "quantized",
         sensitivity: Mapping | None = None,
         numerics: Mapping | None = None,
+        launch: str | None = None,
         borrows: bool = False,
         **deployment: Any,
     ) -> Setup:
-        """A checked Setup, without tables of real machines unless it `borrows`; more keywords are the deployment's."""
+        """A checked Setup, without tables of real machines unless it `borrows`; `launch` is that of every mode.
+
+        More keywords are the deployment's.
+        """
         machine = machine or Machine()
         calibration = self._write("calibration", machine.calibration()) if machine.tables else None
         rules: Mapping = {"loosest": loosest, **(numerics or {})}
@@ -238,7 +242,7 @@ class SetupFolder:
             "hardware": str(self._write("hardware", machine.mapping(calibration))),
             "executor": self.executor,
             "parallelism": {"tp": tp, "attn_dp": attn_dp, "ep": ep, "moe_backend": moe_backend},
-            "modes": self.modes,
+            "modes": {mode: work | ({"launch": launch} if launch else {}) for mode, work in self.modes.items()},
             "numerics": rules,
             **deployment,
         }

@@ -273,8 +273,16 @@ absent:
   reduce_scatter: its norms take whole rows
 refusals:
 - {op: reduce_scatter_all_gather, boundaries: [mlp_out], reason: its MLP sums by itself}
+weights: {dtypes: [fp32]}
+memory:
+  static_fraction: {value: 0.8, provenance: assumed, source: made up}
 latent_projections: one_gemm
 gathers_only_logit_rows: true
+host:
+  launch: {prefill: graph, mixed: graph, decode: graph, target_verify: graph, draft_extend: graph}
+  launch_us: {value: 10, provenance: assumed, source: "invented"}
+  launches:
+    {full_attention: 7, latent_attention: 11, linear_attention: 10, dense: 3, moe: 13, embed: 4, source: none}
 kernels:
   add_norm: {default: [{name: add_rms_norm, read: {message: 4}, write: {message: 4}}]}
   norm: {default: [{name: rms_norm, read: {message: 2}, write: {message: 2}}]}

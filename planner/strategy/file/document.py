@@ -124,6 +124,7 @@ class Predicted:
     best_stock_flag: tuple[str, float] | None = None
     library_us: float | None = None
     faster_rivals: tuple[FasterRival, ...] = ()
+    host_wait_us: float = 0.0  # of the step, where the host launches more slowly than the device works
 
 
 def is_faster(rival_us: float, step_us: float) -> bool:

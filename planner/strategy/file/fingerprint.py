@@ -12,7 +12,8 @@ from typing import Any
 from ..architectures import known
 from ..config_json import ConfigJson
 
-_NOT_STRUCTURE = ("schema", "schema_", "name", "source")
+# The quantisation of a checkpoint is none of its structure: a copy of it in another type is the same model.
+_NOT_STRUCTURE = ("schema", "schema_", "name", "source", "quantization")
 
 
 def fields_fingerprint(fields: dict[str, Any]) -> str:

@@ -201,7 +201,11 @@ def _predicted(data: Any, field: str) -> Predicted | None:
         return None
     if not isinstance(data, dict):
         raise InputError("a mapping is expected", field=field, value=data)
-    _only(data, ("tokens", "step_us", *_STOCK, "all_reduce_us", "best_uniform", "worst_loss", "source"), field)
+    _only(
+        data,
+        ("tokens", "step_us", *_STOCK, "all_reduce_us", "best_uniform", "worst_loss", "source", "host_wait_us"),
+        field,
+    )
     has_stock = any(key in data for key in _STOCK)  # an older file has none of them
     return Predicted(
         tokens=_number(data, "tokens", field, 1),
@@ -215,6 +219,7 @@ def _predicted(data: Any, field: str) -> Predicted | None:
         best_stock_flag=_rival(data, "best_stock_flag", "name", field),
         library_us=_time(data, "library_us", field) if has_stock else None,
         faster_rivals=_faster_rivals(data.get("faster_rivals", []), f"{field}.faster_rivals"),
+        host_wait_us=_time(data, "host_wait_us", field) if "host_wait_us" in data else 0.0,
     )
 
 

@@ -122,6 +122,7 @@ def _predicted(predicted: Predicted) -> dict[str, object]:
         "best_uniform": None if best is None else {"strategy": best[0], "step_us": round(best[1], 1)},
         "worst_loss": round(predicted.worst_loss, 5),
         "source": predicted.source,
+        **({"host_wait_us": round(predicted.host_wait_us, 1)} if predicted.host_wait_us else {}),
     }
 
 

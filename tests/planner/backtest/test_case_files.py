@@ -89,6 +89,35 @@ def test_what_is_wrong_is_named(tmp_path, before, after, field):
 
 
 @pytest.mark.parametrize(
+    ("published", "low", "high", "field"),
+    [
+        (0.95, 0.9, 1.01, "high"),
+        (0.95, 0.9, 1.0, "high"),
+        (1.05, 0.99, 1.1, "low"),
+        (1.021, 1.0, 1.1, "low"),
+    ],
+)
+def test_a_tolerance_that_accepts_the_wrong_sign_is_refused(tmp_path, published, low, high, field):
+    text = CASE.replace("published: 1.0", f"published: {published}")
+    text = text.replace("low: 0.5", f"low: {low}").replace("high: 2.0", f"high: {high}")
+    error = refused("backtest", written(tmp_path, text))
+    assert (error["field"], error["value"]) == (field, low if field == "low" else high)
+    assert "half of the published gain" in error["message"]
+
+
+@pytest.mark.parametrize(("published", "low", "high"), [(0.95, 0.5, 0.999), (1.05, 1.001, 2), (0.985, 0.9, 1.1)])
+def test_a_tolerance_on_the_side_of_the_published_gain_or_of_hardly_any_gain_is_read(tmp_path, published, low, high):
+    text = CASE.replace("published: 1.0", f"published: {published}")
+    text = text.replace("low: 0.5", f"low: {low}").replace("high: 2.0", f"high: {high}")
+    assert run("backtest", written(tmp_path, text)).code == 0
+
+
+def test_a_time_may_lie_anywhere_about_1(tmp_path):
+    text = CASE.replace("to: {strategy: all_reduce}\n", "").replace("published: 1.0", "published: 1.5")
+    assert run("backtest", written(tmp_path, text)).code == 0
+
+
+@pytest.mark.parametrize(
     ("before", "after", "field"),
     [
         ("op: all_gather", "op: gather", "op.op"),

@@ -10,8 +10,10 @@ import pytest
 
 from commplan.planner.answers.breakdown import PARTS, breakdown
 from commplan.planner.backtest.case import read_case, shipped_cases
+from commplan.planner.backtest.named_plan import named_plan
 from commplan.planner.backtest.run import run_case
 from commplan.planner.cost.estimate import PROVENANCES
+from commplan.planner.strategy.ops import Op
 from commplan.planner.strategy.yaml_file import flow_text
 
 from ..cli.commandline import answer
@@ -90,6 +92,31 @@ def test_boundaries_that_nobody_names_stay_plain(tmp_path):
     )
     found = predicted(tmp_path, deployment="qwen3-32b-a2-tp2", tokens=4096, of=ops)
     assert found == pytest.approx(planner.step_us(plan, 4096))
+
+
+def test_an_op_that_nobody_names_is_the_librarys_even_where_another_is_faster():
+    planner = planner_of("deepseek-r1-h20-tp8", "decode", "hardware=h200-8", "executor=sglang")
+    tokens = 64
+    fastest = planner.best(tokens)
+    plan = named_plan(planner, {"mlp_out": Op("all_reduce")}, tokens)
+    assert all(edge.op.impl is None for edge in plan.edges)
+    assert planner.step_us(plan, tokens) > planner.step_us(fastest, tokens)
+    spelled = named_plan(planner, {"mlp_out": Op("all_reduce", impl="custom_one_shot")}, tokens)
+    assert {edge.op.impl for edge in spelled.edges if edge.boundary == "mlp_out"} == {"custom_one_shot"}
+    assert {edge.op.impl for edge in spelled.edges if edge.boundary == "attn_out"} == {None}
+
+
+def test_what_gathers_rows_unnamed_is_the_librarys():
+    """Before the head a fused kernel would be faster; a case that does not name it did not run it."""
+    planner = planner_of("qwen3.5-397b-h200-dp4", "decode")
+    ops = {"attn_out": Op("reduce_scatter"), "mlp_in": Op("all_gather"), "mlp_out": Op("reduce_scatter_all_gather")}
+    assert all(edge.op.impl is None for edge in named_plan(planner, ops, 64).edges)
+
+
+def test_a_named_op_that_no_library_has_is_by_the_impl_that_has_it():
+    planner = planner_of("qwen3.5-397b-h200-dp4", "decode")
+    plan = named_plan(planner, {"attn_out": Op("all_reduce_all_gather")}, 64)
+    assert {edge.op.impl for edge in plan.edges if edge.boundary == "attn_out"} == {"flashinfer_mixed"}
 
 
 @pytest.mark.parametrize("strategy", ["all_reduce", "tp_sp"])

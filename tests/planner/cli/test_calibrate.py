@@ -15,14 +15,15 @@ from commplan.planner.cli import calibrate
 from .commandline import run
 
 SMALL = "qwen3-0.6b-cpu-tp2"
-FP8 = "deepseek-r1-h200-tp2"
+LATENT = "deepseek-r1-h200-tp2"
 CALIBRATIONS = Path(__file__).parents[3] / "configs" / "calibrations"
 
 
 def measured(setup: Any, points: list[Point], seconds: float, partial: Path) -> list[dict[str, Any]]:
     """As if every point had taken 7 us on every rank."""
     machine = {"ranks": "2", "torch": "2.0", "device": "stand-in"}
-    return [{"machine": machine, "samples": {" ".join(map(str, p)): [7.0] * 3 for p in points}}] * 2
+    samples = {" ".join(map(str, p)): [7.0] * 3 for p in points}
+    return [{"machine": machine, "samples": samples, "host": {"launch": [9.0] * 3, "stand-in": [11.0] * 3}}] * 2
 
 
 def calibrated(path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
@@ -50,16 +51,17 @@ def test_the_source_is_the_command_with_its_overrides(
     given = [part for text in overrides for part in ("--set", text)]
     found = calibrated(tmp_path / "here.yaml", monkeypatch, SMALL, *given)
     assert found["source"] == source
+    assert found["host"] == {"launch_us": 9.0, "calls": {"stand-in": 11.0}}
     assert shlex.split(source) == ["commplan", "calibrate", SMALL, *given]
 
 
 def test_an_override_that_adds_points_is_in_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With fp8 weights the latent projections are not measured, in bf16 they are."""
-    plain = calibrated(tmp_path / "plain.yaml", monkeypatch, FP8)
-    bf16 = calibrated(tmp_path / "bf16.yaml", monkeypatch, FP8, "--set", "dtypes.weights=bf16")
-    assert not plain.get("gemms")
-    assert {(g["inner"], g["columns"]) for g in bf16["gemms"]} == {(7168, 1536), (7168, 576)}
-    assert bf16["source"] == f"{plain['source']} --set dtypes.weights=bf16"
+    """Latent projections are measured where weights have the type of the activations, and only there."""
+    plain = calibrated(tmp_path / "plain.yaml", monkeypatch, LATENT)
+    fp16 = calibrated(tmp_path / "fp16.yaml", monkeypatch, LATENT, "--set", "dtypes.weights=fp16")
+    assert not fp16.get("gemms")
+    assert {(g["inner"], g["columns"]) for g in plain["gemms"]} == {(7168, 1536), (7168, 576)}
+    assert fp16["source"] == f"{plain['source']} --set dtypes.weights=fp16"
 
 
 @pytest.mark.parametrize("name", ["h100-2", "h200-2"])

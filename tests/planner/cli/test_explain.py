@@ -190,27 +190,26 @@ def test_a_file_is_explained_like_the_plan_it_holds(file: Path) -> None:
 
 
 def test_a_hand_edit_is_explained_as_it_stands_and_what_it_costs(file: Path) -> None:
-    """Layer 60 sums its MLP output with a plain all-reduce; the planner's own choice is then the faster alternative."""
-    text = file.read_text()
-    run_of_layers = next(line for line in text.splitlines() if "layers: 1-60" in line)
-    edited = (
-        run_of_layers.replace("1-60", "1-59")
-        + "\n"
-        + run_of_layers.replace("1-60", "60").replace("mlp_out: reduce_scatter", "mlp_out: all_reduce")
-    )
-    file.write_text(text.replace(run_of_layers, edited, 1).replace("    head_in: all_gather\n", "", 1))
+    """The last layer leaves a shard, as those before it do; the planner's own choice there is then an alternative."""
+    lines = file.read_text().splitlines()
+    most = next(line for line in lines if "layers: 1-59" in line)
+    last, after = lines[lines.index(most) + 1], lines[lines.index(most) + 2]
+    assert "layers: 60" in last
+    edited = [most.replace("1-59", "1-60"), "    head_in: all_gather", after]
+    file.write_text("\n".join(lines).replace("\n".join([most, last, after]), "\n".join(edited), 1) + "\n")
     place = ("--boundary", "mlp_out", "--layer", 60, "--tokens", 16384)
     explanation = answer("explain", R1, *place, "--strategy", file)
-    assert explanation["chosen"]["ops"] == {"mlp_out": "all_reduce"}
+    assert explanation["chosen"]["ops"] == {"mlp_out": "reduce_scatter"}
     best = min(explanation["alternatives"], key=lambda o: (not o["legal"], o["step_us"]))
-    assert best["ops"] == {"mlp_out": "reduce_scatter"}
-    assert best["slower_by_us"] < 0
-    assert best["step_us"] == answer("explain", R1, *place)["chosen"]["step_us"]
+    planned = answer("explain", R1, *place)["chosen"]
+    assert best["ops"] == planned["ops"] == {"mlp_out": "all_reduce"}
+    assert best["step_us"] == planned["step_us"]
+    assert best["slower_by_us"] == pytest.approx(best["step_us"] - explanation["chosen"]["step_us"])
 
 
 def test_a_file_for_another_model_split_or_mode_is_refused(file: Path, tmp_path: Path) -> None:
     expected = {
-        ("deepseek-r1-h200-tp2",): "parallelism.tp",
+        (R1, "--set=parallelism.tp=4"): "parallelism.tp",
         ("qwen3-32b-h200-tp2",): "model.fingerprint",
         (R1, "--set=modes.mixed={tokens: [1, 8], sequence_tokens: 8, context_tokens: 8, decode_fraction: 0.5}",
          "--mode", "mixed"): "modes.mixed",
@@ -225,3 +224,33 @@ def test_an_illegal_file_is_refused_before_anything_is_explained(file: Path) -> 
     file.write_text(file.read_text().replace("{residual: fold}", "{residual: gather}, mlp_in: all_gather", 1))
     error = refused("explain", R1, "--strategy", file)
     assert error["file"] == str(file)
+
+
+def test_a_step_that_waits_for_the_host_says_so_and_a_replayed_one_does_not() -> None:
+    asked = ("explain", "deepseek-r1-h200-tp2", "--mode", "prefill", "--tokens", "1024", "--layer", "5")
+    text = run(*asked).out
+    assert "of which the device waits" in text
+    assert "for eager launches of the host" in text
+    assert answer(*asked)["launch"] == "eager"
+    assert answer(*asked)["host_wait_us"] > 0
+    graph = answer(*asked, "--set", "modes.prefill.launch=graph")
+    assert (graph["launch"], graph["host_wait_us"]) == ("graph", 0)
+
+
+def test_a_measured_step_is_told_by_how_much_it_scales_the_model() -> None:
+    asked = ("explain", R1, "--mode", "prefill", "--tokens", "4096", "--layer", "5")
+    text = run(*asked, "--set", "modes.prefill.measured_step_us={4096: 415000}").out
+    assert "By the measured step, what is not communication takes 1.7" in text
+    assert answer(*asked)["compute_factor"] == 1
+    assert (
+        "shorter than the communication"
+        in refused(*asked, "--set", "modes.prefill.measured_step_us={4096: 41}")["message"]
+    )
+
+
+def test_a_plan_says_what_share_of_a_step_waits_for_the_host() -> None:
+    text = run("plan", "deepseek-v3-a3-tp16").out
+    assert "14% host" in text
+    assert "A share for the host: so much of the step the device waits for eager launches." in text
+    ranges = answer("plan", "deepseek-v3-a3-tp16")["modes"]["prefill"]
+    assert ranges[0]["host_wait_us"] > 0

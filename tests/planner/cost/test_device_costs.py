@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 
 from commplan.planner.cost.kernels import DeviceCosts
+from commplan.planner.descriptions.weight_types import WeightFormat
 from commplan.planner.executors import Kernel, Traffic
 
 from ..tiny_setups import Machine, dense_model
+
+BF16 = WeightFormat("bf16", None)
 
 # 100 TFLOP/s at half of it, 1000 GB/s at 0.8 of it: 5e7 operations and 8e5 bytes per us
 MACHINE = Machine(bf16_tflops=100, memory_gb_per_s=1000, kernel_us=2, tile_rows=64)
@@ -17,7 +20,7 @@ MACHINE = Machine(bf16_tflops=100, memory_gb_per_s=1000, kernel_us=2, tile_rows=
 
 @pytest.fixture
 def device(folder) -> DeviceCosts:
-    return DeviceCosts(folder.setup(dense_model(), MACHINE).hardware, "bf16", "bf16")
+    return DeviceCosts(folder.setup(dense_model(), MACHINE).hardware, BF16, "bf16")
 
 
 def test_a_large_gemm_is_bound_by_arithmetic(device):
@@ -26,14 +29,14 @@ def test_a_large_gemm_is_bound_by_arithmetic(device):
 
 def test_a_gemm_of_few_rows_is_bound_by_its_weights(folder):
     small_tiles = replace(MACHINE, tile_rows=16)
-    device = DeviceCosts(folder.setup(dense_model(), small_tiles).hardware, "bf16", "bf16")
+    device = DeviceCosts(folder.setup(dense_model(), small_tiles).hardware, BF16, "bf16")
     moved = 2 * (4096 * 4096 + 1 * (4096 + 4096))
     assert device.gemm(1, 4096, 4096).time_us == pytest.approx(moved / 8e5)
 
 
 def test_fewer_rows_than_a_tile_cost_the_arithmetic_of_a_tile(folder):
     memory_is_free = replace(MACHINE, memory_gb_per_s=1e9)
-    device = DeviceCosts(folder.setup(dense_model(), memory_is_free).hardware, "bf16", "bf16")
+    device = DeviceCosts(folder.setup(dense_model(), memory_is_free).hardware, BF16, "bf16")
     times = [device.gemm(rows, 4096, 4096).time_us for rows in (1, 63, 64, 65, 128)]
     assert times[0] == times[1] == times[2] < times[3] < times[4]
     assert times[4] == pytest.approx(2 * times[2])
@@ -71,6 +74,6 @@ def test_traffic_counts_every_ranks_copy_and_the_nth_part(device):
 
 def test_wider_activations_move_more_bytes(folder):
     setup = folder.setup(dense_model(), MACHINE)
-    narrow, wide = (DeviceCosts(setup.hardware, "bf16", dtype) for dtype in ("bf16", "fp32"))
+    narrow, wide = (DeviceCosts(setup.hardware, BF16, dtype) for dtype in ("bf16", "fp32"))
     copy = (Kernel(name="copy", read=Traffic(message=2), write=Traffic(message=2)),)
     assert wide.passes(copy, 1e6).time_us == pytest.approx(2 * narrow.passes(copy, 1e6).time_us)

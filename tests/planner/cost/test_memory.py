@@ -61,7 +61,7 @@ def test_more_tokens_never_need_less(planner):
 
 def test_a_limit_takes_the_ops_that_need_more(folder):
     model = dense_model() | {"intermediate_size": 256}
-    pair = {"tp": 2, "numerics": {"forbid": [{"op": "reduce_scatter"}]}}
+    pair = {"tp": 2, "launch": "graph", "numerics": {"forbid": [{"op": "reduce_scatter"}]}}
     free = ModePlanner(folder.setup(model, SLOW_LINKS, **pair), "prefill")
     assert "int8_all_reduce" in "".join(ops_at(free.best(4096), "attn_out"))
     found = peaks(free, "attn_out", 4096)

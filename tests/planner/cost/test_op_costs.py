@@ -96,10 +96,23 @@ def test_a_fold_adds_the_shard_before_the_sum_and_a_gather_sends_the_residual(tp
 
 def test_rows_are_copied_into_full_shards_only_where_tp_does_not_divide_them(tp4):
     terms, costs = tp4
-    (pad,) = terms("attn_out", Op("reduce_scatter"), REPLICATED)["padding"]
+    (pad,) = terms("attn_out", Op("reduce_scatter"), SHARDED)["padding"]
     assert costs.estimate(pad, ROWS).total_us == 0
     assert costs.estimate(pad, ROWS - 1).total_us > 0
     assert "padding" not in terms("attn_out", Op("int8_all_reduce", algorithm="two_shot"), REPLICATED)
+
+
+def test_a_residual_that_is_whole_is_cut_to_shards_by_a_copy_of_the_last_one_where_that_is_not_full(tp4):
+    terms, costs = tp4
+    whole, sharded = (terms("mlp_out", Op("reduce_scatter"), before)["padding"] for before in (REPLICATED, SHARDED))
+    (cut,) = set(whole) - set(sharded)
+    assert costs.estimate(cut, ROWS).total_us == 0
+    copied = costs.estimate(cut, ROWS - 1)
+    assert copied.launch_us == 2.0  # one launch
+    assert copied.time_us * 800e3 == pytest.approx(
+        ROWS / 4 * HIDDEN_SIZE * 4, rel=0.01
+    )  # read and written, at 800 GB/s
+    assert "padding" not in terms("mlp_out", Op("all_reduce"), REPLICATED)
 
 
 @pytest.mark.parametrize("algorithm", ["gather", "two_shot"])

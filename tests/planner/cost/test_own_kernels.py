@@ -60,7 +60,8 @@ def terms_of(planner: ModePlanner, boundary: str, op: Op, before: State) -> dict
 
 def test_a_kernel_is_planned_up_to_the_row_count_at_which_the_library_overtakes_it(folder):
     """5 us at one row, 80 at 4096: the library's 20 us lie between, at 4096 ** (1 / 2) = 64 rows."""
-    planner = planner_of(folder, own_table("all_reduce", 2, {1: 5.0, 4096: 80.0}), loosest="exact")
+    tables = own_table("all_reduce", 2, {1: 5.0, 4096: 80.0})
+    planner = planner_of(folder, tables, loosest="exact", launch="graph")
     for tokens in (1, 2, 17, 63, 65, 100, 4096):
         used = {edge.op.impl for edge in planner.best(tokens).edges if edge.op.name == "all_reduce"}
         assert used == {KERNELS if tokens < 64 else None}, tokens
@@ -71,7 +72,8 @@ def test_a_kernel_is_planned_up_to_the_row_count_at_which_the_library_overtakes_
 
 def test_at_every_boundary_the_chosen_sum_is_the_cheapest_of_all_that_are_legal_there(folder):
     """Without a choice of layouts a plan is the cheapest op of each boundary by itself."""
-    planner = planner_of(folder, *own_tables((2,), scale=4.0), numerics={"forbid": [{"op": "reduce_scatter"}]})
+    only_sums = {"forbid": [{"op": "reduce_scatter"}]}
+    planner = planner_of(folder, *own_tables((2,), scale=4.0), numerics=only_sums, launch="graph")
     seen = set()
     for tokens in (1, 8, 100, 999, 4096):
         plan = planner.best(tokens)
@@ -159,8 +161,9 @@ def test_a_sum_by_a_kernel_is_as_exact_as_any_all_reduce_and_its_int8_as_lossy(f
 def test_the_kernel_with_the_norm_costs_its_table_and_nothing_else(folder, name):
     planner = planner_of(folder, *own_tables((2,)))
     algorithm = "two_shot" if name == "int8_all_reduce" else None
-    parts = terms_of(planner, "attn_out", Op(name, algorithm=algorithm, impl=WITH_NORM), REPLICATED)
-    without = terms_of(planner, "attn_out", Op(name, algorithm=algorithm, impl=KERNELS), REPLICATED)
+    before = MIXED if name == "reduce_scatter" else REPLICATED  # with a residual that is cut to shards it has a copy
+    parts = terms_of(planner, "attn_out", Op(name, algorithm=algorithm, impl=WITH_NORM), before)
+    without = terms_of(planner, "attn_out", Op(name, algorithm=algorithm, impl=KERNELS), before)
     assert list(parts) == ["wire"]
     assert set(without) == {"wire", "norm"}
     assert all(isinstance(term.work, OneKernel) for term in (*parts["wire"], *without["wire"]))
@@ -181,8 +184,8 @@ def test_a_fold_keeps_its_add_and_a_gathered_residual_its_library_call(folder):
 
 def test_rows_that_tp_does_not_divide_are_not_copied(folder):
     planner = planner_of(folder, *own_tables((2,)))
-    assert "padding" not in terms_of(planner, "mlp_out", Op("reduce_scatter", impl=KERNELS), REPLICATED)
-    assert "padding" in terms_of(planner, "mlp_out", Op("reduce_scatter"), REPLICATED)
+    assert "padding" not in terms_of(planner, "mlp_out", Op("reduce_scatter", impl=KERNELS), MIXED)
+    assert "padding" in terms_of(planner, "mlp_out", Op("reduce_scatter"), MIXED)
 
 
 @pytest.mark.parametrize("tp", [2, 4, 8])

@@ -176,7 +176,7 @@ def test_more_layers_than_any_model_has_are_refused_at_once(tmp_path: Path) -> N
 
 def test_what_a_config_holds_besides_does_not_matter(tmp_path: Path) -> None:
     config = json.loads((CONFIGS / f"{HYBRID}.json").read_text())
-    config |= {"vision_config": {"hidden_size": "odd"}, "quantization_config": [], "rope_scaling": None}
+    config |= {"vision_config": {"hidden_size": "odd"}, "rope_scaling": None}
     config["text_config"] |= {"linear_bias": False, "sliding_window": None}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert answer("import-model", tmp_path / "config.json")["model"]["num_hidden_layers"] == 60

@@ -17,6 +17,7 @@ from .browser import opened
 
 pytest.importorskip("plotly")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reports")]  # one process makes the pages for all
+SWEPT = ("--vary", "tokens=64,1024,16384", "--vary", "tp=4,8,16")
 R1, A2 = "deepseek-r1-h20-tp8", "qwen3-32b-a2-tp2"
 
 
@@ -39,7 +40,7 @@ def planned(folder) -> Path:
 def swept(folder) -> Path:
     """The page of a sweep with illegal points."""
     page = folder / "sweep.html"
-    result = run("what-if", R1, "--vary", "tokens=64,1024,16384", "--vary", "tp=4,8,16", "--html", page)
+    result = run("what-if", R1, "--set", "loaded_layers=8", *SWEPT, "--html", page)
     assert (result.code, result.err) == (0, "")
     return page
 

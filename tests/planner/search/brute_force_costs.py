@@ -6,12 +6,14 @@ that moves so many bytes, the executor's file for the kernels it launches. What 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from commplan.planner.cost.collectives import CollectiveCosts
 from commplan.planner.cost.kernels import DeviceCosts
+from commplan.planner.cost.layers import LayerCosts
 from commplan.planner.cost.terms import OneKernel
+from commplan.planner.cost.workload import work_of
 from commplan.planner.descriptions.setup import Setup
 from commplan.planner.strategy.op_kinds import KINDS
 
@@ -30,12 +32,19 @@ class Cost(NamedTuple):
     num_ops: int
 
 
+class Bought(NamedTuple):
+    """What a device needs, and what the host needs to launch it, in us."""
+
+    device: float
+    host: float
+
+
 class Prices:
     """Prices of moves at one token count of one mode."""
 
     def __init__(self, setup: Setup, mode: str, tokens: int) -> None:
         dtypes, p, model = setup.deployment.dtypes, setup.parallelism, setup.model
-        self.device = DeviceCosts(setup.hardware, dtypes.weights, dtypes.activations)
+        self.device = DeviceCosts(setup.hardware, setup.weights, dtypes.activations)
         self.wire = CollectiveCosts(setup)
         self.setup, self.model, self.dp, self.backend = setup, model, p.attn_dp, setup.hardware.backend
         self.dtype, self.element = dtypes.activations, {"fp32": 4, "bf16": 2, "fp16": 2}[dtypes.activations]
@@ -47,19 +56,58 @@ class Prices:
         work = setup.deployment.modes[mode]
         logits = tokens if mode == "decode" else -(-tokens // min(work.sequence_tokens or 1, tokens))
         self.logits = -(-logits // p.tp) * p.tp if setup.executor.gathers_only_logit_rows else self.padded
-        self._known: dict[Move, Cost] = {}
+        self._known: dict[Move, tuple[int, int]] = {}
+        self.host = setup.executor.host
+        self.launch = self.host.launch_us.value
+        self.eager = (work.launch or ("graph" if mode == "decode" else "eager")) == "eager" and self.backend != "gloo"
+        self.always = LayerCosts(setup, self.device, self.wire)
+        self.work = work_of(mode, work, tokens)
+        self._behind: dict[object, tuple[int, int]] = {}
 
-    def plan(self, moves: Iterable[Move]) -> Cost:
-        """Sum over the moves."""
-        costs = [self.move(move) for move in moves]
-        return Cost(*(sum(column) for column in zip(*costs, strict=True)))
+    def plan(self, moves: Sequence[Move]) -> Cost:
+        """A layer takes the longer of what its device works and what its host launches; so do the two ends.
 
-    def move(self, move: Move) -> Cost:
-        """One move. Every purchase is rounded to a picosecond."""
+        Left out is what the device works in any case.
+        """
+        time = sum(self.segment(part, index) for index, part in enumerate(segments(moves)))
+        return Cost(time, sum(m.numerics for m in moves), sum(m.name not in ("none", "fused") for m in moves))
+
+    def segment(self, moves: Sequence[Move], index: int) -> int:
+        """How much longer than its fixed work a part of the forward takes, in ps."""
+        device, host = (sum(column) for column in zip(*(self.move(move) for move in moves), strict=True))
+        if not self.eager or moves[0].boundary == "head_in":  # launched while the last layer runs
+            return device
+        works, launches = self._always(moves[0].boundary, index - 1)
+        return max(works + device, launches + host) - works
+
+    def _always(self, first: str, layer: int) -> tuple[int, int]:
+        """(device, host) in ps, whatever the ops are."""
+        model, launches = self.model, self.host.launches
+        key = first if first != "attn_in" else (model.attention_kind(layer), model.mlp_kind(layer))
+        if key not in self._behind:
+            works, count, calls = [], launches.embed, 0.0
+            if first == "attn_in":
+                attention, mlp = key
+                works = [*self.always.attention(attention, self.work), *self.always.mlp(mlp, self.work)]
+                count = launches.latent_attention if model.kv_lora_rank else launches.full_attention
+                count += launches.moe if mlp == "moe" else launches.dense
+                if mlp == "moe" and self.setup.parallelism.moe_backend == "all_to_all":
+                    calls = 2 * self._call("library")  # dispatch and combine
+            device = round(sum(estimate.total_us for estimate in works) * 1_000_000)
+            self._behind[key] = (device, round((count * self.launch + calls) * 1_000_000))
+        return self._behind[key]
+
+    def move(self, move: Move) -> tuple[int, int]:
+        """(device, host) of one move in ps. Every purchase is rounded to a picosecond."""
         if move not in self._known:
-            time = sum(round(us * 1_000_000) for us in self._purchases(move))
-            self._known[move] = Cost(time, move.numerics, move.name not in ("none", "fused"))
+            bought = list(self._purchases(move))
+            device, host = (sum(round(b[side] * 1_000_000) for b in bought) for side in (0, 1))
+            self._known[move] = (device, host)
         return self._known[move]
+
+    def _call(self, kind: str) -> float:
+        """Host of a call by its kind; what is not listed is launched like any kernel."""
+        return self.host.calls[kind].value if kind in self.host.calls else self.launch
 
     def rows(self, held: str) -> int:
         """Rows on a rank."""
@@ -67,16 +115,23 @@ class Prices:
 
     # ---- what a move buys ----------------------------------------------------------------------------------
 
-    def _purchases(self, move: Move) -> Iterator[float]:
+    def _purchases(self, move: Move) -> Iterator[Bought]:
         if move.boundary.endswith("_in"):
             yield from self._gathers(move)
             if move.boundary == "attn_in" and self.model.q_lora_rank:
                 yield from self._latents(move)
             return
         yield from self._sums(move)
+        if move.before is not None:
+            yield from self._cut(move.before.residual, move.after.residual)
         yield from self._add_and_norm(move)
 
-    def _gathers(self, move: Move) -> Iterator[float]:
+    def _cut(self, had: str, holds: str) -> Iterator[Bought]:
+        """A last shard that is not full is copied into one that is."""
+        if had == ALL and holds == SHARD and self.dp == 1 and self.tokens % self.groups["tp"]:
+            yield self._kernel(self.shard, bytes_per_element=4)
+
+    def _gathers(self, move: Move) -> Iterator[Bought]:
         if move.name not in ("all_gather", "latent_all_gather"):
             return
         rows = self.group if move.after.hidden == GROUP else self.padded
@@ -96,7 +151,7 @@ class Prices:
         else:
             yield self._collective("all_gather", move, rows)
 
-    def _latents(self, move: Move) -> Iterator[float]:
+    def _latents(self, move: Move) -> Iterator[Bought]:
         """q_a and kv_a on the shard or on what attention consumes; the norms of q and kv always on the latter."""
         model, consumed = self.model, self.rows(move.after.hidden)
         rows = self.shard if move.name == "latent_all_gather" else consumed
@@ -104,11 +159,11 @@ class Prices:
         if model.index_head_dim:
             widths += [model.index_head_dim, model.index_n_heads or 0]
         for width in widths if self.setup.executor.latent_projections == "one_by_one" else [sum(widths)]:
-            yield self.device.gemm(rows, model.hidden_size, width).total_us
+            yield Bought(self.device.gemm(rows, model.hidden_size, width).total_us, self.launch)
         for width in (model.q_lora_rank or 0, (model.kv_lora_rank or 0) + (model.index_head_dim or 0)):
             yield self._listed("norm", self.backend, consumed, width=width)
 
-    def _sums(self, move: Move) -> Iterator[float]:
+    def _sums(self, move: Move) -> Iterator[Bought]:
         n = self.groups.get(move.group or "", 1)
         within = move.boundary != "mlp_out" and self.dp > 1 and move.group == "attn_tp"  # a DP group sums its own rows
         rows, padded = (self.group, self.group) if within else (self.tokens, self.padded)
@@ -140,14 +195,14 @@ class Prices:
                 back = ("tp", self.padded) if self.dp == 1 else ("attn_tp", self.group)
                 yield self._collective("all_gather", move, back[1], group=back[0])
 
-    def _gather_quantised(self, move: Move, rows: int, n: int) -> Iterator[float]:
+    def _gather_quantised(self, move: Move, rows: int, n: int) -> Iterator[Bought]:
         """Everyone's values and scales come in: n whole messages."""
         yield self._listed("quantize", move.impl, rows, of=move.name)
         yield self._collective("all_gather", move, rows, dtype="int8", element=INT8_BYTES * n)
         yield self._collective("all_gather", move, rows, dtype="fp32", width=1, element=SCALE_BYTES * n)
         yield self._listed("dequantize_sum", move.impl, rows, n, of=move.name)
 
-    def _two_shot(self, move: Move, rows: int, n: int) -> Iterator[float]:
+    def _two_shot(self, move: Move, rows: int, n: int) -> Iterator[Bought]:
         """Each rank sums a shard and sends it round: two exchanges of one message."""
         yield self._listed("quantize", move.impl, rows, of=move.name)
         for op in ("all_to_all", "all_gather"):
@@ -156,7 +211,7 @@ class Prices:
         yield self._listed("reduce_shard", move.impl, rows, n, of=move.name)
         yield self._listed("dequantize", move.impl, rows, of=move.name)
 
-    def _fused(self, move: Move) -> Iterator[float]:
+    def _fused(self, move: Move) -> Iterator[Bought]:
         summing = move.name == "all_reduce_all_gather"
         if move.impl == "flashinfer_mixed":
             yield self._mixed(move.name)
@@ -167,7 +222,7 @@ class Prices:
             yield self._collective("reduce_scatter", move, self.padded, group="attn_dp")
             yield self._collective("all_reduce", move, self.group, group="attn_tp")
 
-    def _add_and_norm(self, move: Move) -> Iterator[float]:
+    def _add_and_norm(self, move: Move) -> Iterator[Bought]:
         rows = self.rows(move.after.hidden)
         if move.before is None:
             yield self._listed("norm", self.backend, rows)  # no residual yet
@@ -197,35 +252,37 @@ class Prices:
         element: int | None = None,
         group: str | None = None,
         impl: str | None = None,
-    ) -> float:
+    ) -> Bought:
         size = rows * (width or self.model.hidden_size) * (element or self.element)
         who = impl or move.impl or self.backend
-        return self.wire.collective(op, who, dtype or self.dtype, group or move.group or "tp", size).total_us
+        time = self.wire.collective(op, who, dtype or self.dtype, group or move.group or "tp", size).total_us
+        return Bought(time, self.launch if who == "custom_one_shot" else self._call("library"))
 
-    def _own(self, move: Move, rows: int, width: int | None = None) -> float:
+    def _own(self, move: Move, rows: int, width: int | None = None) -> Bought:
         """The whole op by one kernel, its table asked for the rows of the message."""
         name = "all_gather" if move.name == "latent_all_gather" else move.name
         dp = self.dp if move.name in FUSED_OPS else None
         work = OneKernel(name, move.impl or "", self.dtype, move.group or "tp", self.element, move.algorithm, dp)
-        return self.wire.one_kernel(work, rows, width or self.model.hidden_size).total_us
+        time = self.wire.one_kernel(work, rows, width or self.model.hidden_size).total_us
+        return Bought(time, self._call("one_kernel"))
 
-    def _mixed(self, op: str) -> float:
+    def _mixed(self, op: str) -> Bought:
         per_row = self.model.hidden_size * self.element
-        return self.wire.peer_to_peer(op, self.padded * per_row, self.group * per_row).total_us
+        time = self.wire.peer_to_peer(op, self.padded * per_row, self.group * per_row).total_us
+        return Bought(time, self._call("peer_to_peer"))
 
-    def _kernel(self, rows: int, width: int | None = None, *, bytes_per_element: int) -> float:
+    def _kernel(self, rows: int, width: int | None = None, *, bytes_per_element: int) -> Bought:
         """One kernel; bytes are stated for 2-byte activations."""
         moved = rows * (width or self.model.hidden_size) * bytes_per_element * self.element / 2
-        return self.device.memory_bytes(moved).total_us
+        return Bought(self.device.memory_bytes(moved).total_us, self.launch)
 
     def _listed(
         self, step: str, impl: str | None, rows: int, n: int = 1, width: int | None = None, of: str | None = None
-    ) -> float:
+    ) -> Bought:
         elements = rows * (width or self.model.hidden_size)
-        return sum(
-            self.device.memory_bytes(elements * self._moved(kernel, n)).total_us
-            for kernel in self._kernels(step, impl or self.backend, of)
-        )
+        kernels = self._kernels(step, impl or self.backend, of)
+        time = sum(self.device.memory_bytes(elements * self._moved(kernel, n)).total_us for kernel in kernels)
+        return Bought(time, self.launch * len(kernels))
 
     def _kernels(self, step: str, impl: str, of: str | None) -> tuple:  # type: ignore[type-arg]
         tables = self.setup.executor.kernels
@@ -235,3 +292,11 @@ class Prices:
     def _moved(self, kernel, n: int) -> float:  # type: ignore[no-untyped-def]
         sides = (kernel.read, kernel.write)
         return sum(s.message + s.gathered * n + s.shard / n for s in sides) * self.element / 2
+
+
+def segments(moves: Sequence[Move]) -> Iterator[Sequence[Move]]:
+    """embed_out, each layer, head_in."""
+    yield moves[:1]
+    for first in range(1, len(moves) - 1, 4):
+        yield moves[first : first + 4]
+    yield moves[-1:]

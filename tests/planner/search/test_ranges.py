@@ -76,7 +76,8 @@ CROSSING = Machine(
 
 def test_a_range_ends_with_the_last_full_shard_at_which_its_plan_is_the_cheaper_one(folder):
     """An odd count and the even one above it share a shard of two ranks, so they are judged together."""
-    setup = folder.setup(dense_model(4), CROSSING, tp=2, loosest="reordered", search={"range_tolerance": 0})
+    split = {"tp": 2, "launch": "graph"}  # no host beside the two
+    setup = folder.setup(dense_model(4), CROSSING, **split, loosest="reordered", search={"range_tolerance": 0})
     planner = ModePlanner(setup, "prefill")
     before, after = planner.ranges()
 
@@ -92,7 +93,7 @@ def test_a_range_ends_with_the_last_full_shard_at_which_its_plan_is_the_cheaper_
 def test_a_wider_tolerance_makes_no_more_ranges(folder):
     counts = []
     for tolerance in (0, 0.001, 0.005, 0.05, 0.5, 0.99):
-        setup = folder.setup(dense_model(4), CROSSING, tp=2, search={"range_tolerance": tolerance})
+        setup = folder.setup(dense_model(4), CROSSING, tp=2, search={"range_tolerance": tolerance}, launch="graph")
         counts.append(len(ModePlanner(setup, "prefill").ranges()))
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > 1

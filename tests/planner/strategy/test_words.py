@@ -34,8 +34,18 @@ def test_a_set_of_words_stands_nowhere_but_in_its_home() -> None:
 
 def test_the_tuples_beside_the_types_hold_all_their_words() -> None:
     tuples = {frozenset(each) for each in vars(words).values() if isinstance(each, tuple)}
-    read = ("ForwardMode", "GroupName", "MoeBackend", "ModelRole", "Numerics", "ResidualRule", "Category", "Provenance")
-    assert tuples == {SETS[name] for name in read}
+    read = (
+        "ForwardMode",
+        "GroupName",
+        "MoeBackend",
+        "ModelRole",
+        "Numerics",
+        "ResidualRule",
+        "Category",
+        "Provenance",
+        "WeightPart",
+    )
+    assert tuples == {SETS[name] for name in (*read, "ImplKind")}
 
 
 def test_a_text_that_is_no_word_becomes_none() -> None:

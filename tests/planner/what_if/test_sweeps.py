@@ -162,7 +162,9 @@ def test_a_figure_can_be_varied_as_its_bare_number_and_as_a_whole():
 
 
 def test_crossovers_are_where_the_fastest_strategy_changes():
-    found = answer("what-if", R1, "--vary", "tokens=1,4096", "--vary", "tp=4,8")["crossovers"]
+    found = answer("what-if", R1, "--set", "loaded_layers=8", "--vary", "tokens=1,4096", "--vary", "tp=4,8")[
+        "crossovers"
+    ]
     assert [(c["set"], c["before"], c["after"]) for c in found] == [
         ({"tp": 4}, "all_reduce", "tp_sp"),
         ({"tp": 8}, "all_reduce", "tp_sp"),
@@ -208,6 +210,7 @@ def test_the_answers_people_ask_for():
         "What if the link were half as fast, or twice?",
         "What does one more INT8 boundary buy?",
         "Which TP size?",
+        "Fewest devices?",
     }
     assert [f["tp"] for f in found["Which TP size?"]["figures"]] == [1, 2]
 
@@ -268,3 +271,10 @@ def test_a_terminal_sees_progress_and_a_pipe_does_not():
     assert b"100%" in shown
     quiet = subprocess.run(command, capture_output=True, check=True)
     assert quiet.stderr == b""
+
+
+def test_a_strategy_without_a_place_is_told_by_the_reason_of_its_own_op_alone() -> None:
+    ascend = ("qwen3-235b-h200-dp4", "--set=executor=plan_only", "--set=hardware=ascend-a3-16", "--vary=tokens=64")
+    (line,) = [each for each in run("what-if", *ascend).out.splitlines() if "mixed_comm has no place" in each]
+    assert "all_reduce_all_gather: " in line
+    assert "restricted by" not in line and "residual is" not in line and not line.endswith(")")

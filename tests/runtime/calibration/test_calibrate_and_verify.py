@@ -41,6 +41,13 @@ def test_a_plan_rests_on_what_was_measured(calibration: Path) -> None:
     assert {r["source"] for ranges in plan["modes"].values() for r in ranges} == {"measured"}
 
 
+def test_a_calibration_says_what_a_launch_and_a_call_cost_the_host(calibration: Path) -> None:
+    host = yaml.safe_load(calibration.read_text())["host"]
+    assert host["launch_us"] > 0
+    assert list(host["calls"]) == ["gloo"]
+    assert host["calls"]["gloo"] > 0
+
+
 def test_an_interrupted_calibration_leaves_the_old_file_and_goes_on(calibration: Path, tmp_path: Path) -> None:
     """Every point but one is there, with times that nothing takes; the last line was cut off."""
     path, partial = tmp_path / "here.yaml", tmp_path / "here.yaml.partial"

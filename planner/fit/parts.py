@@ -1,0 +1,77 @@
+"""What a rank holds whatever the plan: its weights, and the KV cache of the stated contexts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from ..cost.workload import work_of
+from ..descriptions.deployment import DTYPE_BYTES
+from ..descriptions.setup import Setup
+from ..descriptions.weights import matrices
+from ..strategy.words import WEIGHT_PARTS, AttentionKind, WeightPart
+
+_STATE_BYTES = 4  # the state of linear attention is kept in fp32
+_INDEX_SCALE_BYTES = 4  # of V3.2's index keys: 8-bit elements and an fp32 scale per token
+
+
+def weight_bytes(setup: Setup) -> dict[WeightPart, float]:
+    """Bytes of weights on a rank by part of the model, in the order of the words; parts it has not are left out."""
+    weights, activations = setup.weights, DTYPE_BYTES[setup.deployment.dtypes.activations]
+    plain = activations if weights.record.quantized else weights.record.value_bytes
+    total: dict[WeightPart, float] = {}
+    for matrix in matrices(setup.model, setup.parallelism, setup.deployment.loaded_layers):
+        quantized = not matrix.plain and weights.is_quantized(matrix.part)
+        each = weights.record.bytes(weights.block) if quantized else plain
+        total[matrix.part] = total.get(matrix.part, 0.0) + each * matrix.parameters
+    return {part: total[part] for part in WEIGHT_PARTS if part in total}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one forward asks of the cache of a rank: tokens of requests that its DP group holds."""
+
+    mode: str
+    tokens: int
+    requests: int
+
+
+class Cache:
+    """The KV cache of a rank: bytes per token, and bytes per request of linear attention's state."""
+
+    def __init__(self, setup: Setup) -> None:
+        m, p = setup.model, setup.parallelism
+        self._setup = setup
+        element = DTYPE_BYTES[setup.deployment.dtypes.kv_cache]
+        held = setup.deployment.loaded_layers or m.num_hidden_layers
+        kinds: Counter[AttentionKind] = Counter(m.attention_kind(layer) for layer in range(held))
+        if m.is_mla:  # every rank holds the latents of all heads
+            of_a_layer = ((m.kv_lora_rank or 0) + (m.qk_rope_head_dim or 0)) * element
+            if m.index_head_dim is not None:
+                of_a_layer += m.index_head_dim + _INDEX_SCALE_BYTES
+        else:
+            of_a_layer = 2 * max(1, m.num_key_value_heads // p.attn_tp) * m.head_dim * element
+        self.token_bytes = kinds["full_attention"] * of_a_layer
+        self.request_bytes = kinds["linear_attention"] * self._state_bytes() if kinds["linear_attention"] else 0.0
+
+    def _state_bytes(self) -> float:
+        """The [key, value] state of each head, and the last inputs of the convolution."""
+        m, p = self._setup.model, self._setup.parallelism
+        keys = (m.linear_num_key_heads or 0) * (m.linear_key_head_dim or 0)
+        values = (m.linear_num_value_heads or 0) * (m.linear_value_head_dim or 0)
+        state = values * (m.linear_key_head_dim or 0) * _STATE_BYTES
+        window = max(0, (m.linear_conv_kernel_dim or 1) - 1) * (2 * keys + values)
+        return (state + window * DTYPE_BYTES[self._setup.deployment.dtypes.activations]) / p.attn_tp
+
+    def asked(self, mode: str, tokens: int) -> Asked:
+        """What a forward of `tokens` rows over the whole tp group finds in the cache, or leaves there."""
+        work = work_of(mode, self._setup.deployment.modes[mode], tokens)
+        if not work.requests:
+            return Asked(mode, 0, 0)
+        requests = math.ceil(work.requests / self._setup.parallelism.attn_dp)
+        return Asked(mode, math.ceil(work.cached / work.requests * requests), requests)
+
+    def bytes(self, asked: Asked) -> float:
+        """Bytes of so many tokens and requests."""
+        return asked.tokens * self.token_bytes + asked.requests * self.request_bytes

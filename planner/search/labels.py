@@ -1,0 +1,71 @@
+"""The best path through boundaries one by one, where a segment takes the longer of device and host.
+
+Within a segment neither time alone tells which of two paths will be the cheaper one, so both are kept where neither has
+both; at its end one is left for each state. `rank` comes before time: fewer changes to a plan, more of its named ops.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..strategy.layout import State
+from .graph import Edge
+from .pricing import Pricer, Segment
+
+
+class Label(NamedTuple):
+    """A partial path: its rank, the weight of its closed segments, those of the open one on device and host."""
+
+    rank: tuple[int, ...]
+    closed: int
+    device: int
+    host: int
+    edges: tuple[Edge, ...]
+
+    def taken(self, edge: Edge, rank: tuple[int, ...], pricer: Pricer, tokens: int) -> Label:
+        """The path with one edge more, which adds to the rank."""
+        return Label(
+            tuple(a + b for a, b in zip(self.rank, rank, strict=True)),
+            self.closed,
+            self.device + pricer.weight(edge, tokens),
+            self.host + pricer.host_weight(edge, tokens),
+            (*self.edges, edge),
+        )
+
+
+Fronts = dict[State | None, list[Label]]
+
+
+def start(ranks: int) -> Fronts:
+    """Before embed_out."""
+    return {None: [Label((0,) * ranks, 0, 0, 0, ())]}
+
+
+def keep(fronts: Fronts, label: Label) -> None:
+    """Add a path to those that end as it does, unless one of them is no worse in all; the first of equals stays."""
+    known = fronts.setdefault(label.edges[-1].after, [])
+    for other in known:
+        if other.rank < label.rank or (other.rank == label.rank and _no_worse(other, label)):
+            return
+    known[:] = [k for k in known if not (label.rank < k.rank or (label.rank == k.rank and _no_worse(label, k)))]
+    known.append(label)
+
+
+def _no_worse(a: Label, b: Label) -> bool:
+    return a.closed + a.device <= b.closed + b.device and a.closed + a.host <= b.closed + b.host
+
+
+def close(fronts: Fronts, segment: Segment) -> Fronts:
+    """The end of a segment: the cheapest path to each state."""
+    result: Fronts = {}
+    for labels in fronts.values():
+        for label in labels:
+            weight = label.closed + segment.weight(label.device, label.host)
+            keep(result, Label(label.rank, weight, 0, 0, label.edges))
+    return result
+
+
+def best(fronts: Fronts) -> tuple[Edge, ...] | None:
+    """The edges of the best path, or None where none came through."""
+    ends = [label for labels in fronts.values() for label in labels]
+    return min(ends, key=lambda end: (end.rank, end.closed)).edges if ends else None

@@ -1,0 +1,99 @@
+"""The reason that `explain` gives for an op that was not chosen is the true one, and names what a user could change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from commplan.planner.answers.refusals import NOWHERE
+from commplan.planner.search.graph import Restriction
+from commplan.planner.strategy.errors import NoLegalPlanError
+from commplan.planner.strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES
+
+from ..cli.commandline import answer
+from ..named_plans import planner_of
+
+SERVER = ("deepseek-r1-h20-tp8", "--set=hardware=h200-8", "--set=executor=sglang", "--mode", "prefill")
+ATTENTION_DP = ("qwen3-235b-h200-dp4", "--set=executor=plan_only")
+LIMITED = ("deepseek-r1-h20-tp8", "--set=limits.activation_memory_gb=2.3")
+
+
+def options(*arguments: object) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = answer("explain", *arguments)["alternatives"]
+    return found
+
+
+def reasons(op: str, *arguments: object, impl: str | None = None) -> list[str]:
+    """Of every alternative of this name, by this impl where one is named."""
+    given = options(*arguments, "--op", op)
+    found = [o["reason"] for o in given if impl is None or o["impl"] == impl]
+    assert found
+    return found
+
+
+def test_a_message_that_is_too_large_is_answered_with_the_largest_one() -> None:
+    limit, message = "takes messages up to 8 MiB", "16384 tokens are 224 MiB"
+    found = reasons("all_reduce", *SERVER, "--layer", 12, impl="custom_one_shot")
+    assert any(limit in reason and message in reason for reason in found)
+
+
+def test_a_plan_without_room_elsewhere_is_answered_with_the_place_and_the_limit() -> None:
+    """The sum itself has room; the residual that it leaves on every rank has not, one boundary on."""
+    found = [reason for reason in reasons("all_reduce", *LIMITED) if reason.startswith("needs ")]
+    assert found
+    for reason in found:
+        assert reason.startswith("needs none at mlp_in of layer 30: holds 2.48 GB")
+        assert "over the 2.3 GB of limits.activation_memory_gb" in reason
+
+
+@pytest.mark.parametrize("group", ["tp", "attn_tp"])
+def test_the_reason_of_a_sum_is_that_of_its_own_group(group: str) -> None:
+    pin = "--set=numerics.pin=[{boundary: attn_out, op: reduce_scatter}]"
+    found = [o for o in options(*ATTENTION_DP, pin, "--op", "all_reduce") if o["step_us"] is not None]
+    of_group = [o["reason"] for o in found if o["ops"]["attn_out"]["all_reduce"]["group"] == group]
+    assert of_group
+    assert all(reason.startswith("numerics.pin[0] wants reduce_scatter here") for reason in of_group)
+
+
+def test_what_needs_a_forbidden_op_is_answered_with_that_op_and_its_rule() -> None:
+    rule = "--set=numerics.forbid=[{op: all_reduce_all_gather}]"
+    (reason,) = reasons("fused", *ATTENTION_DP, rule, "--boundary", "mlp_in", "--layer", 12)
+    assert reason.startswith("needs all_reduce_all_gather(")
+    assert "at attn_out of layer 12: forbidden by numerics.forbid[0]" in reason
+
+
+def test_a_better_op_that_a_range_passed_over_says_so() -> None:
+    """At 112 tokens the scatter is a third of a percent faster; the range up to there keeps plain all-reduce."""
+    faster = [o for o in options("deepseek-r1-h20-tp8", "--tokens", 112, "--boundary", "mlp_out") if o["legal"]]
+    faster = [o for o in faster if o["slower_by_us"] < -1]
+    assert faster
+    for option in faster:
+        assert "faster by" in option["reason"]
+        assert "one plan serves a range, and may lose 0.50% (search.range_tolerance)" in option["reason"]
+
+
+def test_on_one_rank_nobody_is_missing_because_nothing_travels() -> None:
+    alone = ("deepseek-r1-h20-tp8", "--set=hardware=h200-8", "--set=parallelism.tp=1", "--boundary", "mlp_out")
+    assert all("nothing is left to sum" in reason for reason in reasons("reduce_scatter", *alone))
+
+
+def test_a_strategy_without_a_plan_is_told_by_its_own_ops_alone() -> None:
+    planner = planner_of("qwen3-235b-h200-dp4", "prefill", "executor=plan_only", "hardware=ascend-a3-16")
+    with pytest.raises(NoLegalPlanError) as caught:
+        planner.graph(Restriction(strategies=("mixed_comm",)))
+    assert "all_reduce_all_gather: " in caught.value.message
+    assert "int8_all_reduce" not in caught.value.message
+    assert "residual is" not in caught.value.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize(
+    "deployment", [SERVER, ATTENTION_DP, LIMITED, ("qwen3-235b-h200-dp4", "--set=executor=sglang")]
+)
+def test_no_reason_is_the_one_that_says_nothing(deployment: tuple[str, ...], boundary: str) -> None:
+    place = () if boundary in FORWARD_BOUNDARIES else ("--layer", 0)
+    for option in options(*deployment, "--boundary", boundary, *place):
+        assert option["reason"] and NOWHERE not in option["reason"]
+        assert "leaves no plan around" not in option["reason"]
