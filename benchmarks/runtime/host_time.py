@@ -37,10 +37,11 @@ def measured(call) -> tuple[float, float]:
 
 def ours(peers, x, residual, weight):
     """{name: call} of every op of a pair."""
-    shard = residual[: -(-x.shape[0] // 2)]
+    shard, total = residual[: -(-x.shape[0] // 2)], residual.clone()
     return {
         "all_reduce": lambda: peers.all_reduce(x),
         "all_reduce + norm": lambda: peers.all_reduce_norm(x, residual, weight, 1e-6),
+        "all_reduce + norm, overwriting": lambda: peers.all_reduce_norm(x, total, weight, 1e-6, overwrite=True),
         "int8 gather": lambda: peers.int8_all_reduce(x, "gather"),
         "int8 gather + norm": lambda: peers.int8_all_reduce_norm(x, "gather", residual, weight, 1e-6),
         "int8 two_shot": lambda: peers.int8_all_reduce(x, "two_shot"),
@@ -61,15 +62,48 @@ def parts(peers, x):
     out, device = torch.empty_like(x), x.get_device()
     peers.all_reduce(x)
     ready = peers._ready["all_reduce", x.shape, x.dtype]
-    both = (2, *x.shape)
+    shape, stride, both = tuple(x.shape), x.stride(), (2, *x.shape)
     return {
         "(its launch)": lambda: ready.start(x, out),
         "(an allocation)": lambda: torch.empty_like(x),
+        "(new_empty)": lambda: x.new_empty(shape),
+        "(new_empty_strided)": lambda: x.new_empty_strided(shape, stride),
         "(two allocations)": lambda: (torch.empty_like(x), torch.empty_like(x)),
         "(one in two views)": lambda: x.new_empty(both).unbind(0),
         "(the stream of now)": lambda: driver.active.get_current_stream(device),
         "(a kernel of torch)": lambda: torch.neg(x, out=out),
     }
+
+
+def in_a_graph(peers, x, residual, weight):
+    """Through torch.compile: what a call of a function with one op costs, and with eight. The rest is torch's own."""
+    import torch
+
+    def sums(count: int):
+        def run(rows):
+            for _ in range(count):
+                rows = peers.all_reduce(rows)
+            return rows
+
+        return run
+
+    def normed(count: int):
+        def run(rows, total):
+            for _ in range(count):
+                rows, total = peers.all_reduce_norm(rows, total, weight, 1e-6)
+            return rows, total
+
+        return run
+
+    def of_torch(rows):
+        return -rows
+
+    found = {"compiled, none of ours": (torch.compile(of_torch, fullgraph=True), (x,))}
+    for count in (1, 8):
+        of = f"compiled, {count} x"
+        found[f"{of} all_reduce"] = torch.compile(sums(count), fullgraph=True), (x,)
+        found[f"{of} all_reduce + norm"] = torch.compile(normed(count), fullgraph=True), (x, residual)
+    return {name: (lambda run=run, given=given: run(*given)) for name, (run, given) in found.items()}
 
 
 def rivals(x, residual, weight):
@@ -115,8 +149,7 @@ def run(peers, hidden: int, rows: int, compiled: bool, pair: bool, shows: bool) 
             show(name, found, AIM_NORM_US if "norm" in name else AIM_US)
     others = parts(peers, x) | (rivals(x, residual, weight) if pair else {})
     if compiled:
-        both = {name: calls[name] for name in ("all_reduce", "all_reduce + norm")}
-        others |= {f"compiled {name}": torch.compile(call, fullgraph=True) for name, call in both.items()}
+        others |= in_a_graph(peers, x, residual, weight)
     for name, call in others.items():
         found = measured(call)
         if shows:

@@ -2,7 +2,7 @@
 
     python benchmarks/runtime/kernels_alone.py            # of this checkout
     PYTHONPATH=... python benchmarks/runtime/kernels_alone.py --hidden 7168
-    python benchmarks/runtime/kernels_alone.py --variants # of few rows, cut otherwise and started otherwise
+    python benchmarks/runtime/kernels_alone.py --variants # of few rows, cut and started otherwise (`every`: more cuts)
 
 What is left is what a kernel itself costs: its start, loads, additions, norm, stores. A change of a kernel shows here
 without a pair of GPUs; what a link makes of it does not. Times are medians of CUDA-graph replays, those of putting the
@@ -24,14 +24,16 @@ CALLS, SAMPLES = 20, 15
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, default=5120)
-    parser.add_argument("--variants", action="store_true", help="few rows by every cut and start that was thought of")
+    parser.add_argument(
+        "--variants", nargs="?", const="few", choices=("few", "every"), help="few rows cut and started otherwise"
+    )
     options = parser.parse_args()
     hidden = options.hidden
     import torch
 
     torch.cuda.set_device(0)
     if options.variants:
-        print_variants(hidden)
+        print_variants(hidden, options.variants == "every")
         return
     alone = Alone(hidden, max(TOKENS))
     found = {tokens: alone.times(tokens) for tokens in TOKENS}
@@ -43,7 +45,7 @@ def main() -> None:
         print(f"| {tokens} | " + " | ".join(f"{times[name]:.2f}" for name in names) + " |")
 
 
-def print_variants(hidden: int) -> None:
+def print_variants(hidden: int, every: bool) -> None:
     """Few rows: warps of a program and how a row lies in them, then how a kernel depends on the one before."""
     import torch
 
@@ -51,7 +53,7 @@ def print_variants(hidden: int) -> None:
 
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, hidden {hidden}, bf16, us: tokens {FEW_TOKENS}")
     said = os.environ.get(DEPENDENCE_VARIABLE)
-    for name, tuning, dependent in variants(hidden):
+    for name, tuning, dependent in variants(hidden, every):
         os.environ[DEPENDENCE_VARIABLE] = dependent
         alone = Alone(hidden, max(FEW_TOKENS))
         alone.peers.tune(tuning)
@@ -62,13 +64,18 @@ def print_variants(hidden: int) -> None:
     os.environ.pop(DEPENDENCE_VARIABLE) if said is None else os.environ.update({DEPENDENCE_VARIABLE: said})
 
 
-def variants(hidden: int):
+def variants(hidden: int, every: bool):
     """(name, tuning, dependence)."""
     from commplan.runtime.kernels.row_launch import Tuning
 
+    cuts = {"powers of two": False, "equal parts": True}
+    for dependent in ("early", "early", "off"):  # twice, since they differ by little more than two runs do
+        for name, even in cuts.items():
+            yield f"{name}, {dependent}", Tuning(even=even), dependent
+    if not every:
+        return
     for dependent in ("off", "wait", "early"):
         yield f"as it is, {dependent}", Tuning(), dependent
-    yield "powers of two, off", Tuning(even=False), "off"
     yield "as of many, off", Tuning(few=0), "off"
     for warps in (4, 8, 16, 32):
         for each in (2, 4, 8, 16):

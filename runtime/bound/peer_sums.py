@@ -14,8 +14,9 @@ from .counts import Place
 from .layouts import Call, as_it_is, in_zeros, slicer
 from .sizes import Sizes
 
-Normed = Callable[[Tensor, Tensor | None, Sizes, nn.Module], tuple[Tensor, Tensor]]
-"""(partial, residual in the sum's layout or None where the partial carries it, sizes, norm) to (normed, residual)."""
+Normed = Callable[[Tensor, Tensor | None, Sizes, nn.Module, bool], tuple[Tensor, Tensor]]
+"""(partial, residual in the sum's layout or None where the partial carries it, sizes, norm, whether nobody else has the
+residual's memory) to (normed, residual)."""
 
 
 def peer_sum(place: Place, groups: Groups, peers: Peers, partial: Layout) -> Call:
@@ -35,9 +36,10 @@ def peer_norm(place: Place, groups: Groups, peers: Peers, partial: Layout) -> No
     before = in_zeros(groups) if op.kind.widens and is_finer(partial, place.after.hidden) else as_it_is
     call = with_norm(peers, op.kind, op.algorithm)
 
-    def run(x: Tensor, residual: Tensor | None, sizes: Sizes, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    def run(x: Tensor, residual: Tensor | None, sizes: Sizes, norm: nn.Module, owned: bool) -> tuple[Tensor, Tensor]:
         whole = None if residual is None else residual.contiguous()
         weight: Tensor = norm.weight  # type: ignore[assignment]
-        return call(before(x, sizes).contiguous(), whole, weight, norm.variance_epsilon)  # type: ignore[arg-type]
+        eps: float = norm.variance_epsilon  # type: ignore[assignment]
+        return call(before(x, sizes).contiguous(), whole, weight, eps, overwrite=owned)
 
     return run

@@ -42,9 +42,10 @@ class ComposedPeers(Peers):
         weight_H: Tensor,
         eps: float,
         algorithm: str | None = None,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """As the contract says."""
-        return _normed(self.all_reduce(x_TH, algorithm), residual_TH, weight_H, eps)
+        return _normed(self.all_reduce(x_TH, algorithm), residual_TH, weight_H, eps, overwrite)
 
     def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
         """As the contract says."""
@@ -55,10 +56,16 @@ class ComposedPeers(Peers):
         return quantized(INT8_ALL_REDUCE.ways[algorithm], self.group, wire, self._backend)(x_TH)
 
     def int8_all_reduce_norm(
-        self, x_TH: Tensor, algorithm: str, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+        self,
+        x_TH: Tensor,
+        algorithm: str,
+        residual_TH: Tensor | None,
+        weight_H: Tensor,
+        eps: float,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """As the contract says."""
-        return _normed(self.int8_all_reduce(x_TH, algorithm), residual_TH, weight_H, eps)
+        return _normed(self.int8_all_reduce(x_TH, algorithm), residual_TH, weight_H, eps, overwrite)
 
     def reduce_scatter(self, x_TH: Tensor) -> Tensor:
         """As the contract says."""
@@ -69,10 +76,10 @@ class ComposedPeers(Peers):
         return self._backend.reduce_scatter(pad_rows(x_TH, -(-x_TH.shape[0] // size) * size), self.group)
 
     def reduce_scatter_norm(
-        self, x_TH: Tensor, residual_SH: Tensor | None, weight_H: Tensor, eps: float
+        self, x_TH: Tensor, residual_SH: Tensor | None, weight_H: Tensor, eps: float, overwrite: bool = False
     ) -> tuple[Tensor, Tensor]:
         """As the contract says."""
-        return _normed(self.reduce_scatter(x_TH), residual_SH, weight_H, eps)
+        return _normed(self.reduce_scatter(x_TH), residual_SH, weight_H, eps, overwrite)
 
     def all_gather(self, x_SH: Tensor) -> Tensor:
         """As the contract says."""
@@ -114,6 +121,10 @@ class ComposedPeers(Peers):
         assert self.room.holds(needed), f"{needed}, made for {self.room}"
 
 
-def _normed(sum_RH: Tensor, residual_RH: Tensor | None, weight_H: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    total = sum_RH if residual_RH is None else residual_RH + sum_RH
+def _normed(
+    sum_RH: Tensor, residual_RH: Tensor | None, weight_H: Tensor, eps: float, overwrite: bool
+) -> tuple[Tensor, Tensor]:
+    if residual_RH is None:
+        return rms_norm(sum_RH, weight_H, eps), sum_RH
+    total = residual_RH.add_(sum_RH) if overwrite else residual_RH + sum_RH
     return rms_norm(total, weight_H, eps), total

@@ -7,6 +7,7 @@ nothing of each other would have no order; in a model every collective depends o
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -45,9 +46,15 @@ def forget(handle: str) -> None:
     _PEERS.pop(handle, None)
 
 
-def new_rows(x: Tensor, rows: int) -> Tensor:
-    """Where a result goes. One allocation for two results would be cut into views, each dearer than an allocation."""
-    return torch.empty_like(x) if x.shape[0] == rows else x.new_empty((rows, x.shape[1]))
+def new_rows(rows: int, rows_out: int, width: int) -> Callable[[Tensor], Tensor]:
+    """Makes the memory that a result of calls of one shape goes to, by the cheapest way of torch that there is.
+
+    One allocation for two results would be cut into views, each dearer than an allocation.
+    """
+    if rows == rows_out:
+        return torch.empty_like
+    shape, stride = (rows_out, width), (width, 1)
+    return lambda x: x.new_empty_strided(shape, stride)
 
 
 def _rows(x: Tensor, handle: str, op: str) -> Tensor:
@@ -65,16 +72,28 @@ def _empty(x: Tensor, handle: str, op: str) -> Tensor:
     return x.new_empty(_PEERS[handle].rows_out(op, x.shape[0]), x.shape[1])
 
 
-rows = torch.library.custom_op("commplan::peer_rows", _rows, mutates_args=())
-normed_rows = torch.library.custom_op("commplan::peer_normed_rows", _normed_rows, mutates_args=())
+# Ops of a library: `torch.library.custom_op` puts Python of its own around each for autograd, which there is none of.
+_LIBRARY = torch.library.Library("commplan", "FRAGMENT")  # type: ignore[no-untyped-call]
+_OPS = (
+    ("peer_rows", "(Tensor x, str handle, str op) -> Tensor", _rows),
+    (
+        "peer_normed_rows",
+        "(Tensor x, Tensor? residual, Tensor weight, float eps, str handle, str op) -> (Tensor, Tensor)",
+        _normed_rows,
+    ),
+)
+for _name, _signature, _run in _OPS:
+    _LIBRARY.define(_name + _signature, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
+    for _key in ("CPU", "CUDA"):  # CPU: where kernels are emulated
+        _LIBRARY.impl(_name, _run, _key)  # type: ignore[no-untyped-call]
 
 
-@rows.register_fake
+@torch.library.register_fake("commplan::peer_rows", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _fake_rows(x: Tensor, handle: str, op: str) -> Tensor:
     return _empty(x, handle, op)
 
 
-@normed_rows.register_fake
+@torch.library.register_fake("commplan::peer_normed_rows", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _fake_normed_rows(
     x: Tensor,
     residual: Tensor | None,  # noqa: ARG001
@@ -85,3 +104,7 @@ def _fake_normed_rows(
 ) -> tuple[Tensor, Tensor]:
     out = _empty(x, handle, op)
     return out, torch.empty_like(out)
+
+
+rows = torch.ops.commplan.peer_rows.default
+normed_rows = torch.ops.commplan.peer_normed_rows.default

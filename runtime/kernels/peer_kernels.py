@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -23,9 +24,9 @@ _MOST_READY = 4096  # shapes that are kept ready
 
 
 class Ready(NamedTuple):
-    """What a call of the same shapes and types does: rows that come out, and the launch."""
+    """What a call of the same shapes and types does: memory for a result, and the launch."""
 
-    rows_out: int
+    new: Callable[[Tensor], Tensor]
     start: Start
 
 
@@ -112,30 +113,37 @@ class PeerKernels(Peers):
         weight_H: Tensor,
         eps: float,
         algorithm: str | None = None,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """(norm of sum + residual, sum + residual), both [T, H]."""
         op = "all_reduce" if algorithm is None else f"all_reduce.{algorithm}"
-        return self._normed_rows(op, x_TH, residual_TH, weight_H, eps)
+        return self._normed_rows(op, x_TH, residual_TH, weight_H, eps, overwrite)
 
     def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
         """[T, H] to the sum [T, H] of what INT8 leaves of it."""
         return self._rows(f"int8_all_reduce.{algorithm}", x_TH)
 
     def int8_all_reduce_norm(
-        self, x_TH: Tensor, algorithm: str, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+        self,
+        x_TH: Tensor,
+        algorithm: str,
+        residual_TH: Tensor | None,
+        weight_H: Tensor,
+        eps: float,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """As `all_reduce_norm`, with the sum in INT8."""
-        return self._normed_rows(f"int8_all_reduce.{algorithm}", x_TH, residual_TH, weight_H, eps)
+        return self._normed_rows(f"int8_all_reduce.{algorithm}", x_TH, residual_TH, weight_H, eps, overwrite)
 
     def reduce_scatter(self, x_TH: Tensor) -> Tensor:
         """[T, H] to this rank's [ceil(T / N), H] of the sum; rows beyond T are zero."""
         return self._rows("reduce_scatter", x_TH)
 
     def reduce_scatter_norm(
-        self, x_TH: Tensor, residual_SH: Tensor | None, weight_H: Tensor, eps: float
+        self, x_TH: Tensor, residual_SH: Tensor | None, weight_H: Tensor, eps: float, overwrite: bool = False
     ) -> tuple[Tensor, Tensor]:
         """(norm of sum + residual, sum + residual) of this rank's shard."""
-        return self._normed_rows("reduce_scatter", x_TH, residual_SH, weight_H, eps)
+        return self._normed_rows("reduce_scatter", x_TH, residual_SH, weight_H, eps, overwrite)
 
     def all_gather(self, x_SH: Tensor) -> Tensor:
         """[S, H] of each rank to [N * S, H]."""
@@ -156,12 +164,12 @@ class PeerKernels(Peers):
         return self.rows_now(op, x)
 
     def _normed_rows(
-        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float
+        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, overwrite: bool
     ) -> tuple[Tensor, Tensor]:
         if torch.compiler.is_compiling() or type(x) is not Tensor:
             found: tuple[Tensor, Tensor] = custom_ops.normed_rows(x, residual, weight, eps, self.handle, op)
             return found
-        return self.normed_rows_now(op, x, residual, weight, eps)
+        return self.normed_rows_now(op, x, residual, weight, eps, overwrite)
 
     # ---- what runs: every line costs each call of an eager forward --------------------------------------------------
 
@@ -170,12 +178,12 @@ class PeerKernels(Peers):
         ready = self._ready.get((op, x.shape, x.dtype)) or self._prepare(op, x)
         if x.get_device() != self._device_index or not x.is_contiguous():
             check_where(self._state.device, x=x)
-        out = custom_ops.new_rows(x, ready.rows_out)
+        out = ready.new(x)
         ready.start(x, out)
         return out
 
     def normed_rows_now(
-        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float
+        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, overwrite: bool = False
     ) -> tuple[Tensor, Tensor]:
         """One op with the residual add and the norm that follow, at once."""
         shape = None if residual is None else residual.shape
@@ -191,8 +199,8 @@ class PeerKernels(Peers):
             or not (x.is_contiguous() and before.is_contiguous() and weight.is_contiguous())
         ):
             check_where(self._state.device, x=x, residual=before, weight=weight)
-        out = custom_ops.new_rows(x, ready.rows_out)
-        total = custom_ops.new_rows(x, ready.rows_out)
+        out = ready.new(x)
+        total = residual if overwrite and residual is not None else ready.new(x)
         ready.start(x, before, weight, out, total)
         return out, total
 
@@ -216,12 +224,13 @@ class PeerKernels(Peers):
         return self._keep(key, Task(rows, width, rows_out, True, residual is not None, eps))
 
     def _keep(self, key: tuple[Any, ...], task: Task) -> Ready:
+        new = custom_ops.new_rows(task.rows, task.rows_out, task.width)
         if not task.rows:
-            return Ready(task.rows_out, lambda *_: None)
+            return Ready(new, lambda *_: None)
         launch, peers = self._launches.of(key[0], task)
         if len(self._ready) >= _MOST_READY:
             self._ready.clear()
-        ready = self._ready[key] = Ready(task.rows_out, prepare(launch, (peers, self._state, self._error)))
+        ready = self._ready[key] = Ready(new, prepare(launch, (peers, self._state, self._error)))
         return ready
 
 

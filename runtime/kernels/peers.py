@@ -1,9 +1,9 @@
 """Peers: collectives of our own over one group, for rows of one width.
 
 All results are memory of their own, bit-equal on all ranks but for the sign of zeros; inputs stay as they are, and are
-contiguous. The sum is rounded to the activation type before the residual is added, and that sum before it is normed:
-what comes out of `*_norm` is what the sum followed by the backend's add_rms_norm gives. Nothing is launched for zero
-rows.
+contiguous. But with `overwrite` nobody needs the old residual any more, and the new one may be written in its place.
+The sum is rounded to the activation type before the residual is added, and that sum before it is normed: what comes out
+of `*_norm` is what the sum followed by the backend's add_rms_norm gives. Nothing is launched for zero rows.
 
 Shapes: T rows of the whole message, H width, N ranks of the group, S = ceil(T / N) rows of a shard, G rows of a DP
 group. Rows that a shard has beyond T are zero.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
 
 from torch import Tensor
 
@@ -34,6 +35,7 @@ class Peers(ABC):
         weight_H: Tensor,
         eps: float,
         algorithm: str | None = None,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """(normed, residual), both [T, H]: the new residual is sum + residual; `residual_TH` None: it is the sum."""
 
@@ -43,7 +45,13 @@ class Peers(ABC):
 
     @abstractmethod
     def int8_all_reduce_norm(
-        self, x_TH: Tensor, algorithm: str, residual_TH: Tensor | None, weight_H: Tensor, eps: float
+        self,
+        x_TH: Tensor,
+        algorithm: str,
+        residual_TH: Tensor | None,
+        weight_H: Tensor,
+        eps: float,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """As `all_reduce_norm`, with INT8 on the wire."""
 
@@ -53,7 +61,7 @@ class Peers(ABC):
 
     @abstractmethod
     def reduce_scatter_norm(
-        self, x_TH: Tensor, residual_SH: Tensor | None, weight_H: Tensor, eps: float
+        self, x_TH: Tensor, residual_SH: Tensor | None, weight_H: Tensor, eps: float, overwrite: bool = False
     ) -> tuple[Tensor, Tensor]:
         """(normed, residual) of this rank's shard, both [S, H]."""
 
@@ -91,12 +99,25 @@ def bare(peers: Peers, kind: OpKind, algorithm: str | None, attn_tp: int) -> Cal
     return lambda x: call(x, argument)
 
 
-def with_norm(
-    peers: Peers, kind: OpKind, algorithm: str | None
-) -> Callable[[Tensor, Tensor | None, Tensor, float], tuple[Tensor, Tensor]]:
-    """The call that performs an op, the residual add and the norm: (rows, residual, weight, eps)."""
+class SumWithNorm(Protocol):
+    """The call that performs an op, the residual add and the norm."""
+
+    def __call__(
+        self, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, /, *, overwrite: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(normed, residual)."""
+
+
+def with_norm(peers: Peers, kind: OpKind, algorithm: str | None) -> SumWithNorm:
+    """As `bare`, with the residual add and the norm."""
     assert kind.kernel is not None and kind.kernel.norm
     call: Callable[..., tuple[Tensor, Tensor]] = getattr(peers, f"{kind.kernel.call}_norm")
     if kind.kernel.argument is None:
         return call
-    return lambda x, residual, weight, eps: call(x, residual_TH=residual, weight_H=weight, eps=eps, algorithm=algorithm)
+
+    def run(
+        x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, /, *, overwrite: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        return call(x, residual_TH=residual, weight_H=weight, eps=eps, algorithm=algorithm, overwrite=overwrite)
+
+    return run

@@ -72,6 +72,25 @@ def _all_of(launch: Launch, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return x, x, x, out, out
 
 
+Entry = tuple[Callable[..., None], tuple[Any, ...]]
+"""What launches a compiled kernel, and what it takes between the stream and the kernel's own arguments."""
+
+
+def _entry(kernel: Any) -> Entry:
+    """By the launcher in C itself, where it is the one known here and there is no scratch memory to allocate.
+
+    Triton's object around it looks for that in every call, and finds none.
+    """
+    import triton
+
+    run = kernel.run  # loads it
+    metadata = kernel.packed_metadata, None, None, None  # no hooks
+    scratch = getattr(run, "global_scratch_size", 1) or getattr(run, "profile_scratch_size", 1)
+    if scratch or not triton.__version__.startswith("3.6."):
+        return run, (kernel.function, *metadata)
+    return run.launch, (kernel.function, run.launch_cooperative_grid, run.launch_pdl, None, None, *metadata)
+
+
 def _compiled(launch: Launch, group: tuple[Tensor, ...]) -> Start:
     from triton.runtime import driver
 
@@ -81,36 +100,32 @@ def _compiled(launch: Launch, group: tuple[Tensor, ...]) -> Start:
     constants = [launch.constants[name] for name in kernel.arg_names if name in launch.constants]
     # Pinned memory has one address for the host and the device.
     tail = (*(array.data_ptr() for array in group), *launch.numbers, *constants)
-    made: dict[Any, tuple[Any, int, Any]] = {}
+    made: dict[Any, Entry] = {}
 
-    def make(arrays: tuple[Tensor, ...]) -> tuple[Any, int, Any]:
+    def make(arrays: tuple[Tensor, ...]) -> Entry:
         arrays = _all_of(launch, arrays)
         found = kernel.warmup(*arrays, *group, *launch.numbers, grid=(programs,), **launch.constants, **launch.options)
         found = found.result() if hasattr(found, "result") else found
-        run = found.run  # loads it
-        entry = run, found.function, found.packed_metadata
         aligned = tuple(array.data_ptr() % 16 == 0 for array in arrays[:inputs])
-        made[0 if all(aligned) else aligned] = entry
+        entry = made[0 if all(aligned) else aligned] = _entry(found)
         return entry
 
     def exchange(x: Tensor, out: Tensor) -> None:
         here = x.data_ptr()
-        run, function, packed = made.get(here & 15 and (False,)) or make((x, out))
-        run(programs, 1, 1, stream_of(device), function, packed, None, None, None, here, out.data_ptr(), *tail)
+        run, head = made.get(here & 15 and (False,)) or make((x, out))
+        run(programs, 1, 1, stream_of(device), *head, here, out.data_ptr(), *tail)
 
     def bare(x: Tensor, out: Tensor) -> None:
         here, there = x.data_ptr(), out.data_ptr()
-        run, function, packed = made.get(here & 15 and (False, False, False)) or make((x, out))
-        arrays = here, here, here, there, there
-        run(programs, 1, 1, stream_of(device), function, packed, None, None, None, *arrays, *tail)
+        run, head = made.get(here & 15 and (False, False, False)) or make((x, out))
+        run(programs, 1, 1, stream_of(device), *head, here, here, here, there, there, *tail)
 
     def normed(x: Tensor, residual: Tensor, weight: Tensor, out: Tensor, total: Tensor) -> None:
         a, b, c = x.data_ptr(), residual.data_ptr(), weight.data_ptr()
         odd = (a | b | c) & 15
         found = made.get(odd and (a & 15 == 0, b & 15 == 0, c & 15 == 0))
-        run, function, packed = found or make((x, residual, weight, out, total))
-        arrays = a, b, c, out.data_ptr(), total.data_ptr()
-        run(programs, 1, 1, stream_of(device), function, packed, None, None, None, *arrays, *tail)
+        run, head = found or make((x, residual, weight, out, total))
+        run(programs, 1, 1, stream_of(device), *head, a, b, c, out.data_ptr(), total.data_ptr(), *tail)
 
     if launch.constants.get("NORM"):
         return normed

@@ -28,9 +28,9 @@ class Tuning(NamedTuple):
     warps: int | None = None
     """Of a program of few, where `warps_of` does not say it."""
     part: int | None = None
-    """Elements of a part of a row of few, where `even_parts` does not say it."""
-    even: bool = True
-    """A row of few is cut evenly."""
+    """Elements of a part of a row of few, where no cut of ours says it."""
+    even: bool | None = None
+    """Whether a row of few is cut evenly; None: where it is quantised."""
 
 
 class Cut(NamedTuple):
@@ -96,14 +96,12 @@ def plan_launch(
 
 
 def cut_of(width: int, few: bool, quantized: bool, tuning: Tuning) -> Cut:
-    """A row of few is cut evenly, so that a reduction of it is one; of many into what wastes least."""
-    warps = warps_of(width, few, quantized)
-    if not few or not tuning.even:
-        return Cut(warps, parts_of(width, 32 * warps))
-    warps = tuning.warps or warps
-    if tuning.part is None:
-        return Cut(warps, even_parts(width, 32 * warps))
-    return Cut(warps, tuple((first, tuning.part) for first in range(0, width, tuning.part)))
+    """A row of few that is quantised is cut evenly, so that a reduction of it is one; others into what wastes least."""
+    warps = (few and tuning.warps) or warps_of(width, few, quantized)
+    if few and tuning.part:
+        return Cut(warps, tuple((first, tuning.part) for first in range(0, width, tuning.part)))
+    even = quantized if tuning.even is None else tuning.even
+    return Cut(warps, even_parts(width, 32 * warps) if few and even else parts_of(width, 32 * warps))
 
 
 def even_parts(width: int, threads: int) -> Parts:

@@ -35,7 +35,7 @@ def _sum_add_and_norm(now: RunningForward, bound: BoundOut, stream: Stream, norm
     elif residual is not None:
         residual = bound.residual(residual, sizes)
     assert bound.norm is not None
-    return bound.norm(partial, residual, sizes, norm)
+    return bound.norm(partial, residual, sizes, norm, stream.owned)
 
 
 def cross_out(
@@ -75,7 +75,8 @@ def layer_forward(layer: nn.Module, hidden_states: Any, **kwargs: Any) -> Stream
         normed = now.latents[index].project(normed)
     rows = cross_in(now, ops.attn_in, normed, sizes)
     partial = _attention(layer, rows, stream, kwargs)
-    stream = Stream(*cross_out(now, ops.attn_out, partial, residual, sizes), sizes, stream.batch, stream.seq)
+    owned = stream.pending is not None or stream.residual_RH is not None  # else the residual is what came in
+    stream = Stream(*cross_out(now, ops.attn_out, partial, residual, sizes), sizes, stream.batch, stream.seq, owned)
     normed, residual = add_and_norm(now, stream, layer.post_attention_layernorm)  # type: ignore[arg-type]
     rows = cross_in(now, ops.mlp_in, normed, sizes)
     partial = now.mlps[index](rows)

@@ -18,6 +18,7 @@ class Stream(NamedTuple):
     pending      a sum that is still due, because one kernel does it with the norm: `hidden` then holds the partial
                  rows and `residual` the rows from before the boundary, each in its own layout
     batch, seq   of this rank's requests, so that attention can see [B, S, H]
+    owned        the residual is memory that nobody outside of the layer has seen, so the norm may overwrite it
     """
 
     hidden_RH: Tensor  # noqa: N815
@@ -26,3 +27,4 @@ class Stream(NamedTuple):
     sizes: Sizes
     batch: int
     seq: int
+    owned: bool = False

@@ -70,6 +70,10 @@ def same_bits(width: int, rows: int) -> dict[str, bool]:
         "int8 two_shot norm": peers.int8_all_reduce_norm(x, "two_shot", residual, weight, EPS)[0],
     }
     same = {}
+    for algorithm in ("one_shot", "two_shot"):
+        wanted, old = peers.all_reduce_norm(x, residual, weight, EPS, algorithm), residual.clone()
+        found = peers.all_reduce_norm(x, old, weight, EPS, algorithm, overwrite=True)
+        same[f"overwriting, {algorithm}"] = found[1] is old and all(map(torch.equal, found, wanted))
     for name, mine in results.items():
         first = mine.clone()
         dist.broadcast(first, 0)

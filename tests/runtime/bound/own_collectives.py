@@ -142,6 +142,39 @@ def logits(checkpoint: str, files: list[StrategyFile], attn_dp: int) -> list[tup
     return found
 
 
+class Overwritten(NamedTuple):
+    """A forward: whether each sum with its norm was told to overwrite, did, and what became of what layers returned."""
+
+    told: list[bool]
+    done: list[bool]
+    seen_stays: bool
+
+
+def overwritten(checkpoint: str, file: StrategyFile) -> Overwritten:
+    told, done, seen = [], [], []
+    inner = ComposedPeers.all_reduce_norm
+
+    def spied(self: Any, x: Any, **given: Any) -> Any:
+        normed, total = inner(self, x, **given)
+        told.append(given["overwrite"])
+        done.append(total is given["residual_TH"])
+        return normed, total
+
+    def keep(_: Any, given: Any, stream: Any) -> None:
+        found = [stream.hidden_RH, stream.residual_RH, *(g for g in given if isinstance(g, torch.Tensor))]
+        seen.extend((tensor, tensor.clone()) for tensor in found if tensor is not None)
+
+    ComposedPeers.all_reduce_norm = spied  # type: ignore[method-assign]
+    try:
+        with loaded(checkpoint, file) as executor:
+            for layer in executor.model.model.layers:
+                layer.register_forward_hook(keep)
+            forward(executor, "prefill", requests()[:2, :5])
+    finally:
+        ComposedPeers.all_reduce_norm = inner  # type: ignore[method-assign]
+    return Overwritten(told, done, all(torch.equal(tensor, before) for tensor, before in seen) and bool(seen))
+
+
 def compiled_with_own(checkpoint: str, plan: Named) -> Compiled:
     with own_collectives():
         return compiled(checkpoint, plan)

@@ -22,7 +22,15 @@ from ..strategy_files import from_plans, latent_width, ranges_of, read_config, s
 from ..transformers.test_compiled import LATENT
 from ..transformers.test_int8_plans import charged
 from ..world import RankWorld
-from .own_collectives import Expected, compiled_with_own, failures, logits, made_by_switches, said_of_a_dead_peer
+from .own_collectives import (
+    Expected,
+    compiled_with_own,
+    failures,
+    logits,
+    made_by_switches,
+    overwritten,
+    said_of_a_dead_peer,
+)
 
 Checkpoint = Callable[..., Path]
 Worlds = Callable[[int], RankWorld]
@@ -127,6 +135,18 @@ def test_a_sum_with_its_norm_gives_the_bits_of_the_sum_and_then_the_norm(checkpo
     for (library, _), (ours, _) in world(2).run(logits, str(folder), files, 1):
         assert library.dtype == torch.bfloat16
         assert torch.equal(library, ours)
+
+
+@pytest.mark.slow
+def test_a_residual_is_overwritten_inside_of_a_layer_and_never_where_a_hook_could_have_kept_it(
+    checkpoint: Checkpoint, world: Worlds
+) -> None:
+    """Nor is what the first layer was given: it may be the caller's."""
+    folder = checkpoint("qwen3")
+    fused = with_impls(world_of(folder, TWO), preferring(world_of(folder, TWO), FUSED["all_reduce"]), most_fused)
+    for found in world(2).run(overwritten, str(folder), from_plans(folder, TWO, fused, fused)):
+        assert found.told == found.done == [False, False, True, False], "attn_out, mlp_out of two layers"
+        assert found.seen_stays
 
 
 # ---- compiled ----------------------------------------------------------------------------------------------------

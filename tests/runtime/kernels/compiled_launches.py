@@ -8,18 +8,20 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
+from triton.backends.nvidia.driver import CudaLauncher
 
 
-class Launcher:
-    """Stands where Triton's low-level launcher does; notes (compiled source, metadata, what it is called with)."""
+class Launcher(CudaLauncher):  # type: ignore[misc]
+    """Triton's own, whose launcher in C is one that notes (compiled source, metadata, what it is called with)."""
 
     launches: ClassVar[list[tuple[Any, Any, tuple[Any, ...]]]] = []
 
     def __init__(self, source: Any, metadata: Any) -> None:
-        self.source, self.metadata = source, metadata
-
-    def __call__(self, *given: Any) -> None:
-        self.launches.append((self.source, self.metadata, given))
+        self.num_ctas = 1
+        self.global_scratch_size = self.profile_scratch_size = 0
+        self.global_scratch_align = self.profile_scratch_align = 1
+        self.launch_cooperative_grid, self.launch_pdl = metadata.launch_cooperative_grid, metadata.launch_pdl
+        self.launch = lambda *given: self.launches.append((source, metadata, given))
 
 
 @contextmanager

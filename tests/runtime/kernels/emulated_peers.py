@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,30 @@ def bits(folder: str, width: int) -> list[bytes]:
     room._ONE_SHOT_BYTES_ELSE = 0
     found += [peers.all_reduce(x), peers.all_reduce_norm(x, residual, weight, EPS)[0]]
     return [out.view(torch.int16).numpy().tobytes() for out in found]
+
+
+def overwriting(folder: str) -> list[tuple[tuple[str, ...], bool]]:
+    """(op, whether the new residual stands in the old one's memory, with the same bits as elsewhere)."""
+    rank, world, peers = emulated(folder)
+    case = Case((rank, world), 5, 64, torch.bfloat16, "normal", 11, "cpu")
+    x, whole, weight = case.mine, case.residual, case.weight
+    found = []
+    for op, *argument in (
+        ("all_reduce", "one_shot"),
+        ("all_reduce", "two_shot"),
+        ("int8_all_reduce", "gather"),
+        ("int8_all_reduce", "two_shot"),
+        ("reduce_scatter",),
+    ):
+        call = partial(getattr(peers, f"{op}_norm"), x, weight_H=weight, eps=EPS)
+        before = whole if argument else whole[: -(-len(whole) // world)]
+        given = {"algorithm": argument[0]} if argument else {}
+        name = "residual_TH" if argument else "residual_SH"
+        wanted, old = call(**{name: before}, **given), before.clone()
+        got = call(**{name: old}, **given, overwrite=True)
+        same = all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+        found.append(((op, *argument), same and got[1].data_ptr() == old.data_ptr()))
+    return found
 
 
 def not_finite(folder: str, value: float) -> list[bool]:

@@ -54,6 +54,12 @@ def test_all_ranks_hold_the_same_bits(tmp_path: Path) -> None:
     assert others == [first, first]
 
 
+def test_a_residual_that_may_be_overwritten_is_and_nothing_else_changes(tmp_path: Path) -> None:
+    for found in run(emulated.overwriting, 2, 64, tmp_path):
+        assert len(found) == 5
+        assert all(right for _, right in found), found
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_what_is_not_finite_stays_so_and_stays_in_its_row(value: float, tmp_path: Path) -> None:
     for found in run(emulated.not_finite, 2, 64, tmp_path, value):

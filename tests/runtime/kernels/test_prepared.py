@@ -14,7 +14,8 @@ from commplan.runtime.errors import RefusedError
 
 pytest.importorskip("triton", reason="needs triton (Linux)")
 
-from .compiled_launches import hopper, peers_of
+
+from .compiled_launches import Launcher, hopper, peers_of
 
 WIDTH, ROWS = 1040, 6
 EPS = 1e-6
@@ -73,18 +74,39 @@ def noted(call: str, x: Tensor, residual: Tensor, weight: Tensor, monkeypatch: p
         assert len(planned) == 2, "each call launches one kernel"
         by_triton(*planned[1])
         first, second, theirs = launches
-        assert first[2][:9] == second[2][:9], "what is kept is what was made"
+        assert first[2][:13] == second[2][:13], "what is kept is what was made"
         return second, theirs
+
+
+def assert_same_launch(ours: Any, theirs: Any) -> None:
+    """All but what hooks are told, and that an array is given as its address."""
+    assert ours[0].hash() == theirs[0].hash()
+    assert ours[2][:10] == theirs[2][:10]  # grid, stream, function, how it is launched
+    assert plain(ours[2][13:]) == plain(theirs[2][13:])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
 def test_a_prepared_launch_is_what_triton_itself_would_launch(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = noted(call, rows(), rows(), rows()[0], monkeypatch)
-    assert ours[0].hash() == theirs[0].hash()
+    assert_same_launch(ours, theirs)
     assert ours[1] == theirs[1]
-    assert ours[2][:5] == theirs[2][:5]  # grid, stream, function
-    assert plain(ours[2][9:]) == plain(theirs[2][9:])
+
+
+@pytest.mark.parametrize(
+    ("version", "scratch", "by_itself"), [("3.6.1", 0, True), ("3.6.0", 16, False), ("99.0", 0, False)]
+)
+def test_a_launcher_that_is_not_known_or_allocates_scratch_is_asked_as_triton_asks_it(
+    version: str, scratch: int, by_itself: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from commplan.runtime.kernels.prepared import _entry
+
+    monkeypatch.setattr("triton.__version__", version)
+    run = Launcher(None, SimpleNamespace(launch_cooperative_grid=False, launch_pdl=True))
+    run.global_scratch_size = scratch
+    call, head = _entry(SimpleNamespace(run=run, function=5, packed_metadata=(4, 1, 0)))
+    assert (call is run.launch) == by_itself and (call is run) != by_itself
+    assert head == (5, *((False, True, None, None) if by_itself else ()), (4, 1, 0), None, None, None)
 
 
 @pytest.mark.slow
@@ -93,9 +115,7 @@ def test_arrays_at_odd_addresses_get_the_kernel_compiled_for_them(
     odd: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [at_an_odd_address(a) if o else a for a, o in zip((rows(), rows(), rows()[0].clone()), odd, strict=True)]
-    ours, theirs = noted("all_reduce_norm", *given, monkeypatch)
-    assert ours[0].hash() == theirs[0].hash()
-    assert plain(ours[2][9:]) == plain(theirs[2][9:])
+    assert_same_launch(*noted("all_reduce_norm", *given, monkeypatch))
 
 
 @pytest.mark.slow
@@ -175,6 +195,23 @@ def test_before_hopper_no_kernel_starts_before_the_last_has_ended(
     for capability, wanted in (((8, 9), "off"), ((9, 0), "early")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
         assert dependence_on(torch.device("cuda", 0)) == wanted
+
+
+@pytest.mark.parametrize("op", ["all_reduce", "all_reduce.two_shot", "reduce_scatter", "all_gather"])
+def test_to_a_graph_an_op_is_what_it_is_when_it_runs(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from commplan.runtime.kernels import custom_ops, peer_kernels
+
+    def zeros(*arrays: Tensor) -> None:
+        for result in arrays[1:] if len(arrays) == 2 else arrays[3:]:
+            result.zero_()
+
+    monkeypatch.setattr(peer_kernels, "prepare", lambda *_: zeros)
+    peers, x = peers_of(), rows(7)
+    torch.library.opcheck(custom_ops.rows, (x, peers.handle, op))
+    if op != "all_gather":
+        residual = rows(peers.rows_out(op, 7))
+        for before in (None, residual):
+            torch.library.opcheck(custom_ops.normed_rows, (x, before, x[0], EPS, peers.handle, op))
 
 
 # ---- refusals ------------------------------------------------------------------------------------------------------
