@@ -69,3 +69,12 @@ def span(first: int, last: int) -> str:
 def times(rival_us: float | None, step_us: float) -> str:
     """`1.147x`, a rival's step over this one's, or `-` where there is none."""
     return "-" if rival_us is None else f"{rival_us / step_us:.3f}x"
+
+
+def print_wrapped(text: str, indent: str) -> None:
+    """A long line, broken within a page of 120 columns; `indent` stands before what follows."""
+    import textwrap
+
+    lines = textwrap.wrap(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    for line in lines:
+        echo(line)

@@ -146,7 +146,7 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
 def _print(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
     from ..fit.words import line
     from .gains import print_faster_rivals, yardsticks
-    from .output import heading, span
+    from .output import heading, print_wrapped, span
 
     p = strategy.parallelism
     attention = f", attention DP {p.attn_dp} x TP {p.attn_tp}" if p.attn_dp > 1 else ""
@@ -166,7 +166,7 @@ def _print(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"
             echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
-    echo(f"{line(memory)}.")
+    print_wrapped(f"{line(memory)}.", "  ")
 
 
 def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:

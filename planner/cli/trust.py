@@ -37,13 +37,13 @@ def _trust(planner: ModePlanner, stock: StockPlanner, chosen: PlannedRange, fits
 
 def print_trusts(found: Chosen, trusts: Trusts) -> None:
     """A line for each range."""
-    from .output import heading, span
+    from .output import heading, print_wrapped, span
 
     echo()
     heading("Trust")
     for mode, (_, ranges, _) in found.items():
         for chosen, trust in zip(ranges, trusts[mode], strict=True):
-            echo(f"  {mode} {span(chosen.first, chosen.last)}: {trust_line(trust)}")
+            print_wrapped(f"  {mode} {span(chosen.first, chosen.last)}: {trust_line(trust)}", "    ")
 
 
 def trust_line(trust: Trust) -> str:

@@ -77,8 +77,9 @@ class CollectiveCosts:
         for other, there in near:
             found = self._table(other, impl, dtype, there)
             if found:
-                known = self._by_table(other, impl, there, message_bytes, 0.0, found).total_us
-                ratio = known / sum(self._formula(other, impl, there, message_bytes))
+                own = self if self._own is None else self._own  # the link that the table knows
+                known = own._by_table(other, impl, there, message_bytes, 0.0, found).total_us
+                ratio = known / sum(own._formula(other, impl, there, message_bytes))
                 source = f"{estimate.source}, times {ratio:.2f} as {other} over {there.size}: {found.source}"
                 return Estimate(
                     estimate.time_us * ratio, estimate.launch_us * ratio, estimate.wire_bytes, "formula", source

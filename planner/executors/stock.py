@@ -69,6 +69,12 @@ class StockFusion(Where):
     max_tokens: PositiveInt
 
 
+class StockGraph(Where):
+    """Forwards that the server captures by itself, up to a token count."""
+
+    max_tokens: PositiveInt
+
+
 class Overlap(Where):
     """Scatters and gathers that run beside the GEMM they are fused with, in as many chunks as there are ranks.
 
@@ -115,6 +121,7 @@ class Stock(Spec):
     fusions   what takes a sum together with the norm that follows
     forwards  which ops there are
     flags     the same under a flag that a user may set
+    graphs    up to which token count the server replays a graph where a plan's forward is eager
     """
 
     source: Text
@@ -122,6 +129,7 @@ class Stock(Spec):
     fusions: tuple[StockFusion, ...] = ()
     forwards: tuple[StockForward, ...]
     flags: tuple[StockFlag, ...] = ()
+    graphs: tuple[StockGraph, ...] = ()
 
     @model_validator(mode="after")
     def _ends_with_any(self) -> Stock:

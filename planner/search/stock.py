@@ -47,6 +47,13 @@ class StockPrices:
     library: StockStep
 
 
+def _in_graphs(setup: Setup, mode: str) -> Setup:
+    """The setup with a mode that is replayed from graphs."""
+    modes = dict(setup.deployment.modes)
+    modes[mode] = modes[mode].model_copy(update={"launch": "graph"})
+    return replace(setup, deployment=setup.deployment.model_copy(update={"modes": modes}))
+
+
 @dataclass
 class StockPlanner:
     """The server's own forwards in one mode of a setup. `planner` is the mode's own."""
@@ -54,12 +61,19 @@ class StockPlanner:
     planner: ModePlanner
     server: ModePlanner = field(init=False)  # on the server's executor
     _plans: dict[tuple[object, ...], Plan] = field(default_factory=dict)
+    _waits: dict[int, float] = field(default_factory=dict)
+    _graphs: tuple[ModePlanner, int] | None = None  # the server where it replays graphs that a plan has not
 
     def __post_init__(self) -> None:
-        setup = self.planner.setup
+        setup, mode = self.planner.setup, self.planner.mode
         server = server_of(setup.executor)
-        same = server is setup.executor
-        self.server = self.planner if same else ModePlanner(replace(setup, executor=server), self.planner.mode)
+        if server is setup.executor:
+            self.server = self.planner
+            graphs = next((graph for graph in self.rules.graphs if self._covers(graph)), None)
+            if graphs is not None and self.planner.pricer.host.counts and setup.deployment.modes[mode].launch is None:
+                self._graphs = ModePlanner(_in_graphs(setup, mode), mode), graphs.max_tokens
+        else:
+            self.server = ModePlanner(_in_graphs(replace(setup, executor=server), mode), mode)
 
     @property
     def setup(self) -> Setup:
@@ -88,9 +102,12 @@ class StockPlanner:
         )
 
     def default(self, tokens: int) -> StockStep:
-        """The server without a flag."""
+        """The server without a flag; in a graph where it captures one by itself."""
         forward = next(f for f in self.rules.forwards if self._covers(f) and self._takes_own(f, tokens))
-        return self._step("", forward, tokens)
+        step = self._step("", forward, tokens)
+        if self._graphs is None or tokens > self._graphs[1]:
+            return step
+        return replace(step, step_us=self._graphs[0].step_us(step.plan, tokens))
 
     def best_flag(self, tokens: int) -> StockStep | None:
         """The flag with the shortest step, or None where none applies."""
@@ -139,7 +156,18 @@ class StockPlanner:
     def _step(self, name: str, forward: StockForward, tokens: int) -> StockStep:
         plan = self._plan(forward, tokens)
         step_us = self.server.step_us(plan, tokens) + forward.extra_gathers * self._gather_us(tokens)
-        return StockStep(name, plan, step_us - self._hidden_us(forward, plan, tokens))
+        return StockStep(name, plan, step_us - self._hidden_us(forward, plan, tokens) + self._wait_us(tokens))
+
+    def _wait_us(self, tokens: int) -> float:
+        """For an executor that stands for the server, what its own plan waits for its host.
+
+        The server's Python is not the executor's: charged with the same wait, the two differ by communication alone.
+        """
+        if self.server is self.planner or not self.planner.pricer.host.counts:
+            return 0.0
+        if tokens not in self._waits:
+            self._waits[tokens] = self.planner.host_wait_us(self.planner.best(tokens), tokens)
+        return self._waits[tokens]
 
     def _gather_us(self, tokens: int) -> float:
         costs, setup = self.server.costs, self.setup

@@ -129,6 +129,7 @@ class Machine:
     hop_us: float = 1.0
     call_us: float = 5.0
     peer_access: bool = False
+    multicast: bool = True
     inter_node_gb_per_s: float = 25.0
     bf16_tflops: float = 100.0
     fp8_tflops: float | None = None
@@ -180,6 +181,7 @@ class Machine:
             "latency_us": figure(self.hop_us),
             "collective_overhead_us": figure(self.call_us),
             "peer_access": self.peer_access,
+            "multicast": self.multicast,
         }
 
     def calibration(self) -> Mapping:

@@ -102,7 +102,7 @@ def test_the_parts_of_a_step_that_waits_for_the_host_add_up_to_it(folder):
     parts = breakdown(planner, planner.plain(64), 64)
     assert sum(parts.parts.values()) == pytest.approx(parts.step_us)
     assert parts.parts["host_wait"] == pytest.approx(planner.host_wait_us(planner.plain(64), 64))
-    assert parts.provenances["host_wait"] == "table (transferred)"
+    assert parts.provenances["host_wait"] == "assumed"
 
 
 # ---- measured steps --------------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ class World:
     executor: str = "transformers"
     one_shot: bool = False  # a custom one-shot all-reduce has a table here
     own: bool = False  # every op that commplan's kernels do has a table here
+    switched: bool = True  # links through a switch, which fused kernels over more than two ranks want
 
     @property
     def attn(self) -> int:
@@ -164,6 +165,8 @@ class World:
         if name == "none":
             return (None,)
         if self.executor == "plan_only":
+            if not self.switched and self.tp > 2:
+                return () if name in FUSED_OPS else (None,)
             if name in FUSED_OPS:
                 return ("flashinfer_mixed",)
             both = {("mlp_in", "all_gather"), ("head_in", "all_gather"), ("mlp_out", "reduce_scatter")}

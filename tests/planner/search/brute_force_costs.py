@@ -12,6 +12,7 @@ from typing import NamedTuple
 from commplan.planner.cost.collectives import CollectiveCosts
 from commplan.planner.cost.kernels import DeviceCosts
 from commplan.planner.cost.layers import LayerCosts
+from commplan.planner.cost.op_costs import OpCosts
 from commplan.planner.cost.terms import OneKernel
 from commplan.planner.cost.workload import work_of
 from commplan.planner.descriptions.setup import Setup
@@ -60,7 +61,7 @@ class Prices:
         self.host = setup.executor.host
         self.launch = self.host.launch_us.value
         self.eager = (work.launch or ("graph" if mode == "decode" else "eager")) == "eager" and self.backend != "gloo"
-        self.always = LayerCosts(setup, self.device, self.wire)
+        self.always = LayerCosts(setup, OpCosts(setup, mode))
         self.work = work_of(mode, work, tokens)
         self._behind: dict[object, tuple[int, int]] = {}
 

@@ -133,7 +133,7 @@ def worsened(setup: Setup, field: str, factor: float) -> Setup:
     for part in field.split(".")[1:]:
         value = getattr(value, part)
     worse = value.value / factor if field in RATES or "bandwidth" in field else value.value * factor
-    return load_setup(setup.file, (f"{field}={worse!r}",))
+    return replace(load_setup(setup.file, (f"{field}={worse!r}",)), lent=setup.lent)
 
 
 FIGURES = (

@@ -116,12 +116,12 @@ def test_a_memory_limit_holds_at_every_token_count_of_a_range(folder):
 
 
 def test_a_range_ends_with_the_largest_message_that_its_impl_takes():
-    """The custom one-shot all-reduce of SGLang has buffers of 8 MiB, which are 512 rows of 8192 columns in bf16."""
+    """The custom one-shot all-reduce of SGLang takes 16 MiB, which are 1024 rows of 8192 columns in bf16."""
     planner = ModePlanner(load_setup("qwen2.5-72b-h100-tp4"), "prefill")
     ends = {r.last for r in planner.ranges() if "custom_one_shot" in {edge.op.impl for edge in r.plan.edges}}
-    assert ends == {512}
-    assert "custom_one_shot" in {edge.op.impl for edge in planner.best(512).edges}
-    assert "custom_one_shot" not in {edge.op.impl for edge in planner.best(513).edges}
+    assert ends == {1024}
+    assert "custom_one_shot" in {edge.op.impl for edge in planner.best(1024).edges}
+    assert "custom_one_shot" not in {edge.op.impl for edge in planner.best(1025).edges}
 
 
 def test_the_file_holds_the_plans_of_the_ranges_and_what_they_lose():

@@ -105,7 +105,8 @@ def ops_of(plan: Plan) -> tuple[str, ...]:
 def cheapest(case: Case, planner: ModePlanner, tokens: int, keeps=lambda moves: True) -> tuple[Cost, dict]:
     """The least cost over all listed plans that keep a rule, and the cost of each."""
     prices = Prices(planner.setup, planner.mode, tokens)
-    costs = {ops: prices.plan(moves) for ops, moves in listed(case.world).items() if keeps(moves)}
+    world = replace(case.world, switched=planner.setup.hardware.links.intra_node.topology == "switch")
+    costs = {ops: prices.plan(moves) for ops, moves in listed(world).items() if keeps(moves)}
     return min(costs.values(), default=None), costs
 
 

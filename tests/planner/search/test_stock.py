@@ -42,7 +42,7 @@ def stock(folder):
 
     def planner(model=None, on: Machine | None = None, mode: str = "prefill", executor: str = "sglang", **given: Any):
         folder.executor = executor
-        setup = folder.setup(model or dense_model(LAYERS), on or machine(), **given)
+        setup = folder.setup(model or dense_model(LAYERS), on or machine(), launch="graph", **given)
         return StockPlanner(ModePlanner(setup, mode))
 
     return planner
@@ -147,9 +147,9 @@ def test_sharded_norms_hide_all_but_one_chunk_in_n_of_their_collectives(stock) -
     fused = 2 * LAYERS * SCATTER_US + (2 * LAYERS - 1) * GATHER_US
     once = 3 * GATHER_US
     per_op = 60 * (4 * LAYERS - 1)
-    assert step("fp8", 100) == pytest.approx(embedding + norms + 100 * (fused + once))
+    assert step("w8a16", 100) == pytest.approx(embedding + norms + 100 * (fused + once))
     assert step("bf16", 100) == pytest.approx(embedding + norms + 100 * (fused / 4 + once) + per_op)
-    assert step("bf16", 1) == step("fp8", 1) == pytest.approx(embedding + norms + fused + once), "never a loss"
+    assert step("bf16", 1) == step("w8a16", 1) == pytest.approx(embedding + norms + fused + once), "never a loss"
 
 
 def test_a_flag_whose_class_the_deployment_refuses_is_no_rival(stock) -> None:
