@@ -5,7 +5,8 @@ decides what is measured, the runtime measures it. A kernel is named by its step
 `quantize.int8`. An op that is one kernel of commplan's has
 
   kind        its impl, as in the executor's file
-  name        the op, with its algorithm where it has one: `int8_all_reduce.gather`; a latent gather is `all_gather`
+  name        the op, with its algorithm where it is told one: `int8_all_reduce.gather`, `all_reduce.one_shot` beside
+              `all_reduce`, which chooses by itself; a latent gather is `all_gather`
   rows        of the whole message: of each rank's partial, of what a gather gives, of all DP groups for a pair
   width       elements per row: the hidden size, or that of the latents
   columns     0; of a pair the number of DP groups

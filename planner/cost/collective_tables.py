@@ -72,6 +72,7 @@ class CollectiveTables:
                 self._tables.setdefault(key, {}).setdefault(t.width, known)
                 self._sizes.setdefault(key._replace(group_size=0), set()).add(t.group_size)
         self.impls = frozenset(key.impl for key in self._tables)
+        self.algorithms = frozenset((key.op, key.impl, key.algorithm) for key in self._tables)
 
     def find(self, wanted: Measured, width: int | None = None) -> Found | None:
         """The table of this width, else one of any width, else that of the nearest width; None without any."""

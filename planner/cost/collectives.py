@@ -177,6 +177,10 @@ class CollectiveCosts:
         """True if there is any table of an impl on this machine."""
         return impl in self._tables.impls
 
+    def has_algorithm(self, op: str, impl: str, algorithm: str) -> bool:
+        """True if there is a table of an op by an impl that was told its algorithm."""
+        return (op, impl, algorithm) in self._tables.algorithms
+
     def num_nodes(self, group: GroupName) -> int:
         """Nodes that a group spans."""
         return placement(group, self._parallelism, self._hardware).num_nodes

@@ -77,10 +77,20 @@ class Offers:
                 continue
             usable += 1
             spelled = None if name == hardware.backend else name
-            yield replace(offer.op, impl=spelled), self._lacks(name, impl, restriction)
+            lacks = self._lacks(name, impl, restriction)
+            yield replace(offer.op, impl=spelled), lacks
+            for algorithm in self._told(offer.op, name, impl, restriction):
+                yield replace(offer.op, impl=spelled, algorithm=algorithm), lacks
         if usable == 0:
             kind = "fused peer-to-peer " if offer.peer_to_peer else ""
             yield offer.op, f"executor {executor.name} has no {kind}impl of {offer.op.name} for {hardware.name}"
+
+    def _told(self, op: Op, name: str, impl: Impl, restriction: Restriction) -> tuple[str, ...]:
+        """The algorithms that a kernel of commplan's own may be told here: those it was measured by."""
+        if op.algorithm is not None or not impl.is_own:
+            return ()
+        known = self.costs.collectives.has_algorithm
+        return tuple(a for a in op.kind.own_algorithms if restriction.unmeasured or known(op.kind.table, name, a))
 
     @property
     def _no_server(self) -> bool:

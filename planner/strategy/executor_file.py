@@ -148,7 +148,7 @@ class Capabilities:
             if BACKENDS[backend].vendor in impl.vendors:
                 return f"{name} is a backend itself, and the backend here is {backend}"
             return f"{name} runs on {' and '.join(impl.vendors)}, not where {backend} is the backend"
-        if op.algorithm in op.kind.own_algorithms and impl.kind != "one_kernel":
+        if op.algorithm in op.kind.own_algorithms and not impl.is_own:
             return f"{op.algorithm} is an algorithm of commplan's own kernel of {op.name}, and {name} is another impl"
         if impl.fuses_norm and boundary not in RESIDUAL_OUT:
             why = f"{name} does the residual add and norm too, and at {boundary} there is no residual yet"

@@ -1,7 +1,7 @@
 """Measuring collectives of our own: points whose kind is an impl of theirs.
 
 kind        commplan_triton | commplan_triton_norm
-name        the op; of int8_all_reduce with its algorithm, as in int8_all_reduce.gather
+name        the op, with its algorithm where it is told one: int8_all_reduce.gather, all_reduce.one_shot
 rows        of the whole message; of all_gather those that come out; of a pair all rows of the tp group
 columns     the number of DP groups, of a pair
 

@@ -78,6 +78,7 @@ class PeerKernels(Peers):
 
     @looks.setter
     def looks(self, looks: int) -> None:
+        """Of the calls from now on."""
         self._launches.looks = looks
         self._ready.clear()
 

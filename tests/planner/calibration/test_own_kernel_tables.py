@@ -56,7 +56,14 @@ def test_every_op_of_the_kernels_is_measured_though_no_table_of_it_exists():
     published = ("hardware.calibrations=[{file: h200-sxm}]",)
     assert not any(t.impl in OWN for c in load_setup(QWEN, published).calibrations for t in c.calibration.tables)
     names = {(kind, name) for kind, name, *_ in own_points(QWEN, overrides=published)}
-    both = {"all_reduce", "int8_all_reduce.gather", "int8_all_reduce.two_shot", "reduce_scatter"}
+    both = {
+        "all_reduce",
+        "all_reduce.one_shot",
+        "all_reduce.two_shot",
+        "int8_all_reduce.gather",
+        "int8_all_reduce.two_shot",
+        "reduce_scatter",
+    }
     assert names == {(impl, name) for impl in OWN for name in both} | {("commplan_triton", "all_gather")}
 
 
@@ -99,7 +106,7 @@ def test_points_of_several_deployments_are_measured_once():
     ("deployment", "overrides"),
     [
         ("qwen3-0.6b-cpu-tp2", ()),
-        (QWEN, ("executor=plan_only",)),
+        (QWEN, ("executor=sglang",)),
         (QWEN, ("dtypes.activations=fp32",)),
         ("deepseek-r1-2xh200nodes-tp16", ()),
     ],
@@ -137,6 +144,36 @@ def test_tables_say_algorithm_and_width_and_pairs_their_dp_groups():
     assert {t.width for t in tables} == {4096}
 
 
+def calibrated_by_algorithm(known: tuple[str, ...]) -> Calibration:
+    """With tables of our all-reduce by these algorithms: one shot starts soonest, two shots bring bytes the fastest."""
+    setup = load_setup(QWEN)
+    slow = {p: [[10 * us for us in of_rank] for of_rank in by_rank] for p, by_rank in samples_of(setup).items()}
+    samples = {
+        point: by_rank for point, by_rank in slow.items() if point[0] != "gemm"
+    }  # what is planned is what counts
+    for point in list(samples):
+        op, _, algorithm = point[1].partition(".")
+        if point[0] not in OWN or op != "all_reduce" or not algorithm:
+            continue
+        usual = samples.pop(point)
+        if algorithm in known:
+            by = {"one_shot": lambda us: us - 30.0, "two_shot": lambda us: 50.0 + us / 50}[algorithm]
+            samples[point] = [[by(us) for us in of_rank] for of_rank in usual]
+    return calibration_of(samples, setup.executor, "nccl", "invented", MACHINE, "a test")
+
+
+@pytest.mark.parametrize("known", [(), ("two_shot",), ("one_shot", "two_shot")])
+def test_a_plan_names_the_algorithm_of_our_all_reduce_where_a_table_of_it_is_the_fastest(known, tmp_path):
+    path, plan = tmp_path / "x.yaml", tmp_path / "plan.yaml"
+    path.write_text(dump(calibrated_by_algorithm(known)))
+    run("plan", QWEN, "--set", f"hardware.calibrations=[{{file: {path}}}]", "-o", plan)
+    modes = parse_yaml(plan.read_text())["modes"]
+    few, many = (str(modes[mode][-1]["layers"][0]["mlp_out"]) for mode in ("decode", "prefill"))
+    assert ("one_shot" in few) == ("one_shot" in known)
+    assert ("two_shot" in many) == ("two_shot" in known)
+    assert run("validate", plan).code == 0
+
+
 def test_a_machine_on_which_the_kernels_did_not_run_gets_no_tables_of_them():
     calibration = calibrated(load_setup(QWEN), ran=False)
     assert {t.impl for t in calibration.tables} == {"nccl"}
@@ -154,7 +191,7 @@ def test_a_point_that_one_rank_has_no_sample_of_is_left_out():
         for t in calibration.tables
         if t.impl in OWN and t.op != "all_gather"
     }
-    assert sorted(counts.values()) == [21, *[22] * 7]
+    assert sorted(counts.values()) == [21, *[22] * 11]
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -178,7 +215,8 @@ INT8 = {"op": "int8_all_reduce", "algorithm": "gather"}
     [
         (INT8 | {"algorithm": "ring"}, "algorithm", "two_shot"),
         ({"op": "int8_all_reduce"}, "algorithm", "says its algorithm"),
-        ({"op": "all_reduce", "algorithm": "gather"}, "algorithm", "all_reduce has none"),
+        ({"op": "all_reduce", "algorithm": "gather"}, "algorithm", "'one_shot' or 'two_shot'"),
+        ({"op": "reduce_scatter", "algorithm": "one_shot"}, "algorithm", "reduce_scatter has none"),
         ({"op": "latent_all_gather"}, "op", "all_gather"),
         ({"op": "all_reduce", "width": 0}, "width", "greater"),
         ({"op": "all_reduce_all_gather"}, "attn_dp", "says its attn_dp"),

@@ -37,10 +37,11 @@ def test_an_algorithm_that_nobody_has_is_refused(parameters: dict[str, str], wor
     assert raised.value.field == "x.all_reduce.algorithm"
 
 
-def test_a_library_takes_no_algorithm_of_ours() -> None:
+@pytest.mark.parametrize("other", ["nccl", "vllm_custom"])
+def test_nobody_elses_kernel_takes_an_algorithm_of_ours(other: str) -> None:
     from commplan.planner.strategy.file import capabilities
 
-    can, op = capabilities("transformers"), Op("all_reduce", algorithm="one_shot", impl="nccl")
+    can, op = capabilities("plan_only"), Op("all_reduce", algorithm="one_shot", impl=other)
     why = can.impl_refusal("mlp_out", op, "nccl", "bf16", 2, 5120)
     assert why is not None and "commplan's own kernel" in why
     ours = Op("all_reduce", algorithm="one_shot", impl="commplan_triton")
