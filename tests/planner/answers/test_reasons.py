@@ -33,7 +33,7 @@ def reasons(op: str, *arguments: object, impl: str | None = None) -> list[str]:
 
 
 def test_a_message_that_is_too_large_is_answered_with_the_largest_one() -> None:
-    limit, message = "takes messages up to 8 MiB", "16384 tokens are 224 MiB"
+    limit, message = "takes messages up to 16 MiB", "16384 tokens are 224 MiB"
     found = reasons("all_reduce", *SERVER, "--layer", 12, impl="custom_one_shot")
     assert any(limit in reason and message in reason for reason in found)
 

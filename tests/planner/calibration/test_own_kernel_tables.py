@@ -99,7 +99,7 @@ def test_points_of_several_deployments_are_measured_once():
     ("deployment", "overrides"),
     [
         ("qwen3-0.6b-cpu-tp2", ()),
-        (QWEN, ("executor=plan_only",)),
+        (QWEN, ("executor=sglang",)),
         (QWEN, ("dtypes.activations=fp32",)),
         ("deepseek-r1-2xh200nodes-tp16", ()),
     ],
@@ -178,7 +178,8 @@ INT8 = {"op": "int8_all_reduce", "algorithm": "gather"}
     [
         (INT8 | {"algorithm": "ring"}, "algorithm", "two_shot"),
         ({"op": "int8_all_reduce"}, "algorithm", "says its algorithm"),
-        ({"op": "all_reduce", "algorithm": "gather"}, "algorithm", "all_reduce has none"),
+        ({"op": "all_reduce", "algorithm": "gather"}, "algorithm", "should be 'one_shot' or 'two_shot'"),
+        ({"op": "reduce_scatter", "algorithm": "gather"}, "algorithm", "reduce_scatter has none"),
         ({"op": "latent_all_gather"}, "op", "all_gather"),
         ({"op": "all_reduce", "width": 0}, "width", "greater"),
         ({"op": "all_reduce_all_gather"}, "attn_dp", "says its attn_dp"),
