@@ -193,7 +193,9 @@ def test_what_a_rank_receives_follows_from_the_steps(algorithm: str, messages: f
         ("latent_all_gather", None, 1),
     ],
 )
-def test_how_often_ranks_wait_within_one_kernel_follows_from_the_way(op: str, algorithm: str | None, times: int) -> None:
+def test_how_often_ranks_wait_within_one_kernel_follows_from_the_way(
+    op: str, algorithm: str | None, times: int
+) -> None:
     assert KINDS[op].way(algorithm).exchanges == times
 
 
