@@ -164,7 +164,7 @@ class Way:
 
     @property
     def exchanges(self) -> int:
-        """How often ranks wait for each other in one kernel: its parts travel side by side, a whole message but once."""
+        """How often ranks wait for each other in one kernel: parts travel side by side, a whole message once."""
         if self.peers == "message":
             return 1
         passes: dict[Part, int] = {}

@@ -64,7 +64,7 @@ def test_what_needs_a_forbidden_op_is_answered_with_that_op_and_its_rule() -> No
 
 
 def test_a_better_op_that_a_range_passed_over_says_so() -> None:
-    """At 16384 tokens a fold by the library is a little faster; the range up to there keeps the scatter by one kernel."""
+    """At 16384 tokens a fold by the library is a little faster; the range up to there keeps the scatter."""
     faster = [o for o in options("deepseek-r1-h20-tp8", "--tokens", 16384, "--boundary", "attn_out") if o["legal"]]
     faster = [o for o in faster if o["slower_by_us"] < -1]
     assert faster
