@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..kernels.peer_impls import KERNEL_LIMITS, Room
+from ..kernels.peer_impls import KERNEL_LIMITS, PeerLimits, Room
 from ..ranks.groups import Group
 from .base import Backend
 
@@ -23,7 +23,7 @@ class NcclBackend(Backend):
     """
 
     name = "nccl"
-    peer_limits = KERNEL_LIMITS
+    peer_limits: PeerLimits | None = KERNEL_LIMITS
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
