@@ -299,7 +299,7 @@ class StockPlanner:
 
 
 def _with_library(server: Executor, own: Executor, backend: str) -> Executor:
-    """The server, with the executor's own library where it runs on none of this machine: its rules are then followed."""
+    """The server, its rules followed by the executor's library where it has none for this machine."""
     if backend in server.impls or backend not in own.impls:
         return server
     copied = server.model_copy(update={"impls": {**server.impls, backend: own.impls[backend]}})
