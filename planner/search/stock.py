@@ -11,7 +11,7 @@ from functools import cached_property
 
 from ..cost.terms import OneKernel, Term, Wire
 from ..descriptions.setup import Setup
-from ..executors import Executor, server_of
+from ..executors import server_of
 from ..executors.stock import Stock, StockFlag, StockForward, StockSum, Where
 from ..strategy.executor_file import RESIDUAL_OUT
 from ..strategy.file.document import FasterRival, is_faster
@@ -59,8 +59,7 @@ class StockPlanner:
         setup = self.planner.setup
         server = server_of(setup.executor)
         same = server is setup.executor
-        known = _with_library(server, setup.executor, setup.hardware.backend)
-        self.server = self.planner if same else ModePlanner(replace(setup, executor=known), self.planner.mode)
+        self.server = self.planner if same else ModePlanner(replace(setup, executor=server), self.planner.mode)
 
     @property
     def setup(self) -> Setup:
@@ -296,12 +295,3 @@ class StockPlanner:
             rule.impl == impl and message <= rule.max_message_bytes and all(self._reaches(rule, g) for g in groups)
             for rule in self.rules.sums
         )
-
-
-def _with_library(server: Executor, own: Executor, backend: str) -> Executor:
-    """The server, its rules followed by the executor's library where it has none for this machine."""
-    if backend in server.impls or backend not in own.impls:
-        return server
-    copied = server.model_copy(update={"impls": {**server.impls, backend: own.impls[backend]}})
-    copied.__dict__.pop("can", None)  # of the server as it was
-    return copied
