@@ -181,6 +181,24 @@ def test_what_a_rank_receives_follows_from_the_steps(algorithm: str, messages: f
     assert received == messages * (5120 + 4)
 
 
+@pytest.mark.parametrize(
+    ("op", "algorithm", "times"),
+    [
+        ("all_reduce", None, 2),
+        ("all_reduce", "one_shot", 1),
+        ("all_reduce", "two_shot", 2),
+        ("int8_all_reduce", "gather", 1),
+        ("int8_all_reduce", "two_shot", 2),
+        ("reduce_scatter", None, 1),
+        ("latent_all_gather", None, 1),
+    ],
+)
+def test_how_often_ranks_wait_within_one_kernel_follows_from_the_way(
+    op: str, algorithm: str | None, times: int
+) -> None:
+    assert KINDS[op].way(algorithm).exchanges == times
+
+
 def known_to_the_search(world: SearchWorld) -> set[str]:
     """Names of all moves that some plan can make."""
     steps = [("embed_out", None), *((b, layer) for layer in range(world.layers) for b in LAYER), ("head_in", None)]

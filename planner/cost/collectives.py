@@ -127,7 +127,9 @@ class CollectiveCosts:
                 measured = COLLECTIVES[ALL_GATHER.name].received(size) * largest / found.curve.latencies[-1]
                 theirs = bandwidth_bytes_per_us(known._hardware.links.intra_node, size, devices)
                 rate *= measured / theirs
-            self._reached[size] = Ranks(size, rate, link.latency_us.value)
+            figures = {link.bandwidth_gb_per_s.provenance, link.efficiency.provenance} if found is None else set()
+            provenance = weakest({"formula", *figures})
+            self._reached[size] = Ranks(size, rate, link.latency_us.value, provenance)
         return self._reached[size]
 
     def peer_to_peer(self, op: str, tokens_bytes: float, group_bytes: float) -> Estimate:
@@ -164,8 +166,8 @@ class CollectiveCosts:
         wire = received_bytes(work, size, message_bytes, width)
         found = self._of_kernel(work, width)
         if found is None:
-            time, fixed = formula_us(work, self._ranks(size), message_bytes, width)
-            return Estimate(time, fixed, wire, "formula", f"one launch, figures of {ONE_LAUNCH[work.impl].source}")
+            ranks, source = self._ranks(size), f"one launch, figures of {ONE_LAUNCH[work.impl].source}"
+            return Estimate(*formula_us(work, ranks, message_bytes, width), wire, ranks.provenance, source)
         if self._own is not None and not found.is_given:
             known = self._own.one_kernel(work, rows, width)
             formulas = (sum(formula_us(work, costs._ranks(size), message_bytes, width)) for costs in (self, self._own))
@@ -214,7 +216,8 @@ class CollectiveCosts:
         links = self._hardware.links
         if impl in ONE_LAUNCH and where.num_nodes == 1:
             time, fixed = self._formula(op, impl, where, message_bytes)
-            return Estimate(time, fixed, wire, "formula", f"one launch, figures of {ONE_LAUNCH[impl].source}")
+            source, provenance = f"one launch, figures of {ONE_LAUNCH[impl].source}", self._ranks(where.size).provenance
+            return Estimate(time, fixed, wire, provenance, source)
         source = f"{links.intra_node.topology} formula, {links.intra_node.bandwidth_gb_per_s.source}"
         provenances = {"formula", *_provenances(links.intra_node)}
         intra = None

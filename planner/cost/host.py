@@ -20,7 +20,7 @@ class HostCosts:
     """Host times in one forward mode of a setup, in us: measured on this machine, else the executor's."""
 
     def __init__(self, setup: Setup, mode: str) -> None:
-        self._host, self._impls, model = setup.executor.host, setup.executor.impls, setup.model
+        self._host, self._impls, model = setup.executor.host, setup.impls, setup.model
         self.state: LaunchState = setup.deployment.modes[mode].launch or self._host.launch[mode]  # type: ignore[index]
         self.is_device = BACKENDS[setup.hardware.backend].device_type == "cpu"
         self._is_mla = model.is_mla

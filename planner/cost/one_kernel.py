@@ -37,6 +37,6 @@ def formula_us(work: OneKernel, ranks: Ranks, message_bytes: float, width: int) 
     if kind.spans_two and kind.rounds is not None and work.attn_dp is not None:
         ways = kind.rounds(size, size // work.attn_dp, message_bytes, message_bytes / work.attn_dp)
         return min((exchange_us(figures, ranks, steps - 1, moved) for steps, moved in ways), key=sum)
-    steps = 2 if work.algorithm == "two_shot" else 1
+    steps = kind.way(work.algorithm).exchanges
     time, fixed = exchange_us(figures, ranks, steps, received_bytes(work, size, message_bytes, width), normed)
     return time, fixed + (steps * figures.quantize_us * width / 1024 if kind.wire is not None else 0.0)

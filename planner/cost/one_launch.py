@@ -17,14 +17,19 @@ from typing import NamedTuple
 
 from ..executors.launches import OneLaunch
 from ..strategy.op_kinds import COLLECTIVES
+from ..strategy.words import Provenance
 
 
 class Ranks(NamedTuple):
-    """Who takes part: `size` ranks of one node, bytes per us that reach one of them, us of a step to a peer."""
+    """Who takes part: `size` ranks of one node, bytes per us that reach one of them, us of a step to a peer.
+
+    provenance  of a time by these: assumed where the rate is, since no table says what the link reaches
+    """
 
     size: int
     rate: float
     hop_us: float
+    provenance: Provenance = "formula"
 
 
 def one_launch_us(op: str, figures: OneLaunch, ranks: Ranks, message_bytes: float) -> tuple[float, float]:

@@ -54,7 +54,7 @@ class OpCosts:
         self._p = setup.parallelism
         self._dtype = dtypes.activations
         self._backend = setup.hardware.backend
-        self._impls = setup.executor.impls
+        self._impls = setup.impls
         self._mode_spec = setup.deployment.modes[mode]
         self.compute_factor: Callable[[int], float] = _as_modelled
 

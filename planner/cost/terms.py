@@ -25,7 +25,7 @@ class PeerKernel(NamedTuple):
 
 
 class OneKernel(NamedTuple):
-    """An op that is one kernel of commplan's, priced by a table of its own and by nothing else.
+    """An op that is one kernel of commplan's, priced by a table of its own, else by a formula.
 
     What the kernel does besides moving rows (INT8 there and back, residual add and norm) is in that table. Sizes are
     rows x width x bytes_per_element of the activations, whatever travels. `attn_dp` tells the MixedComm pairs apart.

@@ -39,7 +39,7 @@ class Lender(Spec):
 
 
 class Lenders(Spec):
-    """The list of them, `configs/lenders.yaml`."""
+    """The list of them, `configs/lending/lenders.yaml`."""
 
     schema_: Text = Field(alias="schema")
     lenders: tuple[Lender, ...]
@@ -52,7 +52,7 @@ def lenders_of(
 
     `lends` leaves out others.
     """
-    path = str(files("commplan.configs") / "lenders.yaml")
+    path = str(files("commplan.configs") / "lending" / "lenders.yaml")
     link, used = hardware.links.intra_node, {use.file for use in hardware.calibrations}
     reached = link.bandwidth_gb_per_s.value * link.efficiency.value
     groups = {parallelism.tp, parallelism.attn_tp, parallelism.attn_dp} - {1}

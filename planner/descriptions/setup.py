@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ..executors import Executor
+from ..strategy.executor_file import Impl
 from ..strategy.file.fingerprint import fields_fingerprint
 from ..strategy.layout import Parallelism
 from .base import Spec
@@ -49,6 +50,13 @@ class Setup:
         """The same numbers as the deployment's, in the words of the layout algebra."""
         p = self.deployment.parallelism
         return Parallelism(p.tp, p.attn_dp, p.ep, p.moe_backend)
+
+    @cached_property
+    def impls(self) -> dict[str, Impl]:
+        """The executor's, and the machine's library even where the executor has none: a server's rules need one."""
+        backend = self.hardware.backend
+        library = {} if backend in self.executor.impls else {backend: Impl(vendors=(self.hardware.vendor,))}
+        return {**self.executor.impls, **library}
 
     @cached_property
     def weights(self) -> WeightFormat:

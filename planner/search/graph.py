@@ -137,7 +137,8 @@ class Restriction:
     """What may be used: strategies, numerics policy, pins, or a plan named by its ops.
 
     only         maps a boundary to the op names (or ops) that must stand there on every layer where they are legal
-    own_kernels  ops by commplan's own kernels; without them a plan has what a user runs today
+    own_kernels  ops by commplan's own kernels; without them a plan has what a user runs today: the library, of a server
+                 its own kernels too
     unmeasured   impls that need a table although none is there: to measure them, since they have no price
     stock        impls that a server runs by itself and that no plan may name
     """

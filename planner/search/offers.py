@@ -134,9 +134,9 @@ class Offers:
 
 
 def has_own_kernels(setup: Setup) -> bool:
-    """True where kernels of commplan's own may perform ops on this machine."""
+    """True where kernels of commplan's own may perform ops on this machine: its devices reach each other, or did."""
     hardware, executor = setup.hardware, setup.executor
-    reaches = hardware.links.intra_node.has_peer_access and setup.parallelism.tp <= hardware.devices_per_node
-    return reaches and any(
-        impl.is_own and executor.can.runs_beside(name, hardware.backend) for name, impl in executor.impls.items()
-    )
+    own = {n for n, i in executor.impls.items() if i.is_own and executor.can.runs_beside(n, hardware.backend)}
+    if hardware.links.intra_node.has_peer_access and setup.parallelism.tp <= hardware.devices_per_node:
+        return bool(own)
+    return any(table.impl in own for use in setup.calibrations for table in use.calibration.tables)

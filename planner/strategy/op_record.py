@@ -163,6 +163,16 @@ class Way:
         return all(send.rows == "message" for send in self.sends)
 
     @property
+    def exchanges(self) -> int:
+        """How often ranks wait for each other in one kernel: parts travel side by side, a whole message once."""
+        if self.peers == "message":
+            return 1
+        passes: dict[Part, int] = {}
+        for send in self.sends:
+            passes[send.part] = passes.get(send.part, 0) + send.by.passes
+        return max(passes.values())
+
+    @property
     def sends(self) -> Iterator[Send]:
         """The steps that travel."""
         return (step for step in self.steps if isinstance(step, Send))

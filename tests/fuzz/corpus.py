@@ -105,7 +105,7 @@ _CASE: dict[str, Any] = {
     "to": {"strategy": "all_reduce"},
     "published": 0.9,
     "low": 0.5,
-    "high": 1.5,
+    "high": 0.95,
 }
 
 

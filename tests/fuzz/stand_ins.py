@@ -28,6 +28,7 @@ def _in_this_process(function: Callable[..., Any], nproc: int, *args: Any, timeo
             {
                 "machine": {"ranks": str(nproc), "device": "made up", "torch": "2", "backend": args[1]},
                 "samples": samples,
+                "host": {"launch": [20.0, 21.0, 19.0]},
             }
         ] * nproc
     if function.__name__ == "measure_plans":

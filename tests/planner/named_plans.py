@@ -14,10 +14,20 @@ def planner_of(deployment: str, mode: str, *overrides: str) -> ModePlanner:
     return ModePlanner(load_setup(deployment, overrides), mode)
 
 
-def named(planner: ModePlanner, tokens: int, strategies: tuple[str, ...] | None = None, **ops: object) -> Plan:
+BY_LIBRARIES = Restriction(own_kernels=False)
+"""What publications compared: no kernel of commplan's own, and where the executor is no server none of a server's."""
+
+
+def named(
+    planner: ModePlanner,
+    tokens: int,
+    strategies: tuple[str, ...] | None = None,
+    own_kernels: bool = True,
+    **ops: object,
+) -> Plan:
     """The cheapest plan that has these ops (as a strategy file spells them) wherever they are legal."""
     only = tuple((boundary, parse(op, boundary)) for boundary, op in ops.items())
-    return planner.best(tokens, Restriction(strategies=strategies, policy=False, only=only))
+    return planner.best(tokens, Restriction(strategies, policy=False, only=only, own_kernels=own_kernels))
 
 
 def parts_us(planner: ModePlanner, plan: Plan, tokens: int, boundaries: tuple[str, ...] = ()) -> Counter[str]:

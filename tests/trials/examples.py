@@ -273,6 +273,10 @@ absent:
   reduce_scatter: its norms take whole rows
 refusals:
 - {op: reduce_scatter_all_gather, boundaries: [mlp_out], reason: its MLP sums by itself}
+stock:
+  source: made up
+  forwards:
+  - {ops: {embed_out: all_reduce, attn_out: all_reduce, mlp_out: all_reduce}}
 weights: {dtypes: [fp32]}
 memory:
   static_fraction: {value: 0.8, provenance: assumed, source: made up}

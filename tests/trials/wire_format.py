@@ -91,7 +91,7 @@ WIRE_FORMAT = Trial(
         "planner/strategies/fp8_all_reduce.py": STRATEGY,
         "planner/executors/transformers.yaml": (
             Insert("\nops:\n", "  fp8_all_reduce: {impls: [nccl, hccl, gloo]}\n"),
-            Insert(None, KERNELS.removeprefix("\n")),
+            Insert("\n  wires:\n", KERNELS.removeprefix("\n")),
         ),
         "runtime/collectives/formats.py": (Insert(None, FORMAT),),
     },

@@ -33,7 +33,7 @@ def reasons(op: str, *arguments: object, impl: str | None = None) -> list[str]:
 
 
 def test_a_message_that_is_too_large_is_answered_with_the_largest_one() -> None:
-    limit, message = "takes messages up to 8 MiB", "16384 tokens are 224 MiB"
+    limit, message = "takes messages up to 16 MiB", "16384 tokens are 224 MiB"
     found = reasons("all_reduce", *SERVER, "--layer", 12, impl="custom_one_shot")
     assert any(limit in reason and message in reason for reason in found)
 
@@ -64,8 +64,8 @@ def test_what_needs_a_forbidden_op_is_answered_with_that_op_and_its_rule() -> No
 
 
 def test_a_better_op_that_a_range_passed_over_says_so() -> None:
-    """At 112 tokens the scatter is a third of a percent faster; the range up to there keeps plain all-reduce."""
-    faster = [o for o in options("deepseek-r1-h20-tp8", "--tokens", 112, "--boundary", "mlp_out") if o["legal"]]
+    """At 16384 tokens a fold by the library is a little faster; the range up to there keeps the scatter."""
+    faster = [o for o in options("deepseek-r1-h20-tp8", "--tokens", 16384, "--boundary", "attn_out") if o["legal"]]
     faster = [o for o in faster if o["slower_by_us"] < -1]
     assert faster
     for option in faster:

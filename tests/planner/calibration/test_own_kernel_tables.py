@@ -215,8 +215,8 @@ INT8 = {"op": "int8_all_reduce", "algorithm": "gather"}
     [
         (INT8 | {"algorithm": "ring"}, "algorithm", "two_shot"),
         ({"op": "int8_all_reduce"}, "algorithm", "says its algorithm"),
-        ({"op": "all_reduce", "algorithm": "gather"}, "algorithm", "'one_shot' or 'two_shot'"),
-        ({"op": "reduce_scatter", "algorithm": "one_shot"}, "algorithm", "reduce_scatter has none"),
+        ({"op": "all_reduce", "algorithm": "gather"}, "algorithm", "should be 'one_shot' or 'two_shot'"),
+        ({"op": "reduce_scatter", "algorithm": "gather"}, "algorithm", "reduce_scatter has none"),
         ({"op": "latent_all_gather"}, "op", "all_gather"),
         ({"op": "all_reduce", "width": 0}, "width", "greater"),
         ({"op": "all_reduce_all_gather"}, "attn_dp", "says its attn_dp"),

@@ -77,10 +77,12 @@ def test_a_link_between_nodes_can_be_given_in_plain_numbers() -> None:
 
 
 def test_a_whole_machine_can_be_given_in_plain_numbers() -> None:
-    plan = answer("plan", R1, f"--set=hardware={json.dumps(MACHINE)}")
-    assert last(plan)["source"] == "assumed"
+    given = f"--set=hardware={json.dumps(MACHINE)}"
+    assert last(answer("plan", R1, given))["step_us"] > 0
     setup = load_setup(R1, (f"hardware={json.dumps(MACHINE)}", "hardware.memory.capacity_gb=80"))
     assert (setup.hardware.name, setup.hardware.memory.capacity_gb.value, setup.calibrations) == ("mine", 80, ())
+    borrowed = wire(answer("explain", R1, given, "--boundary", "mlp_out", "--op", "all_reduce"))["source"]
+    assert borrowed.startswith("table (transferred)") and "the nearest switch link with tables" in borrowed
 
 
 def test_a_machine_named_later_replaces_the_one_that_was_given() -> None:
@@ -91,7 +93,10 @@ def test_a_machine_named_later_replaces_the_one_that_was_given() -> None:
 
 
 def wire(plan: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = plan["chosen"]
+    """The plain sum by the library."""
+    options = (plan["chosen"], *plan["alternatives"])
+    (found,) = (option for option in options if option["ops"] == {"mlp_out": "all_reduce"})
+    assert isinstance(found, dict)
     return found
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from commplan.planner.cost.collectives import CollectiveCosts
+from commplan.planner.cost.terms import OneKernel
 from commplan.planner.executors.launches import ONE_LAUNCH, OneLaunch
 from commplan.planner.search.graph import ANY, Restriction
 from commplan.planner.search.planning import ModePlanner
@@ -58,7 +61,16 @@ def test_own_kernels_are_offered_by_formula_where_devices_reach_each_other_and_m
     plan = planner.best(1)
     assert {edge.op.impl for edge in plan.edges if edge.boundary in ("attn_out", "mlp_out")} == {WITH_NORM}
     wire = [planner.costs.estimate(term, 1) for edge in plan.edges for term in edge.terms if term.category == "wire"]
-    assert {estimate.provenance for estimate in wire} == {"formula"}
+    assert {estimate.provenance for estimate in wire} == {"assumed"}  # as the invented link is
+    assert all(estimate.source.startswith("one launch, figures of ") for estimate in wire)
+
+
+def test_a_time_by_formula_is_no_surer_than_the_rate_of_the_link_unless_a_table_gives_that(folder):
+    gathers = (table("all_gather", 4, {1: 1.0, 1 << 30: 9000.0}),)
+    for tables, provenance in (((), "assumed"), (gathers, "formula")):
+        costs = CollectiveCosts(folder.setup(dense_model(), replace(REACHING, tables=tables), tp=4))
+        found = costs.one_kernel(OneKernel("all_reduce", WITH_NORM, "bf16", "tp", 2), 64, 256)
+        assert found.provenance == provenance
 
 
 def test_a_link_that_does_not_say_so_has_no_kernel_that_reads_its_peers(folder):

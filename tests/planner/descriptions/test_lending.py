@@ -18,7 +18,7 @@ from commplan.planner.strategy.yaml_file import read_mapping
 from ..tiny_setups import Machine, dense_model, table
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-LENDERS = build(Lenders, read_mapping(CONFIGS / "lenders.yaml"), "lenders.yaml").lenders
+LENDERS = build(Lenders, read_mapping(CONFIGS / "lending" / "lenders.yaml"), "lenders.yaml").lenders
 WIDER = Machine(link_gb_per_s=600.0, link_efficiency=0.75)  # a third more than an H200 reaches
 
 

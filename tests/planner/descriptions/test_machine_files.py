@@ -60,7 +60,7 @@ def refusal(spec: Any, data: Mapping) -> InputError:
     ("field", "value", "named", "accepted"),
     [
         ("vendor", "acme", "vendor", "'nvidia'"),
-        ("backend", "rccl", "backend", "'nccl'"),
+        ("backend", "mscclpp", "backend", "'nccl'"),
         ("devices_per_node", 0, "devices_per_node", "greater than 0"),
         ("devices_per_node", 8.0, "devices_per_node", "a whole number"),
         ("num_nodes", 2, "links.inter_node", "num_nodes is 2"),
@@ -100,6 +100,11 @@ def test_a_missing_figure_is_an_error_and_no_default(field: str) -> None:
     del inner[last]
     error = refusal(Hardware, data)
     assert (error.kind, error.field) == ("missing_key", field)
+
+
+def test_a_library_of_another_vendor_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot use rccl on nvidia"):
+        load_setup("qwen3-32b-h200-tp2", ("hardware.backend=rccl",))
 
 
 def shorten(data: Mapping) -> None:

@@ -50,7 +50,11 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
             "kernels.wires.int8.quantize",
             "is missing: int8_all_reduce takes this step",
         ),
-        (changed("impls", KERNELS, "needs_table", to=False), f"impls.{KERNELS}", "needs its table: needs_table: true"),
+        (
+            changed("impls", "one_more", to={"vendors": ["nvidia"], "kind": "one_kernel"}),
+            "impls.one_more",
+            "needs its table: needs_table: true",
+        ),
         (changed("impls", KERNELS, "row_multiple", to=0), f"impls.{KERNELS}.row_multiple", "a positive whole number"),
         (
             changed("impls", KERNELS, "row_multipl", to=16),

@@ -10,7 +10,7 @@ from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategies import strategies
 from commplan.planner.strategy.layout import LAYER_BOUNDARIES
 
-from ..named_plans import named, ops_at, parts_us, planner_of
+from ..named_plans import BY_LIBRARIES, named, ops_at, parts_us, planner_of
 
 DEPLOYMENTS = preset_names("deployments")
 
@@ -68,7 +68,7 @@ def h20() -> ModePlanner:
 
 @pytest.fixture(scope="module")
 def late(h20) -> Plan:
-    return named(h20, TOKENS, **LATE_GATHER)
+    return named(h20, TOKENS, own_kernels=False, **LATE_GATHER)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_late_gather_makes_a_16k_prefill_on_h20_as_much_faster_as_was_measured(h
 
 
 def test_late_gather_is_chosen_for_a_16k_prefill_on_h20(h20, late):
-    assert [str(edge.op) for edge in h20.best(TOKENS).edges] == [str(edge.op) for edge in late.edges]
+    assert [str(edge.op) for edge in h20.best(TOKENS, BY_LIBRARIES).edges] == [str(edge.op) for edge in late.edges]
     assert ops_at(late, "attn_in") == {"latent_all_gather": 61}
     assert ops_at(late, "attn_out") == {"all_reduce(residual=fold)": 61}
 
@@ -122,8 +122,8 @@ PAIR = {
 @pytest.mark.parametrize("tokens", [8, 16, 32, 64, 128])
 def test_the_fused_pair_takes_a_fraction_of_the_unfused_one(tokens):
     planner = planner_of("qwen3.5-397b-h200-dp4", "decode")
-    unfused = named(planner, tokens, ("tp_sp",), **PAIR)
-    fused = planner.uniform("mixed_comm", tokens).plan
+    unfused = named(planner, tokens, ("tp_sp",), own_kernels=False, **PAIR)
+    fused = planner.uniform("mixed_comm", tokens, own_kernels=False).plan
     assert ops_at(unfused, "attn_out") == {"reduce_scatter(group=attn_tp)": 60}
     assert ops_at(unfused, "mlp_in") == {"all_gather(group=tp)": 60}
     assert set(ops_at(unfused, "mlp_out")) <= {
@@ -135,7 +135,7 @@ def test_the_fused_pair_takes_a_fraction_of_the_unfused_one(tokens):
 
 @pytest.mark.parametrize("tokens", [8, 16, 32, 64, 128])
 def test_the_fused_pair_is_chosen_for_decode_with_attention_dp(tokens):
-    plan = planner_of("qwen3.5-397b-h200-dp4", "decode").best(tokens)
+    plan = planner_of("qwen3.5-397b-h200-dp4", "decode").best(tokens, BY_LIBRARIES)
     assert {edge.op.name for layer in plan.layers for edge in layer if edge.boundary == "attn_out"} == {
         "all_reduce_all_gather"
     }
@@ -165,7 +165,7 @@ def test_int8_gather_is_never_chosen_over_four_ranks_on_a_switch_where_bandwidth
     planner = planner_of(name, "prefill", "numerics.loosest=quantized")
     assert not [edge for edge in planner.best(tokens).edges if edge.op.algorithm == "gather"]
     if planner.setup.parallelism.attn_dp == 1:
-        gather = named(planner, tokens, attn_out=int8("gather"), mlp_out=int8("gather"))
+        gather = named(planner, tokens, own_kernels=False, attn_out=int8("gather"), mlp_out=int8("gather"))
         assert planner.step_us(gather, tokens) > planner.step_us(planner.plain(tokens), tokens)
 
 

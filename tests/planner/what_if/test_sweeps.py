@@ -6,6 +6,7 @@ import csv
 
 import pytest
 
+from commplan.planner.what_if.evaluation import OWN
 from commplan.planner.what_if.fields import read_axes
 
 from ..cli.commandline import answer, refused, run
@@ -166,8 +167,8 @@ def test_crossovers_are_where_the_fastest_strategy_changes():
         "crossovers"
     ]
     assert [(c["set"], c["before"], c["after"]) for c in found] == [
-        ({"tp": 4}, "all_reduce", "tp_sp"),
-        ({"tp": 8}, "all_reduce", "tp_sp"),
+        ({"tp": 4}, OWN, "tp_sp"),
+        ({"tp": 8}, OWN, "tp_sp"),
     ]
     count = found[1]["tokens"]
     planner = planner_of(R1, "prefill")
@@ -233,8 +234,8 @@ def test_the_table_for_people_and_the_csv(tmp_path):
     assert "tp 8: from" in result.out
     with file.open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["plan"] for row in rows] == ["all_reduce", "tp_sp", "plan", "", "all_reduce", "tp_sp", "plan", ""]
-    assert rows[3]["legal"] == "False"
+    assert [row["plan"] for row in rows] == ["all_reduce", OWN, "tp_sp", "plan", ""] * 2
+    assert rows[4]["legal"] == "False"
 
 
 def test_without_a_field_the_token_count_is_varied():
@@ -274,7 +275,11 @@ def test_a_terminal_sees_progress_and_a_pipe_does_not():
 
 
 def test_a_strategy_without_a_place_is_told_by_the_reason_of_its_own_op_alone() -> None:
-    ascend = ("qwen3-235b-h200-dp4", "--set=executor=plan_only", "--set=hardware=ascend-a3-16", "--vary=tokens=64")
-    (line,) = [each for each in run("what-if", *ascend).out.splitlines() if "mixed_comm has no place" in each]
+    machine = ("--set=executor=plan_only", "--set=hardware=ascend-a3-16", "--set=loaded_layers=8")
+    (line,) = [
+        each
+        for each in run("what-if", "qwen3-235b-h200-dp4", *machine, "--vary=tokens=64").out.splitlines()
+        if "mixed_comm has no place" in each
+    ]
     assert "all_reduce_all_gather: " in line
     assert "restricted by" not in line and "residual is" not in line and not line.endswith(")")
