@@ -104,7 +104,8 @@ class Offers:
             return f"executor {self.setup.executor.name}: {impl.stock_only}"
         if impl.needs_table and not measured and not restriction.unmeasured:
             return f"{name} has no formula, and {hardware.name} no table of it: run commplan calibrate"
-        if hardware.devices_per_node < tp and (impl.kind == "peer_to_peer" or links is not None):
+        # Our own kernels may serve a group inside a node, where tp spans several: `check_impl` looks at the group.
+        if hardware.devices_per_node < tp and not impl.is_own and (impl.kind == "peer_to_peer" or links is not None):
             return f"{name} reaches the devices of one node, and the {tp} ranks span several"
         # A server's rule is what the server does; elsewhere a table of this machine knows better.
         if links is not None and tp > 2 and link.topology not in links and not (measured and self._no_server):
