@@ -107,8 +107,8 @@ def trust_of(
 # ---- what a step is made of ------------------------------------------------------------------------------------------
 
 
-def shares_of(planner: ModePlanner, plan: Plan, tokens: int) -> dict[str, Share]:
-    """A step of a plan by the figures that it rests on."""
+def shares_of(planner: ModePlanner, plan: Plan, tokens: int, step_us: float | None = None) -> dict[str, Share]:
+    """A step of a plan by the figures that it rests on. `step_us`: how long it takes, where not as the planner says."""
     shares: dict[str, Share] = {}
     for edge, count in plan.counted:
         for term in edge.terms:
@@ -118,7 +118,7 @@ def shares_of(planner: ModePlanner, plan: Plan, tokens: int) -> dict[str, Share]
             _add(shares, "all_to_all", "communication", estimate, 1, planner.setup)
         else:
             _add(shares, _COMPUTE, "device", estimate, 1, planner.setup)
-    rest = planner.step_us(plan, tokens) - _total(shares)
+    rest = (planner.step_us(plan, tokens) if step_us is None else step_us) - _total(shares)
     if rest > _ROUNDING * _total(shares):
         shares["what else a step takes"] = Share(rest, "device", "assumed", frozenset())
     return shares

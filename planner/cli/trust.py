@@ -31,7 +31,8 @@ def _trust(planner: ModePlanner, stock: StockPlanner, chosen: PlannedRange, fits
     from ..backtest.trust import shares_of, trust_of
 
     tokens = chosen.last
-    against = shares_of(stock.server, stock.default(tokens).plan, tokens)
+    step = stock.default(tokens)
+    against = shares_of(stock.server, step.plan, tokens, step.step_us)
     return trust_of(planner, chosen.plan, tokens, over="the stock server", against=against, fits=fits)
 
 
