@@ -12,7 +12,6 @@ from ..named_plans import planner_of
 from ..tiny_setups import Machine, dense_model, table
 
 # Sums of 200 us or two halves of 60: the device wants halves, the host fewer calls, and layers take as long on either.
-EAGER = ("executor=transformers", "dtypes.weights=bf16")
 EVEN = Machine(
     bf16_tflops=0.5,
     tables=(
@@ -29,16 +28,16 @@ def changes(planner: ModePlanner, tokens: int, plan) -> int:
 
 def test_no_range_of_a_shipped_plan_alternates_layers_to_fill_the_slack_of_the_host():
     """The exact optimum does, here: layers one by one, each other one with another op."""
-    planner = planner_of("deepseek-r1-h20-tp8", "prefill", *EAGER)
-    assert changes(planner, 1060, planner.best(1060)) > 20
+    planner = planner_of("deepseek-r1-2xh200nodes-tp16", "prefill")
+    assert changes(planner, 3100, planner.best(3100)) > 20
     for chosen in planner.ranges():
         assert changes(planner, chosen.last, chosen.plan) <= 6
 
 
 def test_what_a_range_loses_against_the_optimum_that_alternates_is_recorded():
-    planner = planner_of("deepseek-r1-h20-tp8", "prefill", *EAGER)
-    chosen = next(r for r in planner.ranges() if r.first <= 1060 <= r.last)
-    lost = planner.step_us(chosen.plan, 1060) / planner.step_us(planner.best(1060), 1060) - 1
+    planner = planner_of("deepseek-r1-2xh200nodes-tp16", "prefill")
+    chosen = next(r for r in planner.ranges() if r.first <= 3100 <= r.last)
+    lost = planner.step_us(chosen.plan, 3100) / planner.step_us(planner.best(3100), 3100) - 1
     assert 0 < lost <= chosen.worst_loss + 0.001
 
 
