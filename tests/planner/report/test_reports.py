@@ -85,12 +85,12 @@ def test_the_charts_that_were_asked_for_are_there(planned):
     speed_up = charts(planned)[0]
     names = {"plan", "all_reduce", "tp_sp", "int8_all_reduce", "stock server", "its best flag"}
     assert {trace["name"] for trace in speed_up["traces"]} == names
-    assert [note["text"].strip() for note in speed_up["layout"]["annotations"]] == ["int8_all_reduce from 204"]
+    assert [note["text"].strip() for note in speed_up["layout"]["annotations"]] == ["int8_all_reduce from 585"]
     assert all(trace["text"][0] for trace in speed_up["traces"]), "provenance on hover"
 
 
 def test_titles_state_the_finding(planned, swept):
-    assert findings(planned)[0].startswith("Prefill: int8_all_reduce overtakes all_reduce at 204 tokens")
+    assert findings(planned)[0].startswith("Prefill: int8_all_reduce overtakes all_reduce at 585 tokens")
     assert any("INT8 buys" in finding for finding in findings(planned))
     assert any(finding.startswith("The plan gains most at ") for finding in findings(swept))
     assert any("saves" in finding and "latent GEMM" in finding for finding in findings(swept))
