@@ -11,14 +11,14 @@ from functools import cached_property
 
 from ..cost.terms import OneKernel, Term, Wire
 from ..descriptions.setup import Setup
-from ..executors import server_of
+from ..executors import Executor, server_of
 from ..executors.stock import Stock, StockFlag, StockForward, StockSum, Where
 from ..strategy.executor_file import RESIDUAL_OUT
 from ..strategy.file.document import FasterRival, is_faster
 from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
 from ..strategy.op_kinds import ALL_GATHER, ALL_REDUCE
 from ..strategy.ops import NONE, SLICE, Op, numerics_rank
-from ..strategy.words import GroupName, MlpKind
+from ..strategy.words import IMPL_KINDS, GroupName, MlpKind
 from .graph import Edge, Plan
 from .planning import ModePlanner
 
@@ -47,6 +47,13 @@ class StockPrices:
     library: StockStep
 
 
+def _with_host_of(server: Executor, own: Executor) -> Executor:
+    """The server launched as the executor that stands for it: its own calls, all else by the other's figures."""
+    theirs = {name: figure for name, figure in server.host.calls.items() if name in server.impls}
+    kinds = {name: figure for name, figure in own.host.calls.items() if name in IMPL_KINDS}
+    return server.model_copy(update={"host": own.host.model_copy(update={"calls": kinds | theirs})})
+
+
 def _in_graphs(setup: Setup, mode: str) -> Setup:
     """The setup with a mode that is replayed from graphs."""
     modes = dict(setup.deployment.modes)
@@ -62,6 +69,7 @@ class StockPlanner:
     server: ModePlanner = field(init=False)  # on the server's executor
     _plans: dict[tuple[object, ...], Plan] = field(default_factory=dict)
     _waits: dict[int, float] = field(default_factory=dict)
+    _waits_alike: bool = True  # the server is charged with the plan's own wait
     _graphs: tuple[ModePlanner, int] | None = None  # the server where it replays graphs that a plan has not
 
     def __post_init__(self) -> None:
@@ -74,6 +82,9 @@ class StockPlanner:
                 self._graphs = ModePlanner(_in_graphs(setup, mode), mode), graphs.max_tokens
         else:
             self.server = ModePlanner(_in_graphs(replace(setup, executor=server), mode), mode)
+            if not any(self._covers(graph) for graph in self.rules.graphs):  # eager there too: call by call alike
+                self.server = ModePlanner(replace(setup, executor=_with_host_of(server, setup.executor)), mode)
+                self._waits_alike = False
 
     @property
     def setup(self) -> Setup:
@@ -163,7 +174,7 @@ class StockPlanner:
 
         The server's Python is not the executor's: charged with the same wait, the two differ by communication alone.
         """
-        if self.server is self.planner or not self.planner.pricer.host.counts:
+        if self.server is self.planner or not self._waits_alike or not self.planner.pricer.host.counts:
             return 0.0
         if tokens not in self._waits:
             self._waits[tokens] = self.planner.host_wait_us(self.planner.best(tokens), tokens)
