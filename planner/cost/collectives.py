@@ -68,8 +68,7 @@ class CollectiveCosts:
         """
         if where.num_nodes > 1:
             return estimate
-        near: list[tuple[str, Placement]] = []
-        near += [(whole.name, where) for whole in COLLECTIVES.values() if op in whole.halves]
+        near = [(whole.name, where) for whole in COLLECTIVES.values() if op in whole.halves]
         for tables in (self._tables, self._lent):
             size = tables.nearest_size(Measured(op, impl, dtype, where.size))
             if size is not None and size <= self._hardware.devices_per_node:

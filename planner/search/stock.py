@@ -74,17 +74,17 @@ class StockPlanner:
 
     def __post_init__(self) -> None:
         setup, mode = self.planner.setup, self.planner.mode
+        self.server = self.planner
+        graphs = next((graph for graph in self.rules.graphs if self._covers(graph)), None)
         server = server_of(setup.executor)
         if server is setup.executor:
-            self.server = self.planner
-            graphs = next((graph for graph in self.rules.graphs if self._covers(graph)), None)
             if graphs is not None and self.planner.pricer.host.counts and setup.deployment.modes[mode].launch is None:
                 self._graphs = ModePlanner(_in_graphs(setup, mode), mode), graphs.max_tokens
-        else:
+        elif graphs is not None:
             self.server = ModePlanner(_in_graphs(replace(setup, executor=server), mode), mode)
-            if not any(self._covers(graph) for graph in self.rules.graphs):  # eager there too: call by call alike
-                self.server = ModePlanner(replace(setup, executor=_with_host_of(server, setup.executor)), mode)
-                self._waits_alike = False
+        else:  # eager there too: call by call alike
+            self.server = ModePlanner(replace(setup, executor=_with_host_of(server, setup.executor)), mode)
+            self._waits_alike = False
 
     @property
     def setup(self) -> Setup:
@@ -94,7 +94,7 @@ class StockPlanner:
     @cached_property
     def rules(self) -> Stock:
         """What the server does."""
-        rules = self.setup.executor.stock
+        rules = server_of(self.planner.setup.executor).stock
         assert rules is not None  # checked when the executor was read
         return rules
 
