@@ -1,4 +1,4 @@
-"""Fills README.md with what its commands really print: the blocks that start with `$ commplan`.
+"""Fills README.md and the pages of docs/ with what their commands really print: blocks that start with `$ commplan`.
 
 In docs/accuracy.md it fills what stands between `<!-- commplan ... -->` and `<!-- end -->`. It first writes
 configs/accuracy/summary.yaml, which plans read.
@@ -15,10 +15,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
-BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
-ACCURACY = Path(__file__).parent / "accuracy.md"
-SUMMARY = Path(__file__).parent.parent / "configs" / "accuracy" / "summary.yaml"
+DOCS = Path(__file__).parent
+README = DOCS.parent / "README.md"
+ACCURACY = DOCS / "accuracy.md"
+PAGES = [README, *sorted(page for page in DOCS.glob("*.md") if page != ACCURACY)]
+BLOCK = re.compile(r"```console\n(\$ commplan .*?)```", re.DOTALL)
+SUMMARY = DOCS.parent / "configs" / "accuracy" / "summary.yaml"
 TABLE = re.compile(r"<!-- commplan (.*?) -->\n.*?<!-- end -->", re.DOTALL)
 # Blocks that need what a planner alone has not: they are filled in by hand, from a real run.
 BY_HAND = ("commplan check", "commplan run", "commplan launch")
@@ -41,8 +43,8 @@ def printed(arguments: list[str], folder: str) -> str:
     return (done.stdout or done.stderr).rstrip("\n")
 
 
-def filled_readme(text: str) -> str:
-    """The README with every block filled."""
+def filled_page(text: str) -> str:
+    """A page with every block filled. The blocks of a page run in one folder, one after the other."""
     with tempfile.TemporaryDirectory() as folder:
         return BLOCK.sub(
             lambda match: (
@@ -68,9 +70,10 @@ def filled_summary(_: str) -> str:
 
 
 def main() -> None:
-    """Fill or check the README beside this folder, docs/accuracy.md, and the summary that plans read."""
+    """Fill or check the README beside this folder, the pages here, and the summary that plans read."""
     wrong = False
-    for path, fill in ((SUMMARY, filled_summary), (README, filled_readme), (ACCURACY, filled_accuracy)):
+    pages = [(page, filled_page) for page in PAGES]
+    for path, fill in ((SUMMARY, filled_summary), *pages, (ACCURACY, filled_accuracy)):
         text = path.read_text(encoding="utf-8")
         new = fill(text)
         wrong |= new != text

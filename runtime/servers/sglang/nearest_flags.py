@@ -1,7 +1,7 @@
 """The nearest that SGLang 0.5.23 has without a plugin: one of its own switches, and what it does not express.
 
 A switch is a whole forward in the words of a plan: which op it runs at a boundary, by mode and kind of layer. What
-follows is read in the source of 0.5.23 (docs/decisions.md); none of it was timed.
+follows is read in the source of 0.5.23 (docs/decisions/sglang.md); none of it was timed.
 """
 
 from __future__ import annotations
