@@ -6,6 +6,7 @@ functions and in the layers of the model that was built, and ends the server whe
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import pkgutil
@@ -19,8 +20,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from commplan.planner.strategy.file import StrategyFile, dump, one_line, plan_hash
+from commplan.planner.strategy.vendors import BACKENDS
 
 from ...errors import RefusedError
+from ...kernels.peer_impls import fuses_norm, peer_uses
 from ...ranks.agreement import gather_json
 from ..captured_sizes import check_captured
 from ..executed import in_force, of_rank
@@ -28,15 +31,16 @@ from ..forward import Forwards
 from ..stop import or_stop
 from .arguments import check_arguments, check_running, uses_impl
 from .attention_dp import AttentionDpHooks
-from .binding import bind, check_custom_all_reduce
+from .binding import Binding, check_custom_all_reduce
+from .fused_reads import FinalNorm, FusedSum, reads_by, with_fused_sum
 from .server_fit import check_model
 from .words import CAPTURE_FLAG, MODES, ONE_SHOT, SEAMS
 
 logger = logging.getLogger(__name__)
 
 _SCHEDULER = "sglang.srt.managers.scheduler.Scheduler"
+_STREAMER = "sglang.srt.managers.scheduler_components.output_streamer.SchedulerOutputStreamer"
 _BOUNDARIES = {"ATTENTION": "attn_out", "FFN": "mlp_out"}
-ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 Hook = Callable[..., Any]
 
@@ -52,9 +56,17 @@ class PlannedSum:
         return self.forwards.sum(self.layer, self.boundary, partial)
 
 
-def never_deferred(forward_batch: object) -> bool:  # noqa: ARG001
-    """An FFN's sum left to the next layer could be taken by a fused kernel of SGLang's; ours runs where it stands."""
-    return False
+class Deferral:
+    """Is an FFN's sum left to the next layer's read? Where its op does the norm there; else it runs where it stands."""
+
+    def __init__(self, forwards: Forwards, layer: int) -> None:
+        self.forwards, self.layer = forwards, layer
+
+    def __call__(self, forward_batch: object) -> bool:  # noqa: ARG002
+        """As SGLang asks before the FFN runs."""
+        if self.layer + 1 == self.forwards.file.model.num_hidden_layers:
+            return False  # the final norm is no stage
+        return self.forwards.fuses(self.layer, "mlp_out")
 
 
 class SchedulerHooks:
@@ -63,8 +75,10 @@ class SchedulerHooks:
     def __init__(self, file: StrategyFile, path: str) -> None:
         self.file, self.path, self.hash = file, path, plan_hash(file)
         self.forwards = Forwards(file, self._bind)
+        self.binding: Binding | None = None
         self.attention_dp = AttentionDpHooks(file, self.forwards) if file.parallelism.attn_dp > 1 else None
         self._sums: dict[tuple[int, str], Any] = {}
+        self._reads: dict[tuple[int, str], Any] = {}
 
     def table(self) -> dict[str, Hook]:
         """Dotted path of a function of SGLang's -> the hook around it."""
@@ -75,6 +89,9 @@ class SchedulerHooks:
             f"{_SCHEDULER}.__init__": self.around_scheduler,
             f"{_SCHEDULER}.get_init_info": self.around_init_info,
             f"{_SCHEDULER}.get_internal_state": self.around_internal_state,
+            f"{_STREAMER}.stream_output": self.around_output,
+            "sglang.srt.model_executor.model_runner.ModelRunner.load_model": self.around_load,
+            "sglang.srt.layers.layer_boundary.residual.batch.final_norm": self.around_final_norm,
             "sglang.srt.model_executor.model_runner.ModelRunner.forward": self.around_runner,
             f"{seam.model}.forward": self.around_model,
             "sglang.srt.layers.vocab_parallel_embedding.VocabParallelEmbedding.forward": self.around_embedding,
@@ -89,7 +106,30 @@ class SchedulerHooks:
         if options.get("is_nextn"):
             return stages
         layer = options.get("layer_id", args[-1])
-        return tuple(replace(stage, sum_impl=self._sum(layer, _BOUNDARIES[stage.kind.name])) for stage in stages)
+        return tuple(self._planned(stage, layer) for stage in stages)
+
+    def _planned(self, stage: Any, layer: int) -> Any:
+        boundary = _BOUNDARIES[stage.kind.name]
+        return replace(stage, sum_impl=self._sum(layer, boundary), read=self._read(layer, boundary, stage.read))
+
+    def _read(self, layer: int, boundary: str, read: Any) -> Any:
+        """The read of the stage before a boundary, with the planned kernel for what the stage before left it."""
+        before = (layer, "attn_out") if boundary == "mlp_out" else (layer - 1, "mlp_out")
+        if before not in self.fused_places:
+            return read
+        if before not in self._reads:
+            run = FusedSum(self.forwards, *before)
+            self._reads[before] = run, with_fused_sum(read, run, carried=before[0] != layer)
+        return self._reads[before][1]
+
+    @functools.cached_property
+    def fused_places(self) -> frozenset[tuple[int, str]]:
+        """Layer and boundary of every op that does the norm behind it, in any mode or range."""
+        return frozenset(
+            (use.layer, use.boundary)
+            for use in peer_uses(self.file)
+            if use.layer is not None and fuses_norm(use.op.impl)
+        )
 
     def _sum(self, layer: int, boundary: str) -> Any:
         """One object for a boundary: SGLang compares what a layer declares with what its class declares."""
@@ -97,7 +137,7 @@ class SchedulerHooks:
 
         found = self._sums.get((layer, boundary))
         if found is None:
-            can_defer = never_deferred if boundary == "mlp_out" else None
+            can_defer = Deferral(self.forwards, layer) if boundary == "mlp_out" else None
             found = SumImplementation(PlannedSum(self.forwards, layer, boundary), can_defer=can_defer)
             self._sums[layer, boundary] = found
         return found
@@ -114,6 +154,15 @@ class SchedulerHooks:
             scope = nullcontext() if mode is None else self.forwards.forward(mode, rows)
         with scope:
             return forward(model, input_ids, positions, batch, *args, **options)
+
+    def around_final_norm(
+        self, final_norm: Hook, hidden: Any, batch: Any, norm: Any, *args: Any, **options: Any
+    ) -> Any:
+        """residual_batch.final_norm: by the last FFN's op, where that does the norm."""
+        now = self.forwards.current
+        if now is not None and now.owed:
+            norm = FinalNorm(self.forwards, self.file.model.num_hidden_layers - 1, norm)
+        return final_norm(hidden, batch, norm, *args, **options)
 
     def around_embedding(self, forward: Hook, *args: Any, **options: Any) -> Any:
         """VocabParallelEmbedding.forward: the all-reduce inside is embed_out."""
@@ -133,14 +182,32 @@ class SchedulerHooks:
             self.forwards.replayed(MODES[batch.forward_mode.name], runner.decode_cuda_graph_runner.bs)
         return output
 
+    def around_load(self, load_model: Hook, runner: Any, *args: Any, **options: Any) -> Any:
+        """ModelRunner.load_model: what kernels of our own share is taken before the KV cache is given the rest."""
+        loaded = load_model(runner, *args, **options)
+        or_stop(self.forwards.bind)
+        return loaded
+
     def _bind(self, counters: Any) -> Any:
+        import torch
         from sglang.srt.runtime_context import get_parallel
 
         parallel = get_parallel()
         if uses_impl(self.file, ONE_SHOT):
             check_custom_all_reduce(parallel.tp_group)
-        width = ELEMENT_BYTES[self.file.deployment.activations]
-        return bind(self.file, parallel.tp_group, parallel.attn_tp_group, counters, width)
+        kind = BACKENDS[self.file.hardware.backend].device_type
+        device = torch.device(kind) if kind == "cpu" else torch.device(kind, torch.accelerator.current_device_index())
+        self.binding = Binding(self.file, parallel.tp_group, parallel.attn_tp_group, device)
+        return self.binding.programs(counters)
+
+    def around_output(self, stream_output: Hook, *args: Any, **options: Any) -> Any:
+        """SchedulerOutputStreamer.stream_output: nothing leaves once a kernel has given up waiting for a rank.
+
+        The tokens are on the host by now, and the kernels set their flag before they came.
+        """
+        if self.binding is not None:
+            or_stop(self.binding.peers.check)
+        return stream_output(*args, **options)
 
     # ---- the scheduler ----------------------------------------------------------------------------------------------
 
@@ -205,10 +272,24 @@ class SchedulerHooks:
             run = getattr(path.output.sum_impl, "run", None)
             ours = isinstance(run, PlannedSum) and run.forwards is self.forwards
             here = isinstance(run, PlannedSum) and (run.layer, run.boundary) == (layer, boundary)
-            if variant.name != "ORDINARY" or not ours or not here:
+            if (
+                variant.name != "ORDINARY"
+                or not ours
+                or not here
+                or not self._reads_what_is_left(layer, boundary, path)
+            ):
                 raise RefusedError(
                     f"layer {layer} {boundary} does not run the planned op on {variant.name} batches", field="layers"
                 )
+
+    def _reads_what_is_left(self, layer: int, boundary: str, path: Any) -> bool:
+        """Does a stage ask the planned kernel for what was left to it, and may it leave its own?"""
+        last = self.file.model.num_hidden_layers - 1
+        leaves = boundary == "mlp_out" and layer < last and (layer, boundary) in self.fused_places
+        if leaves and not path.exit.may_defer_sum:
+            return False
+        before = (layer, "attn_out") if boundary == "mlp_out" else (layer - 1, "mlp_out")
+        return before not in self.fused_places or reads_by(path, self._reads[before][0])
 
 
 def check_server(file: StrategyFile, path: str, server_args: Any) -> None:
