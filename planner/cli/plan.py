@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--require-fit", is_flag=True, help="Refuse a deployment that its devices have no memory for (exit code 3)."
 )
+@click.option("--brief", is_flag=True, help="Print the ranges alone: no memory, no trust.")
 @click.option("--cross-check", is_flag=True, help="Have networkx search the ends of every range too, and compare.")
 @options.overrides
 @options.as_json
@@ -38,6 +39,7 @@ def command(
     output: str | None,
     require_fit: bool,
     cross_check: bool,
+    brief: bool,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -65,8 +67,10 @@ def command(
     if as_json:
         _print_json(strategy, output, setup, memory, trusts)
     else:
-        _print(strategy, setup.deployment.search.range_tolerance, memory)
-        print_trusts(found, trusts)
+        _print(strategy)
+        if not brief:
+            _print_notes(strategy, setup.deployment.search.range_tolerance, memory)
+            print_trusts(found, trusts)
         echo()
         echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
 
@@ -143,10 +147,9 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
     }
 
 
-def _print(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
-    from ..fit.words import line
+def _print(strategy: StrategyFile) -> None:
     from .gains import print_faster_rivals, yardsticks
-    from .output import heading, print_wrapped, span
+    from .output import heading
 
     p = strategy.parallelism
     attention = f", attention DP {p.attn_dp} x TP {p.attn_tp}" if p.attn_dp > 1 else ""
@@ -158,6 +161,12 @@ def _print(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
         _print_ranges(ranges)
     echo()
     echo(f"Gains are steps over the plan's: {yardsticks(strategy.executor, strategy.hardware.backend)}.")
+
+
+def _print_notes(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
+    from ..fit.words import line
+    from .output import print_wrapped, span
+
     echo("Times and ratios are at the last token count of each range.")
     echo("No overlap of communication is assumed, but in flags of a server that have it.")
     if any(r.predicted is not None and r.predicted.host_wait_us for ranges in strategy.modes.values() for r in ranges):

@@ -6,13 +6,11 @@ functions and in the layers of the model that was built, and ends the server whe
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import pkgutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ from commplan.planner.strategy.file import StrategyFile, dump, one_line, plan_ha
 from commplan.planner.strategy.vendors import BACKENDS
 
 from ...errors import RefusedError
-from ...kernels.peer_impls import fuses_norm, peer_uses
 from ...ranks.agreement import gather_json
 from ..captured_sizes import check_captured
 from ..executed import in_force, of_rank
@@ -32,41 +29,17 @@ from ..stop import or_stop
 from .arguments import check_arguments, check_running, uses_impl
 from .attention_dp import AttentionDpHooks
 from .binding import Binding, check_custom_all_reduce
-from .fused_reads import FinalNorm, FusedSum, reads_by, with_fused_sum
+from .fused_reads import FinalNorm
 from .server_fit import check_model
+from .stages import PlannedStages
 from .words import CAPTURE_FLAG, MODES, ONE_SHOT, SEAMS
 
 logger = logging.getLogger(__name__)
 
 _SCHEDULER = "sglang.srt.managers.scheduler.Scheduler"
 _STREAMER = "sglang.srt.managers.scheduler_components.output_streamer.SchedulerOutputStreamer"
-_BOUNDARIES = {"ATTENTION": "attn_out", "FFN": "mlp_out"}
 
 Hook = Callable[..., Any]
-
-
-class PlannedSum:
-    """The sum of one boundary of one layer, as SGLang calls it: run(partial, forward_batch)."""
-
-    def __init__(self, forwards: Forwards, layer: int, boundary: str) -> None:
-        self.forwards, self.layer, self.boundary = forwards, layer, boundary
-
-    def __call__(self, partial: Tensor, forward_batch: object = None) -> Tensor:  # noqa: ARG002
-        """[T, H] partial rows to their sum."""
-        return self.forwards.sum(self.layer, self.boundary, partial)
-
-
-class Deferral:
-    """Is an FFN's sum left to the next layer's read? Where its op does the norm there; else it runs where it stands."""
-
-    def __init__(self, forwards: Forwards, layer: int) -> None:
-        self.forwards, self.layer = forwards, layer
-
-    def __call__(self, forward_batch: object) -> bool:  # noqa: ARG002
-        """As SGLang asks before the FFN runs."""
-        if self.layer + 1 == self.forwards.file.model.num_hidden_layers:
-            return False  # the final norm is no stage
-        return self.forwards.fuses(self.layer, "mlp_out")
 
 
 class SchedulerHooks:
@@ -77,8 +50,7 @@ class SchedulerHooks:
         self.forwards = Forwards(file, self._bind)
         self.binding: Binding | None = None
         self.attention_dp = AttentionDpHooks(file, self.forwards) if file.parallelism.attn_dp > 1 else None
-        self._sums: dict[tuple[int, str], Any] = {}
-        self._reads: dict[tuple[int, str], Any] = {}
+        self.stages = PlannedStages(file, self.forwards)
 
     def table(self) -> dict[str, Hook]:
         """Dotted path of a function of SGLang's -> the hook around it."""
@@ -106,41 +78,7 @@ class SchedulerHooks:
         if options.get("is_nextn"):
             return stages
         layer = options.get("layer_id", args[-1])
-        return tuple(self._planned(stage, layer) for stage in stages)
-
-    def _planned(self, stage: Any, layer: int) -> Any:
-        boundary = _BOUNDARIES[stage.kind.name]
-        return replace(stage, sum_impl=self._sum(layer, boundary), read=self._read(layer, boundary, stage.read))
-
-    def _read(self, layer: int, boundary: str, read: Any) -> Any:
-        """The read of the stage before a boundary, with the planned kernel for what the stage before left it."""
-        before = (layer, "attn_out") if boundary == "mlp_out" else (layer - 1, "mlp_out")
-        if before not in self.fused_places:
-            return read
-        if before not in self._reads:
-            run = FusedSum(self.forwards, *before)
-            self._reads[before] = run, with_fused_sum(read, run, carried=before[0] != layer)
-        return self._reads[before][1]
-
-    @functools.cached_property
-    def fused_places(self) -> frozenset[tuple[int, str]]:
-        """Layer and boundary of every op that does the norm behind it, in any mode or range."""
-        return frozenset(
-            (use.layer, use.boundary)
-            for use in peer_uses(self.file)
-            if use.layer is not None and fuses_norm(use.op.impl)
-        )
-
-    def _sum(self, layer: int, boundary: str) -> Any:
-        """One object for a boundary: SGLang compares what a layer declares with what its class declares."""
-        from sglang.srt.layers.layer_boundary.output import SumImplementation
-
-        found = self._sums.get((layer, boundary))
-        if found is None:
-            can_defer = Deferral(self.forwards, layer) if boundary == "mlp_out" else None
-            found = SumImplementation(PlannedSum(self.forwards, layer, boundary), can_defer=can_defer)
-            self._sums[layer, boundary] = found
-        return found
+        return tuple(self.stages.planned(stage, layer) for stage in stages)
 
     def around_model(
         self, forward: Hook, model: Any, input_ids: Any, positions: Any, batch: Any, *args: Any, **options: Any
@@ -265,31 +203,7 @@ class SchedulerHooks:
             self.attention_dp.prove(index, layer, _carries)
             return
         for name, boundary in (("attn_boundary", "attn_out"), ("ffn_boundary", "mlp_out")):
-            self._prove_boundary(index, boundary, getattr(layer, name))
-
-    def _prove_boundary(self, layer: int, boundary: str, stage: Any) -> None:
-        for variant, path in stage.plan.paths.items():
-            run = getattr(path.output.sum_impl, "run", None)
-            ours = isinstance(run, PlannedSum) and run.forwards is self.forwards
-            here = isinstance(run, PlannedSum) and (run.layer, run.boundary) == (layer, boundary)
-            if (
-                variant.name != "ORDINARY"
-                or not ours
-                or not here
-                or not self._reads_what_is_left(layer, boundary, path)
-            ):
-                raise RefusedError(
-                    f"layer {layer} {boundary} does not run the planned op on {variant.name} batches", field="layers"
-                )
-
-    def _reads_what_is_left(self, layer: int, boundary: str, path: Any) -> bool:
-        """Does a stage ask the planned kernel for what was left to it, and may it leave its own?"""
-        last = self.file.model.num_hidden_layers - 1
-        leaves = boundary == "mlp_out" and layer < last and (layer, boundary) in self.fused_places
-        if leaves and not path.exit.may_defer_sum:
-            return False
-        before = (layer, "attn_out") if boundary == "mlp_out" else (layer - 1, "mlp_out")
-        return before not in self.fused_places or reads_by(path, self._reads[before][0])
+            self.stages.prove(index, boundary, getattr(layer, name))
 
 
 def check_server(file: StrategyFile, path: str, server_args: Any) -> None:
@@ -326,4 +240,4 @@ def _carries(function: Any, hook: Hook) -> bool:
     return False
 
 
-__all__ = ["PlannedSum", "SchedulerHooks", "check_server"]
+__all__ = ["SchedulerHooks", "check_server"]

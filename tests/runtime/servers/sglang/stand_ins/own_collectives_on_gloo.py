@@ -1,4 +1,4 @@
-"""A plugin for SGLang: commplan's backend gloo has collectives of its own, composed of gloo's in the place of kernels."""
+"""A plugin for SGLang: commplan's backend gloo has collectives of its own, composed of gloo's in place of kernels."""
 
 from __future__ import annotations
 
