@@ -79,10 +79,10 @@ def _check(table: Table, field: str, hardware: Hardware, executor: Executor) -> 
         if size <= before:
             text = f"sizes rise from one to the next, and this one comes after {before}"
             raise InputError(text, file="--set", field=f"{field}.message_bytes", value=size)
-    _check_unit(table, field, hardware)
+    check_unit(table, field, hardware)
 
 
-def _check_unit(table: Table, field: str, hardware: Hardware) -> None:
+def check_unit(table: Table, field: str, hardware: Hardware, file: str = "--set") -> None:
     """Refuse times that no link of this machine could give: milliseconds or seconds in a list of microseconds."""
     if table.op not in COLLECTIVES:
         return
@@ -97,7 +97,7 @@ def _check_unit(table: Table, field: str, hardware: Hardware) -> None:
             f"{table.message_bytes[-1]} bytes in this time are {rate:,.0f} GB/s over a link of "
             f"{link.bandwidth_gb_per_s.value:g}: latencies are in us"
         )
-        raise InputError(text, file="--set", field=f"{field}.latency_us", value=table.latency_us[-1])
+        raise InputError(text, file=file, field=f"{field}.latency_us", value=table.latency_us[-1])
 
 
 def unused_tables(calibration: Calibration, sizes: Sequence[int]) -> list[str]:

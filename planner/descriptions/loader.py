@@ -182,6 +182,10 @@ class _Parts:
         for index, use in enumerate(hardware.calibrations):
             path = find(use.file, "calibrations", self._hardware_file, f"calibrations[{index}].file")
             calibration = build(Calibration, read_mapping(path), str(path))
+            refused = None if use.transferred_because else calibration.span_refused(hardware.devices_per_node)
+            if refused is not None:
+                field = f"calibrations[{index}].file"
+                raise InputError(refused, file=self._hardware_file, field=field, value=use.file)
             used.append(UsedCalibration(calibration, use.transferred_because))
         return used
 
