@@ -74,8 +74,8 @@ def import_system(system: str) -> Imported:
         ),
     }
     calibration = build(Calibration, data, str(nccl))
-    moved = sum(moved(table.message_bytes, table.latency_us) for table in calibration.tables)
-    return Imported(calibration, left_out, moved, sum(len(table.message_bytes) for table in calibration.tables))
+    reordered = sum(moved(table.message_bytes, table.latency_us) for table in calibration.tables)
+    return Imported(calibration, left_out, reordered, sum(len(table.message_bytes) for table in calibration.tables))
 
 
 # ---- where the files are ---------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """What Ascend's hccl_test prints: four columns between bars; op, ranks and type stand in its command line alone.
 
-`data_size` is the size given by -b and -e: the whole buffer, which all-gather, reduce-scatter and all-to-all split over
-the ranks, rounded up to whole elements of each. The bandwidth beside it is that of the whole buffer, of 1e9 or, in other
-versions, of 2^30 bytes a second.
+`data_size` is the size given by -b and -e: the whole buffer, which all-gather, reduce-scatter and all-to-all split
+over the ranks, rounded up to whole elements of each. The bandwidth beside it is that of the whole buffer, of 1e9 or, in
+other versions, of 2^30 bytes a second.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def is_text(text: str) -> bool:
     return "data_size" in text and "alg_bandwidth" in text
 
 
-def read_text(text: str, file: str, declared: Declared) -> list[Run]:
+def runs_of_text(text: str, file: str, declared: Declared) -> list[Run]:
     """The runs of a file; InputError for the first thing that is wrong with one."""
     found = [_Output()]
     for number, line in lines_of(text):

@@ -30,13 +30,13 @@ _TEXTS = {
 _JSONS: tuple[tuple[Callable[[Any], bool], Callable[[Any, str, Declared], list[Run]]], ...] = (
     (nccl_json.is_nccl, nccl_json.read_nccl),
     (nccl_json.is_rccl, nccl_json.read_rccl),
-    (vllm_benchmark.is_json, vllm_benchmark.read_json),
+    (vllm_benchmark.is_json, vllm_benchmark.runs_of_json),
 )
 
 
 @dataclass(frozen=True)
 class About:
-    """What a calibration says of itself beside its tables. `source`: where outputs were published; else they are own."""
+    """What a calibration says of itself. `source`: where the outputs were published; without it they are the user's."""
 
     name: str
     machine: str | None = None
@@ -56,7 +56,8 @@ class ImportedTables:
 
 def import_files(files: Iterable[str], declared: Declared, about: About, hardware: Hardware | None) -> ImportedTables:
     """The tables of some outputs; InputError for the first thing that is wrong with one."""
-    runs = [(file, run) for file in files for run in _runs(file, declared)]
+    texts = {file: read_text(file) for file in files}
+    runs = [(file, run) for file, text in texts.items() for run in _runs(file, text, declared)]
     tables: dict[Key, dict[int, list[float]]] = {}
     launches: dict[Key, str | None] = {}
     left_out: Counter[str] = Counter()
@@ -74,7 +75,8 @@ def import_files(files: Iterable[str], declared: Declared, about: About, hardwar
     if not tables:
         why = "; ".join(f"{count} points {what}" for what, count in left_out.items()) or "none was found"
         raise InputError(f"no table of two sizes and more is left ({why})", file=runs[0][0])
-    calibration = build(Calibration, _data(runs, tables, about), runs[0][0])
+    data = {**_data(runs, tables, about), "imported": tuple(_imported(runs, texts))}
+    calibration = build(Calibration, data, runs[0][0])
     if hardware is not None:
         check_machine(calibration, hardware, runs[0][0])
     unvalidated = sum(len(run.points) for _, run in runs if not run.validated)
@@ -102,8 +104,7 @@ def check_machine(calibration: Calibration, hardware: Hardware, file: str) -> No
 # ---- one file --------------------------------------------------------------------------------------------------------
 
 
-def _runs(file: str, declared: Declared) -> list[Run]:
-    text = read_text(file)
+def _runs(file: str, text: str, declared: Declared) -> list[Run]:
     if re.match(r"\s*(?:\{|\[\s*\{)", text):  # mpirun's [1,0] is none
         return _json_runs(text, file, declared)
     found = [tool for tool, reader in _TEXTS.items() if reader.is_text(text)]
@@ -111,7 +112,7 @@ def _runs(file: str, declared: Declared) -> list[Run]:
         raise InputError(f"outputs of several tools in one file: {'; '.join(found)}", file=file)
     if not found:
         raise InputError(f"no output that is known; accepted: {'; '.join(_TEXTS)}; or their JSON", file=file)
-    runs: list[Run] = _TEXTS[found[0]].read_text(text, file, declared)
+    runs: list[Run] = _TEXTS[found[0]].runs_of_text(text, file, declared)
     return runs
 
 
@@ -130,9 +131,7 @@ def _json_runs(text: str, file: str, declared: Declared) -> list[Run]:
 # ---- the calibration -------------------------------------------------------------------------------------------------
 
 
-def _data(
-    runs: list[tuple[str, Run]], tables: dict[Key, dict[int, list[float]]], about: About
-) -> dict[str, Any]:
+def _data(runs: list[tuple[str, Run]], tables: dict[Key, dict[int, list[float]]], about: About) -> dict[str, Any]:
     tools = ", ".join(dict.fromkeys(" ".join(filter(None, (run.tool, run.version))) for _, run in runs))
     libraries = ", ".join(dict.fromkeys(run.library for _, run in runs if run.library))
     devices = ", ".join(dict.fromkeys(run.devices for _, run in runs if run.devices))
@@ -151,7 +150,6 @@ def _data(
         "source": f"{about.source} ({tools})" if about.source else f"{tools}: {names}",
         "notes": " ".join(_notes(runs)),
         "ops": tuple(op for op in COLLECTIVES if op in ops),
-        "imported": tuple(_imported(runs)),
         "tables": tuple(median_table(key, tables[key]) for key in sorted(tables, key=_order)),
     }
 
@@ -166,10 +164,10 @@ def _notes(runs: list[tuple[str, Run]]) -> Iterator[str]:
         yield "Results were not checked by the tool in every run."
 
 
-def _imported(runs: list[tuple[str, Run]]) -> Iterator[dict[str, Any]]:
+def _imported(runs: list[tuple[str, Run]], texts: dict[str, str]) -> Iterator[dict[str, Any]]:
     seen = []
     for file, run in runs:
-        digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+        digest = hashlib.sha256(texts[file].encode()).hexdigest()[:16]
         entry = {
             "file": Path(file).name,
             "sha256": digest,

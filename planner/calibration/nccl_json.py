@@ -103,7 +103,7 @@ def read_rccl(data: list[Any], file: str, declared: Declared) -> list[Run]:
     seen: Counter[tuple[Any, ...]] = Counter()
     for index, entry in enumerate(data):
         field = f"[{index}]"
-        if not isinstance(entry, dict) or (lacks := [name for name in _RCCL if name not in entry]):
+        if not isinstance(entry, dict) or any(name not in entry for name in _RCCL):
             raise InputError(f"a record with {', '.join(_RCCL)} is expected", file=file, field=field)
         ranks = (_whole(entry, "ranks", file, field) or 0) * (_whole(entry, "gpusPerRank", file, field) or 0)
         size, nodes = _whole(entry, "size", file, field) or 0, _whole(entry, "nodes", file, field) or 1

@@ -81,7 +81,7 @@ def is_text(text: str) -> bool:
     return bool(re.search(r"\balgbw\b.*\bbusbw\b", text))
 
 
-def read_text(text: str, file: str, declared: Declared) -> list[Run]:
+def runs_of_text(text: str, file: str, declared: Declared) -> list[Run]:
     """The runs of a file; InputError for the first thing that is wrong with one."""
     outputs = _outputs(text, file)
     if "rccl-tests: Version" in text:
@@ -92,7 +92,9 @@ def read_text(text: str, file: str, declared: Declared) -> list[Run]:
 
 def version_text(code: int) -> str:
     """`2.29.7` of NCCL's version number 22907; older ones had two digits less (2708)."""
-    return f"{code // 10000}.{code // 100 % 100}.{code % 100}" if code >= 10000 else f"{code // 1000}.{code // 100 % 10}"
+    return (
+        f"{code // 10000}.{code // 100 % 100}.{code % 100}" if code >= 10000 else f"{code // 1000}.{code // 100 % 10}"
+    )
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -185,7 +187,9 @@ def _row(line: str, number: int, output: Output, file: str) -> Row | None:
         raise refuse(file, number, "a row stands before the line that names its columns", value=line.strip())
     columns = output.columns
     if len(parts) < len(columns) or (len(parts) > len(columns) and "timestamp" not in columns):
-        text = f"{len(columns)} columns are expected, and {len(parts)} are there: cut off, or lines of several processes"
+        text = (
+            f"{len(columns)} columns are expected, and {len(parts)} are there: cut off, or lines of several processes"
+        )
         raise refuse(file, number, text, value=line.strip())
     starts = [i for i, name in enumerate(columns) if name == "time"]
     ways = [(parts[i], parts[i + 1], parts[i + 2], parts[i + 3]) for i in starts]
@@ -253,7 +257,9 @@ def _check_whole(output: Output, file: str) -> None:
     if output.average is None:
         text = "the run that begins here has no line 'Avg bus bandwidth': it is cut off. Give all of it, or --excerpt"
         raise refuse(file, output.line, text, "Avg bus bandwidth")
-    rates = [float(way[2]) for row in output.rows for way in (row.out_of_place, row.in_place) if way and way[2] != "N/A"]
+    rates = [
+        float(way[2]) for row in output.rows for way in (row.out_of_place, row.in_place) if way and way[2] != "N/A"
+    ]
     if not rates:
         return
     mean = fmean(rates)
@@ -278,11 +284,13 @@ def _point(
         left["of no bytes"] += 1
         return None
     if way is None or way[0] == "N/A":
-        raise refuse(file, row.line, "the test measured nothing this way (of out-of-place and --in-place)", "time", "N/A")
+        raise refuse(
+            file, row.line, "the test measured nothing this way (of out-of-place and --in-place)", "time", "N/A"
+        )
     us = time_of(way[0], file, row.line, "time")
     _check_wrong(way[3], file, row.line)
     if row.count * BYTES[dtype] not in (row.size, row.size // group):
-        text = f"{row.count} elements are neither the whole buffer of {row.size} bytes nor the part of one of {group} ranks"
+        text = f"{row.count} elements are neither the buffer of {row.size} bytes nor the part of one of {group} ranks"
         raise refuse(file, row.line, text, "count", row.count)
     algorithm, bus = float(way[1]), float(way[2])
     check_rate(file, row.line, row.size, us, algorithm, group)

@@ -138,7 +138,7 @@ def check_rate(
     giga: float = 1e9,
     least: float = _RATE_LEAST,
 ) -> None:
-    """Refuse a row whose size and time do not give the bandwidth beside them. `least`: what rounding may leave of it."""
+    """Refuse a row whose size and time do not give the bandwidth beside them; `least` is what rounding may leave."""
     made = size / us * 1e6 / giga
     if abs(made - gb_per_s) <= max(least, _RATE_SHARE * max(made, gb_per_s)):
         return

@@ -3,8 +3,8 @@
   benchmark_mscclpp.py, benchmark_torch_symm_mem.py   | msg_size | torch eager time | ... graph time |, in us
   benchmark_all_reduce.py                             Size  CustomAR(ms)  TorchSymmMem(ms), with the ranks, fp16
 
-Sizes are of the whole buffer, in powers of 1024. Times without a graph hold launches and, in the second, waiting for the
-host: their impls end in `_eager`, and no plan has them, unless the user says otherwise with --impl.
+Sizes are of the whole buffer, in powers of 1024. Times without a graph hold launches and, in the second, waiting for
+the host: their impls end in `_eager`, and no plan has them, unless the user says otherwise with --impl.
 """
 
 from __future__ import annotations
@@ -38,14 +38,16 @@ def is_text(text: str) -> bool:
     return bool(re.search(r"msg_size.*(?:eager|graph)", text) or _RANKS.search(text))
 
 
-def read_text(text: str, file: str, declared: Declared) -> list[Run]:
+def runs_of_text(text: str, file: str, declared: Declared) -> list[Run]:
     """The runs of a file: one for each table."""
     runs: list[Run] = []
     checked: list[tuple[int, str]] = []
     ranks: int | None = None
     table: tuple[list[str], bool, list[tuple[int, list[str]]]] | None = None
     for number, line in lines_of(text):
-        cells = [cell.strip().strip("*") for cell in line.strip().strip("|").split("|")] if "|" in line else line.split()
+        cells = (
+            [cell.strip().strip("*") for cell in line.strip().strip("|").split("|")] if "|" in line else line.split()
+        )
         if found := _CHECKED.match(line):
             checked.append((int(found[1]), found[2]))
         elif found := _RANKS.match(line):
@@ -84,7 +86,9 @@ def _run(
     why = "the table does not say whether it is of all_reduce or all_gather"
     op = settle("--op", ALL_REDUCE.name if in_ms else None, declared.op, file, why)
     if checked and [size * BYTES[dtype] for size, _ in checked] != [_bytes(cells[0], file, n) for n, cells in rows]:
-        raise InputError("rows and lines of the correctness check differ: the table is cut off or of another run", file=file)
+        raise InputError(
+            "rows and lines of the correctness check differ: the table is cut off or of another run", file=file
+        )
     run.validated = bool(checked) or None
     for number, cells in rows:
         if len(cells) != len(columns):

@@ -43,7 +43,7 @@ def is_json(data: Any) -> bool:
     return isinstance(data, dict) and "world_size" in data and isinstance(data.get("results"), dict)
 
 
-def read_text(text: str, file: str, declared: Declared) -> list[Run]:
+def runs_of_text(text: str, file: str, declared: Declared) -> list[Run]:
     """The runs of a file: one for each table."""
     if _MILLISECONDS not in text and not declared.excerpt:
         raise InputError(f"no line '{_MILLISECONDS}', which closes a table: give all of it, or --excerpt", file=file)
@@ -108,7 +108,7 @@ def _check_best(times: dict[str, str], line: str, number: int, file: str) -> Non
         raise refuse(file, number, f"another column is faster than {best[1]}, which the row calls best", "Best")
 
 
-def read_json(data: dict[str, Any], file: str, declared: Declared) -> list[Run]:
+def runs_of_json(data: dict[str, Any], file: str, declared: Declared) -> list[Run]:
     """The run of a JSON file."""
     run = Run("vLLM benchmark_device_communicators.py", launch="in a CUDA graph")
     run.group = _whole(data, "world_size", file)
@@ -133,9 +133,7 @@ def read_json(data: dict[str, Any], file: str, declared: Declared) -> list[Run]:
     return [run]
 
 
-def _add(
-    run: Run, times: dict[str, str], size: int, dtype: str, number: int, file: str, declared: Declared
-) -> None:
+def _add(run: Run, times: dict[str, str], size: int, dtype: str, number: int, file: str, declared: Declared) -> None:
     for column, cell in times.items():
         if cell == "N/A":
             run.left_out["not measured (N/A)"] += 1

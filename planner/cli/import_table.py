@@ -20,9 +20,11 @@ _OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 
 @click.command("import-table", short_help="Make a calibration file from the output of a benchmark of collectives.")
 @click.argument("files", nargs=-1, required=True, type=FILLED)
-@click.option("-o", "--output", type=OutputFile(), required=True, help="The calibration file to write.")
+@click.option("-o", "--output", type=OutputFile(), help="The calibration file to write.")
 @click.option("--group", type=Count(2, MAX_RANKS), help="Ranks of the runs; checked where an output says it.")
-@click.option("--nodes", type=Count(1, MAX_RANKS), help="Hosts that the ranks are spread over; needed for more than one.")
+@click.option(
+    "--nodes", type=Count(1, MAX_RANKS), help="Hosts that the ranks are spread over; needed for more than one."
+)
 @click.option("--op", type=click.Choice(_OPS), help="The collective, where an output does not name it.")
 @click.option("--dtype", type=click.Choice(("bf16", "fp16", "fp32", "int8")), help="The type, where none is named.")
 @click.option("--in-place", is_flag=True, help="Take the times of one buffer for both ends (nccl-tests, rccl-tests).")
@@ -42,7 +44,7 @@ _OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 @options.as_json
 def command(
     files: tuple[str, ...],
-    output: str,
+    output: str | None,
     group: int | None,
     nodes: int | None,
     op: str | None,
@@ -62,6 +64,8 @@ def command(
     benchmark_device_communicators.py (or its JSON), and SGLang's benchmark/kernels/all_reduce and all_gather.
     Units, number of ranks, sizes and results are checked; what is cut off or mixed is refused.
     """
+    if output is None:
+        raise click.UsageError("name the calibration file to write (-o)")
     from pathlib import Path
 
     from ..calibration.import_table import About, import_files

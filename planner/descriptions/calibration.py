@@ -205,8 +205,8 @@ class Calibration(Spec):
                 where = f"{run.nodes} nodes" if run.nodes > 1 else "one node"
                 here = "one node" if inside else "more than one node"
                 return (
-                    f"{run.file} was measured by {run.group_size} ranks on {where}, and so many are {here} of a machine "
-                    f"of {devices_per_node} devices a node; where it may stand in, say so in transferred_because"
+                    f"{run.file} was measured by {run.group_size} ranks on {where}, and so many are {here} of a "
+                    f"machine of {devices_per_node} devices a node; say in transferred_because why it may stand in"
                 )
         return None
 

@@ -6,7 +6,7 @@ has measured it, and stands before the tables of the machine's own calibrations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -108,3 +108,17 @@ def unused_tables(calibration: Calibration, sizes: Sequence[int]) -> list[str]:
         for index, table in enumerate(calibration.tables)
         if table.group_size not in sizes
     ]
+
+
+def unused_imports(calibrations: Iterable[Calibration], sizes: Sequence[int]) -> list[str]:
+    """A note for each calibration of imported outputs that has no table of any group of this deployment."""
+    groups = ", ".join(str(size) for size in sorted(set(sizes)))
+    found = []
+    for calibration in calibrations:
+        ranks = sorted({table.group_size for table in calibration.tables})
+        if calibration.imported and groups and not set(ranks) & set(sizes):
+            imported = ", ".join(map(str, ranks))
+            found.append(
+                f"{calibration.name} is of {imported} ranks, and the groups here have {groups}: nothing is priced by it"
+            )
+    return found
