@@ -12,7 +12,20 @@ from dataclasses import dataclass, field
 
 from ..strategy.errors import InputError
 from ..strategy.op_kinds import ALL_REDUCE
-from .outputs import BYTES, Declared, Point, Run, check_rate, known_op, lines_of, refuse, settle, time_of
+from .outputs import (
+    BYTES,
+    Declared,
+    Point,
+    Run,
+    check_rate,
+    is_whole,
+    known_op,
+    lines_of,
+    number_of,
+    refuse,
+    settle,
+    time_of,
+)
 
 _TYPES = {"fp32": "fp32", "fp16": "fp16", "bfp16": "bf16", "bf16": "bf16", "int8": "int8", "uint8": "int8"}
 _COLUMNS = {
@@ -22,7 +35,7 @@ _COLUMNS = {
     "alg_bandwidth(GB/s)": "rate",
     "check_result": "result",
 }
-_SPAN = re.compile(r"minbytes is (\d+), maxbytes is (\d+)")
+_SPAN = re.compile(r"minbytes is (\d{1,18}), maxbytes is (\d{1,18})")
 _RESULTS = ("success", "failed", "NULL")
 
 
@@ -70,7 +83,7 @@ def _read_line(line: str, number: int, output: _Output, file: str) -> None:
             text = f"columns {', '.join(_COLUMNS)} are expected, in these units"
             raise refuse(file, number, text, value=wrong[0])
         output.columns = [_COLUMNS[name] for name in names]
-    elif cells[0].isdigit() or cells[-1] in _RESULTS:
+    elif is_whole(cells[0]) or cells[-1] in _RESULTS:
         if len(cells) != len(output.columns):
             text = f"{len(output.columns)} columns are expected, and {len(cells)} are there"
             raise refuse(file, number, text, value=line.strip())
@@ -108,7 +121,9 @@ def _command(line: str) -> dict[str, str]:
         return {}
     options = dict(re.findall(r"\s-([a-z])\s+(\S+)", found[2]))
     options.pop("n", None)  # of the test: its rounds
-    ranks = re.search(r"\s-(?:n|np)\s+(\d+)", line[: found.start()])
+    ranks = re.search(r"\s-(?:n|np)\s+(\d{1,6})\s", line[: found.start()])
+    if not re.fullmatch(r"[1-9]\d{0,5}", options.get("p", "")):
+        options.pop("p", None)
     return {"test": found[1], **options, **({"n": ranks[1]} if ranks else {})}
 
 
@@ -116,7 +131,8 @@ def _check_whole(output: _Output, file: str, declared: Declared) -> None:
     """Refuse an output that stops before the size that it was to end with."""
     if output.span is None or declared.excerpt:
         return
-    first, last = int(output.rows[0][1]["size"]), int(output.rows[-1][1]["size"])
+    ends = [row["size"] for _, row in (output.rows[0], output.rows[-1])]
+    first, last = (int(size) if is_whole(size) else 0 for size in ends)
     if first > output.span[0] or 2 * last <= output.span[1]:
         text = f"its rows go from {first} to {last} bytes, the run from {output.span[0]} to {output.span[1]}"
         raise refuse(file, output.line, f"{text}: it is cut off. Give all of it, or --excerpt", "data_size")
@@ -126,16 +142,13 @@ def _point(line: int, row: dict[str, str], op: str, impl: str, dtype: str, group
     if row["result"] not in ("success", "NULL"):
         text = "results were wrong, so the time is of something else"
         raise refuse(file, line, text, "check_result", row["result"])
-    try:
-        size, rate = int(row["size"]), float(row["rate"])
-    except ValueError:
-        raise refuse(file, line, "a size and a bandwidth are expected", value=" | ".join(row.values())) from None
+    if not is_whole(row["size"]) or not int(row["size"]):
+        raise refuse(file, line, "a size above 0 is expected", "data_size", row["size"])
+    size, rate = int(row["size"]), number_of(row["rate"], file, line, "alg_bandwidth")
     us = time_of(row["time"], file, line, "aveg_time(us)")
     if op != ALL_REDUCE.name:  # each rank's part is whole elements
         size = -(-size // (BYTES[dtype] * group)) * BYTES[dtype] * group
     binary = size / us * 1e6 / 2**30
     giga = 2**30 if abs(rate - binary) < abs(rate - size / us * 1e6 / 1e9) else 1e9
     check_rate(file, line, size, us, rate, group, giga, least=2e-5)
-    if size <= 0:
-        raise refuse(file, line, "a size above 0 is expected", "data_size", row["size"])
     return Point(op, impl, dtype, size, us, line)

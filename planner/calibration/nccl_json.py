@@ -109,7 +109,7 @@ def read_rccl(data: list[Any], file: str, declared: Declared) -> list[Run]:
         size, nodes = _whole(entry, "size", file, field) or 0, _whole(entry, "nodes", file, field) or 1
         run = (str(entry["name"]), ranks, nodes)
         output = outputs.setdefault(run, _rccl_output(*run))
-        point = (run, entry.get("numCycle"), size, entry["type"], entry["redop"])
+        point = (run, str(entry.get("numCycle")), size, str(entry["type"]), str(entry["redop"]))
         is_in_place = entry["inPlace"] in (1, True)
         seen[(*point, is_in_place)] += 1
         if seen[(*point, is_in_place)] > 1:

@@ -21,8 +21,10 @@ from .outputs import (
     Run,
     check_factor,
     check_rate,
+    is_whole,
     known_op,
     lines_of,
+    number_of,
     refuse,
     settle,
     time_of,
@@ -33,10 +35,10 @@ _OTHER_TYPES = re.compile(r"^(?:u?int\d+|double|f(?:p)?8\w*|float8\w*)$")
 SUMS = (ALL_REDUCE.name, REDUCE_SCATTER.name)
 _LIBRARIES = {"nccl-tests": "nccl", "rccl-tests": "rccl"}
 _SETTINGS = re.compile(
-    r"^#?\s*nThread (?P<threads>\d+) nGpus (?P<gpus>\d+) minBytes (?P<least>\d+) maxBytes (?P<most>\d+)"
+    r"^#?\s*nThread (?P<threads>\d{1,6}) nGpus (?P<gpus>\d{1,6}) minBytes (?P<least>\d+) maxBytes (?P<most>\d+)"
 )
 _RANK = re.compile(
-    r"^#?\s*Rank\s+(?P<rank>\d+)\s+(?:Group\s+(?P<group>\d+)\s+)?Pid\s+\d+\s+on\s+(?P<host>\S+)"
+    r"^#?\s*Rank\s+(?P<rank>\d{1,6})\s+(?:Group\s+(?P<group>\d+)\s+)?Pid\s+\d+\s+on\s+(?P<host>\S+)"
     r"\s+device\s+\d+\s+\[[^\]]*\]\s+(?P<name>.+)$"
 )
 _FAILURES = re.compile(r"Test (?:NCCL|CUDA|HIP|RCCL)? ?failure", re.IGNORECASE)
@@ -143,7 +145,7 @@ def _read_line(line: str, number: int, output: Output, file: str) -> None:
 def _settings(output: Output, found: re.Match[str]) -> None:
     output.per_process = int(found["threads"]) * int(found["gpus"])
     for name in ("graph", "validation"):
-        if (given := re.search(rf"\b{name}: (\d+)", found.string)) is not None:
+        if (given := re.search(rf"\b{name}: (\d{{1,9}})", found.string)) is not None:
             setattr(output, name, int(given[1]))
 
 
@@ -160,12 +162,12 @@ def _versions(output: Output, found: re.Match[str]) -> None:
 
 _HEADERS: tuple[tuple[re.Pattern[str], Callable[[Output, re.Match[str]], None]], ...] = (
     (_SETTINGS, _settings),
-    (re.compile(r"^# nccl-tests version (\S+) .*nccl-library=(\d+)"), _versions),
+    (re.compile(r"^# nccl-tests version (\S+) .*nccl-library=(\d{1,9})"), _versions),
     (re.compile(r"^# Collective test starting: (\S+)"), _takes("program")),
     (re.compile(r"^rccl-tests: Version (\S*\w\S*)"), _takes("version")),
     (re.compile(r"^RCCL version *: (\S+)"), _takes("library", lambda text: f"rccl {text}")),
     (re.compile(r"^#? ?Out of bounds values *: (\d+ \w+)"), _takes("out_of_bounds")),
-    (re.compile(r"^#? ?Avg bus bandwidth *: ([0-9.e+-]+)"), _takes("average", float)),
+    (re.compile(r"^#? ?Avg bus bandwidth *: (\d+(?:\.\d*)?(?:e[+-]?\d\d?)?)\s*\w*$"), _takes("average", float)),
 )
 
 
@@ -179,7 +181,7 @@ def _check_columns(columns: list[str], file: str, line: int) -> None:
 def _row(line: str, number: int, output: Output, file: str) -> Row | None:
     """A row; None for a line that is none. A line that begins as one and does not go on is refused."""
     parts = line.split()
-    if len(parts) < 3 or not (parts[0].isdigit() and parts[1].isdigit()):
+    if len(parts) < 3 or not (is_whole(parts[0]) and is_whole(parts[1])):
         return None
     if parts[2] not in TYPES and not _OTHER_TYPES.match(parts[2]):
         return None
@@ -257,9 +259,8 @@ def _check_whole(output: Output, file: str) -> None:
     if output.average is None:
         text = "the run that begins here has no line 'Avg bus bandwidth': it is cut off. Give all of it, or --excerpt"
         raise refuse(file, output.line, text, "Avg bus bandwidth")
-    rates = [
-        float(way[2]) for row in output.rows for way in (row.out_of_place, row.in_place) if way and way[2] != "N/A"
-    ]
+    ways = [(way, row.line) for row in output.rows for way in (row.out_of_place, row.in_place) if way]
+    rates = [number_of(way[2], file, line, "busbw") for way, line in ways if way[2] != "N/A"]
     if not rates:
         return
     mean = fmean(rates)
@@ -292,7 +293,8 @@ def _point(
     if row.count * BYTES[dtype] not in (row.size, row.size // group):
         text = f"{row.count} elements are neither the buffer of {row.size} bytes nor the part of one of {group} ranks"
         raise refuse(file, row.line, text, "count", row.count)
-    algorithm, bus = float(way[1]), float(way[2])
+    algorithm = number_of(way[1], file, row.line, "algbw")
+    bus = number_of(way[2], file, row.line, "busbw")
     check_rate(file, row.line, row.size, us, algorithm, group)
     check_factor(file, row.line, op, group, algorithm, bus)
     return Point(op, impl, dtype, row.size, us, row.line)

@@ -128,6 +128,22 @@ def time_of(text: str, file: str, line: int, column: str) -> float:
     return value
 
 
+def number_of(text: str, file: str, line: int, column: str) -> float:
+    """A number from zero on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise refuse(file, line, "a number is expected", column, text)
+    return value
+
+
+def is_whole(text: str) -> bool:
+    """True for the digits of a number that a size or count can be."""
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
 def check_rate(
     file: str,
     line: int,

@@ -27,10 +27,10 @@ _IMPLS = {
     "TorchSymmMem": "torch_symm_mem_eager",
 }
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "K": 2**10, "M": 2**20, "G": 2**30}
-_SIZE = re.compile(r"^([\d.]+) ?(B|[KMG]i?B?)$")
-_CHECKED = re.compile(r"^sz=(\d+), dtype=torch\.(\w+): correctness check PASS")
+_SIZE = re.compile(r"^(\d{1,9}(?:\.\d+)?) ?(B|[KMG]i?B?)$")
+_CHECKED = re.compile(r"^sz=(\d{1,15}), dtype=torch\.(\w+): correctness check PASS")
 _TORCH = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-_RANKS = re.compile(r"^Results \(avg ms across (\d+) ranks", re.MULTILINE)
+_RANKS = re.compile(r"^Results \(avg ms across (\d{1,6}) ranks", re.MULTILINE)
 
 
 def is_text(text: str) -> bool:

@@ -11,7 +11,19 @@ from typing import Any
 
 from ..strategy.errors import InputError
 from ..strategy.op_kinds import ALL_REDUCE
-from .outputs import BYTES, Declared, Point, Run, check_declared_impls, is_number, lines_of, refuse, settle, time_of
+from .outputs import (
+    BYTES,
+    Declared,
+    Point,
+    Run,
+    check_declared_impls,
+    is_number,
+    is_whole,
+    lines_of,
+    refuse,
+    settle,
+    time_of,
+)
 
 TYPES = {"torch.bfloat16": "bf16", "torch.float16": "fp16", "torch.float32": "fp32"}
 IMPLS = {
@@ -25,8 +37,8 @@ IMPLS = {
     "flashinfer_trtllm": "flashinfer",
     "flashinfer_mnnvl": "flashinfer_mnnvl",
 }
-_HEADER = re.compile(r"World Size: (\d+), Data Type: (\S+?), Hidden Size: (\d+)")
-_ROW = re.compile(r"^\((\d+), (\d+)\)\s+([\d.]+) (\S+)\s+(.*)$")
+_HEADER = re.compile(r"World Size: (\d{1,6}), Data Type: (\S+?), Hidden Size: (\d{1,9})")
+_ROW = re.compile(r"^\(([1-9]\d{0,8}), ([1-9]\d{0,8})\)\s+(\d+\.\d+) (\S+)\s+(.*)$", re.ASCII)
 _BEST = re.compile(r"(\S+) \((?:[\d.]+x|N/A)\)\s*$")
 _MILLISECONDS = "All times are in milliseconds"
 _ROUNDED_MS = 0.00101
@@ -121,7 +133,7 @@ def runs_of_json(data: dict[str, Any], file: str, declared: Declared) -> list[Ru
     columns: dict[str, None] = {}
     for index, (length, entry) in enumerate(data["results"].items()):
         timings = entry.get("timings") if isinstance(entry, dict) else None
-        if not isinstance(timings, dict) or not str(length).isdigit():
+        if not isinstance(timings, dict) or not is_whole(str(length)) or not int(length):
             raise InputError("rows with their timings are expected", file=file, field=f"results.{length}")
         columns |= dict.fromkeys(timings)
         for name, value in timings.items():

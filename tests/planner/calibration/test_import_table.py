@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -309,6 +311,35 @@ def test_what_is_no_output_is_refused_with_what_is(outputs, text):
 def test_a_column_that_is_not_there_gets_a_suggestion(outputs):
     error = outputs.refused(vllm_json(), "--machine", "x", "--impl", "ca_1stag=custom_one_shot")
     assert "ca_1stage" in str(error["message"])
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.txt")))
+def test_a_damaged_output_is_refused_or_read_and_never_a_crash(outputs, name):
+    given = {"nccl_2x8": (16, 2), "vllm_4": (4, 1), "sglang_all": (4, 1)}
+    group, nodes = next((said for start, said in given.items() if name.startswith(start)), (8, 1))
+    options = ["--group", group, "--nodes", nodes, "--op", "all_reduce", "--machine", "x", "--excerpt"]
+    options += ["--dtype", "bf16"] if name.startswith(("vllm", "sglang_m")) else []
+    text, chance = text_of(name), random.Random(name)
+    for _ in range(60):
+        damaged = list(text)
+        for _ in range(chance.randint(1, 4)):
+            at = chance.randrange(len(damaged))
+            until = at + chance.choice((0, 1, 1, 8, 200))
+            damaged[at:until] = chance.choice(("", "x", "-", "9", ".", "|", "\n", "²", " "))
+        code = run("import-table", outputs.write("".join(damaged)), "-o", outputs.target, *options).code
+        assert code in (0, 2)
+
+
+@pytest.mark.parametrize("text", [nccl_json(), json.dumps(rccl_json()), vllm_json()], ids=["nccl", "rccl", "vllm"])
+def test_damaged_json_is_refused_or_read_and_never_a_crash(outputs, text):
+    chance = random.Random(text)
+    words = ("null", "[]", "{}", '"x"', "-1", "1e400", "true", "0", "9" * 30)
+    values = [match.span() for match in re.finditer(r'(?<=: )("[^"]*"|[\d.]+|\{|\[)', text)]
+    for _ in range(120):
+        start, end = chance.choice(values)
+        damaged = text[:start] + chance.choice(words) + text[end:]
+        code = run("import-table", outputs.write(damaged), "-o", outputs.target, "--machine", "x").code
+        assert code in (0, 2)
 
 
 # ---- the machine, plans and where a table is from --------------------------------------------------------------------
