@@ -147,7 +147,7 @@ def _data(runs: list[tuple[str, Run]], tables: dict[Key, dict[int, list[float]]]
         "machine": machine,
         "library": libraries or tools,
         "provenance": "table" if about.source else "measured",
-        "source": f"{about.source} ({tools})" if about.source else f"{tools}: {names}",
+        "source": f"{about.source} ({tools}: {names})" if about.source else f"{tools}: {names}",
         "notes": " ".join(_notes(runs)),
         "ops": tuple(op for op in COLLECTIVES if op in ops),
         "tables": tuple(median_table(key, tables[key]) for key in sorted(tables, key=_order)),

@@ -95,9 +95,9 @@ def notes(setup: Setup, limits: Limits, loads: dict[Mode, Load]) -> Iterator[str
     modelled = [mode for mode, load in loads.items() if not load.measured]
     if modelled:
         yield (
-            f"steps of {' and '.join(modelled)} are modelled, a lower bound: published ones took 1.6 to {SLOWEST:g} times "
-            f"as long. Measured ones scale them: --set 'modes.{modelled[0]}.measured_step_us={{TOKENS: US}}', under plain "
-            "all-reduce by the library"
+            f"steps of {' and '.join(modelled)} are modelled, a lower bound: published ones took 1.6 to {SLOWEST:g} "
+            "times as long. Measured ones, under plain all-reduce by the library, scale them: "
+            f"--set 'modes.{modelled[0]}.measured_step_us={{TOKENS: US}}'"
         )
     if measured := [mode for mode, load in loads.items() if load.measured]:
         modes = " and ".join(f"modes.{mode}.measured_step_us" for mode in measured)
