@@ -15,6 +15,7 @@ from .nccl_tests import TYPES, Output, Row, run_of, version_text
 from .outputs import BYTES, Declared, Run, is_number
 
 _RCCL = ("name", "ranks", "gpusPerRank", "size", "type", "redop", "inPlace", "time", "algBw", "busBw", "wrong")
+_MOST_RANKS = 65536
 _Way = tuple[str, str, str, str]
 
 
@@ -61,6 +62,8 @@ def _devices(output: Output, devices: Any, per_process: int, file: str) -> None:
         return
     if not isinstance(devices, list) or not all(isinstance(each, dict) for each in devices):
         raise InputError("a list of mappings is expected", file=file, field="config.devices")
+    if len(devices) * per_process > _MOST_RANKS:
+        raise InputError(f"more than {_MOST_RANKS} ranks", file=file, field="config.ngpus", value=per_process)
     for process, each in enumerate(devices):
         host, name = str(each.get("hostname", "")), str(each.get("device_info", "device"))
         for local in range(per_process):
@@ -106,6 +109,8 @@ def read_rccl(data: list[Any], file: str, declared: Declared) -> list[Run]:
         if not isinstance(entry, dict) or any(name not in entry for name in _RCCL):
             raise InputError(f"a record with {', '.join(_RCCL)} is expected", file=file, field=field)
         ranks = (_whole(entry, "ranks", file, field) or 0) * (_whole(entry, "gpusPerRank", file, field) or 0)
+        if ranks > _MOST_RANKS:
+            raise InputError(f"more than {_MOST_RANKS} ranks", file=file, field=f"{field}.ranks", value=ranks)
         size, nodes = _whole(entry, "size", file, field) or 0, _whole(entry, "nodes", file, field) or 1
         run = (str(entry["name"]), ranks, nodes)
         output = outputs.setdefault(run, _rccl_output(*run))
