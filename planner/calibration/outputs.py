@@ -18,7 +18,7 @@ from ..strategy.errors import InputError, did_you_mean
 from ..strategy.op_kinds import COLLECTIVES as RECORDS
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
-_PREFIX = re.compile(r"^\[\d+(?:,\d+)?\](?:<std(?:out|err)>)?:?\s?")  # of mpirun --tag-output
+_PREFIX = re.compile(r"^(?:\[\d+(?:,\d+)?\](?:<std(?:out|err)>)?:?\s?|\d{1,5}: )")  # of mpirun --tag-output, srun -l
 _RATE_SHARE, _RATE_LEAST = 0.005, 0.011  # what rounding of time and bandwidth may make of a row
 _FACTOR_SHARE = 0.004
 
@@ -76,12 +76,20 @@ class Run:
             raise missing(file, "--group", "the output does not say how many ranks took part")
         if self.group < 2:
             raise InputError("one rank exchanges nothing; two or more are expected", file=file, value=self.group)
-        if (self.nodes or 1) > 1 and declared.nodes is None:
-            raise missing(file, "--nodes", f"its ranks are on {self.nodes} hosts, whose link is slower than a node's")
-        self.nodes = _settled("--nodes", "hosts", self.nodes, declared.nodes, file) or 1
+        self.nodes = self._settled_nodes(declared, file)
         if self.group % self.nodes:
             raise InputError(f"{self.group} ranks are not spread evenly over them", file=file, value=self.nodes)
         return self.group
+
+    def _settled_nodes(self, declared: Declared, file: str) -> int:
+        """Nodes are joined by another link than devices within one. Hosts of a rack that one switch joins are one."""
+        hosts = self.nodes or 1
+        if hosts > 1 and declared.nodes is None:
+            why = f"its ranks are on {hosts} hosts: {hosts} nodes, or 1 where one switch joins them all"
+            raise missing(file, "--nodes", why)
+        if declared.nodes is not None and self.nodes is not None and hosts % declared.nodes:
+            raise InputError(f"the output has {hosts} hosts", file=file, field="--nodes", value=declared.nodes)
+        return declared.nodes or hosts
 
 
 def _settled(option: str, what: str, found: int | None, declared: int | None, file: str) -> int | None:

@@ -23,7 +23,7 @@ _OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 @click.option("-o", "--output", type=OutputFile(), help="The calibration file to write.")
 @click.option("--group", type=Count(2, MAX_RANKS), help="Ranks of the runs; checked where an output says it.")
 @click.option(
-    "--nodes", type=Count(1, MAX_RANKS), help="Hosts that the ranks are spread over; needed for more than one."
+    "--nodes", type=Count(1, MAX_RANKS), help="Nodes that the ranks are on; needed where an output has several hosts."
 )
 @click.option("--op", type=click.Choice(_OPS), help="The collective, where an output does not name it.")
 @click.option("--dtype", type=click.Choice(("bf16", "fp16", "fp32", "int8")), help="The type, where none is named.")

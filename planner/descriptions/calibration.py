@@ -156,7 +156,7 @@ class ImportedFile(Spec):
     sha256      of its bytes, the first 16 digits
     version     of the tool, where its output says
     group_size  ranks of the run
-    nodes       hosts that they were spread over
+    nodes       that they were spread over; hosts of a rack that one switch joins are one
     """
 
     file: Text

@@ -29,7 +29,7 @@ def _load_words(load: Load, limits: Limits) -> str:
         return f"no {counted}: the shortest {name} is {_ms(load.time_us)}, above {_ms(limit)}"
     ends = {
         "limit": f"one more takes longer than {_ms(limit)}",
-        "memory": "the KV cache ends it, not the time",
+        "memory": "memory ends it, not the time",
         "span": f"the deployment's span ends there (modes.{load.mode}.tokens), not the time",
     }
     text = f"{load.tokens:,} {counted} with {name} {_ms(load.time_us)} ({ends[load.ended_by]}"

@@ -82,6 +82,18 @@ def test_a_published_table_of_vllm_becomes_us_and_exact_sizes(outputs):
     assert tables["vllm_one_shot"].latency_us == (10, 15, 19, 22, 30, 38)
 
 
+def test_a_whole_output_of_vllm_says_its_ranks_and_type(outputs):
+    text = (
+        "World Size: 4, Data Type: torch.bfloat16, Hidden Size: 8192\n" + text_of("vllm_4_h100.txt").split("\n", 1)[1]
+    )
+    text += "All times are in milliseconds (ms) per allreduce operation\n"
+    assert outputs.imported(text, "--machine", "4 x H100").tables[0].group_size == 4
+    outputs.target.unlink()
+    assert outputs.refused(text, "--machine", "x", "--group", 8)["field"] == "--group"
+    assert outputs.refused(text.replace("milliseconds", "seconds"), "--machine", "x")["message"]
+    assert outputs.refused(text.replace("8192\n", "4096\n"), "--machine", "x")["field"] == "Tensor Shape"
+
+
 def test_a_published_table_of_sglang_is_in_us_with_graphs_apart_from_eager(outputs):
     options = ("--group", 8, "--dtype", "bf16", "--op", "all_reduce", "--machine", "8 x A100")
     found = outputs.of(FOLDER / "sglang_mscclpp_a100.txt", *options)
@@ -138,8 +150,9 @@ def test_groups_of_a_split_run_are_counted_apart(outputs):
 
 
 def test_what_mpirun_puts_before_a_line_is_no_part_of_it(outputs):
-    text = "".join(f"[1,0]<stdout>:{line}\n" for line in nccl().splitlines())
-    assert outputs.imported(text).tables[0].group_size == 8
+    for prefix in ("[1,0]<stdout>:", "[0] ", "0: "):
+        text = "".join(f"{prefix}{line}\n" for line in nccl().splitlines())
+        assert outputs.imported(text).tables[0].group_size == 8
 
 
 # ---- JSON ------------------------------------------------------------------------------------------------------------
@@ -242,6 +255,9 @@ def test_programs_that_knew_nothing_of_each_other_are_refused(outputs):
 def test_several_nodes_are_declared(outputs):
     assert outputs.refused(nccl(hosts=2))["field"] == "--nodes"
     assert outputs.refused(nccl(hosts=2), "--nodes", 4)["field"] == "--nodes"
+    rack = outputs.imported(nccl(hosts=2), "--nodes", 1).imported
+    assert rack is not None
+    assert rack[0].nodes == 1
     found = outputs.imported(nccl(hosts=2), "--nodes", 2)
     assert found.imported is not None
     assert found.imported[0].nodes == 2
