@@ -32,6 +32,7 @@ _COMMANDS = {
     "export": "commplan.runtime.cli.export",
     "presets": "commplan.planner.cli.presets",
     "import-model": "commplan.planner.cli.import_model",
+    "import-table": "commplan.planner.cli.import_table",
 }
 
 

@@ -150,6 +150,23 @@ class HostTable(Spec):
     calls: dict[Text, Positive] = Field(default_factory=dict)
 
 
+class ImportedFile(Spec):
+    """An output of a benchmark that tables were made of.
+
+    sha256      of its bytes, the first 16 digits
+    version     of the tool, where its output says
+    group_size  ranks of the run
+    nodes       that they were spread over; hosts of a rack that one switch joins are one
+    """
+
+    file: Text
+    sha256: Text
+    tool: Text
+    version: Text | None = None
+    group_size: Annotated[int, Field(ge=2, strict=True)]
+    nodes: PositiveInt = 1
+
+
 class Calibration(Spec):
     """All tables of one source.
 
@@ -165,6 +182,7 @@ class Calibration(Spec):
     notes: Text | None = None
     ops: tuple[Collective, ...] = COLLECTIVES
     fingerprint: dict[str, Text] | None = None  # of the machine, as `commplan calibrate` sees it
+    imported: tuple[ImportedFile, ...] | None = None  # by `commplan import-table`
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
     kernels: tuple[KernelTable, ...] = ()
     gemms: tuple[GemmTable, ...] = ()
@@ -174,7 +192,23 @@ class Calibration(Spec):
     def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A section that came later is left out where it says nothing: fingerprints of older files stay."""
         data: dict[str, Any] = write(self)
-        return {k: v for k, v in data.items() if k != "host" or v is not None}
+        return {k: v for k, v in data.items() if k not in ("host", "imported") or v is not None}
+
+    def span_refused(self, devices_per_node: int) -> str | None:
+        """Why an imported run is of another link than this machine has for so many ranks; None where it is of the same.
+
+        A group that fits a node is joined by its link; two devices of two nodes are a slower pair than two of one.
+        """
+        for run in self.imported or ():
+            inside = run.group_size <= devices_per_node
+            if inside == (run.nodes > 1):
+                where = f"{run.nodes} nodes" if run.nodes > 1 else "one node"
+                here = "one node" if inside else "more than one node"
+                return (
+                    f"{run.file} was measured by {run.group_size} ranks on {where}, and so many are {here} of a "
+                    f"machine of {devices_per_node} devices a node; say in transferred_because why it may stand in"
+                )
+        return None
 
     @model_validator(mode="after")
     def _complete(self) -> Calibration:
