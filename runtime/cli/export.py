@@ -38,7 +38,8 @@ def _json(export: Export, faster: list[str]) -> dict[str, object]:
         "faster_rivals": faster,
         "switch": export.switch.name,
         "note": export.switch.note,
-        "arguments": [word for flag in export.flags for word in flag],
+        "arguments": [word for flag in export.flags for word in (flag.name, *flag.values)],
+        "reasons": {flag.name: flag.reason for flag in export.flags},
         "matched": export.matched,
         "differences": [
             {
@@ -59,7 +60,9 @@ def _print(export: Export, faster: list[str]) -> None:
         echo(styled(line, "yellow", bold=True))
     note = f" ({export.switch.note})" if export.switch.note else ""
     echo(f"Nearest without the plugin: {export.switch.name}{note}")
-    echo("  " + shlex.join(word for flag in export.flags for word in flag))
+    echo("  " + shlex.join(word for flag in export.flags for word in (flag.name, *flag.values)))
+    for flag in export.flags:
+        echo(f"  {flag}")
     echo(f"It runs {export.matched:.0%} of the planned ops, weighted by tokens.")
     if not export.differences:
         if not faster:  # else it is the plan itself that loses

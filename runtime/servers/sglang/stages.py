@@ -1,4 +1,4 @@
-"""The stages of a decoder layer, as SGLang builds them under a plan: the sum they owe, and how they read their input."""
+"""The stages of a decoder layer, as SGLang builds them under a plan: the sum they owe, and how they read input."""
 
 from __future__ import annotations
 
