@@ -168,7 +168,8 @@ class Executor(Spec):
     def asks_capability(self) -> bool:
         """True where limits go by the compute capability of the devices."""
         rules: tuple[Sized, ...] = (*self.stock.sums, *self.stock.fusions) if self.stock is not None else ()
-        return any(each.max_message_bytes_by is not None for each in (*self.impls.values(), *rules))
+        impls = (impl.max_message_bytes_by for impl in self.impls.values())
+        return any(by is not None for by in (*impls, *(rule.max_message_bytes_by for rule in rules)))
 
     def on(self, capability: str | None, ranks: int) -> Executor:
         """The executor on devices of a compute capability, over so many ranks: limits that go by these are settled."""

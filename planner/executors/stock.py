@@ -76,8 +76,12 @@ class StockSum(Sized):
 
 
 class StockFusion(Sized):
-    """A sum with the residual add and norm that follow in one kernel, up to a size, over ranks of one node."""
+    """A sum with the residual add and norm that follow in one kernel, up to a size, over ranks of one node.
 
+    before_head  the last sum of all too, with the norm before the head
+    """
+
+    before_head: bool = False
     max_tokens: PositiveInt | None = None
 
     def fuses(self, tokens: int, message_bytes: float) -> bool:

@@ -301,20 +301,22 @@ class StockPlanner:
     ) -> Edge:
         """The op that the rules put at a boundary; where its layouts have no place for it, what moves the rows on."""
         named = forward.op(boundary, mlp == "moe", is_last)
-        fuses = boundary in RESIDUAL_OUT and not (is_last and boundary == "mlp_out")  # no layer's norm follows the last
-        candidates = (*(self._performed(named, tokens, fuses) if named is not None else ()), *_MOVES)
+        fuses = boundary in RESIDUAL_OUT
+        is_end = is_last and boundary == "mlp_out"  # no layer's norm follows, but the one before the head
+        candidates = (*(self._performed(named, tokens, fuses, is_end) if named is not None else ()), *_MOVES)
         for op in candidates:
             edge = self.server.builder.edge(boundary, op, before, shape)
             if edge is not None and self._is_taken(edge, tokens):
                 return edge
         raise AssertionError(f"the rules of {self.rules.source} lead nowhere at {boundary} from {before}")
 
-    def _performed(self, op: Op, tokens: int, fuses: bool) -> Iterator[Op]:
+    def _performed(self, op: Op, tokens: int, fuses: bool, is_end: bool) -> Iterator[Op]:
         """An op by whom the rules let perform it, the first that can; a finer residual is carried, else gathered."""
         impls: list[str | None] = [None]
         if op.name == ALL_REDUCE.name:
             whole = tokens * self.setup.model.hidden_size * self.server.costs.device.activation_bytes
-            fusing = [r.impl for r in self.rules.fusions if fuses and r.fuses(tokens, whole) and self._covers(r)]
+            rules = [r for r in self.rules.fusions if fuses and (r.before_head or not is_end)]
+            fusing = [r.impl for r in rules if r.fuses(tokens, whole) and self._covers(r)]
             impls = [*fusing, *(rule.impl for rule in self.rules.sums), None]
         folds = ("fold",) if op.kind.folds else ()
         for residual in (op.residual,) if op.residual is not None else (None, *folds, "gather"):
