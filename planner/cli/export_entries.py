@@ -12,11 +12,17 @@ if TYPE_CHECKING:
 
 
 def print_verdict(
-    where: str, verdict: Verdict, points: Sequence[Point], line: str | None, note: str | None, impl: str
+    where: str,
+    verdict: Verdict,
+    points: Sequence[Point],
+    sources: Sequence[str],
+    line: str | None,
+    note: str | None,
+    impl: str,
 ) -> None:
     """What is said of one limit; with its measurements where it should be another one."""
     from ..export.thresholds import size
-    from .output import table
+    from .output import print_wrapped, table
 
     echo(f"  {where}")
     stands = "no entry" if verdict.stands is None else size(verdict.stands)
@@ -32,6 +38,8 @@ def print_verdict(
     if verdict.holes:
         echo(f"    Behind at {', '.join(map(size, verdict.holes))} too, which one limit cannot leave out")
     if line is not None:
+        for source in sources:
+            print_wrapped(f"    Measured: {source}", "      ")
         rows = [[size(p.message_bytes), f"{p.us:.1f}", f"{p.rival_us:.1f}", p.rival] for p in points]
         table(["  message", f"{impl}, us", "else, us", "by"], rows, "rrrl")
 

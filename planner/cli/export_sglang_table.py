@@ -61,6 +61,7 @@ def _print_json(setup: Setup, found: SglangTable) -> None:
                     "ranks": e.ranks,
                     "max_size_kb": e.cap_kb,
                     "line": e.line,
+                    "note": e.note,
                     "missing": e.missing,
                     **verdict_json(e.verdict, e.points, e.sources),
                 }
@@ -87,7 +88,9 @@ def _print(setup: Setup, found: SglangTable) -> None:
     heading(f"{FILE}: {found.function or 'its default, for devices that it has no table of'}")
     for entry in found.entries:
         if entry.verdict is not None:
-            print_verdict(f"{entry.ranks} ranks", entry.verdict, entry.points, entry.line, None, KERNEL)
+            print_verdict(
+                f"{entry.ranks} ranks", entry.verdict, entry.points, entry.sources, entry.line, entry.note, KERNEL
+            )
     print_missing([entry.missing for entry in found.entries if entry.missing])
     echo()
     heading("What neither expresses")

@@ -184,5 +184,5 @@ def _print_entries(entries: list[Entry], capability: str) -> None:
         if entry.verdict is None:
             continue
         where = f"{entry.file}: {entry.table}[{entry.key}], {entry.ranks} ranks, {entry.impl}"
-        print_verdict(where, entry.verdict, entry.points, entry.line, entry.note, entry.impl)
+        print_verdict(where, entry.verdict, entry.points, entry.sources, entry.line, entry.note, entry.impl)
     print_missing([f"{entry.table}[{entry.key}], {entry.missing}" for entry in entries if entry.missing])

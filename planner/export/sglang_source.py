@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..descriptions.setup import Setup
 from ..strategy.errors import InputError
 from .sglang_table import CAP, KB, MB, Heuristic, Row, table_for
-from .thresholds import Point, Tables, Verdict, compared, verdict
+from .thresholds import Point, Tables, Verdict, compared, size, verdict
 
 FILE = "sglang/srt/distributed/device_communicators/configs/custom_all_reduce_v2.py"
 VARIABLE = "SGLANG_CUSTOM_ALL_REDUCE_V2_MAX_SIZE_KB"
@@ -28,6 +28,7 @@ class Entry:
     sources: tuple[str, ...] = ()
     line: str | None = None
     missing: str | None = None
+    note: str | None = None
 
     @property
     def cap_kb(self) -> int | None:
@@ -82,7 +83,7 @@ def sglang_table(setup: Setup) -> SglangTable:
         points = compared(kernel, [(hardware.backend, library, float("inf"))])
         said = verdict(points, min(CAP, row.graph.most))
         sources = tuple(dict.fromkeys([kernel.source, library.source]))
-        entries.append(Entry(ranks, said, tuple(points), sources, _line(row, said)))
+        entries.append(Entry(ranks, said, tuple(points), sources, _line(row, said), note=_note(ranks, row, said)))
     return SglangTable(function, setup.parallelism.tp, entries)
 
 
@@ -92,7 +93,17 @@ def _line(row: Row, said: Verdict) -> str | None:
         return None
     if said.stands < said.limit <= row.graph.most:
         return None
-    return f"graph={spelled(row.graph.up_to(said.limit))},"
+    cut = row.graph.up_to(said.limit)
+    push = f" two_shot_push={_size(cut.two_shot_push)}," if cut.two_shot_push < row.graph.two_shot_push else ""
+    return f"graph={spelled(cut)},{push}"
+
+
+def _note(ranks: int, row: Row, said: Verdict) -> str | None:
+    """Where the cap does not cap: a slot of its two-shot push holds two parts of an N-th of a message."""
+    reached = min(row.graph.two_shot_push, ranks // 2 * said.limit)
+    if not said.changes or not 0 < said.limit < reached:
+        return None
+    return f"The variable alone leaves its two-shot push up to {size(reached)}"
 
 
 def spelled(heuristic: Heuristic) -> str:

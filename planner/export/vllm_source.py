@@ -84,7 +84,7 @@ class VllmSource:
         line = None if stands == _CUSTOM_MOST else _mib_line(ranks, _CUSTOM_MOST)
         first = _limit(self._server.impls[FLASHINFER.impls[0]].max_message_bytes_by, self._capability, ranks) or 0
         note = "CustomAllreduce cuts every entry to max_size=8192 * 1024"
-        if first >= entry.verdict.limit:
+        if first > (stands or 0):
             note += f", and FlashInfer's, which is asked first, takes messages up to {size(first)}"
         return replace(entry, line=line, note=note)
 

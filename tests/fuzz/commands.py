@@ -74,6 +74,8 @@ READERS: dict[str, list[Reading]] = {
         reading("report strategy.yaml --deployment deployment.yaml -o %o", "out.html", 1),
         reading("calibrate deployment.yaml -o %o", "out.yaml", 1),
         reading("verify strategy.yaml --deployment deployment.yaml", weight=1),
+        reading("export vllm deployment.yaml --set hardware.compute_capability=9.0"),
+        reading("export sglang-table deployment.yaml --set hardware.compute_capability=9.0"),
     ],
     "model": [
         *_PLANNED,
@@ -94,6 +96,8 @@ READERS: dict[str, list[Reading]] = {
         reading("what-if deployment.yaml --vary link_bandwidth=10,100 --tokens 8"),
         reading("plan deployment.yaml --set hardware.links.intra_node.latency_us=2"),
         reading("backtest --tables calibration.yaml"),
+        reading("export vllm deployment.yaml --set hardware.compute_capability=9.0"),
+        reading("export sglang-table deployment.yaml --set hardware.compute_capability=9.0"),
         reading("backtest case.yaml"),
     ],
     "strategy": [
