@@ -31,6 +31,7 @@ def refused(text: str) -> Reading:
 
 
 SENSITIVE = "--set numerics.sensitivity=sensitivity.yaml --set numerics.error_budget=0.02"
+FOR_VLLM = "--set hardware.compute_capability=9.0 --set parallelism.attn_dp=1"
 OF_CHECKPOINT = "strategy.yaml --model checkpoint"
 
 FILES = {
@@ -74,7 +75,7 @@ READERS: dict[str, list[Reading]] = {
         reading("report strategy.yaml --deployment deployment.yaml -o %o", "out.html", 1),
         reading("calibrate deployment.yaml -o %o", "out.yaml", 1),
         reading("verify strategy.yaml --deployment deployment.yaml", weight=1),
-        reading("export vllm deployment.yaml --set hardware.compute_capability=9.0"),
+        reading(f"export vllm deployment.yaml {FOR_VLLM}"),
         reading("export sglang-table deployment.yaml --set hardware.compute_capability=9.0"),
     ],
     "model": [
@@ -96,7 +97,7 @@ READERS: dict[str, list[Reading]] = {
         reading("what-if deployment.yaml --vary link_bandwidth=10,100 --tokens 8"),
         reading("plan deployment.yaml --set hardware.links.intra_node.latency_us=2"),
         reading("backtest --tables calibration.yaml"),
-        reading("export vllm deployment.yaml --set hardware.compute_capability=9.0"),
+        reading(f"export vllm deployment.yaml {FOR_VLLM}"),
         reading("export sglang-table deployment.yaml --set hardware.compute_capability=9.0"),
         reading("backtest case.yaml"),
     ],
