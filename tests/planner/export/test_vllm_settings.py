@@ -8,6 +8,8 @@ import pytest
 
 from commplan.planner.export.settings import Told, best_setting
 from commplan.planner.export.told import FLASHINFER, OWN, SYMMETRIC, Setting, row_bytes, rules_under
+from commplan.planner.search.planning import ModePlanner
+from commplan.planner.search.stock import StockPlanner
 
 from ..tiny_setups import HIDDEN_SIZE, Machine, dense_model, own_table, table
 
@@ -55,8 +57,27 @@ def setup(folder):
     return folder.setup(dense_model(LAYERS), Machine(compute_capability="9.0", peer_access=True), tp=8)
 
 
-def test_the_limit_is_the_last_count_at_which_the_fused_kernel_is_the_quicker_one(told) -> None:
+def test_the_limit_is_the_last_count_at_which_the_fused_kernel_is_the_quicker_one(told, folder) -> None:
     assert told(*APART, fused(HALF)).setting == Setting((), 512)
+    # Where the plan has a quicker kernel than the one that vLLM would take, no range of it ends at that count.
+    slowly = (
+        by_rows("nccl", {1: 950.0, 1 << 20: 950.0}),
+        by_rows("flashinfer", {1: 30.0, 1 << 20: 30.0}),
+        by_rows("vllm_custom", {1: 15.0, 300: 15.0, 301: 500.0, 1 << 20: 500.0}),
+        fused({1: 10.0, 16: 10.0, 4096: 200.0}),
+    )
+    found = told(*slowly).setting
+    assert found.off == () and found.fused_tokens is not None and 128 < found.fused_tokens < 256
+    on = Machine(tables=slowly, compute_capability="9.0", peer_access=True)
+    planner = ModePlanner(folder.setup(dense_model(LAYERS), on, tp=2), "prefill")
+
+    def us(fused_tokens: int, tokens: int) -> float:
+        setting = Setting((), fused_tokens)
+        return StockPlanner(planner, rules_under(setting, planner.setup)).default(tokens).step_us
+
+    last = found.fused_tokens
+    assert us(FAR, last) <= us(0, last)
+    assert us(FAR, last + 1) > us(0, last + 1)
 
 
 def test_vllm_makes_of_the_limit_the_tokens_that_it_was_made_of(told) -> None:
@@ -112,6 +133,17 @@ def test_one_limit_serves_all_modes_and_what_it_misses_is_said(told) -> None:
         ((65, 128), (0, 1), "all_reduce by vllm_custom", "all_reduce by flashinfer_fused")
     ]
     assert missed[0].slower > 0
+
+
+def test_a_range_of_the_plan_is_cut_where_vllm_changes_its_kernel(told) -> None:
+    """Over eight ranks its own kernel takes 511 rows, and is the quicker one up to 200; the plan changes there."""
+    own = by_rows("vllm_custom", {1: 5.0, 200: 5.0, 201: 60.0, 1 << 20: 60.0}, 8)
+    switch = by_rows("multimem", {1: 20.0, 1 << 20: 20.0}, 8)
+    found = told(by_rows("nccl", {1: 95.0, 1 << 20: 95.0}, 8), own, switch, fused({1: 200.0, 1 << 20: 200.0}, 8), tp=8)
+    missed = [d for d in found.differences if (d.mode, d.boundary) == ("prefill", "mlp_out")]
+    assert [(d.tokens, d.planned, d.runs) for d in missed] == [
+        ((201, 511), "all_reduce by multimem", "all_reduce by vllm_custom")
+    ]
 
 
 def test_a_plan_that_it_runs_throughout_has_no_differences(told) -> None:
