@@ -35,7 +35,7 @@ def command(deployment: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from ..descriptions.loader import load_setup
     from ..export.sglang_source import sglang_table
 
-    setup = load_setup(deployment, overrides)
+    setup = load_setup(deployment, ("executor=plan_only", *overrides))  # it loads any model: none is looked at
     if not as_json:
         options.print_notes(setup)
     found = sglang_table(setup)

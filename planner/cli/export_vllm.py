@@ -23,9 +23,15 @@ _SERVER = "vllm"
 
 @click.command("vllm", short_help="What vLLM can be told from a plan, and limits for its source.")
 @click.argument("deployment", type=FILLED)
+@click.option(
+    "--strategy",
+    "strategy_file",
+    type=FILLED,
+    help="Tell vLLM what this strategy file says, made for executor vllm, instead of a new plan.",
+)
 @options.overrides
 @options.as_json
-def command(deployment: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def command(deployment: str, strategy_file: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Plan DEPLOYMENT (a preset or a path) with what vLLM 0.33 has, and say what it can be told of that plan.
 
     One limit up to which sums are fused with the norm that follows, and which kernels it shall have: whatever comes
@@ -36,6 +42,7 @@ def command(deployment: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from ..export.settings import best_setting
     from ..export.vllm_source import VllmSource
     from ..strategy.errors import InputError, NoLegalPlanError
+    from ..strategy.file import load
 
     setup = load_setup(deployment, (f"executor={_SERVER}", *overrides))
     if setup.executor.name != _SERVER:
@@ -44,7 +51,7 @@ def command(deployment: str, overrides: tuple[str, ...], as_json: bool) -> None:
     if not as_json:
         options.print_notes(setup)
     try:
-        told = best_setting(setup)
+        told = best_setting(setup, None if strategy_file is None else (load(strategy_file), strategy_file))
     except NoLegalPlanError as error:
         raise error.in_file(setup.file) from None
     entries = VllmSource(setup).entries()

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 
+from ..answers.from_file import plan_of
 from ..answers.to_file import collective_provenance
 from ..descriptions.setup import Setup
 from ..search.graph import Plan
 from ..search.planning import ModePlanner
 from ..search.ranges import PlannedRange
 from ..search.stock import StockPlanner
+from ..strategy.errors import InputError
+from ..strategy.file import StrategyFile
 from ..strategy.op_kinds import ALL_REDUCE
 from ..strategy.ops import Op
 from .told import FLASHINFER, SWITCHES, SYMMETRIC, Setting, Switch, can_fuse, row_bytes, rules_under
@@ -22,12 +25,17 @@ _UNMEASURED = ("formula", "assumed")
 _EVERY = 10**9  # more tokens than any forward has
 
 
+Given = tuple[StrategyFile, str]
+"""A strategy file, and its name."""
+
+
 @dataclass
 class _Mode:
     """One forward mode: its plan, and where it is looked at."""
 
     setup: Setup
     mode: str
+    given: Given | None = None
     planner: ModePlanner = field(init=False)
     ranges: list[PlannedRange] = field(init=False)
     _servers: dict[Setting, StockPlanner] = field(default_factory=dict)
@@ -35,7 +43,17 @@ class _Mode:
 
     def __post_init__(self) -> None:
         self.planner = ModePlanner(self.setup, self.mode)
-        self.ranges = self.planner.ranges()
+        self.ranges = self.planner.ranges() if self.given is None else list(self._of(*self.given))
+
+    def _of(self, strategy: StrategyFile, file: str) -> Iterator[PlannedRange]:
+        """The ranges of a strategy file."""
+        if self.mode not in strategy.modes:
+            raise InputError(
+                "the deployment has this mode, and the file no plan of it", file=file, field=f"modes.{self.mode}"
+            )
+        for chosen in strategy.modes[self.mode]:
+            plan, (first, last) = plan_of(self.planner, strategy, chosen.last, file)
+            yield PlannedRange(first, last, plan, 0.0)
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
@@ -117,9 +135,12 @@ class Told:
         return any(source in _UNMEASURED for source in (*sources, self.limit_source))
 
 
-def best_setting(setup: Setup) -> Told:
-    """The setting whose steps are nearest to the plan's over all modes; of those as near the one that says least."""
-    modes = [_Mode(setup, name) for name in setup.deployment.modes]
+def best_setting(setup: Setup, given: Given | None = None) -> Told:
+    """The setting whose steps are nearest to the plan's over all modes; of those as near the one that says least.
+
+    given  the plan; without it a new one is made
+    """
+    modes = [_Mode(setup, name, given) for name in setup.deployment.modes]
     scores = {setting: _score(modes, setting) for setting in _settings(modes, setup)}
     least = min(scores.values())
     near = [s for s in scores if scores[s] <= least + _ALIKE]

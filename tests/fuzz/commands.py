@@ -107,6 +107,7 @@ READERS: dict[str, list[Reading]] = {
         reading("diff other.yaml strategy.yaml"),
         reading("explain deployment.yaml --strategy strategy.yaml"),
         reading("export sglang strategy.yaml"),
+        refused(f"export vllm deployment.yaml {FOR_VLLM} --strategy strategy.yaml"),
         refused("launch sglang strategy.yaml --model-path nowhere --dry-run"),
         reading("report strategy.yaml --deployment deployment.yaml", "strategy.html", 1),
         refused("report strategy.yaml --deployment deployment.yaml -o strategy.yaml"),

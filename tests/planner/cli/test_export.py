@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,22 @@ def test_nothing_is_told_where_its_defaults_do() -> None:
 def test_another_executor_is_refused_and_not_replaced_in_silence() -> None:
     error = refused(*HERE, "--set", "executor=sglang")
     assert (error["field"], error["value"]) == ("executor", "sglang")
+
+
+def test_a_plan_that_is_there_is_told_as_it_is(tmp_path: Path) -> None:
+    """Edited by hand: the fused kernel at every token count, whatever it costs."""
+    file = tmp_path / "plan.yaml"
+    assert run("plan", HERE[2], "--set", "executor=vllm", "-o", file).code == 0
+    same = answer(*HERE, "--strategy", file)
+    assert (same["steps"], same["differences"]) == (answer(*HERE)["steps"], answer(*HERE)["differences"])
+    text = file.read_text()
+    edited = text.replace("attn_out: all_reduce", "attn_out: {all_reduce: {impl: flashinfer_fused}}")
+    assert edited != text
+    file.write_text(edited)
+    long = {d["planned"] for d in answer(*HERE, "--strategy", file)["differences"] if d["boundary"] == "attn_out"}
+    assert long == {"all_reduce by flashinfer_fused"}
+    golden = Path(__file__).parents[2] / "golden" / "qwen3-32b-h200-tp2.yaml"
+    assert "executor vllm" in refused(*HERE, "--strategy", golden)["message"]
 
 
 @pytest.mark.parametrize(
