@@ -117,6 +117,11 @@ def _check_executor(setup: Setup) -> None:
         raise InputError(
             f"{executor.name} cannot use {hardware.backend} on {hardware.vendor}", field="hardware", value=hardware.name
         )
+    if executor.asks_capability and hardware.compute_capability is None:
+        raise InputError(
+            f"{hardware.name} does not say it, and the limits of {executor.name} go by it; write it as in 9.0",
+            field="hardware.compute_capability",
+        )
 
 
 def _check_rules(setup: Setup) -> None:

@@ -128,6 +128,7 @@ class _Parts:
         deployment, said = with_checkpoint(deployment, model)
         hardware, measured_on = self._hardware(deployment.hardware)
         executor = load_executor(deployment.executor)
+        executor = executor.on(hardware.compute_capability, deployment.parallelism.tp)
         calibrations, sensitivity = self._calibrations(hardware), self._sensitivity(deployment, model)
         notes = [*said, *([self._note(measured_on)] if measured_on is not None else [])]
         if self.tables is not None:

@@ -31,7 +31,8 @@ from ..strategy.words import MOE_BACKENDS, MoeBackend
 from ..strategy.yaml_file import read_mapping
 from .host import Host
 from .launches import ONE_LAUNCH
-from .stock import Stock
+from .limits import settled_impl, settled_stock
+from .stock import Sized, Stock
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
 
@@ -162,6 +163,23 @@ class Executor(Spec):
         """What the runtime knows of it too: ops, impls, limits."""
         names = [field.name for field in dataclass_fields(Capabilities)]
         return Capabilities(**{name: getattr(self, name) for name in names})
+
+    @cached_property
+    def asks_capability(self) -> bool:
+        """True where limits go by the compute capability of the devices."""
+        rules: tuple[Sized, ...] = (*self.stock.sums, *self.stock.fusions) if self.stock is not None else ()
+        impls = (impl.max_message_bytes_by for impl in self.impls.values())
+        return any(by is not None for by in (*impls, *(rule.max_message_bytes_by for rule in rules)))
+
+    def on(self, capability: str | None, ranks: int) -> Executor:
+        """The executor on devices of a compute capability, over so many ranks: limits that go by these are settled."""
+        if not self.asks_capability:
+            return self
+        impls = {name: settled_impl(name, impl, capability, ranks) for name, impl in self.impls.items()}
+        stock = None if self.stock is None else settled_stock(self.stock, impls, capability, ranks)
+        found = self.model_copy(update={"impls": impls, "stock": stock})
+        found.__dict__.pop("can", None)  # a copy keeps what was computed of the old one
+        return found
 
     def kernels_of(self, step: str, impl: str, wire: Wire | None = None) -> Kernels:
         """The kernels of a step (`add_norm`, or `quantize` to a wire format) for an impl, or its `default`."""

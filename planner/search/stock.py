@@ -66,6 +66,7 @@ class StockPlanner:
     """The server's own forwards in one mode of a setup. `planner` is the mode's own."""
 
     planner: ModePlanner
+    told: Stock | None = None  # the rules of a server that was told otherwise than by default
     server: ModePlanner = field(init=False)  # on the server's executor
     _plans: dict[tuple[object, ...], Plan] = field(default_factory=dict)
     _waits: dict[int, float] = field(default_factory=dict)
@@ -94,7 +95,7 @@ class StockPlanner:
     @cached_property
     def rules(self) -> Stock:
         """What the server does."""
-        rules = server_of(self.planner.setup.executor).stock
+        rules = self.told or server_of(self.planner.setup.executor).stock
         assert rules is not None  # checked when the executor was read
         return rules
 
@@ -221,6 +222,7 @@ class StockPlanner:
         )
         truths = (
             (where.peer_access, hardware.links.intra_node.has_peer_access or self._is_measured(where)),
+            (where.multicast, bool(hardware.links.intra_node.multicast)),
             (where.fp8, hardware.compute.fp8_tflops is not None),
             (where.latent, setup.model.latent_width > 0),
             (where.attn_dp, p.attn_dp > 1),
@@ -241,7 +243,7 @@ class StockPlanner:
         if not forward.takes_own:
             return True
         message = tokens * self.setup.model.hidden_size * self.server.costs.device.activation_bytes
-        return any(message <= rule.max_message_bytes and self._reaches(rule, "tp") for rule in self.rules.sums)
+        return any(rule.takes(message) and self._reaches(rule, "tp") for rule in self.rules.sums)
 
     def _reaches(self, rule: StockSum, group: GroupName) -> bool:
         size = self.setup.parallelism.group_size(group)
@@ -255,8 +257,8 @@ class StockPlanner:
         costs = self.server.costs
         row = self.setup.model.hidden_size * costs.device.activation_bytes
         messages = [costs.rows(rows, tokens) * row for rows in ("all", "padded", "dp_local")]
-        fits = [message <= rule.max_message_bytes for rule in self.rules.sums for message in messages]
-        key = (id(forward), *fits, *(tokens <= rule.max_tokens for rule in self.rules.fusions))
+        fits = [rule.takes(message) for rule in self.rules.sums for message in messages]
+        key = (id(forward), *fits, *(rule.fuses(tokens, messages[0]) for rule in self.rules.fusions))
         if key not in self._plans:
             self._plans[key] = self._walk(forward, tokens)
         return self._plans[key]
@@ -299,19 +301,22 @@ class StockPlanner:
     ) -> Edge:
         """The op that the rules put at a boundary; where its layouts have no place for it, what moves the rows on."""
         named = forward.op(boundary, mlp == "moe", is_last)
-        fuses = boundary in RESIDUAL_OUT and not (is_last and boundary == "mlp_out")  # no layer's norm follows the last
-        candidates = (*(self._performed(named, tokens, fuses) if named is not None else ()), *_MOVES)
+        fuses = boundary in RESIDUAL_OUT
+        is_end = is_last and boundary == "mlp_out"  # no layer's norm follows, but the one before the head
+        candidates = (*(self._performed(named, tokens, fuses, is_end) if named is not None else ()), *_MOVES)
         for op in candidates:
             edge = self.server.builder.edge(boundary, op, before, shape)
             if edge is not None and self._is_taken(edge, tokens):
                 return edge
         raise AssertionError(f"the rules of {self.rules.source} lead nowhere at {boundary} from {before}")
 
-    def _performed(self, op: Op, tokens: int, fuses: bool) -> Iterator[Op]:
+    def _performed(self, op: Op, tokens: int, fuses: bool, is_end: bool) -> Iterator[Op]:
         """An op by whom the rules let perform it, the first that can; a finer residual is carried, else gathered."""
         impls: list[str | None] = [None]
         if op.name == ALL_REDUCE.name:
-            fusing = [r.impl for r in self.rules.fusions if fuses and tokens <= r.max_tokens and self._covers(r)]
+            whole = tokens * self.setup.model.hidden_size * self.server.costs.device.activation_bytes
+            rules = [r for r in self.rules.fusions if fuses and (r.before_head or not is_end)]
+            fusing = [r.impl for r in rules if r.fuses(tokens, whole) and self._covers(r)]
             impls = [*fusing, *(rule.impl for rule in self.rules.sums), None]
         folds = ("fold",) if op.kind.folds else ()
         for residual in (op.residual,) if op.residual is not None else (None, *folds, "gather"):
@@ -331,6 +336,6 @@ class StockPlanner:
             return edge.op.residual is None and all(costs.collectives.num_nodes(g) == 1 for g in groups)
         message = costs.message_bytes(edge.terms, tokens)
         return any(
-            rule.impl == impl and message <= rule.max_message_bytes and all(self._reaches(rule, g) for g in groups)
+            rule.impl == impl and rule.takes(message) and all(self._reaches(rule, g) for g in groups)
             for rule in self.rules.sums
         )

@@ -35,6 +35,9 @@ class Impl:
 
     `provider` is who makes an impl that is not commplan's own, nor a backend. An impl that a server runs by itself and
     that no plan may name there says why in `stock_only`: it prices what the server does without a plan.
+
+    max_message_bytes_by  limits by compute capability, then by ranks (null: any size); elsewhere the impl never runs.
+                          `Executor.on` settles them for a machine
     """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
@@ -48,6 +51,7 @@ class Impl:
     max_ranks: int | None = None  # of the group it runs over
     row_multiple: int = 1  # elements of a row are a multiple of this
     max_message_bytes: int | None = None  # larger messages it refuses
+    max_message_bytes_by: dict[str, dict[int, int | None]] | None = None
     topologies: tuple[str, ...] | None = None  # works inside a node alone; for more than two ranks over these links
     peer_access: bool = False  # devices read each other's memory, so the link must let them
     multicast: bool = False  # the switch adds and multiplies, so the link must be able to

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from ..servers.sglang.nearest_flags import Difference, Export
 
 
-@click.command("export", short_help="Show the nearest flags of a server without the plugin, and what they miss.")
-@click.argument("server", type=click.Choice(["sglang"]))
+@click.command("sglang", short_help="The nearest flags of SGLang without the plugin, and what they miss.")
 @click.argument("strategy", type=FILLED)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(server: str, strategy: str, as_json: bool) -> None:  # noqa: ARG001
+def command(strategy: str, as_json: bool) -> None:
     """Show the switch of SGLang 0.5.23 that comes nearest to the plan in STRATEGY, and every boundary that differs."""
     from commplan.planner.strategy.file import load, rival_line
 

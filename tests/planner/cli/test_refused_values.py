@@ -85,7 +85,7 @@ OTHERS = [
     ("unknown dtype", "weights: fp32", "weights: fp4", "dtypes.weights", "fp4", "'int8'"),
     ("dtype the machine lacks", "weights: fp32", "weights: fp8", "dtypes.weights", "fp8", "fp8 rate"),
     ("unknown class", "loosest: reordered", "loosest: exakt", "numerics.loosest", "exakt", "'exact'"),
-    ("unknown executor", "executor: transformers", "executor: vllm", "executor", "vllm", "transformers"),
+    ("unknown executor", "executor: transformers", "executor: tgi", "executor", "tgi", "transformers"),
     ("unknown model", "model: qwen3-0.6b", "model: qwen3-0.6", "model", "qwen3-0.6", "'qwen3-0.6b'"),
     ("unknown hardware", "hardware: cpu-gloo", "hardware: cpu", "hardware", "cpu", "'cpu-gloo'"),
     ("missing model file", "model: qwen3-0.6b", "model: m.yaml", "model", "m.yaml", "no such file"),

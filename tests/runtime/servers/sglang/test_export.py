@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from commplan.planner.cli.export import command as export
 from commplan.planner.executors import load_executor
 from commplan.planner.strategy.file import Predicted, StrategyFile, load
 from commplan.planner.strategy.file.document import FasterRival
-from commplan.runtime.cli.export import command as export
 from commplan.runtime.servers.sglang.nearest_flags import SWITCHES, Difference, Place, Switch, _words, nearest
 
 from .fakes import PLAIN, a_range, strategy
