@@ -84,7 +84,7 @@ def _for_gpus(file: StrategyFile) -> list[Flag]:
         Flag(
             "--disable-prefill-cuda-graph",
             (),
-            "never run under a plan; below some 2000 tokens such graphs are worth up to a fifth of a step, which the gain "
+            "never run under a plan; below some 2000 tokens they are worth up to a fifth of a step, which the gain "
             "over the stock server counts",
         ),
     ]
