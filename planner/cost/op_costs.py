@@ -206,6 +206,7 @@ class OpCosts:
         name = op.kind.table
         attn_dp = self._p.attn_dp if op.kind.spans_two else None
         work = OneKernel(name, impl, self._dtype, group, self.device.activation_bytes, op.algorithm, attn_dp)
+        work = work._replace(wire=op.wire_name, scale_group=op.scale_group)
         return Term("wire", name, rows, width or self._hidden, work)
 
     def _kernels(
