@@ -32,7 +32,7 @@ from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
 from .measured import MeasuredKernels
-from .terms import COMMUNICATION, Gemm, OneKernel, Passes, PeerKernel, Term, Wire
+from .terms import SCALED, Gemm, OneKernel, Passes, PeerKernel, Term, Wire
 from .workload import Work, work_of
 
 _FOLD = (Kernel(name="fold_residual", read=Traffic(message=4), write=Traffic(message=2)),)
@@ -230,7 +230,7 @@ class OpCosts:
     def estimate(self, term: Term, tokens: int) -> Estimate:
         """Price of a term at a token count."""
         found = self._modelled(term, tokens)
-        return found if isinstance(term.work, COMMUNICATION) else found.scaled(self.compute_factor(tokens))
+        return found.scaled(self.compute_factor(tokens)) if isinstance(term.work, SCALED) else found
 
     def _modelled(self, term: Term, tokens: int) -> Estimate:
         rows = self.rows(term.rows, tokens)

@@ -56,6 +56,9 @@ class Gemm(NamedTuple):
 
 
 COMMUNICATION = (Wire, PeerKernel, OneKernel)
+SCALED = (Gemm,)
+"""What a measured step scales: arithmetic. Passes over memory take what bandwidth and tables say, whatever is beside
+them; a step that is longer than modelled is longer by its GEMMs, its attention, and work that no model lists."""
 
 
 class Term(NamedTuple):

@@ -101,6 +101,9 @@ ONE_LAUNCH: dict[str, OneLaunch] = {
         quantize_floor_us=11.5,
         quantize_passes=2.0,
     ),
+    "quick_reduce_fp": OneLaunch(
+        7.0, 1.2, 0.93, "as quick_reduce without quantisation: 256 MiB over two 5822 us (ROCm/aiter#801)", ("two_shot",)
+    ),
     "aiter": OneLaunch(
         6.5, 0.15, 0.98, "MI300X in fp16 over two: 8.9 us for 8 KiB, 5614 for 256 MiB (ROCm/aiter#801)"
     ),
