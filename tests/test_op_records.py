@@ -13,7 +13,8 @@ import pytest
 from commplan.planner.descriptions.calibration import Collective
 from commplan.planner.strategies import strategies
 from commplan.planner.strategy.op_kinds import COLLECTIVES, INT8_ALL_REDUCE, KINDS, quantized_all_reduce
-from commplan.planner.strategy.op_record import Error, OpKind, Rows, Way
+from commplan.planner.strategy.op_record import OpKind, Rows, Way
+from commplan.planner.strategy.wire import Error
 from commplan.planner.strategy.wire_formats import INT8
 
 from .planner.search.brute_force import LAYER

@@ -44,7 +44,7 @@ SOURCES = (
     ("mi300x-aiter", "mi300x-8", "MI300X"),
     ("mi300x-quick-reduce", "mi300x-8", "MI300X"),
 )
-# Calibrations of one machine, side by side in one hand, whose kernels work on rows: the first has norms and the library.
+# Calibrations of one machine whose kernels work on rows; the first has its norms and its library.
 ROW_SOURCES = ((("h100-2",), "h100-2", "H100"), (("h200-2", "h200-2-rivals"), "h200-2", "H200"))
 _EAGER = "_eager"
 _NORM = ("add_rms_norm",)

@@ -38,6 +38,7 @@ from commplan.planner.strategy.vendors import BACKENDS
 NEAR = 0.02
 _WIDTH = 5120  # of the rows of a kernel that was measured for any
 
+
 class Decisions:
     """What commplan chooses among the impls of a row, by price."""
 

@@ -69,9 +69,7 @@ class CollectiveTables:
                 provenance = "table (transferred)"
                 source = f"{c.machine} table: {used.transferred_because} ({c.source})"
             for t in c.tables:
-                key = Measured(
-                    t.op, t.impl, t.dtype, t.group_size, t.algorithm, t.attn_dp, t.wire, t.scale_group
-                )
+                key = Measured(t.op, t.impl, t.dtype, t.group_size, t.algorithm, t.attn_dp, t.wire, t.scale_group)
                 known = _Known(t, provenance, source, used.scale, used.is_given)
                 self._tables.setdefault(key, {}).setdefault(t.width, known)
                 self._sizes.setdefault(key._replace(group_size=0), set()).add(t.group_size)

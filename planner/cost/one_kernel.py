@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..executors.launches import ONE_LAUNCH
 from ..strategy.op_kinds import KINDS
-from ..strategy.op_record import Part, Rows
+from ..strategy.op_record import Rows
+from ..strategy.wire import Part
 from .one_launch import Ranks, all_reduce_us, exchange_us
 from .terms import OneKernel
 

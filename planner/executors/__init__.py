@@ -25,8 +25,8 @@ from ..strategy.executor_file import (
     executor_path,
 )
 from ..strategy.op_kinds import ALL_REDUCE, KINDS, WIRE_NAMES
-from ..strategy.op_record import Wire
 from ..strategy.vendors import BACKENDS, VENDORS
+from ..strategy.wire import Wire
 from ..strategy.words import MOE_BACKENDS, SCALE_GROUPS, MoeBackend
 from ..strategy.yaml_file import read_mapping
 from .host import Host
@@ -193,7 +193,10 @@ def _check_vendors(name: str, impl: Impl) -> None:
 
 def _check_formats(name: str, impl: Impl) -> None:
     """Wire formats and columns of a scale that there are."""
-    for field, given, accepted in (("wires", impl.wires, WIRE_NAMES), ("scale_groups", impl.scale_groups, SCALE_GROUPS)):
+    for field, given, accepted in (
+        ("wires", impl.wires, WIRE_NAMES),
+        ("scale_groups", impl.scale_groups, SCALE_GROUPS),
+    ):
         for index, value in enumerate(given or ()):
             if value not in accepted:
                 raise FieldError(f"impls.{name}.{field}[{index}]", one_of(accepted), value)

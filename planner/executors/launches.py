@@ -86,7 +86,7 @@ ONE_LAUNCH: dict[str, OneLaunch] = {
         4.0,
         0.6,
         1.0,
-        "no time is published: the rate of the library on that link, two passes over memory (TensorRT-LLM documentation)",
+        "no time is published: what the library reaches on that link, and two passes over memory (TensorRT-LLM)",
         ("two_shot",),
         quantize_passes=2.0,
         is_assumed=True,
@@ -95,8 +95,8 @@ ONE_LAUNCH: dict[str, OneLaunch] = {
         7.0,
         1.2,
         0.75,
-        "MI300X in fp16: 8 to 9 us for 4 to 32 KiB over two, 13 over four, 19 to 25 quantised; 256 MiB over two as INT4 "
-        "1759, INT6 2518, FP8 3248 (ROCm/aiter#801, sgl-project/sglang#6619)",
+        "MI300X in fp16: 8 to 9 us for 4 to 32 KiB over two, 13 over four, 19 to 25 quantised; 256 MiB over two as "
+        "INT4 1759, INT6 2518, FP8 3248 (ROCm/aiter#801, sgl-project/sglang#6619)",
         ("two_shot",),
         quantize_floor_us=11.5,
         quantize_passes=2.0,
@@ -104,9 +104,7 @@ ONE_LAUNCH: dict[str, OneLaunch] = {
     "quick_reduce_fp": OneLaunch(
         7.0, 1.2, 0.93, "as quick_reduce without quantisation: 256 MiB over two 5822 us (ROCm/aiter#801)", ("two_shot",)
     ),
-    "aiter": OneLaunch(
-        6.5, 0.15, 0.98, "MI300X in fp16 over two: 8.9 us for 8 KiB, 5614 for 256 MiB (ROCm/aiter#801)"
-    ),
+    "aiter": OneLaunch(6.5, 0.15, 0.98, "MI300X in fp16 over two: 8.9 us for 8 KiB, 5614 for 256 MiB (ROCm/aiter#801)"),
     # Against a sum and a norm apart, over four at 7168 columns: 15 % less for one row, 8 % more for 256.
     "aiter_fused": OneLaunch(
         6.5,

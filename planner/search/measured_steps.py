@@ -42,8 +42,8 @@ def compute_factors(planner: ModePlanner, measured: dict[int, float]) -> dict[in
         if step_us <= communication + passes:
             raise InputError(
                 f"shorter than the communication and the norms of plain all-reduce at {tokens} tokens, "
-                f"{communication + passes:.1f} us by the tables and formulas of this machine; a step of the whole forward "
-                "is expected",
+                f"{communication + passes:.1f} us by the tables and formulas of this machine; a step of the whole "
+                "forward is expected",
                 file=planner.setup.file,
                 field=f"modes.{planner.mode}.measured_step_us",
                 value=step_us,

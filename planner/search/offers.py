@@ -111,7 +111,8 @@ class Offers:
         if hardware.devices_per_node < tp and not impl.is_own and (impl.kind == "peer_to_peer" or links is not None):
             return f"{name} reaches the devices of one node, and the {tp} ranks span several"
         # A server's rule is what the server does; elsewhere a table of this machine knows better.
-        if links is not None and (tp > 2 or impl.only_topologies) and link.topology not in links and not (measured and self._no_server):
+        wanted = links is not None and (tp > 2 or impl.only_topologies)
+        if wanted and links and link.topology not in links and not (measured and self._no_server):
             what = "ranks" if impl.only_topologies else "more than two ranks"
             return f"{name} joins {what} over {' or '.join(links)} links, not over {link.topology}"
         if impl.peer_access and not link.has_peer_access and not measured:

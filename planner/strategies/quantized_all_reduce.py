@@ -1,6 +1,6 @@
 """Quantised all-reduce in the wire formats that kernels of servers and libraries send, scaled by groups of columns.
 
-Each format is offered as some kernel sends it; which formats may travel at all is the deployment's `numerics.wire_formats`.
+Each format is offered as some kernel sends it; which may travel at all is the deployment's `numerics.wire_formats`.
 """
 
 from ..strategy.op_kinds import QUANTIZED_ALL_REDUCE

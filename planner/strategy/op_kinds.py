@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .op_record import Collective, Error, OpKind, OwnKernel, Pass, Rows, Send, Way, Wire, Workspace
+from .op_record import Collective, OpKind, OwnKernel, Pass, Rows, Send, Way, Workspace
+from .wire import Error, Wire
 from .wire_formats import INT8, WIRE_ERRORS, WIRES
 
 _OUT = ("embed_out", "attn_out", "mlp_out")
@@ -23,7 +24,7 @@ ALL_REDUCE = Collective("all_reduce", halves=(REDUCE_SCATTER.name, ALL_GATHER.na
 ALL_TO_ALL = Collective("all_to_all")
 COLLECTIVES = {each.name: each for each in (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL)}
 
-# ---- errors of INT8 per token ------------------------------------------------------------------------------------------
+# ---- errors of INT8 per token ----------------------------------------------------------------------------------------
 
 # Float64 reference, normal rows of 5120, independent partials; the script prints these figures. With independent
 # partials the errors of N ranks add up like the partials do, so the gather's error hardly depends on N; two_shot

@@ -12,7 +12,8 @@ from typing import Any
 
 from .errors import InputError, did_you_mean
 from .op_kinds import KINDS
-from .op_record import Error, OpKind, Way, Wire
+from .op_record import OpKind, Way
+from .wire import Error, Wire
 from .words import GROUPS, NUMERICS_CLASSES, RESIDUAL_RULES, GroupName, Numerics, ResidualRule, ScaleGroup
 
 
@@ -21,8 +22,8 @@ class Op:
     """One op as it stands at a boundary.
 
     `group` is spelled only where attention DP gives a choice; `impl` None means the backend of the file.
-    `producer` is the `from` of a latent gather: the boundary that made the shard. `wire_name` and `scale_group` are said
-    by ops of a name that travels in several formats.
+    `producer` is the `from` of a latent gather: the boundary that made the shard. `wire_name` and `scale_group` are
+    said by ops of a name that travels in several formats.
     """
 
     name: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .op_record import Error, Scales, Wire
+from .wire import Error, Scales, Wire
 from .words import ScaleGroup
 
 INT8 = Wire("int8", "INT8", bits=8, carrier="int8", scales=Scales(bytes_each=4, dtype="fp32"), group_bytes=2)
