@@ -151,7 +151,7 @@ def ends() -> tuple[list[str], int]:
     return wrong, count
 
 
-_KINDS: dict[str, Callable[[Row], bool]] = {
+KINDS_OF_ROWS: dict[str, Callable[[Row], bool]] = {
     "a collective alone": lambda row: row.wire is None and row.width is None,
     "with the norm": lambda row: row.wire is None and row.width is not None,
     "quantised allowed": lambda row: row.wire is not None,
@@ -169,7 +169,7 @@ def table(found: list[Row], chosen: dict[str, list[str | None]], markdown: bool)
         for name, choices in chosen.items()
     }
     lines = [["system", "rows", *chosen]]
-    kinds = {name: [i for i, row in enumerate(found) if of(row)] for name, of in _KINDS.items()}
+    kinds = {name: [i for i, row in enumerate(found) if of(row)] for name, of in KINDS_OF_ROWS.items()}
     systems = {name: [i for i, row in enumerate(found) if row.system == name] for name in _in_order(found)}
     for system, here in (systems | kinds | {"all": list(range(len(found)))}).items():
         cells = [str(Score.of(regrets[name][i] for i in here)) for name in chosen]

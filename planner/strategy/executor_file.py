@@ -162,9 +162,6 @@ class Capabilities:
         columns = op.wire.scales.columns if op.wire is not None else None
         if columns is not None and width % columns:
             return f"a scale for {columns} columns needs rows of a multiple of {columns}, and these have {width}"
-        listed = self.ops.get(op.name)
-        if op.impl is None and op.wire_name is not None and listed is not None and backend not in listed.impls:
-            return f"no library performs {op.name}: name its impl ({', '.join(listed.impls)})"
         if op.impl is None or op.impl not in self.impls:
             return None
         name, impl = op.impl, self.impls[op.impl]
