@@ -193,6 +193,9 @@ def _check_vendors(name: str, impl: Impl) -> None:
 
 def _check_formats(name: str, impl: Impl) -> None:
     """Wire formats and columns of a scale that there are."""
+    for size in impl.ranks or ():
+        if size < 2:
+            raise FieldError(f"impls.{name}.ranks", "whole numbers from 2 are expected", size)
     for field, given, accepted in (
         ("wires", impl.wires, WIRE_NAMES),
         ("scale_groups", impl.scale_groups, SCALE_GROUPS),

@@ -132,6 +132,8 @@ class Offers:
         dtype, size = setup.deployment.dtypes.activations, setup.parallelism.group_size(group)
         width = setup.model.latent_width if op.kind.latent else setup.model.hidden_size
         why = setup.executor.can.impl_refusal(boundary, op, setup.hardware.backend, dtype, size, width)
+        if why is None and op.wire is not None and op.wire.needs_fp8 and setup.hardware.compute.fp8_tflops is None:
+            why = f"travels in {op.wire.words}, and compute.fp8_tflops of {setup.hardware.name} says of none"
         if why is None and op.impl is not None and op.impl in ONE_LAUNCH:
             nodes = self.costs.collectives.num_nodes(group)
             why = f"{op.impl} reaches the devices of one node, and this group spans {nodes}" if nodes > 1 else None

@@ -36,6 +36,7 @@ class Wire:
     scales   of a row
     group_bytes  what travels beside the values of a group of columns, where a scale is of a group: the scale, and
              values that are kept as they are with their places
+    needs_fp8    devices convert to it by arithmetic that not all have
     """
 
     name: str
@@ -44,6 +45,7 @@ class Wire:
     carrier: str
     scales: Scales = Scales()
     group_bytes: int | None = None
+    needs_fp8: bool = False
 
     @property
     def value_bytes(self) -> float:

@@ -22,7 +22,7 @@ WIRES = {
         Wire("int4", "INT4", bits=4, carrier="int8", group_bytes=2),
         # Two values of each group beside it in bf16, a byte for the place of each, and the scale: 5 bits a value of 64.
         Wire("int4_spikes", "INT4 with spikes", bits=4, carrier="int8", group_bytes=8),
-        Wire("fp8_e4m3", "FP8", bits=8, carrier="int8", group_bytes=2),
+        Wire("fp8_e4m3", "FP8", bits=8, carrier="int8", group_bytes=2, needs_fp8=True),
     )
 }
 """By name. Values of fewer bits than eight travel packed, in a type that libraries carry."""

@@ -10,6 +10,7 @@ from commplan.planner.search.planning import ModePlanner
 from commplan.planner.search.stock import StockPlanner
 from commplan.planner.strategies import strategies
 from commplan.planner.strategy.errors import InputError, NoLegalPlanError
+from commplan.planner.strategy.ops import Op
 from commplan.planner.strategy.wire_formats import WIRE_ERRORS
 
 NAME = "quantized_all_reduce"
@@ -102,6 +103,27 @@ def test_kernels_are_offered_on_the_devices_and_links_that_they_are_for():
     for tp in (2, 4):
         found = impls(*over_pcie, f"parallelism.tp={tp}")
         assert "trtllm_low_precision" in found and "flashinfer_fp8" not in found
+
+
+def test_a_kernel_for_some_numbers_of_ranks_is_refused_over_others():
+    executor = load_setup("qwen3-32b-h200-tp2", ON_H200).executor.can
+    op = Op(NAME, algorithm="two_shot", wire_name="int8", scale_group="32", impl="quick_reduce")
+    sizes = {size: executor.impl_refusal("mlp_out", op, "rccl", "bf16", size, 5120) for size in (2, 4, 6, 8)}
+    assert [size for size, why in sizes.items() if why is None] == [2, 4, 8]
+    assert sizes[6] == "quick_reduce runs over 2, 4 or 8 ranks, and this group has 6"
+
+
+def test_devices_that_do_not_compute_in_fp8_send_none():
+    a100 = planner("executor=plan_only", "hardware=a100-8", ALL, "numerics.ranks_may_differ=true")
+    assert "compute.fp8_tflops of a100-8" in reasons(a100)["fp8_e4m3 flashinfer_fp8"]
+
+
+def test_the_stock_server_on_amd_sums_by_aiter_up_to_its_limit():
+    server = StockPlanner(planner(*ON_AMD))
+    impls = {
+        tokens: {e.op.impl for e in server.default(tokens).plan.edges if e.op.kind.sums} for tokens in (1, 1638, 1639)
+    }
+    assert impls == {1: {"aiter"}, 1638: {"aiter"}, 1639: {None}}
 
 
 def test_a_flag_of_the_server_in_a_format_that_is_not_listed_is_no_rival():
