@@ -7,18 +7,28 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks" / "planner"
+ROOT = Path(__file__).parents[3]
+BENCHMARKS, ACCURACY = ROOT / "benchmarks" / "planner", ROOT / "docs" / "accuracy.md"
 
 
 @pytest.fixture(scope="module")
-def rows():
+def bench():
     sys.path.insert(0, str(BENCHMARKS))
     try:
         import stock_gain
 
-        return list(stock_gain.rows())
+        yield stock_gain
     finally:
         sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def rows(bench):
+    return list(bench.rows())
+
+
+def test_docs_accuracy_has_todays_table(bench, rows):
+    assert bench.table(rows, True) in ACCURACY.read_text()
 
 
 def test_with_measured_steps_a_gain_is_nearer_to_the_measured_one_than_without(rows):
