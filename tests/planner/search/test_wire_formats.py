@@ -124,6 +124,9 @@ def test_the_stock_server_on_amd_sums_by_aiter_up_to_its_limit():
         tokens: {e.op.impl for e in server.default(tokens).plan.edges if e.op.kind.sums} for tokens in (1, 1638, 1639)
     }
     assert impls == {1: {"aiter"}, 1638: {"aiter"}, 1639: {None}}
+    # Launched eagerly a kernel costs the host a launch, as a plan's kernels do, and no call of the library.
+    for pricer in (server.server.pricer, server.planner.pricer):
+        assert pricer.host.call_us("aiter") == pricer.host.launch_us < pricer.host.call_us("rccl")
 
 
 def test_a_flag_of_the_server_in_a_format_that_is_not_listed_is_no_rival():
