@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..descriptions.calibration import Table
 from ..descriptions.setup import UsedCalibration
-from ..strategy.words import Provenance
+from ..strategy.words import Provenance, ScaleGroup
 from .tables import Curve
 
 # Bytes travel alike whatever they mean: where a data type has no table of its own, one of these stands in. A float type
@@ -22,7 +22,7 @@ _STANDS_IN = {
 
 
 class Measured(NamedTuple):
-    """What a table measures; `attn_dp` and `algorithm` where an op has them."""
+    """What a table measures; `attn_dp`, `algorithm` and its format where an op has them."""
 
     op: str
     impl: str
@@ -30,6 +30,8 @@ class Measured(NamedTuple):
     group_size: int
     algorithm: str | None = None
     attn_dp: int | None = None
+    wire: str | None = None
+    scale_group: ScaleGroup | None = None
 
 
 class Found(NamedTuple):
@@ -69,7 +71,7 @@ class CollectiveTables:
                 provenance = "table (transferred)"
                 source = f"{c.machine} table: {used.transferred_because} ({c.source})"
             for t in c.tables:
-                key = Measured(t.op, t.impl, t.dtype, t.group_size, t.algorithm, t.attn_dp)
+                key = Measured(t.op, t.impl, t.dtype, t.group_size, t.algorithm, t.attn_dp, t.wire, t.scale_group)
                 known = _Known(rank, t, provenance, source, used.scale, used.is_given)
                 self._tables.setdefault(key, {}).setdefault(t.width, known)
                 self._sizes.setdefault(key._replace(group_size=0), set()).add(t.group_size)

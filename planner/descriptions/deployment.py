@@ -10,10 +10,11 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from ..strategy.bounds import MAX_LAYERS, MAX_TOKENS
 from ..strategy.errors import did_you_mean
 from ..strategy.layout import LAYER_BOUNDARIES, TENSOR_PARALLEL
-from ..strategy.op_kinds import KINDS
+from ..strategy.op_kinds import KINDS, WIRE_NAMES
+from ..strategy.wire_formats import INT8
 from ..strategy.words import FORWARD_MODES, LaunchState, ModelRole, MoeBackend
 from ..strategy.words import Numerics as NumericsClass
-from .base import Count, FieldError, Fraction, Positive, PositiveInt, Spec, Text
+from .base import Count, FieldError, Fraction, OneOf, Positive, PositiveInt, Spec, Text
 from .weight_types import WeightType
 
 DEPLOYMENT_SCHEMA = "commplan/deployment/v1"
@@ -164,13 +165,25 @@ class Numerics(Spec):
 
     `error_budget` E bounds quantised choices: sum over quantised boundaries of (w_b * e_b)^2 <= E^2, with w_b = 1
     unless `sensitivity` gives weights per boundary and layer.
+
+    wire_formats      formats in which quantised sums may travel
+    ranks_may_differ  true: kernels after which the ranks hold different values are allowed too
     """
 
     loosest: NumericsClass = "reordered"
     error_budget: Positive | None = None
     sensitivity: Text | None = None
+    wire_formats: tuple[Annotated[str, OneOf(WIRE_NAMES)], ...] = (INT8.name,)
+    ranks_may_differ: Annotated[bool, Field(strict=True)] = False
     pin: tuple[OpRule, ...] = ()
     forbid: tuple[OpRule, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
+        data: dict[str, Any] = write(self)
+        later = {"wire_formats": (INT8.name,), "ranks_may_differ": False}
+        return {k: v for k, v in data.items() if k not in later or getattr(self, k) != later[k]}
 
 
 class Limits(Spec):

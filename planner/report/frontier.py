@@ -21,7 +21,7 @@ def frontier_chart(study: Study, mode: str, tokens: int) -> Chart:
     points = _frontier(study, mode, tokens)
     found = study.at(mode, tokens)
     plans = _with_quantised(study, found, mode, tokens)
-    words = words_of(study.setup.executor.ops)
+    words = words_of(study.setup.executor.ops, study.setup.deployment.numerics.wire_formats)
     traces: list[dict[str, Any]] = [
         {
             "type": "scatter",

@@ -37,7 +37,7 @@ from .graph import (
     Restriction,
     check_connected,
 )
-from .offers import Offers
+from .offers import Offers, wire_refusal
 
 
 @dataclass
@@ -241,6 +241,8 @@ class GraphBuilder:
         numerics = self.setup.deployment.numerics
         if restriction.policy and edge.rank > numerics_rank(numerics.loosest):
             return f"is {edge.numerics}, and numerics.loosest is {numerics.loosest}"
+        if restriction.policy and (why := wire_refusal(edge.op, self.setup)):
+            return why
         if restriction.policy and restriction.pins:
             for index, rule in enumerate(numerics.pin):
                 if rule.covers(self.mode, edge.boundary, layer) and edge.op.name != rule.op:
@@ -284,5 +286,7 @@ def _matches(op: Op, named: Op) -> bool:
             ("group", named.group),
             ("residual", named.residual),
             ("impl", named.impl),
+            ("wire_name", named.wire_name),
+            ("scale_group", named.scale_group),
         )
     )

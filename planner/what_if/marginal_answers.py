@@ -78,7 +78,7 @@ class Asker:
     # ---- quantised sums ---------------------------------------------------------------------------------------------
 
     def _quantised(self) -> Answer | None:
-        words = words_of(self.base.executor.ops)
+        words = words_of(self.base.executor.ops, self.base.deployment.numerics.wire_formats)
         if not words:
             return None
         question = f"What does one more {words} boundary buy?"

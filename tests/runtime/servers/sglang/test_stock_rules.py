@@ -52,11 +52,13 @@ def stock() -> Stock:
 def test_its_all_reduce_takes_what_the_environment_allows_it_by_default() -> None:
     assert constant("srt/environ.py", "SGLANG_OPT_USE_CUSTOM_ALL_REDUCE_V2") is True
     limit = constant("srt/environ.py", "SGLANG_CUSTOM_ALL_REDUCE_V2_MAX_SIZE_KB") * 1024
-    first, older = stock().sums
+    first, older, on_amd = stock().sums
     assert (first.impl, first.max_message_bytes) == ("custom_one_shot", limit)
     assert older.max_message_bytes == constant(f"{ALL_REDUCE}/custom_all_reduce.py", "_MAX_CAR_SIZE")
-    (impl,) = {rule.impl for rule in stock().sums}
-    assert load_executor("sglang").impls[impl].max_message_bytes == limit
+    assert first.impl == older.impl
+    assert on_amd.max_message_bytes == 2 * older.max_message_bytes  # as the same file has it for ROCm
+    for rule in (first, on_amd):
+        assert load_executor("sglang").impls[rule.impl].max_message_bytes == rule.max_message_bytes
 
 
 def test_it_fuses_all_reduce_and_norm_up_to_its_batch_and_in_its_models() -> None:
