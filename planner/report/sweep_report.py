@@ -7,17 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from ..descriptions.loader import load_setup
-from ..what_if.evaluation import PLAN
+from ..what_if.evaluation import PLAN, Evaluation
+from ..what_if.fields import Axis
 from ..what_if.marginal_answers import Answer
 from ..what_if.sweep import Point, Sweep
-from .chart import Chart, axis, milliseconds
-from .page import Page, Table, write_page
+from .axis import linear, of_values
+from .chart import Chart, Key, milliseconds
+from .page import Page, write_page
+from .palette import on_card
 from .sections import facts, headline, sections, subtitle
 from .strategy_report import NOTES
 from .study import Study
+from .table import Cell, Table
+from .xy_plot import Series, XYPlot, times
 
 _MOST_ROWS = 2000
 _MOST_LINES = 12
+_MARKERS = ("circle", "square", "diamond", "triangle")
 _LINES = ("#2f6fd0", "#d9822b", "#1b9a7a", "#8e5bb5", "#b5495b", "#5b7d2c", "#173f80", "#a17c2e", "#6cc5ad", "#8a929e")
 
 
@@ -59,55 +65,63 @@ def _sweep_chart(sweep: Sweep, points: Sequence[Point]) -> Chart | None:
         return None
     names = [a.name for a in sweep.axes if a.name != across.name]
     labels = [", ".join(f"{n} {v}" for n, v in zip(names, key, strict=True)) or "plan" for key in lines]
-    traces = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": label,
-            "x": [p.values[across.name] for p in line],
-            "y": [p.found.over_stock for p in line if p.found],
-            "text": [_hover(p) for p in line],
-            "hovertemplate": f"{label}: %{{y:.3f}}x  %{{text}}<extra></extra>",
-            "line": {"color": _LINES[index % len(_LINES)], "width": 2},
-            "marker": {"size": 5},
-        }
-        for index, (label, line) in enumerate(zip(labels, lines.values(), strict=True))
-    ]
+    by_label = {
+        label: {p.values[across.name]: p.found for p in line if p.found is not None}
+        for label, line in zip(labels, lines.values(), strict=True)
+    }
+    plot = _lines(across, by_label)
     best = max((p for line in lines.values() for p in line), key=lambda p: p.found.over_stock if p.found else 0)
     assert best.found is not None
     where = ", ".join(f"{n} {v}" for n, v in best.values.items())
-    spread = max(across.values) / min(across.values)
-    few = len(across.values) <= 14
-    layout = {
-        "xaxis": axis(
-            across.field,
-            **({"type": "log"} if spread > 20 else {}),
-            **({"tickvals": across.values, "ticktext": [f"{v:,}" for v in across.values]} if few else {}),
-        ),
-        "yaxis": axis("speed-up of the plan over the stock server", tickformat=".2f", ticksuffix="x"),
-        "hovermode": "closest",
-    }
     illegal = sum(not p.legal for p in points)
-    about = f"{len(points)} points" + (f", {illegal} of them illegal (in the table below)" if illegal else "") + "."
-    finding = f"The plan gains most at {where}: {best.found.over_stock:.2f}x over the stock server"
-    legend = [(label, _LINES[index % len(_LINES)]) for index, label in enumerate(labels)]
-    return Chart(finding, about, traces, layout, 380, legend if names else [])
-
-
-def _hover(point: Point) -> str:
-    assert point.found is not None
-    parts = point.found.plans[PLAN].parts
-    fastest = point.found.fastest_uniform
-    return (
-        f"{milliseconds(parts.step_us)}, fastest uniform {fastest}; wire times: {parts.provenance_of('communication')}"
+    about = (
+        f"{len(points)} points" + (f", {illegal} of them illegal (in the table of all points)" if illegal else "") + "."
     )
+    finding = f"The plan gains most at {where}: {best.found.over_stock:.2f}x over the stock server"
+    return Chart(finding, about, plot, [_lines_table(across, by_label)])
+
+
+def _lines(across: Axis, by_label: dict[str, dict[Any, Evaluation]]) -> XYPlot:
+    series = [
+        Series(
+            Key(label, on_card(_LINES[index % len(_LINES)]), 2, marker=_MARKERS[index % len(_MARKERS)]),
+            [(value, found[value].over_stock if value in found else None) for value in sorted(across.values)],
+        )
+        for index, (label, found) in enumerate(by_label.items())
+    ]
+    gains = [y for each in series for _, y in each.points if y is not None]
+    room = max(0.02, 0.08 * (max(gains) - min(gains)))
+    return XYPlot(
+        series,
+        of_values(across.field, across.values, is_log=max(across.values) / min(across.values) > 20),
+        linear("speed-up of the plan over the stock server", min(gains) - room, max(gains) + room, times),
+        [each.key for each in series],
+    )
+
+
+def _lines_table(across: Axis, by_label: dict[str, dict[Any, Evaluation]]) -> Table:
+    rows = [
+        [f"{value:,}", *(_cell(found.get(value)) for found in by_label.values())] for value in sorted(across.values)
+    ]
+    title = f"Speed-up of the plan over the stock server, and time of a step, by {across.name}"
+    return Table(title, [across.name, *by_label], rows)
+
+
+def _cell(found: Evaluation | None) -> str | Cell:
+    if found is None:
+        return "illegal"
+    parts, fastest = found.plans[PLAN].parts, found.fastest_uniform
+    wire = parts.provenance_of("communication")
+    note = f"{milliseconds(parts.step_us)}; fastest uniform {fastest}; wire times: {wire}"
+    return Cell(f"{found.over_stock:.3f}x", note)
 
 
 def _table(points: Sequence[Point]) -> Table:
     names = list(points[0].values)
     against = ["over stock", "over its best flag", "over library"]
     columns = [*names, "stock", "plan", *against, "communication", "fastest uniform", "numerics"]
-    rows, illegal = [], set()
+    rows: list[list[str | Cell]] = []
+    illegal = set()
     for index, point in enumerate(points[:_MOST_ROWS]):
         given = [str(value) for value in point.values.values()]
         if point.found is None:
@@ -122,7 +136,7 @@ def _table(points: Sequence[Point]) -> Table:
                 milliseconds(prices.stock.step_us),
                 milliseconds(parts.step_us),
                 f"{point.found.over_stock:.3f}x",
-                "" if flag is None else f"{flag.step_us / parts.step_us:.3f}x {flag.name}",
+                "–" if flag is None else Cell(f"{flag.step_us / parts.step_us:.3f}x", flag.name),
                 f"{prices.library.step_us / parts.step_us:.3f}x",
                 f"{parts.communication_us / parts.step_us:.0%}",
                 point.found.fastest_uniform,
@@ -130,4 +144,5 @@ def _table(points: Sequence[Point]) -> Table:
             ]
         )
     note = f"The first {_MOST_ROWS} of {len(points)} points; --csv has them all." if len(points) > _MOST_ROWS else ""
-    return Table("All points", columns, rows, frozenset(illegal), note)
+    words = frozenset({len(columns) - 2, len(columns) - 1})
+    return Table("All points", columns, rows, words, frozenset(illegal), note)
