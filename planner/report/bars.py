@@ -36,7 +36,7 @@ def cost_chart(study: Study, mode: str, tokens: int) -> Chart:
 
 def _table(found: Evaluation, names: list[str], parts: list[str], mode: str, tokens: int) -> Table:
     shown = [*parts, "compute"]
-    rows = [
+    rows: list[list[str | Cell]] = [
         [name, milliseconds(found.plans[name].parts.step_us), *(_cell(found, name, part) for part in shown)]
         for name in names
     ]

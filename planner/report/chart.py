@@ -11,7 +11,7 @@ from .table import Table
 
 # A picture is drawn at each of these widths in CSS pixels; the page shows the one that fits, so that its letters keep
 # their size on a phone, on paper and on a desk.
-WIDTHS = {"narrow": 320, "medium": 620, "wide": 960}
+WIDTHS = {"narrow": 320, "medium": 560, "wide": 960}
 
 
 @dataclass(frozen=True)

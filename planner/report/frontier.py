@@ -28,8 +28,9 @@ def frontier_chart(study: Study, mode: str, tokens: int) -> Chart:
     for name in names:
         key = Key(name, strategy_colour(name), marker="diamond" if name == PLAN else "circle")
         series.append(Series(key, [(_error(plans[name].plan), plans[name].parts.step_us / 1000)]))
-    errors, steps = ([point[k] for each in series for point in each.points] for k in (0, 1))
-    most, low, high = max(0.01, *errors), min(filter(None, steps)), max(filter(None, steps))
+    most = max([0.01, *(error for each in series for error, _ in each.points)])
+    steps = [step for each in series for _, step in each.points if step is not None]
+    low, high = min(steps), max(steps)
     room = max(0.08 * (high - low), 0.001 * high)
     plot = XYPlot(
         series,

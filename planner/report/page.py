@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..strategy.files import note_read, write_text_atomically
 from .chart import WIDTHS, Chart, Key, swatch
-from .table import Table
+from .table import Table, breakable
 
 
 @dataclass
@@ -113,7 +113,7 @@ def _legend(keys: Sequence[Key]) -> str:
     """Buttons: each brings its part of the picture to the fore."""
     entries = "".join(
         f'<li><button type="button" aria-pressed="false" data-key="{index}">'
-        f"{swatch(key)}<span>{escape(key.name)}</span></button></li>"
+        f"{swatch(key)}<span>{breakable(key.name)}</span></button></li>"
         for index, key in enumerate(keys)
     )
     return f'<ul class="legend" aria-label="Legend">{entries}</ul>' if keys else ""

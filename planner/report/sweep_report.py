@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..descriptions.loader import load_setup
-from ..what_if.evaluation import PLAN, Evaluation
+from ..what_if.evaluation import PLAN
 from ..what_if.fields import Axis
 from ..what_if.marginal_answers import Answer
 from ..what_if.sweep import Point, Sweep
@@ -65,11 +65,7 @@ def _sweep_chart(sweep: Sweep, points: Sequence[Point]) -> Chart | None:
         return None
     names = [a.name for a in sweep.axes if a.name != across.name]
     labels = [", ".join(f"{n} {v}" for n, v in zip(names, key, strict=True)) or "plan" for key in lines]
-    by_label = {
-        label: {p.values[across.name]: p.found for p in line if p.found is not None}
-        for label, line in zip(labels, lines.values(), strict=True)
-    }
-    plot = _lines(across, by_label)
+    plot = _plot(across, dict(zip(labels, lines.values(), strict=True)))
     best = max((p for line in lines.values() for p in line), key=lambda p: p.found.over_stock if p.found else 0)
     assert best.found is not None
     where = ", ".join(f"{n} {v}" for n, v in best.values.items())
@@ -78,16 +74,16 @@ def _sweep_chart(sweep: Sweep, points: Sequence[Point]) -> Chart | None:
         f"{len(points)} points" + (f", {illegal} of them illegal (in the table of all points)" if illegal else "") + "."
     )
     finding = f"The plan gains most at {where}: {best.found.over_stock:.2f}x over the stock server"
-    return Chart(finding, about, plot, [_lines_table(across, by_label)])
+    return Chart(finding, about, plot, [_drawn(lines.values(), across, [*names, across.name])])
 
 
-def _lines(across: Axis, by_label: dict[str, dict[Any, Evaluation]]) -> XYPlot:
+def _plot(across: Axis, lines: dict[str, list[Point]]) -> XYPlot:
     series = [
         Series(
             Key(label, on_card(_LINES[index % len(_LINES)]), 2, marker=_MARKERS[index % len(_MARKERS)]),
-            [(value, found[value].over_stock if value in found else None) for value in sorted(across.values)],
+            [(p.values[across.name], None if p.found is None else p.found.over_stock) for p in _in_order(line, across)],
         )
-        for index, (label, found) in enumerate(by_label.items())
+        for index, (label, line) in enumerate(lines.items())
     ]
     gains = [y for each in series for _, y in each.points if y is not None]
     room = max(0.02, 0.08 * (max(gains) - min(gains)))
@@ -96,24 +92,26 @@ def _lines(across: Axis, by_label: dict[str, dict[Any, Evaluation]]) -> XYPlot:
         of_values(across.field, across.values, is_log=max(across.values) / min(across.values) > 20),
         linear("speed-up of the plan over the stock server", min(gains) - room, max(gains) + room, times),
         [each.key for each in series],
+        by_x=False,
     )
 
 
-def _lines_table(across: Axis, by_label: dict[str, dict[Any, Evaluation]]) -> Table:
-    rows = [
-        [f"{value:,}", *(_cell(found.get(value)) for found in by_label.values())] for value in sorted(across.values)
-    ]
-    title = f"Speed-up of the plan over the stock server, and time of a step, by {across.name}"
-    return Table(title, [across.name, *by_label], rows)
+def _in_order(line: list[Point], across: Axis) -> list[Point]:
+    return sorted(line, key=lambda point: point.values[across.name])
 
 
-def _cell(found: Evaluation | None) -> str | Cell:
-    if found is None:
-        return "illegal"
-    parts, fastest = found.plans[PLAN].parts, found.fastest_uniform
-    wire = parts.provenance_of("communication")
-    note = f"{milliseconds(parts.step_us)}; fastest uniform {fastest}; wire times: {wire}"
-    return Cell(f"{found.over_stock:.3f}x", note)
+def _drawn(lines: Iterable[list[Point]], across: Axis, names: Sequence[str]) -> Table:
+    """A row per point of the picture, line by line."""
+    rows = []
+    for point in (p for line in lines for p in _in_order(line, across)):
+        assert point.found is not None
+        parts = point.found.plans[PLAN].parts
+        gain, wire = f"{point.found.over_stock:.3f}x", parts.provenance_of("communication")
+        given = [str(point.values[name]) for name in names]
+        rows.append([*given, gain, milliseconds(parts.step_us), point.found.fastest_uniform, wire])
+    columns = [*names, "over stock", "step", "fastest uniform", "wire times from"]
+    words = frozenset({len(columns) - 2, len(columns) - 1})
+    return Table("Speed-up of the plan over the stock server, and time of a step", columns, rows, words)
 
 
 def _table(points: Sequence[Point]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -29,7 +30,7 @@ class Table:
     def html(self) -> str:
         """The table in its frame, which the keyboard reaches and scrolls."""
         name = escape(self.title, quote=True)
-        head = "".join(f'<th scope="col"{self._class(c)}>{escape(name)}</th>' for c, name in enumerate(self.columns))
+        head = "".join(f'<th scope="col"{self._class(c)}>{breakable(name)}</th>' for c, name in enumerate(self.columns))
         rows = "".join(self._row(index, row) for index, row in enumerate(self.rows))
         return (
             f'<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table><caption>{name}</caption>'
@@ -50,7 +51,15 @@ class Table:
         return ' class="words"' if column in self.words else ""
 
 
+def breakable(words: str) -> str:
+    """A text that may be broken inside of the names of fields and ops, where it has no room."""
+    return _INSIDE_A_NAME.sub(r"\g<0><wbr>", escape(words))
+
+
+_INSIDE_A_NAME = re.compile(r"(?<=\w)[._](?=[a-z])")
+
+
 def _inside(cell: str | Cell) -> str:
     if isinstance(cell, str):
-        return escape(cell)
-    return escape(cell.text) + (f" <small>{escape(cell.note)}</small>" if cell.note else "")
+        return breakable(cell)
+    return breakable(cell.text) + (f" <small>{breakable(cell.note)}</small>" if cell.note else "")

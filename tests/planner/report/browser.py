@@ -75,9 +75,9 @@ class Tab:
         """The pointer moves to a place of the window."""
         self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
-    def picture(self, clip: dict[str, float] | None = None) -> bytes:
+    def picture(self, clip: dict[str, float] | None = None, scale: float = 1) -> bytes:
         """A PNG of the page, or of a part of it."""
-        part = {} if clip is None else {"clip": {**clip, "scale": 1}}
+        part = {} if clip is None else {"clip": {**clip, "scale": scale}}
         return base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True, **part)["data"])
 
     def paper(self) -> bytes:
