@@ -42,8 +42,8 @@ def of_values(title: str, values: Sequence[float], is_log: bool, few: int = 14) 
         return linear(title, low, high, lambda value, decimals: f"{value:,.{decimals}f}")
     room = 1.0 if is_log else 0.02 * (high - low)
     ends = (low, high) if is_log else (low - room, high + room)
-    shown = values if len(values) <= few else [v for v in _powers(low, high) if low <= v <= high]
-    return Axis(title, *ends, [(value, f"{value:,}") for value in sorted(shown)], is_log)
+    shown: Sequence[float] = values if len(values) <= few else [v for v in _powers(low, high) if low <= v <= high]
+    return Axis(title, *ends, [(value, f"{value:,.10g}") for value in sorted(shown)], is_log)
 
 
 def of_tokens(counts: Sequence[int]) -> Axis:
@@ -84,5 +84,5 @@ def _round_step(least: float) -> float:
     return next(power * k for k in (1, 2, 5, 10) if power * k >= least * (1 - 1e-9))
 
 
-def _powers(low: float, high: float) -> list[int]:
-    return [10**k for k in range(max(0, floor(log10(low))), ceil(log10(high)) + 1)]
+def _powers(low: float, high: float) -> list[float]:
+    return [10.0**k for k in range(floor(log10(low)), ceil(log10(high)) + 1)]

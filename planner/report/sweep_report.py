@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from .study import Study
 from .table import Cell, Table
 from .xy_plot import Series, XYPlot, times
 
-_MOST_ROWS = 2000
-_MOST_LINES = 12
+_MOST_ROWS = 1000  # a page stays below 1.5 MB
+_MOST_LINES, _MOST_VALUES = 12, 50  # that are drawn
 _MARKERS = ("circle", "square", "diamond", "triangle")
 _LINES = ("#2f6fd0", "#d9822b", "#1b9a7a", "#8e5bb5", "#b5495b", "#5b7d2c", "#173f80", "#a17c2e", "#6cc5ad", "#8a929e")
 
@@ -58,23 +59,47 @@ def _sweep_chart(sweep: Sweep, points: Sequence[Point]) -> Chart | None:
         return None
     across = max(numeric, key=lambda a: (a.name == "tokens", len(a.values)))
     lines: dict[tuple[Any, ...], list[Point]] = {}
+    shown = _spread(across.values)
     for point in points:
-        if point.legal:
+        if point.legal and point.values[across.name] in shown:
             lines.setdefault(tuple(v for n, v in point.values.items() if n != across.name), []).append(point)
     if not 0 < len(lines) <= _MOST_LINES:
         return None
     names = [a.name for a in sweep.axes if a.name != across.name]
-    labels = [", ".join(f"{n} {v}" for n, v in zip(names, key, strict=True)) or "plan" for key in lines]
+    short = _short(names)
+    labels = [", ".join(f"{n} {v}" for n, v in zip(short, key, strict=True)) or "plan" for key in lines]
     plot = _plot(across, dict(zip(labels, lines.values(), strict=True)))
-    best = max((p for line in lines.values() for p in line), key=lambda p: p.found.over_stock if p.found else 0)
+    best = max(points, key=lambda point: point.found.over_stock if point.found else 0)
     assert best.found is not None
     where = ", ".join(f"{n} {v}" for n, v in best.values.items())
     illegal = sum(not p.legal for p in points)
-    about = (
-        f"{len(points)} points" + (f", {illegal} of them illegal (in the table of all points)" if illegal else "") + "."
-    )
+    about = f"{len(points):,} points" + (f", {illegal} of them illegal (in the table of all points)" if illegal else "")
+    if len(shown) < len(across.values):
+        about += f"; {len(shown)} of {len(across.values):,} values of {across.name} are drawn"
     finding = f"The plan gains most at {where}: {best.found.over_stock:.2f}x over the stock server"
-    return Chart(finding, about, plot, [_drawn(lines.values(), across, [*names, across.name])])
+    return Chart(finding, f"{about}.", plot, [_drawn(lines.values(), across, [*names, across.name])])
+
+
+def _spread(values: Sequence[Any]) -> list[Any]:
+    """At most so many values as are drawn, evenly spread along the axis, with both ends."""
+    ordered = sorted(values)
+    if len(ordered) <= _MOST_VALUES:
+        return ordered
+    low, high, last = ordered[0], ordered[-1], _MOST_VALUES - 1
+    wanted = [
+        low * (high / low) ** (k / last) if _is_log(values) else low + (high - low) * k / last for k in range(last)
+    ]
+    return sorted({high, *(ordered[bisect_left(ordered, value * (1 - 1e-9))] for value in wanted)})
+
+
+def _is_log(values: Sequence[Any]) -> bool:
+    return bool(max(values) > 20 * min(values))
+
+
+def _short(names: list[str]) -> list[str]:
+    """The last parts of the names of fields, where those differ."""
+    ends = [name.rpartition(".")[2] for name in names]
+    return ends if len(set(ends)) == len(ends) else names
 
 
 def _plot(across: Axis, lines: dict[str, list[Point]]) -> XYPlot:
@@ -89,7 +114,7 @@ def _plot(across: Axis, lines: dict[str, list[Point]]) -> XYPlot:
     room = max(0.02, 0.08 * (max(gains) - min(gains)))
     return XYPlot(
         series,
-        of_values(across.field, across.values, is_log=max(across.values) / min(across.values) > 20),
+        of_values(across.field, across.values, _is_log(across.values)),
         linear("speed-up of the plan over the stock server", min(gains) - room, max(gains) + room, times),
         [each.key for each in series],
         by_x=False,
