@@ -20,15 +20,18 @@ _OF_NO_STRATEGY = {OWN: "#4d5663"}
 
 STOCK, STOCK_FLAG, STOCK_COLOUR = "stock server", "its best flag", "#8e5bb5"
 
+# Lines that are no strategies, in order. With the four shapes of points, 36 look different.
+LINES = ("#2f6fd0", "#d9822b", "#1b9a7a", "#b5495b", "#173f80", "#8a929e", "#93b8f0", "#556b2f", "#0a7a8a")
+
 # Parts of a step that a choice changes, in the order in which they are stacked.
 PART_COLOURS = {
-    "communication": "#b5495b",
-    "quantize": "#d9822b",
-    "norm": "#5b8c5a",
-    "residual": "#a8c69f",
-    "latent_gemm": "#173f80",
-    "padding": "#b9bec7",
-    "host_wait": "#8a6d3b",
+    "communication": "#a63a50",
+    "quantize": "#e8a33d",
+    "norm": "#178a78",
+    "residual": "#b4e2d8",
+    "latent_gemm": "#1f4e9c",
+    "padding": "#a3a9b5",
+    "host_wait": "#84407a",
 }
 PART_NAMES = {
     "communication": "communication",

@@ -15,7 +15,7 @@ from ..what_if.sweep import Point, Sweep
 from .axis import linear, of_values
 from .chart import Chart, Key, milliseconds
 from .page import Page, write_page
-from .palette import on_card
+from .palette import LINES, on_card
 from .sections import facts, headline, sections, subtitle
 from .strategy_report import NOTES
 from .study import Study
@@ -25,7 +25,6 @@ from .xy_plot import Series, XYPlot, times
 _MOST_ROWS = 1000  # a page stays below 1.5 MB
 _MOST_LINES, _MOST_VALUES = 12, 50  # that are drawn
 _MARKERS = ("circle", "square", "diamond", "triangle")
-_LINES = ("#2f6fd0", "#d9822b", "#1b9a7a", "#8e5bb5", "#b5495b", "#5b7d2c", "#173f80", "#a17c2e", "#6cc5ad", "#8a929e")
 
 
 def write_what_if(
@@ -105,7 +104,7 @@ def _short(names: list[str]) -> list[str]:
 def _plot(across: Axis, lines: dict[str, list[Point]]) -> XYPlot:
     series = [
         Series(
-            Key(label, on_card(_LINES[index % len(_LINES)]), 2, marker=_MARKERS[index % len(_MARKERS)]),
+            Key(label, on_card(LINES[index % len(LINES)]), 2, marker=_MARKERS[index % len(_MARKERS)]),
             [(p.values[across.name], None if p.found is None else p.found.over_stock) for p in _in_order(line, across)],
         )
         for index, (label, line) in enumerate(lines.items())

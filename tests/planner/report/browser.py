@@ -76,9 +76,9 @@ class Tab:
         self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def picture(self, clip: dict[str, float] | None = None, scale: float = 1) -> bytes:
-        """A PNG of the page, or of a part of it."""
-        part = {} if clip is None else {"clip": {**clip, "scale": scale}}
-        return base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True, **part)["data"])
+        """A PNG of the window, or of a part of the page."""
+        part = {} if clip is None else {"clip": {**clip, "scale": scale}, "captureBeyondViewport": True}
+        return base64.b64decode(self.send("Page.captureScreenshot", **part)["data"])
 
     def paper(self) -> bytes:
         """The page as PDF, A4."""

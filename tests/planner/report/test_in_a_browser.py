@@ -144,8 +144,11 @@ def test_what_the_pointer_is_on_is_told(opened):
             " const hit = hits[hits.length >> 1], box = hit.getBoundingClientRect();"
             " return [hit.dataset.row, (box.left + box.right) / 2, (box.top + box.bottom) / 2]; })()"
         )
+        before = tab.picture()
         tab.point(*middle[1:])
         assert tip_of(tab, chart) != ""
+        tab.ask(f"{CHART.format(chart)}.querySelector('.tip').style.visibility = 'hidden'")
+        assert tab.picture() != before, "what is told is marked"
         tab.point(2, 2)
         assert tip_of(tab, chart) == ""
 

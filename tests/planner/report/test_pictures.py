@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from itertools import combinations, pairwise
+from math import dist
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from commplan.planner.report.palette import (
     AREA,
     CARDS,
     LINE,
+    LINES,
     PART_COLOURS,
     STOCK_COLOUR,
     TEXT,
@@ -26,6 +28,12 @@ from commplan.planner.report.xy_plot import Mark, Series, XYPlot, times
 from commplan.planner.strategies import strategies
 from commplan.planner.strategy.op_kinds import KINDS
 
+# Full dichromacy in linear light, after Machado, Oliveira and Fernandes (2009).
+EYES = {
+    "all three cones": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+}
 COLOURS = [*PART_COLOURS.values(), STOCK_COLOUR, *(s.colour for s in strategies().values())]
 COLOURS += [kind.colour for kind in KINDS.values()]
 
@@ -37,6 +45,30 @@ def test_every_colour_stands_out_on_the_light_page_and_on_the_dark_one(colour: s
     for one, card, ratio in zip(shown, CARDS, least, strict=True):
         assert contrast(one, card) >= ratio
     assert re.fullmatch(r"light-dark\(#\w+,#\w+\)", on_card(colour, least))
+
+
+@pytest.mark.parametrize("eyes", EYES)
+@pytest.mark.parametrize("theme", [0, 1])
+@pytest.mark.parametrize(("colours", "least", "apart"), [
+    (PART_COLOURS.values(), AREA, 15),
+    (LINES, LINE, 10),
+    ([STOCK_COLOUR, *(strategy.colour for strategy in strategies().values())], LINE, 10),
+], ids=["parts", "lines", "strategies"])  # fmt: skip
+def test_colours_of_a_chart_are_told_apart_by_colour_blind_eyes_in_either_theme(colours, least, apart, theme, eyes):
+    shown = [re.findall(r"#[0-9a-f]{6}", on_card(colour, least))[theme] for colour in colours]
+    for one, other in combinations(shown, 2):
+        assert dist(lab(one, EYES[eyes]), lab(other, EYES[eyes])) >= apart, (one, other)
+
+
+def lab(colour: str, eyes: list[list[float]]) -> tuple[float, float, float]:
+    """CIE Lab of a colour as these eyes see it."""
+    shares = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear_light = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares]
+    seen = [min(1, max(0, sum(a * b for a, b in zip(row, linear_light, strict=True)))) for row in eyes]
+    to_xyz = ([0.4339, 0.3762, 0.1899], [0.2126, 0.7152, 0.0722], [0.0177, 0.1095, 0.8729])  # over the white point
+    x, y, z = (sum(a * b for a, b in zip(row, seen, strict=True)) for row in to_xyz)
+    f, g, h = (v ** (1 / 3) if v > 0.008856 else 7.787 * v + 16 / 116 for v in (x, y, z))
+    return 116 * g - 16, 500 * (f - g), 200 * (g - h)
 
 
 def test_contrast_is_that_of_wcag():

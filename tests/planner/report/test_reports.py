@@ -225,6 +225,16 @@ def test_a_page_is_small(pages):
     assert all(page.stat().st_size < 500_000 for page in pages.values())
 
 
+def test_a_page_of_a_large_sweep_draws_some_of_it_says_so_and_is_no_larger_than_it_should_be(folder):
+    page = folder / "large.html"
+    sweep = ("--vary", "tokens=1..520:+1", "--vary", "tp=1,2")
+    assert run("what-if", "qwen3-0.6b-cpu-tp2", *sweep, "--html", page).code == 0
+    text = page.read_text()
+    assert page.stat().st_size < 1_500_000
+    assert "<p>1,040 points; 41 of 520 values of tokens are drawn.</p>" in text
+    assert "The first 1000 of 1040 points; --csv has them all." in text
+
+
 def test_the_same_file_gives_the_same_page(folder, planned):
     again = folder / "again.html"
     assert run("report", planned.with_suffix(".yaml"), "-o", again).code == 0
