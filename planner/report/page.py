@@ -86,8 +86,8 @@ def _paragraph(words: str) -> str:
 
 
 def _words(words: str) -> str:
-    """Text in which no line ends right after the dashes of an option."""
-    return _OPTION.sub(r"<span>\g<0></span>", escape(words))
+    """Text that may be broken inside of long names, and not right after the dashes of an option."""
+    return _OPTION.sub(r"<span>\g<0></span>", breakable(words))
 
 
 _OPTION = re.compile(r"--\w+")
