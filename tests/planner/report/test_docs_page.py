@@ -14,7 +14,7 @@ def test_the_session_is_real(sharded: Path, monkeypatch):
     monkeypatch.chdir(sharded.parent)
     Path("strategy.yaml").write_text(sharded.with_suffix(".yaml").read_text())
     (shown,) = re.findall(r"```console\n\$ commplan report strategy.yaml\n(.*?)```", PAGE, re.DOTALL)
-    assert shown == run("report", "strategy.yaml").out
+    assert shown == run("report", "strategy.yaml").out, "copy what it prints into docs/reports.md"
 
 
 def test_the_parts_are_those_of_a_page(swept: Path):
