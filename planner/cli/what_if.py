@@ -74,10 +74,6 @@ def command(
     from .output import print_json
     from .what_if_rows import sweep_json, write_csv
 
-    if html_file is not None:
-        from ..report.page import check_plotly
-
-        check_plotly("--html")
     base = load_setup(deployment, overrides)
     mode = _mode(base, mode)
     count = tokens or base.deployment.modes[mode].tokens[1]
