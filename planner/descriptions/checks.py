@@ -144,6 +144,14 @@ def _check_rules(setup: Setup) -> None:
                     field=f"{field}.boundary",
                     value=rule.boundary,
                 )
+            of_op = setup.executor.can.ops.get(rule.op)
+            accepted = of_op.impls if of_op is not None else ()
+            if rule.impl is not None and rule.impl not in accepted:
+                raise InputError(
+                    f"{setup.executor.name} has no such impl of {rule.op}; {did_you_mean(rule.impl, accepted)}",
+                    field=f"{field}.impl",
+                    value=rule.impl,
+                )
             if kind == "pin" and rule.boundary is None:
                 raise InputError("a pin names its boundary", field=f"{field}.boundary", kind="missing_key")
     if numerics.error_budget is not None and numerics.loosest != "quantized":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
@@ -16,6 +16,9 @@ from ..strategy.words import FORWARD_MODES, LaunchState, ModelRole, MoeBackend
 from ..strategy.words import Numerics as NumericsClass
 from .base import Count, FieldError, Fraction, OneOf, Positive, PositiveInt, Spec, Text
 from .weight_types import WeightType
+
+if TYPE_CHECKING:
+    from ..strategy.ops import Op
 
 DEPLOYMENT_SCHEMA = "commplan/deployment/v1"
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "int4": 0.5}
@@ -124,9 +127,10 @@ _ALLOWED_BY_MODE = {
 
 
 class OpRule(Spec):
-    """A rule about ops: on these layers, at this boundary, in these modes. What is left out means all of them."""
+    """A rule about ops: by this impl, on these layers, at this boundary, in these modes. What is left out means all."""
 
     op: Text
+    impl: Text | None = None
     layers: str | int | None = None
     boundary: Literal["embed_out", "attn_in", "attn_out", "mlp_in", "mlp_out", "head_in"] | None = None
     modes: tuple[str, ...] | None = None
@@ -148,6 +152,10 @@ class OpRule(Spec):
         if self.layers is not None and self.boundary is not None and self.boundary not in LAYER_BOUNDARIES:
             raise FieldError("layers", f"{self.boundary} belongs to no layer: leave `layers` out", self.layers)
         return self
+
+    def means(self, op: Op, library: str) -> bool:
+        """Is it this op, by the rule's impl if it names one? `library` performs ops that name none."""
+        return op.name == self.op and self.impl in (None, op.impl or library)
 
     def covers(self, mode: str, boundary: str, layer: int | None) -> bool:
         """True where the rule speaks of this place; layer None stands for embed_out and head_in."""

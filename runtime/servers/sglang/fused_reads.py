@@ -45,8 +45,9 @@ def with_fused_sum(read: Any, run: FusedSum, carried: bool) -> Any:
 
     if not read.is_plain_norm or read.completing_fusions or read.bind is not None:
         raise RefusedError(
-            "reads its input in a way of its own, which no planned kernel takes; plan again with "
-            "--set 'numerics.forbid=[{impl: commplan_triton_norm}]'",
+            "reads its input in a way of its own, which no planned kernel takes; plan again with --set "
+            "'numerics.forbid=[{op: all_reduce, impl: commplan_triton_norm}, "
+            "{op: int8_all_reduce, impl: commplan_triton_norm}]'",
             field=f"layer {run.layer} {run.boundary}",
             value=type(read).__name__,
         )

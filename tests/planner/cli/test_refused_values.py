@@ -120,6 +120,7 @@ OTHERS = [
     ("unknown op", PIN, "pin: [{op: all_reduc, boundary: mlp_out}]", "numerics.pin[0].op", "all_reduc", "'all_reduce'"),
     ("unknown boundary", PIN, "pin: [{op: none, boundary: mlp}]", "numerics.pin[0].boundary", "mlp", "'mlp_in'"),
     ("pin without boundary", PIN, "pin: [{op: none}]", "numerics.pin[0].boundary", None, "boundary"),
+    ("impl of no op", FORBID, "forbid: [{op: slice, impl: nccl}]", "numerics.forbid[0].impl", "nccl", "no such impl"),
     ("layers backwards", FORBID, "forbid: [{op: slice, layers: 9-2}]", "numerics.forbid[0].layers", "9-2", "first"),
     ("layers as a list", FORBID, "forbid: [{op: slice, layers: [1]}]", "numerics.forbid[0].layers", "[1]", "0-2,5"),
     ("layers as a boolean", FORBID, "forbid: [{op: slice, layers: true}]", "numerics.forbid[0].layers", True, "0-2,5"),
