@@ -1,40 +1,22 @@
-"""The pages on own tables and on service levels show what the commands really print."""
+"""The page on own tables: what it shows of other tools is what they printed, and its plan uses an import."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 import shutil
 from pathlib import Path
 
-import pytest
-
 from .planner.cli.commandline import run
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "own-tables.md"
-
-
-def fill_pages():
-    spec = importlib.util.spec_from_file_location("fill_pages", ROOT / "docs" / "fill_pages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["own-tables.md", "sla.md"])
-def test_every_session_of_a_page_is_real(name):
-    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    assert fill_pages().filled(text) == text, "run: python docs/fill_pages.py"
+OUTPUTS = ROOT / "tests" / "planner" / "calibration" / "outputs"
 
 
 def test_the_page_plans_with_an_import_and_explains_it_by_its_file(tmp_path, monkeypatch):
     page = PAGE.read_text(encoding="utf-8")
-    shutil.copy(fill_pages().OUTPUTS / "vllm_4_h100.txt", tmp_path)
+    shutil.copy(OUTPUTS / "vllm_4_h100.txt", tmp_path)
     monkeypatch.chdir(tmp_path)
     make = page.split("```console\n$ commplan ", 1)[1].split(" -o h100-own.yaml", 1)[0]
     assert run(*shlex.split(make.replace("\\\n", " ")), "-o", "h100-own.yaml").code == 0
@@ -45,7 +27,7 @@ def test_the_page_plans_with_an_import_and_explains_it_by_its_file(tmp_path, mon
 
 
 def test_excerpts_are_lines_of_the_published_outputs():
-    outputs = "".join(path.read_text(encoding="utf-8") for path in fill_pages().OUTPUTS.glob("*.txt"))
+    outputs = "".join(path.read_text(encoding="utf-8") for path in OUTPUTS.glob("*.txt"))
     known = {" ".join(line.split()) for line in outputs.splitlines()}
     page = PAGE.read_text(encoding="utf-8")
     for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL):
