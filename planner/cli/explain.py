@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from ..search.graph import Plan
     from ..search.planning import ModePlanner
     from ..strategy.command_line.terminal import Cell
+    from ..strategy.file import StrategyFile
     from ..strategy.ops import Op
 
 
 @click.command("explain", short_help="Say why an op was chosen at a boundary, and what every other one would cost.")
-@click.argument("deployment", type=FILLED)
+@click.argument("deployment", type=FILLED, required=False)
 @click.option("--mode", type=FILLED, help="Forward mode (default: the first of the deployment).")
 @click.option("--tokens", type=TOKENS, help="Token count (default: the largest of the mode).")
 @click.option("--layer", type=LAYER, help="Layer number (default: the middle layer; none for embed_out and head_in).")
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
     "--strategy",
     "strategy_file",
     type=FILLED,
-    help="Explain the choices of this strategy file instead of a new plan's.",
+    help="Explain the choices of this strategy file instead of a new plan's. It knows its executor and overrides; "
+    "DEPLOYMENT is needed where what it was made for is no preset.",
 )
 @options.overrides
 @options.as_json
 def command(
-    deployment: str,
+    deployment: str | None,
     mode: str | None,
     tokens: int | None,
     layer: int | None,
@@ -56,64 +58,102 @@ def command(
     An alternative is judged by the chosen plan with this one op exchanged, and the fewest changes that layouts demand.
     """
     from ..answers.explanation import Explainer
-    from ..descriptions.loader import load_setup
     from ..search.planning import ModePlanner
     from ..strategy.errors import NoLegalPlanError
     from ..strategy.layout import FORWARD_BOUNDARIES
 
-    setup = load_setup(deployment, overrides)
-    if not as_json:
-        options.print_notes(setup)
-    mode = _mode(setup, mode)
-    tokens = _tokens(setup, mode, tokens)
+    asked = _asked(deployment, strategy_file, overrides)
+    setup = asked.setup
+    mode = _mode(asked, mode)
+    tokens = _tokens(asked, mode, tokens)
     if layer is None and boundary not in FORWARD_BOUNDARIES:
         layer = setup.model.num_hidden_layers // 2
     planner = ModePlanner(setup, mode)
     try:
-        plan, (first, last) = _chosen(planner, tokens, strategy_file)
+        plan, served, otherwise = _chosen(planner, tokens, asked)
     except NoLegalPlanError as error:
         raise error.in_file(setup.file) from None
-    explanation = Explainer(planner, tokens, plan, strategy_file is not None).explain(boundary, layer)
+    explanation = Explainer(planner, tokens, plan, bool(otherwise), served).explain(boundary, layer)
     if only_op is not None:
         explanation = _narrowed(explanation, only_op)
+    more = [*asked.notes, *otherwise]
     if as_json:
-        _print_json(explanation, setup.notes)
+        _print_json(explanation, (*setup.notes, *more))
     else:
-        _print(setup, explanation, first, last)
+        options.print_notes(setup, more)
+        _print(setup, explanation, *served)
 
 
-def _mode(setup: Setup, mode: str | None) -> str:
+@dataclass(frozen=True)
+class _Asked:
+    """What is explained: a setup, and the strategy file that the choices are taken from."""
+
+    setup: Setup
+    file: str = ""
+    strategy: StrategyFile | None = None
+    notes: tuple[str, ...] = ()
+    why_not_told: str = ""
+
+
+def _asked(deployment: str | None, file: str | None, overrides: tuple[str, ...]) -> _Asked:
+    from ..answers.made_for import is_strategy_file, made_for
+    from ..descriptions.loader import load_setup
+    from ..strategy.errors import InputError
+    from ..strategy.file import load
+
+    if file is None:
+        if deployment is None:
+            text = "a preset or path is expected, or --strategy with a file that was made for a preset"
+            raise InputError(text, kind="usage", field="DEPLOYMENT")
+        if is_strategy_file(deployment):
+            raise InputError("a strategy file: name it with --strategy", file=deployment, field="DEPLOYMENT")
+        return _Asked(load_setup(deployment, overrides))
+    strategy = load(file)
+    found = made_for(strategy, file, deployment, overrides, "before --strategy")
+    return _Asked(found.setup, file, strategy, tuple(found.notes), found.why_not_told)
+
+
+def _mode(asked: _Asked, mode: str | None) -> str:
     from ..strategy.errors import InputError, did_you_mean
 
-    modes = setup.deployment.modes
+    modes = asked.setup.deployment.modes
     if mode is None:
-        return next(iter(modes))
+        mode = next(iter(asked.strategy.modes if asked.strategy else modes))
+        if mode not in modes:
+            raise InputError("the deployment has no such mode", file=asked.file, field=f"modes.{mode}")
     if mode not in modes:
         raise InputError(f"the deployment has no such mode; {did_you_mean(mode, modes)}", field="--mode", value=mode)
     return mode
 
 
-def _tokens(setup: Setup, mode: str, tokens: int | None) -> int:
+def _tokens(asked: _Asked, mode: str, tokens: int | None) -> int:
     from ..strategy.errors import InputError
 
-    first, last = setup.deployment.modes[mode].tokens
+    first, last = asked.setup.deployment.modes[mode].tokens
+    if asked.strategy is not None and mode in asked.strategy.modes:
+        ranges = asked.strategy.modes[mode]
+        first, last = ranges[0].first, ranges[-1].last
     if tokens is None:
         return last
     if not first <= tokens <= last:
-        raise InputError(f"{mode} is planned for {first} to {last} tokens", field="--tokens", value=tokens)
+        message = f"{mode} is planned for {first} to {last} tokens"
+        raise InputError(message, file=asked.file or None, field="--tokens", value=tokens)
     return tokens
 
 
-def _chosen(planner: ModePlanner, tokens: int, strategy_file: str | None) -> tuple[Plan, tuple[int, int]]:
-    """The plan of the range that holds the token count, and that range."""
-    if strategy_file is None:
+def _chosen(planner: ModePlanner, tokens: int, asked: _Asked) -> tuple[Plan, tuple[int, int], list[str]]:
+    """The plan of the range that holds the token count, that range, and where its file predicts another step."""
+    if asked.strategy is None:
         found = next(r for r in planner.ranges() if r.first <= tokens <= r.last)
-        return found.plan, (found.first, found.last)
+        return found.plan, (found.first, found.last), []
     from ..answers.from_file import plan_of
-    from ..strategy.file import load
+    from ..answers.made_for import told_otherwise
 
-    strategy = load(strategy_file)
-    return plan_of(planner, strategy, tokens, strategy_file)
+    plan, served = plan_of(planner, asked.strategy, tokens, asked.file)
+    at = served[1]
+    chosen = asked.strategy.range_of(planner.mode, at)
+    otherwise = told_otherwise(planner.mode, chosen, at, planner.step_us(plan, at))
+    return plan, served, [f"{otherwise}: {asked.why_not_told}"] if otherwise else []
 
 
 def _narrowed(explanation: Explanation, name: str) -> Explanation:

@@ -10,6 +10,8 @@ from ..strategy.command_line.option_types import FieldText
 from ..strategy.command_line.terminal import echo, styled
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..descriptions.setup import Setup
 
 overrides = click.option(
@@ -23,10 +25,15 @@ overrides = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 
 
-def print_notes(setup: Setup) -> None:
-    """On standard error: what reading the descriptions did that the user should know."""
-    for note in setup.notes:
-        echo(styled("note: ", "yellow"), note, err=True)
+def print_notes(setup: Setup, more: Sequence[str] = ()) -> None:
+    """On standard error: what reading the descriptions did that the user should know, and what else they should."""
+    for note in (*setup.notes, *more):
+        print_note(note)
+
+
+def print_note(text: str) -> None:
+    """On standard error: what the user should know."""
+    echo(styled("note: ", "yellow"), text, err=True)
 
 
 def print_warning(text: str) -> None:
