@@ -222,7 +222,7 @@ class Explainer:
             return ": the strategy file has the other op"
         if self._alternates:
             return (
-                ": the fastest plan here alternates ops from layer to layer, which wins in the model of the host alone; "
+                ": the fastest plan here alternates ops from layer to layer, which wins in the host's model alone; "
                 "one op is kept"
             )
         tolerance = self._planner.setup.deployment.search.range_tolerance

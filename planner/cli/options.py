@@ -8,6 +8,7 @@ import click
 
 from ..strategy.command_line.option_types import FieldText
 from ..strategy.command_line.terminal import echo, styled
+from ..strategy.files import prints_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,17 @@ overrides = click.option(
     metavar="FIELD=VALUE",
     help="Override any field, as in parallelism.tp=4; hardware.* and model.* reach into those files. Repeatable.",
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+
+
+def _json_is_printed(ctx: click.Context, param: click.Parameter, value: bool) -> bool:  # noqa: ARG001
+    if value:
+        prints_json(param.opts[0])
+    return value
+
+
+as_json = click.option(
+    "--json", "as_json", is_flag=True, callback=_json_is_printed, help="One JSON object on standard output."
+)
 
 
 def print_notes(setup: Setup, more: Sequence[str] = ()) -> None:

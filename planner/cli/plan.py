@@ -8,6 +8,7 @@ import click
 
 from ..strategy.command_line.option_types import FILLED, OutputFile
 from ..strategy.command_line.terminal import echo
+from ..strategy.files import shown
 from . import options
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def command(
         _print(strategy, setup.deployment.search.range_tolerance, memory)
         print_trusts(found, trusts)
         echo()
-        echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
+        echo(f"Written to {shown(output)}" if output else "Nothing written: name a file with -o.")
 
 
 def _memory(setup: Setup, strategy: StrategyFile, required: bool, warns: bool) -> Fit:

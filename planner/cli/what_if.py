@@ -147,7 +147,9 @@ def _notes(sweep: Sweep) -> list[str]:
 
 
 def _written(*files: str | None) -> list[str]:
-    return [f"written to {file}" for file in files if file is not None]
+    from ..strategy.files import shown
+
+    return [f"written to {shown(file)}" for file in files if file is not None]
 
 
 # ---- for people ------------------------------------------------------------------------------------------------------

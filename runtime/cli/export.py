@@ -59,7 +59,7 @@ def _print(export: Export, faster: list[str]) -> None:
         echo(styled(line, "yellow", bold=True))
     note = f" ({export.switch.note})" if export.switch.note else ""
     echo(f"Nearest without the plugin: {export.switch.name}{note}")
-    echo("  " + shlex.join(word for flag in export.flags for word in flag))
+    echo("  " + shlex.join(word for flag in export.flags for word in flag), whole=True)
     echo(f"It runs {export.matched:.0%} of the planned ops, weighted by tokens.")
     if not export.differences:
         if not faster:  # else it is the plan itself that loses
