@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -14,10 +14,7 @@ from . import options
 if TYPE_CHECKING:
     from ..answers.explanation import Explanation, Option
     from ..descriptions.setup import Setup
-    from ..search.graph import Plan
-    from ..search.planning import ModePlanner
     from ..strategy.command_line.terminal import Cell
-    from ..strategy.file import StrategyFile
     from ..strategy.ops import Op
 
 
@@ -57,20 +54,20 @@ def command(
 
     An alternative is judged by the chosen plan with this one op exchanged, and the fewest changes that layouts demand.
     """
+    from ..answers.asked import asked_of
     from ..answers.explanation import Explainer
     from ..search.planning import ModePlanner
     from ..strategy.errors import NoLegalPlanError
     from ..strategy.layout import FORWARD_BOUNDARIES
 
-    asked = _asked(deployment, strategy_file, overrides)
+    asked = asked_of(deployment, strategy_file, overrides)
     setup = asked.setup
-    mode = _mode(asked, mode)
-    tokens = _tokens(asked, mode, tokens)
+    mode, tokens = asked.forward(mode, tokens)
     if layer is None and boundary not in FORWARD_BOUNDARIES:
         layer = setup.model.num_hidden_layers // 2
     planner = ModePlanner(setup, mode)
     try:
-        plan, served, otherwise = _chosen(planner, tokens, asked)
+        plan, served, otherwise = asked.chosen(planner, tokens)
     except NoLegalPlanError as error:
         raise error.in_file(setup.file) from None
     explanation = Explainer(planner, tokens, plan, bool(otherwise), served).explain(boundary, layer)
@@ -82,78 +79,6 @@ def command(
     else:
         options.print_notes(setup, more)
         _print(setup, explanation, *served)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What is explained: a setup, and the strategy file that the choices are taken from."""
-
-    setup: Setup
-    file: str = ""
-    strategy: StrategyFile | None = None
-    notes: tuple[str, ...] = ()
-    why_not_told: str = ""
-
-
-def _asked(deployment: str | None, file: str | None, overrides: tuple[str, ...]) -> _Asked:
-    from ..answers.made_for import is_strategy_file, made_for
-    from ..descriptions.loader import load_setup
-    from ..strategy.errors import InputError
-    from ..strategy.file import load
-
-    if file is None:
-        if deployment is None:
-            text = "a preset or path is expected, or --strategy with a file that was made for a preset"
-            raise InputError(text, kind="usage", field="DEPLOYMENT")
-        if is_strategy_file(deployment):
-            raise InputError("a strategy file: name it with --strategy", file=deployment, field="DEPLOYMENT")
-        return _Asked(load_setup(deployment, overrides))
-    strategy = load(file)
-    found = made_for(strategy, file, deployment, overrides, "before --strategy")
-    return _Asked(found.setup, file, strategy, tuple(found.notes), found.why_not_told)
-
-
-def _mode(asked: _Asked, mode: str | None) -> str:
-    from ..strategy.errors import InputError, did_you_mean
-
-    modes = asked.setup.deployment.modes
-    if mode is None:
-        mode = next(iter(asked.strategy.modes if asked.strategy else modes))
-        if mode not in modes:
-            raise InputError("the deployment has no such mode", file=asked.file, field=f"modes.{mode}")
-    if mode not in modes:
-        raise InputError(f"the deployment has no such mode; {did_you_mean(mode, modes)}", field="--mode", value=mode)
-    return mode
-
-
-def _tokens(asked: _Asked, mode: str, tokens: int | None) -> int:
-    from ..strategy.errors import InputError
-
-    first, last = asked.setup.deployment.modes[mode].tokens
-    if asked.strategy is not None and mode in asked.strategy.modes:
-        ranges = asked.strategy.modes[mode]
-        first, last = ranges[0].first, ranges[-1].last
-    if tokens is None:
-        return last
-    if not first <= tokens <= last:
-        message = f"{mode} is planned for {first} to {last} tokens"
-        raise InputError(message, file=asked.file or None, field="--tokens", value=tokens)
-    return tokens
-
-
-def _chosen(planner: ModePlanner, tokens: int, asked: _Asked) -> tuple[Plan, tuple[int, int], list[str]]:
-    """The plan of the range that holds the token count, that range, and where its file predicts another step."""
-    if asked.strategy is None:
-        found = next(r for r in planner.ranges() if r.first <= tokens <= r.last)
-        return found.plan, (found.first, found.last), []
-    from ..answers.from_file import plan_of
-    from ..answers.made_for import told_otherwise
-
-    plan, served = plan_of(planner, asked.strategy, tokens, asked.file)
-    at = served[1]
-    chosen = asked.strategy.range_of(planner.mode, at)
-    otherwise = told_otherwise(planner.mode, chosen, at, planner.step_us(plan, at))
-    return plan, served, [f"{otherwise}: {asked.why_not_told}"] if otherwise else []
 
 
 def _narrowed(explanation: Explanation, name: str) -> Explanation:

@@ -31,9 +31,9 @@ def on_terminal(*arguments: object, columns: int = 80, monkeypatch: pytest.Monke
     """What a command prints on a terminal of so many columns, on standard output and standard error."""
     monkeypatch.setenv("COLUMNS", str(columns))
     out, err = Terminal(), Terminal()
-    with patch.object(sys, "argv", ["commplan", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
-        with suppress(SystemExit):
-            main()
+    argv = ["commplan", *map(str, arguments)]
+    with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err), suppress(SystemExit):
+        main()
     return out.getvalue(), err.getvalue()
 
 
