@@ -52,8 +52,8 @@ def command(
     count is varied over the mode's span.
     """
     from ..descriptions.loader import load_setup
-    from ..what_if.marginal_answers import Asker
     from ..what_if.sweep import Sweep
+    from ..what_if.varied_answers import varied_answers
     from .output import print_json
     from .what_if_rows import sweep_json, write_csv
 
@@ -67,7 +67,7 @@ def command(
     sweep = Sweep.of(deployment, overrides, vary or (_default_axis(base, mode),), mode, count, base)
     points = _points(sweep)
     found = _crossovers(sweep, points)
-    answers = Asker(deployment, overrides, base, mode, count).answers()
+    answers = varied_answers(sweep, points)
     notes = _notes(sweep)
     if html_file is not None:
         from ..report.sweep_report import write_what_if
@@ -181,7 +181,7 @@ def _print(
             echo(f"  {where + ': ' if where else ''}from {c.tokens} tokens on {c.after} instead of {c.before}")
     if answers:
         echo()
-        heading(f"Asked of {sweep.mode} at {sweep.tokens} tokens")
+        heading("What was varied")
         for answer in answers:
             echo(f"  {answer.question} {answer.answer[0].upper()}{answer.answer[1:]}.")
     echo()
