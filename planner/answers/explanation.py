@@ -220,10 +220,10 @@ class Explainer:
             return ""
         if self._edited:
             return ": the strategy file has the other op"
-        if self._alternates:
+        if -slower_us > self._lost_us + _AS_FAST_US:
             return (
-                ": the fastest plan here alternates ops from layer to layer, which wins in the host's model alone; "
-                "one op is kept"
+                ": in one layer beside another op in the next, which wins in the host's model alone; a plan does not "
+                "alternate for that"
             )
         tolerance = self._planner.setup.deployment.search.range_tolerance
         why = f" at {self._tokens} tokens: one plan serves {self._served}"
@@ -232,13 +232,9 @@ class Explainer:
         return f"{why}, and the counts beside this one want another"
 
     @cached_property
-    def _alternates(self) -> bool:
-        return self._planner.alternates(self._tokens)
-
-    @cached_property
     def _lost_us(self) -> float:
-        """By how much the plan is slower than the fastest at this very count."""
-        return self._step_us - self._planner.step_us(self._planner.best(self._tokens), self._tokens)
+        """By how much the plan is slower than what this count would get alone."""
+        return max(0.0, self._step_us - self._planner.step_us(self._planner.alone(self._tokens), self._tokens))
 
     def _wire_contains(self, op: Op) -> tuple[str, ...]:
         impl = self._planner.setup.executor.impls[op.impl] if op.impl else None

@@ -160,6 +160,9 @@ def _print(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
     echo()
     echo(f"Gains are steps over the plan's: {yardsticks(strategy.executor, strategy.hardware.backend)}.")
     echo("Times and ratios are at the last token count of each range.")
+    if _uniform_is_ahead(strategy, tolerance):
+        why = f"one plan serves a whole range, and may lose {tolerance:.2%} (search.range_tolerance)"
+        echo(f"Where a uniform strategy is ahead: {why}.")
     echo("No overlap of communication is assumed, but in flags of a server that have it.")
     if any(r.predicted is not None and r.predicted.host_wait_us for ranges in strategy.modes.values() for r in ranges):
         echo("A share for the host: so much of the step the device waits for eager launches.")
@@ -168,6 +171,13 @@ def _print(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
             where = f"{mode} {span(plan.first, plan.last)}"
             echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
     print_wrapped(f"{line(memory)}.", "  ")
+
+
+def _uniform_is_ahead(strategy: StrategyFile, tolerance: float) -> bool:
+    """Whether a uniform strategy leads at the end of a range, by no more than ranges are merged for."""
+    found = [r.predicted for ranges in strategy.modes.values() for r in ranges]
+    leads = [1 - p.best_uniform[1] / p.step_us for p in found if p is not None and p.best_uniform is not None]
+    return any(0.0005 <= lead <= tolerance for lead in leads)
 
 
 def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:

@@ -108,17 +108,14 @@ class ModePlanner:
         next. A host that runs ahead over many layers has done that already: such a plan wins in the model alone. Under
         an error budget layers differ anyway.
         """
-        if not self._keeps_to_one(graph, plan):
+        if not self.pricer.host.counts or self.budget is not None or not _alternates(graph, plan):
             return plan
         found = [search(graph, side, tokens, self.budget, slack_ps).plan for side in self.pricer.one_sided()]
         return min(found, key=lambda each: self.pricer.plan_ps(each, tokens))
 
-    def alternates(self, tokens: int) -> bool:
-        """True where the cheapest plan of a count is left for one whose layers do not alternate."""
-        return self._keeps_to_one(self.graph(), self.best(tokens))
-
-    def _keeps_to_one(self, graph: ForwardGraph, plan: Plan) -> bool:
-        return self.pricer.host.counts and self.budget is None and _alternates(graph, plan)
+    def alone(self, tokens: int) -> Plan:
+        """What a count gets that shares no range: the cheapest plan, or where its layers alternate the next best."""
+        return self._in_a_row(self.graph(), self.best(tokens), tokens, 0)
 
     def _with_largest(self, error: NoLegalPlanError, first: int, last: int) -> NoLegalPlanError:
         """Where activation memory is the limit, the error with the largest token count that keeps within it."""
