@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,14 @@ from .document import STRATEGY_SCHEMA, LayerOps, Predicted, RangePlan, StrategyF
 def save(strategy: StrategyFile, path: str | Path) -> None:
     """Write the canonical text, whole or not at all."""
     write_text_atomically(path, dump(strategy))
+
+
+def plan_again(strategy: StrategyFile, executor: str) -> str:
+    """The command that plans the same deployment, overridden as it was, for another executor."""
+    given = {field: value for field, value in strategy.overrides.items() if field != "executor"}
+    given["executor"] = executor
+    texts = (f"--set {shlex.quote(f'{field}={flow_text(value)}')}" for field, value in given.items())
+    return f"commplan plan {strategy.deployment.name} {' '.join(texts)}"
 
 
 def plan_hash(strategy: StrategyFile) -> str:
