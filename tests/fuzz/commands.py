@@ -100,6 +100,8 @@ READERS: dict[str, list[Reading]] = {
         reading("validate strategy.yaml", weight=5),
         reading("diff strategy.yaml other.yaml"),
         reading("diff other.yaml strategy.yaml"),
+        reading("diff other.yaml strategy.yaml --deployment deployment.yaml"),
+        reading("validate strategy.yaml --deployment deployment.yaml"),
         reading("explain deployment.yaml --strategy strategy.yaml"),
         reading("export sglang strategy.yaml"),
         refused("launch sglang strategy.yaml --model-path nowhere --dry-run"),
