@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 import tempfile
 from pathlib import Path
 
@@ -13,14 +13,17 @@ from .test_readme import fill_readme
 PAGE = Path(__file__).parent.parent / "docs" / "what-if.md"
 
 
+BLOCK = re.compile(r"(```console(?: session)?\n)(.*?)```", re.DOTALL)  # a session needs the files of the shell blocks
+
+
 def filled(text: str) -> str:
-    """The page with every console block filled, in a folder with the files that its shell blocks make before."""
+    """The page with every console block filled, in a folder with the files that its shell blocks make."""
     fill = fill_readme()
     with tempfile.TemporaryDirectory() as folder:
         for line in text.splitlines():
             if line.startswith("commplan plan "):
-                fill.printed(shlex.split(line)[1:], folder)
-        return fill.BLOCK.sub(lambda match: f"```console\n{fill.filled(match[1], folder)}```", text)
+                fill.printed(line.split()[1:], folder)
+        return BLOCK.sub(lambda match: f"{match[1]}{fill.filled(match[2], folder)}```", text)
 
 
 @pytest.mark.slow
