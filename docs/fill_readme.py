@@ -1,8 +1,8 @@
 """Fills README.md and the pages of docs/ with what their commands and scripts really print.
 
-A `console` block that starts with `$ commplan` is a session; a `python` block of docs/library.md is run, and what it
-prints goes into the `text` block behind it; in docs/accuracy.md it fills what stands between `<!-- commplan ... -->` and
-`<!-- end -->`. First of all it writes configs/accuracy/summary.yaml, which plans read.
+A `console` block that starts with `$ commplan` is a session. A `python` block of docs/library.md is run, and what it
+prints goes into the `text` block behind it. In docs/accuracy.md it fills what stands between `<!-- commplan ... -->`
+and `<!-- end -->`. First of all it writes configs/accuracy/summary.yaml, which plans read.
 
 python docs/fill_readme.py            # rewrites the outputs
 python docs/fill_readme.py --check    # exits 1 if one differs
@@ -32,7 +32,8 @@ SUMMARY = ROOT / "configs" / "accuracy" / "summary.yaml"
 STRATEGY = ROOT / "tests" / "golden" / "deepseek-r1-h20-tp8.yaml"
 OUTPUTS = ROOT / "tests" / "planner" / "calibration" / "outputs"
 
-SESSION = re.compile(r"```console\n(\$ commplan .*?|\$ cat .*?)```", re.DOTALL)
+SESSION = re.compile(r"(```console(?: session)?\n)(\$ commplan .*?|\$ cat .*?)```", re.DOTALL)
+MADE = re.compile(r"^commplan plan .*$", re.MULTILINE)  # in a shell block, for the sessions behind it
 SCRIPT = re.compile(r"```python\n(.*?)```\n(?:\n```text\n.*?```\n)?", re.DOTALL)
 TABLE = re.compile(r"<!-- commplan (.*?) -->\n.*?<!-- end -->", re.DOTALL)
 # Sessions that need what a planner alone has not: they are filled in by hand, from a real run.
@@ -76,14 +77,11 @@ def _session(block: str) -> str:
 
 
 def filled_page(text: str) -> str:
-    """A page with every session filled; they are typed in one folder, in order."""
+    """A page with every session filled; they are typed in one folder, in order, which has the plans that it makes."""
     with _folder():
-        return SESSION.sub(
-            lambda match: (
-                match[0] if any(command in match[1] for command in BY_HAND) else f"```console\n{_session(match[1])}```"
-            ),
-            text,
-        )
+        for line in MADE.findall(text) if "```console session" in text else ():
+            printed(line)
+        return SESSION.sub(lambda m: m[0] if any(c in m[2] for c in BY_HAND) else f"{m[1]}{_session(m[2])}```", text)
 
 
 def filled_library(text: str) -> str:

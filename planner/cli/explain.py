@@ -14,14 +14,12 @@ from . import options
 if TYPE_CHECKING:
     from ..answers.explanation import Explanation, Option
     from ..descriptions.setup import Setup
-    from ..search.graph import Plan
-    from ..search.planning import ModePlanner
     from ..strategy.command_line.terminal import Cell
     from ..strategy.ops import Op
 
 
 @click.command("explain", short_help="Say why an op was chosen at a boundary, and what every other one would cost.")
-@click.argument("deployment", type=FILLED)
+@click.argument("deployment", type=FILLED, required=False)
 @click.option("--mode", type=FILLED, help="Forward mode (default: the first of the deployment).")
 @click.option("--tokens", type=TOKENS, help="Token count (default: the largest of the mode).")
 @click.option("--layer", type=LAYER, help="Layer number (default: the middle layer; none for embed_out and head_in).")
@@ -36,12 +34,13 @@ if TYPE_CHECKING:
     "--strategy",
     "strategy_file",
     type=FILLED,
-    help="Explain the choices of this strategy file instead of a new plan's.",
+    help="Explain the choices of this strategy file instead of a new plan's. It knows its executor and overrides; "
+    "DEPLOYMENT is needed where what it was made for is no preset.",
 )
 @options.overrides
 @options.as_json
 def command(
-    deployment: str,
+    deployment: str | None,
     mode: str | None,
     tokens: int | None,
     layer: int | None,
@@ -55,65 +54,31 @@ def command(
 
     An alternative is judged by the chosen plan with this one op exchanged, and the fewest changes that layouts demand.
     """
+    from ..answers.asked import asked_of
     from ..answers.explanation import Explainer
-    from ..descriptions.loader import load_setup
     from ..search.planning import ModePlanner
     from ..strategy.errors import NoLegalPlanError
     from ..strategy.layout import FORWARD_BOUNDARIES
 
-    setup = load_setup(deployment, overrides)
-    if not as_json:
-        options.print_notes(setup)
-    mode = _mode(setup, mode)
-    tokens = _tokens(setup, mode, tokens)
+    asked = asked_of(deployment, strategy_file, overrides)
+    setup = asked.setup
+    mode, tokens = asked.forward(mode, tokens)
     if layer is None and boundary not in FORWARD_BOUNDARIES:
         layer = setup.model.num_hidden_layers // 2
     planner = ModePlanner(setup, mode)
     try:
-        plan, (first, last) = _chosen(planner, tokens, strategy_file)
+        plan, served, otherwise = asked.chosen(planner, tokens)
     except NoLegalPlanError as error:
         raise error.in_file(setup.file) from None
-    explanation = Explainer(planner, tokens, plan, strategy_file is not None).explain(boundary, layer)
+    explanation = Explainer(planner, tokens, plan, bool(otherwise), served).explain(boundary, layer)
     if only_op is not None:
         explanation = _narrowed(explanation, only_op)
+    more = [*asked.notes, *otherwise]
     if as_json:
-        _print_json(explanation, setup.notes)
+        _print_json(explanation, (*setup.notes, *more))
     else:
-        _print(setup, explanation, first, last)
-
-
-def _mode(setup: Setup, mode: str | None) -> str:
-    from ..strategy.errors import InputError, did_you_mean
-
-    modes = setup.deployment.modes
-    if mode is None:
-        return next(iter(modes))
-    if mode not in modes:
-        raise InputError(f"the deployment has no such mode; {did_you_mean(mode, modes)}", field="--mode", value=mode)
-    return mode
-
-
-def _tokens(setup: Setup, mode: str, tokens: int | None) -> int:
-    from ..strategy.errors import InputError
-
-    first, last = setup.deployment.modes[mode].tokens
-    if tokens is None:
-        return last
-    if not first <= tokens <= last:
-        raise InputError(f"{mode} is planned for {first} to {last} tokens", field="--tokens", value=tokens)
-    return tokens
-
-
-def _chosen(planner: ModePlanner, tokens: int, strategy_file: str | None) -> tuple[Plan, tuple[int, int]]:
-    """The plan of the range that holds the token count, and that range."""
-    if strategy_file is None:
-        found = next(r for r in planner.ranges() if r.first <= tokens <= r.last)
-        return found.plan, (found.first, found.last)
-    from ..answers.from_file import plan_of
-    from ..strategy.file import load
-
-    strategy = load(strategy_file)
-    return plan_of(planner, strategy, tokens, strategy_file)
+        options.print_notes(setup, more)
+        _print(setup, explanation, *served)
 
 
 def _narrowed(explanation: Explanation, name: str) -> Explanation:

@@ -69,8 +69,8 @@ def command(
         sla.answer(load_setup(deployment, overrides), deployment, overrides, ttft_ms, itl_ms, requests, as_json)
         return
     from ..descriptions.loader import load_setup
-    from ..what_if.marginal_answers import Asker
     from ..what_if.sweep import Sweep
+    from ..what_if.varied_answers import varied_answers
     from .output import print_json
     from .what_if_rows import sweep_json, write_csv
 
@@ -80,7 +80,7 @@ def command(
     sweep = Sweep.of(deployment, overrides, vary or (_default_axis(base, mode),), mode, count, base)
     points = _points(sweep)
     found = _crossovers(sweep, points)
-    answers = Asker(deployment, overrides, base, mode, count).answers()
+    answers = varied_answers(sweep, points)
     notes = _notes(sweep)
     if html_file is not None:
         from ..report.sweep_report import write_what_if
@@ -160,7 +160,9 @@ def _notes(sweep: Sweep) -> list[str]:
 
 
 def _written(*files: str | None) -> list[str]:
-    return [f"written to {file}" for file in files if file is not None]
+    from ..strategy.files import shown
+
+    return [f"written to {shown(file)}" for file in files if file is not None]
 
 
 # ---- for people ------------------------------------------------------------------------------------------------------
@@ -192,7 +194,7 @@ def _print(
             echo(f"  {where + ': ' if where else ''}from {c.tokens} tokens on {c.after} instead of {c.before}")
     if answers:
         echo()
-        heading(f"Asked of {sweep.mode} at {sweep.tokens} tokens")
+        heading("What was varied")
         for answer in answers:
             echo(f"  {answer.question} {answer.answer[0].upper()}{answer.answer[1:]}.")
     echo()

@@ -105,6 +105,8 @@ READERS: dict[str, list[Reading]] = {
         reading("validate strategy.yaml", weight=5),
         reading("diff strategy.yaml other.yaml"),
         reading("diff other.yaml strategy.yaml"),
+        reading("diff other.yaml strategy.yaml --deployment deployment.yaml"),
+        reading("validate strategy.yaml --deployment deployment.yaml"),
         reading("explain deployment.yaml --strategy strategy.yaml"),
         reading("export sglang strategy.yaml"),
         refused(f"export vllm deployment.yaml {FOR_VLLM} --strategy strategy.yaml"),
