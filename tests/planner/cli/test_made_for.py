@@ -99,8 +99,8 @@ def test_a_file_is_explained_for_its_own_executor_without_a_word_about_it(file: 
     found = explained("--strategy", file)
     assert found == explained(R1, *IN_SGLANG)
     assert found["notes"] == []
-    offered = {option["impl"] for option in found["alternatives"] if option["legal"]}
-    assert not any(impl.startswith("commplan_triton") for impl in offered), "SGLang has no such impl"
+    offered = str([option["ops"] for option in found["alternatives"] if option["legal"]])
+    assert "reduce_scatter'" not in offered, "SGLang's sums give complete rows"
 
 
 def test_a_deployment_that_is_named_is_that_of_the_file_too(file: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_file_for_another_library_is_refused(file: Path) -> None:
 
 
 def test_an_edited_file_says_that_its_predictions_are_of_other_ops(file: Path) -> None:
-    edited(file, "custom_one_shot", "nccl")
+    edited(file, "impl: commplan_triton_norm", "impl: nccl")
     found = explained("--strategy", file, "--tokens", 100)
     (note,) = found["notes"]
     assert "the file predicts" in note and note.endswith("it was edited, or planned by another version")
