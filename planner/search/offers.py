@@ -126,7 +126,8 @@ class Offers:
         setup = self.setup
         dtype, size = setup.deployment.dtypes.activations, setup.parallelism.group_size(group)
         width = setup.model.latent_width if op.kind.latent else setup.model.hidden_size
-        why = setup.executor.can.impl_refusal(boundary, op, setup.hardware.backend, dtype, size, width)
+        backend, streams = setup.hardware.backend, setup.model.residual_streams
+        why = setup.executor.can.impl_refusal(boundary, op, backend, dtype, size, width, streams)
         if why is None and op.impl is not None and op.impl in ONE_LAUNCH:
             nodes = self.costs.collectives.num_nodes(group)
             why = f"{op.impl} reaches the devices of one node, and this group spans {nodes}" if nodes > 1 else None
