@@ -24,7 +24,8 @@ def weight_bytes(setup: Setup) -> dict[WeightPart, float]:
     total: dict[WeightPart, float] = {}
     for matrix in matrices(setup.model, setup.parallelism, setup.deployment.loaded_layers):
         quantized = not matrix.plain and weights.is_quantized(matrix.part)
-        each = weights.record.bytes(weights.block) if quantized else plain
+        kind = weights.of(matrix.part)
+        each = kind.record.bytes(kind.block) if quantized else plain
         total[matrix.part] = total.get(matrix.part, 0.0) + each * matrix.parameters
     return {part: total[part] for part in WEIGHT_PARTS if part in total}
 

@@ -36,16 +36,14 @@ class ConfigJson:
         self.defaulted: dict[str, Any] = within.defaulted if within is not None else {}
 
     def size(self, key: str, most: int = LARGEST_INT) -> int:
-        """A whole number above 0 that must be there."""
-        if not self._is_there(key):
+        """A whole number above 0 that must be there, or have a default; a null is no number."""
+        if not self._is_there(key) or key in self._nulls:
             raise self.missing(key)
-        if key not in self._given:
-            self.defaulted[self.path + key] = self._data[key]
-        return self._whole(key, 1, most)
+        return self._size(key, most)
 
     def size_or(self, key: str, default: int) -> int:
         """A whole number above 0, or what a field left out stands for; an explicit 0 stands for nothing."""
-        return self.size(key) if self._is_there(key) else default
+        return self._size(key, LARGEST_INT) if self._is_there(key) else default
 
     def sizes(self, *keys: str) -> dict[str, int]:
         """Those of the fields that are there, each a whole number above 0. A null says that there is none."""
@@ -144,6 +142,11 @@ class ConfigJson:
     def refused(self, key: str, expected: str) -> InputError:
         """The error for a value that is not what is expected."""
         return InputError(f"{expected} is expected", file=self.file, field=self.path + key, value=self._data[key])
+
+    def _size(self, key: str, most: int) -> int:
+        if key not in self._given:
+            self.defaulted[self.path + key] = self._data[key]
+        return self._whole(key, 1, most)
 
     def _whole(self, key: str, least: int, most: int) -> int:
         value = self._data[key]

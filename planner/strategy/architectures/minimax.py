@@ -42,18 +42,17 @@ def _index(config: ConfigJson, layers: int) -> Fields:
     else:
         flags = None if old is None else old.layers_by("sparse_attention_freq", layers)
         own = [layer for layer, flag in enumerate(flags or ()) if flag]
-    if not own:
-        return {}
 
     def size(name: str, old_name: str) -> int:
         return old.size(old_name) if old is not None and old.has(old_name) else config.size(name)
 
-    return {
+    fields = {
         "index_head_dim": size("index_head_dim", "sparse_index_dim"),
         "index_n_heads": size("index_n_heads", "sparse_num_index_heads"),
         "index_topk": size("index_topk_blocks", "sparse_topk_blocks") * size("index_block_size", "sparse_block_size"),
         "index_layers": own,
     }
+    return fields if own else {}
 
 
 _M3 = {
