@@ -73,20 +73,20 @@ class ConfigJson:
             raise self.refused(key, expected)
         return found
 
-    def kinds(self, key: str, num_layers: int, accepted: tuple[str, ...]) -> list[str] | None:
-        """A word for each layer, or None where the field is left out. Further words, of MTP layers, are left alone."""
-        words: list[str] = self.items(key, str)[:num_layers]
+    def kinds(self, key: str, num_layers: int, accepted: tuple[str, ...], *, longer: bool = False) -> list[str] | None:
+        """A word for each layer, or None where the field is left out; `longer`: words of MTP layers may follow."""
+        words: list[str] = self.items(key, str)[: num_layers if longer else None]
         if not words:
             return None
         if len(words) != num_layers or set(words) - set(accepted):
             raise self.refused(key, f"{' or '.join(accepted)} for each of {num_layers} layers")
         return words
 
-    def layers_by(self, key: str, num_layers: int) -> list[int] | None:
+    def layers_by(self, key: str, num_layers: int, *, longer: bool = False) -> list[int] | None:
         """A whole number for each layer, or None where the field is left out or is one number for all."""
         if not self._is_there(key) or type(self._data[key]) is int:
             return None
-        numbers: list[int] = self.items(key, int)[:num_layers]
+        numbers: list[int] = self.items(key, int)[: num_layers if longer else None]
         if len(numbers) != num_layers:
             raise self.refused(key, f"a whole number for each of {num_layers} layers")
         return numbers

@@ -13,7 +13,9 @@ def _read(config: ConfigJson) -> Fields:
     fields = attention(config)
     expert = config.size("moe_intermediate_size")
     layers = fields["num_hidden_layers"]
-    config.kinds("mlp_layer_types", layers, ("hash_moe", "moe"))  # who picks the experts changes nothing here
+    config.kinds(
+        "mlp_layer_types", layers, ("hash_moe", "moe"), longer=True
+    )  # who picks the experts changes nothing here
     return fields | {
         "q_lora_rank": config.size("q_lora_rank"),
         "o_groups": config.size("o_groups"),
@@ -34,8 +36,8 @@ def _read(config: ConfigJson) -> Fields:
 
 def _ratios(config: ConfigJson, layers: int) -> list[int]:
     """By words for the layers, by numbers, or as transformers has it: two pooled heavily, then in turns."""
-    words = config.kinds("layer_types", layers, tuple(_RATIOS))
-    numbers = config.layers_by("compress_ratios", layers)
+    words = config.kinds("layer_types", layers, tuple(_RATIOS), longer=True)
+    numbers = config.layers_by("compress_ratios", layers, longer=True)
     if words is not None:
         return [_RATIOS[word] for word in words]
     if numbers is not None:

@@ -14,7 +14,8 @@ _ASSUMED = [
     "transformers has no class of kimi_k3: fields are read by their names, and nothing confirms the modules",
     "routed experts lie between one projection to routed_expert_hidden_size and one back, which every rank holds; "
     "their sum is projected back before it travels, so that one message of hidden_size leaves a layer",
-    "attention residuals keep the output of every block of attn_res_block_size layers: as many streams of hidden_size",
+    "attention residuals keep the output of every block of attn_res_block_size layers (of attention and MLP each): as "
+    "many streams of hidden_size, and the embedding",
     "attention's output gates, of both kinds, are one matrix as wide as what they gate",
 ]
 
