@@ -1,4 +1,4 @@
-"""What a config.json leaves out is what the installed transformers takes, for every architecture that it has a class of.
+"""What a config.json leaves out is what the installed transformers takes, for every architecture that it has.
 
 And what transformers makes of a published file (fields renamed, lists of layers spelled out) reads as the file does.
 """
@@ -72,7 +72,7 @@ def test_a_published_file_reads_as_transformers_loads_it(name: str) -> None:
     assert structure(config) == structure(by_transformers(known()[config["architectures"][0]], config))
 
 
-# Words of the checkpoint that transformers overrides by its own or does not know: there the file is read, as servers do.
+# Words of the checkpoint that transformers overrides by its own or does not know: there the file is read.
 OF_THE_FILE = {"moe_layer_freq", "hybrid_layer_pattern", "swa_num_key_value_heads", "architectures", "model_type"}
 
 

@@ -58,6 +58,7 @@ class Family:
 
 
 FAMILIES = {
+    "llama": Family("LlamaForCausalLM", {"attention_bias": True, "mlp_bias": False}),
     "qwen2": Family("Qwen2ForCausalLM"),
     "qwen3": Family("Qwen3ForCausalLM", {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": True}),
     "qwen3_moe": Family("Qwen3MoeForCausalLM", {"head_dim": 16, "num_experts": 8, **_EXPERTS}, seed=38),
