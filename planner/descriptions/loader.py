@@ -129,7 +129,11 @@ class _Parts:
         hardware, measured_on = self._hardware(deployment.hardware)
         executor = load_executor(deployment.executor)
         calibrations, sensitivity = self._calibrations(hardware), self._sensitivity(deployment, model)
-        notes = [*said, *([self._note(measured_on)] if measured_on is not None else [])]
+        notes = [
+            *(f"{model.name}: {sentence}" for sentence in model.assumed),
+            *said,
+            *([self._note(measured_on)] if measured_on is not None else []),
+        ]
         if self.tables is not None:
             given = given_tables(self.tables, hardware, executor, deployment.dtypes.activations)
             calibrations.insert(0, UsedCalibration(given, None, is_given=True))
