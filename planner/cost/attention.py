@@ -146,8 +146,9 @@ class AttentionCosts:
         state = value_heads // p.attn_tp * key_dim * value_dim
         operations = 6.0 * rows * state
         moved = 2.0 * 4 * state * work.requests / p.attn_dp  # the fp32 state is read and written once per request
-        costs = [device.gemm(rows, m.hidden_size, 2 * keys + 2 * values + 2 * value_heads // p.attn_tp)]
-        if m.linear_decay_rank is not None:
-            costs.append(device.gemm(rows, m.hidden_size, m.linear_decay_rank))
-            costs.append(device.gemm(rows, m.linear_decay_rank, keys))
+        gate = values if m.linear_gate_rank is None else 0
+        costs = [device.gemm(rows, m.hidden_size, 2 * keys + values + gate + 2 * value_heads // p.attn_tp)]
+        for rank, columns in ((m.linear_decay_rank, keys), (m.linear_gate_rank, values)):
+            if rank is not None:
+                costs += [device.gemm(rows, m.hidden_size, rank), device.gemm(rows, rank, columns)]
         return [*costs, device.attention(operations, moved), device.gemm(rows, values, m.hidden_size)]

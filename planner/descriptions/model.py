@@ -94,6 +94,7 @@ class Model(Spec):
     linear_value_head_dim: PositiveInt | None = None
     linear_conv_kernel_dim: PositiveInt | None = None
     linear_decay_rank: PositiveInt | None = None  # Kimi's delta attention: the decay of each key channel, by low rank
+    linear_gate_rank: PositiveInt | None = None  # of the output's gate; null: as wide as what it gates
 
     # MTP layers, which draft for this model; and whether this is such a draft, that takes the target's rows too
     num_nextn_predict_layers: Count = 0

@@ -156,8 +156,13 @@ def _linear_attention(m: Model, ranks: int) -> Iterator[Matrix]:
     keys, values = key_heads * (m.linear_key_head_dim or 0), value_heads * (m.linear_value_head_dim or 0)
     hidden = m.hidden_size
     yield replace(_out("linear_num_key_heads", hidden, keys, ranks), count=2)
-    yield replace(_out("linear_num_value_heads", hidden, values, ranks), count=2)  # values and their gate
-    yield replace(_out("linear_num_value_heads", hidden, value_heads, ranks), count=2, plain=True)
+    gated = m.linear_gate_rank is None
+    yield replace(_out("linear_num_value_heads", hidden, values, ranks), count=2 if gated else 1)  # and their gate
+    if m.linear_gate_rank is not None:
+        yield Matrix("attention", "linear_gate_rank", m.linear_gate_rank, hidden)
+        yield _out("linear_num_value_heads", m.linear_gate_rank, values, ranks)
+    by_head = 2 if m.linear_decay_rank is None else 1  # how much is written, and the decay where it is one of a head
+    yield replace(_out("linear_num_value_heads", hidden, value_heads, ranks), count=by_head, plain=True)
     if m.linear_decay_rank is not None:
         yield Matrix("attention", "linear_decay_rank", m.linear_decay_rank, hidden)
         yield _out("linear_num_key_heads", m.linear_decay_rank, keys, ranks)

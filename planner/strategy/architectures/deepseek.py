@@ -1,5 +1,8 @@
-"""DeepSeek V2, V3 (R1 and Kimi-K2 share it) and V3.2, GLM-5, and Kimi-K2.5's text: multi-head latent attention, dense
-first layers, shared experts; from V3.2 on a sparse index, which GLM-5.2 has in one layer of four."""
+"""DeepSeek V2, V3 (R1 and Kimi-K2 share it) and V3.2, GLM-5, GLM-4.7-Flash, and Kimi-K2.5's text.
+
+Multi-head latent attention, dense first layers, shared experts; V3.2 and GLM-5 with a sparse index, which GLM-5.2 has
+in one layer of four.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,14 @@ def _read(config: ConfigJson) -> Fields:
         "dense_layers": dense,
         "num_nextn_predict_layers": config.count("num_nextn_predict_layers", 0),
     }
+
+
+def _lite(config: ConfigJson) -> Fields:
+    """GLM-4.7-Flash: one dense layer unless the file says more."""
+    fields = _read(config)
+    if config.has("mlp_layer_types") or config.has("first_k_dense_replace"):
+        return fields
+    return fields | {"dense_layers": [0], "intermediate_size": config.size("intermediate_size")}
 
 
 def _indexed(config: ConfigJson) -> Fields:
@@ -91,10 +102,26 @@ _GLM = _V32 | {
     "vocab_size": 154880,
 }
 
+_GLM_LITE = {key: value for key, value in _V3.items() if key != "first_k_dense_replace"} | {
+    "hidden_size": 2048,
+    "intermediate_size": 10240,
+    "moe_intermediate_size": 1536,
+    "n_routed_experts": 64,
+    "num_attention_heads": 20,
+    "num_experts_per_tok": 4,
+    "num_hidden_layers": 47,
+    "num_key_value_heads": 20,
+    "q_lora_rank": 768,
+    "qk_nope_head_dim": 192,
+    "v_head_dim": 256,
+    "vocab_size": 154880,
+}
+
 ARCHITECTURES = (
     Architecture("DeepseekV2ForCausalLM", _read, "deepseek_v2", _V2),
     Architecture("DeepseekV3ForCausalLM", _read, "deepseek_v3", _V3),
     Architecture("DeepseekV32ForCausalLM", _indexed, "deepseek_v32", _V32),
+    Architecture("Glm4MoeLiteForCausalLM", _lite, "glm4_moe_lite", _GLM_LITE),
     Architecture("GlmMoeDsaForCausalLM", _some_indexed, "glm_moe_dsa", _GLM),
     Architecture("KimiK25ForConditionalGeneration", of_text(_read), "kimi_k25", _V3 | {"tie_word_embeddings": True}),
 )

@@ -160,5 +160,7 @@ ARCHITECTURES = (
     Architecture("Qwen3VLMoeForConditionalGeneration", of_text(_moe), "qwen3_vl_moe", _QWEN3_VL_MOE),
     Architecture("Qwen3NextForCausalLM", _hybrid_moe, "qwen3_next", _QWEN3_NEXT),
     Architecture("Qwen3_5ForConditionalGeneration", of_text(_hybrid_dense), "qwen3_5", _QWEN3_5),
+    Architecture("Qwen3_5ForCausalLM", _hybrid_dense, "qwen3_5_text", _QWEN3_5),
+    Architecture("Qwen3_5MoeForCausalLM", _hybrid_moe, "qwen3_5_moe_text", _QWEN3_5_MOE),
     Architecture("Qwen3_5MoeForConditionalGeneration", of_text(_hybrid_moe), "qwen3_5_moe", _QWEN3_5_MOE),
 )
