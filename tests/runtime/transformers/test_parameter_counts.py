@@ -79,7 +79,8 @@ PLANNED = {
     "minimax_m2": ("MiniMaxM2ForCausalLM", "MiniMaxM2ForCausalLM", {"head_dim": 16, "num_local_experts": 8,
                    "num_experts_per_tok": 2}, 0),
     "kimi_linear": ("KimiLinearForCausalLM", "KimiLinearForCausalLM", {**_EXPERTS, **_LATENT, "num_local_experts": 8,
-                    "linear_num_heads": 4, "linear_head_dim": 16, "n_routed_experts": None, "num_hidden_layers": 5}, 0),
+                    "linear_num_heads": 4, "linear_head_dim": 16, "n_routed_experts": None, "num_hidden_layers": 5},
+                    4 * 4),  # a decay by head, which has four dims
     "glm4_moe_lite": ("Glm4MoeLiteForCausalLM", "Glm4MoeLiteForCausalLM", {**_EXPERTS, **_LATENT}, 0),
     "mimo_v2_flash": ("MiMoV2FlashForCausalLM", "MiMoV2FlashForCausalLM", {"head_dim": 24, "v_head_dim": 16,
                       "num_hidden_layers": 6, **_EXPERTS, "n_shared_experts": None}, 0),
