@@ -262,3 +262,31 @@ def test_the_stock_server_has_a_forward_of_four_streams_on_every_machine(hardwar
     ]
     modes = answer("plan", "deepseek-v4-pro-b200-tp8", *(f"--set={text}" for text in options))["modes"]
     assert all(ranges[-1]["stock_us"] for ranges in modes.values())
+
+
+# ---- strategy files --------------------------------------------------------------------------------------------------
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "deepseek-v4-pro-b200-tp8.yaml"
+
+
+def test_a_strategy_file_says_how_many_streams_there_are_and_is_judged_by_them(tmp_path: Path) -> None:
+    text, file = GOLDEN.read_text(), tmp_path / "plan.yaml"
+    assert "residual_streams: 4" in text
+    file.write_text(text)
+    assert run("validate", file).code == 0
+    whole, kernel = "attn_out: {all_reduce: {impl: commplan_triton}}", "commplan_triton_norm"
+    file.write_text(text.replace(whole, whole.replace("commplan_triton", kernel)))
+    told = run("validate", file)
+    assert told.code != 0 and "mixes the sum into 4 streams" in told.out + told.err, told
+    folding = text.replace("mlp_in: {all_gather: {impl: commplan_triton}}, ", "").replace(
+        "attn_out: {reduce_scatter: {impl: commplan_triton}}", "attn_out: {all_reduce: {residual: fold}}"
+    )
+    file.write_text(folding)
+    told = run("validate", file)
+    assert told.code != 0 and "the residual is 4 streams" in told.out + told.err, told
+    file.write_text(folding.replace("residual_streams: 4, ", ""))
+    assert "the residual is 4 streams" not in (told := run("validate", file)).out + told.err
+
+
+def test_files_of_one_stream_are_as_they_were() -> None:
+    assert "residual_streams" not in (GOLDEN.parent / "deepseek-r1-h20-tp8.yaml").read_text()
