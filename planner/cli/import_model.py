@@ -43,3 +43,5 @@ def command(config: str, output: str | None, plain: str | None, name: str | None
             echo(f"{key}: {flow_text(value)}")
     else:
         echo(f"{model.name} ({model.architecture}, {model.num_hidden_layers} layers) written to {output}")
+        for sentence in model.assumed:
+            options.print_note(sentence)

@@ -165,6 +165,13 @@ def test_a_plain_reading_refuses_what_is_not_plain(tmp_path: Path) -> None:
     assert "a plain decoder" in error["message"]
 
 
+def test_what_was_assumed_is_told_where_the_file_is_not_printed(tmp_path: Path) -> None:
+    config = CONFIGS / "kimi-k3.json"
+    told = run("import-model", config, "-o", tmp_path / "model.yaml")
+    assert told.err.count("note: ") == len(load_model("kimi-k3").assumed) == 4
+    assert "assumed: " in run("import-model", config).out
+
+
 # ---- sizes that do not divide, types, caches -------------------------------------------------------------------------
 
 
