@@ -250,7 +250,7 @@ def load_model(name: str, beside: str | None = None) -> Model:
 
 def read_model_mapping(path: Path, plain: str | None = None) -> dict[str, Any]:
     """The fields of a model, from a commplan model file or a Hugging Face config.json; `plain`: see `model_fields`."""
-    data = read_mapping(path)
+    data = read_mapping(path, infinite=True)
     if "schema" in data:
         return data
     return model_fields(data, str(path), plain)

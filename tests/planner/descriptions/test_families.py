@@ -122,6 +122,15 @@ def test_a_refusal_says_why_and_names_the_way_out(name: str, tmp_path: Path) -> 
     assert name not in known()
 
 
+def test_an_infinite_number_hides_no_refusal_and_is_no_size(tmp_path: Path) -> None:
+    """The file of Nemotron-H has one in a field that nobody reads."""
+    path = tmp_path / "config.json"
+    path.write_text('{"architectures": ["NemotronHForCausalLM"], "time_step_limit": [0.0, Infinity]}')
+    assert refused("import-model", path)["field"] == "architectures"
+    path.write_text('{"architectures": ["LlamaForCausalLM"], "hidden_size": Infinity}')
+    assert refused("import-model", path)["field"] == "hidden_size"
+
+
 # ---- a plain decoder of another name ---------------------------------------------------------------------------------
 
 SIZES = {
