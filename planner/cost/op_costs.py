@@ -32,7 +32,7 @@ from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
 from .measured import MeasuredKernels
-from .streams import mixing, mixing_weights
+from .streams import mixing
 from .terms import COMMUNICATION, Gemm, OneKernel, Passes, PeerKernel, Term, Wire
 from .workload import Work, work_of
 
@@ -125,7 +125,7 @@ class OpCosts:
         rows, fused = _rows_of(after.hidden), self._impls[impl].fuses_norm
         if before is None:
             return [
-                *self._mixing(rows, has_residual=False),
+                *mixing(self._setup.model, rows, has_residual=False),
                 self._kernels("norm", kernels("norm", self._backend), rows),
             ]
         terms = []
@@ -138,18 +138,9 @@ class OpCosts:
             width = self._hidden * self._setup.model.residual_streams
             wire = self._wire(ALL_GATHER.name, library, group, gathered, width=width)
             terms.append(wire._replace(category="residual"))
-        if mixed := self._mixing(rows, has_residual=True):
+        if mixed := mixing(self._setup.model, rows, has_residual=True):
             return [*terms, *mixed, self._kernels("norm", kernels("norm", self._backend), rows)]
         return terms if fused else [*terms, self._kernels("norm", kernels("add_norm", self._backend), rows)]
-
-    def _mixing(self, rows: RowRule, *, has_residual: bool) -> list[Term]:
-        """A block's output mixed into the residual streams, and the next block's input out of them."""
-        model = self._setup.model
-        kernels, columns = mixing(model, has_residual), mixing_weights(model)
-        if not kernels:
-            return []
-        weights = Term("norm", "weights of the mix", rows, self._hidden * model.residual_streams, Gemm(columns))
-        return [*([weights] if columns else []), self._kernels("norm", kernels, rows)]
 
     def _residual_gather(self, source: Layout, destination: Layout) -> tuple[GroupName, RowRule]:
         assert is_finer(source, destination)

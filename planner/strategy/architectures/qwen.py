@@ -39,6 +39,15 @@ def _moe(config: ConfigJson) -> Fields:
     }
 
 
+def _windowed_moe(config: ConfigJson) -> Fields:
+    """Qwen3-MoE: a window, where it is used, is that of every layer."""
+    fields = _moe(config)
+    if not config.flag("use_sliding_window"):
+        return fields
+    layers = list(range(fields["num_hidden_layers"]))
+    return fields | {"sliding_attention_layers": layers, "sliding_window": config.size("sliding_window")}
+
+
 def _hybrid(config: ConfigJson, fields: Fields) -> Fields:
     """Linear attention, and full attention whose queries bring a gate of their own width."""
     mtp = "mtp_num_hidden_layers" if config.has("mtp_num_hidden_layers") else "num_nextn_predict_layers"
@@ -90,6 +99,7 @@ _LINEAR = {
     "linear_value_head_dim": 128,
 }
 _QWEN3_MOE = {
+    "sliding_window": 4096,
     "hidden_size": 2048,
     "intermediate_size": 6144,
     "moe_intermediate_size": 768,
@@ -146,11 +156,12 @@ _QWEN3_5_MOE = {
     "vocab_size": 248320,
 } | _LINEAR
 
+_IDLE = ("sliding_window",)  # unless use_sliding_window is true, and then it is read
+
 ARCHITECTURES = (
-    Architecture("Qwen2ForCausalLM", _dense, "qwen2", _QWEN3),
-    Architecture("Qwen3ForCausalLM", _dense, "qwen3", _QWEN3 | {"head_dim": 128}),
-    # its shared expert is Qwen2-MoE's: the modules of Qwen3-MoE have none
-    Architecture("Qwen3MoeForCausalLM", _moe, "qwen3_moe", _QWEN3_MOE, apart=("sliding_window",)),
+    Architecture("Qwen2ForCausalLM", _dense, "qwen2", _QWEN3, _IDLE),
+    Architecture("Qwen3ForCausalLM", _dense, "qwen3", _QWEN3 | {"head_dim": 128}, _IDLE),
+    Architecture("Qwen3MoeForCausalLM", _windowed_moe, "qwen3_moe", _QWEN3_MOE, _IDLE),
     Architecture(
         "Qwen3VLForConditionalGeneration",
         of_text(dense),

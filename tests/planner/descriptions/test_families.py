@@ -100,10 +100,19 @@ def test_a_field_that_says_nothing_is_let_pass(value: Any, tmp_path: Path) -> No
     assert load_model(str(path)).num_hidden_layers == 80
 
 
+@pytest.mark.parametrize("name", ["qwen2.5-72b", "qwen3-32b", "qwen3-30b-a3b"])
+def test_a_window_that_is_not_used_is_let_pass(name: str, tmp_path: Path) -> None:
+    """As published: Qwen2.5-72B has a window of 131072 that its modules do not use."""
+    path = changed(tmp_path, name, use_sliding_window=False, sliding_window=131072, max_window_layers=80)
+    assert not load_model(str(path)).sliding_attention_layers
+
+
 def test_windows_that_are_used_are_read(tmp_path: Path) -> None:
     path = changed(tmp_path, "qwen3-32b", use_sliding_window=True, sliding_window=4096, max_window_layers=60)
     model = load_model(str(path))
     assert (model.sliding_attention_layers, model.sliding_window) == ((60, 61, 62, 63), 4096)
+    model = load_model(str(changed(tmp_path, "qwen3-30b-a3b", use_sliding_window=True, sliding_window=1024)))
+    assert (model.sliding_attention_layers, model.sliding_window) == (tuple(range(48)), 1024)
 
 
 REFUSED = {name: a.refused for name, a in every().items() if a.refused is not None}
