@@ -52,6 +52,7 @@ def with_stamps(setup: Setup, modes: dict[str, tuple[RangePlan, ...]]) -> Strate
             latent_width=model.latent_width,
             moe_layers=moe,
             fingerprint=marks["model"],
+            residual_streams=model.residual_streams,
         ),
         hardware=HardwareStamp(setup.hardware.name, setup.hardware.backend, marks["hardware"]),
         deployment=DeploymentStamp(deployment.name, deployment.dtypes.activations, marks["deployment"]),

@@ -83,7 +83,8 @@ def _cannot_perform(
     size = p.group_size(group_of(boundary, op, before, strategy.layer_shape(layer or 0), p))
     model, dtype = strategy.model, strategy.deployment.activations
     width = model.latent_width if op.kind.latent else model.hidden_size
-    return executor.can.impl_refusal(boundary, op, strategy.hardware.backend, dtype, size, width)
+    backend, streams = strategy.hardware.backend, model.residual_streams
+    return executor.can.impl_refusal(boundary, op, backend, dtype, size, width, streams)
 
 
 def _too_large(op: Op, plan: RangePlan, strategy: StrategyFile, executor: Executor) -> str | None:

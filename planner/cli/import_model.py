@@ -8,13 +8,16 @@ from ..strategy.command_line.option_types import FILLED, Name, OutputFile
 from ..strategy.command_line.terminal import echo
 from . import options
 
+_PLAIN_HELP = "Read an architecture that is not known as a plain decoder, with an MLP or experts in every layer."
+
 
 @click.command("import-model", short_help="Make a model file from a Hugging Face config.json.")
 @click.argument("config", type=FILLED)
 @click.option("-o", "--output", type=OutputFile(), help="Where to write the model file (default: standard output).")
+@click.option("--plain", type=click.Choice(("dense", "moe")), help=_PLAIN_HELP)
 @click.option("--name", type=Name(), help="Name of the model (default: from the path).")
 @options.as_json
-def command(config: str, output: str | None, name: str | None, as_json: bool) -> None:
+def command(config: str, output: str | None, plain: str | None, name: str | None, as_json: bool) -> None:
     """Make a model file from CONFIG, a Hugging Face config.json."""
     from pathlib import Path
 
@@ -25,7 +28,7 @@ def command(config: str, output: str | None, name: str | None, as_json: bool) ->
     from ..strategy.yaml_file import flow_text
     from .output import print_json
 
-    fields = read_model_mapping(Path(config))
+    fields = read_model_mapping(Path(config), plain)
     if name is not None:
         fields["name"] = name
     model = build(Model, fields, config)
@@ -40,3 +43,5 @@ def command(config: str, output: str | None, name: str | None, as_json: bool) ->
             echo(f"{key}: {flow_text(value)}", whole=True)
     else:
         echo(f"{model.name} ({model.architecture}, {model.num_hidden_layers} layers) written to {shown(output)}")
+        for sentence in model.assumed:
+            options.print_note(sentence)

@@ -23,7 +23,7 @@ class HostCosts:
         self._host, self._impls, model = setup.executor.host, setup.impls, setup.model
         self.state: LaunchState = setup.deployment.modes[mode].launch or self._host.launch[mode]  # type: ignore[index]
         self.is_device = BACKENDS[setup.hardware.backend].device_type == "cpu"
-        self._is_mla = model.is_mla
+        self._has_latents = model.is_mla or bool(model.compress_ratios)
         self._exchanges = setup.parallelism.moe_backend == ALL_TO_ALL and setup.parallelism.tp > 1
         self._backend = setup.hardware.backend
         measured = [u.calibration for u in setup.calibrations if u.calibration.host is not None]
@@ -66,7 +66,7 @@ class HostCosts:
         if attention == "linear_attention":
             count = launches.linear_attention
         else:
-            count = launches.latent_attention if self._is_mla else launches.full_attention
+            count = launches.latent_attention if self._has_latents else launches.full_attention
         count += launches.moe if mlp == "moe" else launches.dense
         exchanged = 2 * self.call_us(self._backend) if mlp == "moe" and self._exchanges else 0.0
         return self.launch_us * count + exchanged

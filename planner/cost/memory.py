@@ -31,7 +31,7 @@ class MemoryCosts:
         def stream(layout: str) -> float:
             return p.rows(tokens, layout) * hidden_size * self._element  # type: ignore[arg-type]
 
-        residual = stream(before.residual) if before else 0.0
+        residual = stream(before.residual) * shape.streams if before else 0.0
         if boundary in IN_BOUNDARIES:
             assert before is not None
             consumed = stream(after.hidden)
@@ -56,13 +56,13 @@ class MemoryCosts:
         if boundary == "attn_in":
             rows, heads = p.rows(tokens, p.attention_layout), m.num_attention_heads // p.attn_tp
             kv = max(1, m.num_key_value_heads // p.attn_tp)
-            width = m.latent_width + heads * m.head_dim + 2 * kv * m.head_dim
+            width = m.latent_width + heads * m.head_dim + kv * (m.head_dim + m.value_head_dim)
             return rows * width * self._element
         rows = p.rows(tokens, shape.mlp_layout())
         if not m.is_moe or m.num_experts_per_tok is None or m.moe_intermediate_size is None:
             return rows * 2 * ((m.intermediate_size or 0) // p.tp) * self._element
         # Routed rows with their up-projections; an all-to-all brings each rank its share of all routed rows.
-        width = m.hidden_size + 2 * m.moe_intermediate_size // (1 if shape.all_to_all else p.tp // p.ep)
+        width = m.expert_hidden_size + 2 * m.moe_intermediate_size // (1 if shape.all_to_all else p.tp // p.ep)
         return rows * m.num_experts_per_tok * width * self._element / (1 if shape.all_to_all else p.ep)
 
     def _is_one_kernel(self, op: Op) -> bool:

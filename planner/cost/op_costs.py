@@ -32,6 +32,8 @@ class OpCosts:
         self.device = DeviceCosts(setup.hardware, setup.weights, dtypes.activations, measured)
         left = WeightFormat(dtypes.activations, None)
         self._unquantized = DeviceCosts(setup.hardware, left, dtypes.activations, measured)
+        other = setup.weights.other
+        self._other = DeviceCosts(setup.hardware, other, dtypes.activations, measured) if other else self.device
         self.collectives = CollectiveCosts(setup)
         self._terms = OpTerms(setup, self.device.activation_bytes)
         self._p = setup.parallelism
@@ -40,8 +42,12 @@ class OpCosts:
         self.compute_factor: Callable[[int], float] = _as_modelled
 
     def device_of(self, part: QuantizablePart) -> DeviceCosts:
-        """Prices of GEMMs with the weights of this part of the model, which a checkpoint may have left unquantised."""
-        return self._unquantized if part in self._setup.weights.unquantized else self.device
+        """Prices of GEMMs with the weights of this part of the model, which a checkpoint may have left unquantised, or
+        quantised to another type."""
+        weights = self._setup.weights
+        if part in weights.unquantized:
+            return self._unquantized
+        return self._other if part in weights.other_parts else self.device
 
     def work(self, tokens: int) -> Work:
         """The shape of the work of this many tokens."""

@@ -25,6 +25,7 @@ from ..strategy.ops import Op
 from ..strategy.wire import Part
 from ..strategy.wire import Wire as WireFormat
 from ..strategy.words import Category, GroupName, RowRule, StepRows
+from .streams import mixing
 from .terms import Gemm, OneKernel, Passes, PeerKernel, Term, Wire
 
 _FOLD = (Kernel(name="fold_residual", read=Traffic(message=4), write=Traffic(message=2)),)
@@ -89,7 +90,10 @@ class OpTerms:
         kernels = self._setup.executor.kernels_of
         rows, fused = _rows_of(after.hidden), self._impls[impl].fuses_norm
         if before is None:
-            return [self._kernels("norm", kernels("norm", self._backend), rows)]
+            return [
+                *mixing(self._setup.model, rows, has_residual=False),
+                self._kernels("norm", kernels("norm", self._backend), rows),
+            ]
         terms = []
         if op.residual == "fold":
             terms.append(self._kernels("residual", _FOLD, _rows_of(before.residual)))
@@ -97,7 +101,11 @@ class OpTerms:
         if op.residual == "gather":
             group, gathered = self._residual_gather(before.residual, after.hidden)
             library = impl if self._impls[impl].kind == "library" else self._backend
-            terms.append(self._wire(ALL_GATHER.name, library, group, gathered)._replace(category="residual"))
+            width = self._hidden * self._setup.model.residual_streams
+            wire = self._wire(ALL_GATHER.name, library, group, gathered, width=width)
+            terms.append(wire._replace(category="residual"))
+        if mixed := mixing(self._setup.model, rows, has_residual=True):
+            return [*terms, *mixed, self._kernels("norm", kernels("norm", self._backend), rows)]
         return terms if fused else [*terms, self._kernels("norm", kernels("add_norm", self._backend), rows)]
 
     def _residual_gather(self, source: Layout, destination: Layout) -> tuple[GroupName, RowRule]:

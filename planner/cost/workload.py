@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..descriptions.deployment import ModeSpec
 
@@ -26,6 +26,13 @@ class Work:
     def capped(self, most: int | None) -> float:
         """Key positions attended to when a sparse index keeps at most `most` per query."""
         return self.attended if most is None else min(self.attended, float(self.tokens) * most)
+
+    def windowed(self, window: int | None) -> Work:
+        """The same work where each query attends to `window` positions at most."""
+        if window is None:
+            return self
+        attended, cached = self.tokens * float(window), self.requests * window + self.tokens
+        return replace(self, attended=min(self.attended, attended), cached=min(self.cached, cached))
 
 
 def work_of(mode: str, spec: ModeSpec, tokens: int) -> Work:

@@ -47,14 +47,13 @@ def _check_attention(setup: Setup, p: Parallelism) -> None:
             field="parallelism.tp",
             value=p.tp,
         )
-    kv = model.num_key_value_heads
-    if not model.is_mla and kv % attn_tp and attn_tp % kv:
-        raise InputError(
-            f"attn_tp {attn_tp} and num_key_value_heads {kv}: one must divide the other",
-            field="parallelism.tp",
-            value=p.tp,
-        )
-    for name in ("linear_num_key_heads", "linear_num_value_heads"):
+    for name in ("num_key_value_heads", "sliding_num_key_value_heads"):
+        kv = getattr(model, name)
+        if kv is not None and not model.is_mla and kv % attn_tp and attn_tp % kv:
+            raise InputError(
+                f"attn_tp {attn_tp} and {name} {kv}: one must divide the other", field="parallelism.tp", value=p.tp
+            )
+    for name in ("linear_num_key_heads", "linear_num_value_heads", "o_groups"):
         heads = getattr(model, name)
         if heads is not None and heads % attn_tp:
             raise InputError(f"attn_tp {attn_tp} does not divide {name} {heads}", field="parallelism.tp", value=p.tp)

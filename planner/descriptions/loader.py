@@ -125,13 +125,17 @@ class _Parts:
 
     def _build(self) -> Setup:
         deployment = build(Deployment, self.deployment, self.file)
-        model = self._model(deployment.model)
+        model = _in_role(self._model(deployment.model), deployment)
         deployment, said = with_checkpoint(deployment, model)
         hardware, measured_on = self._hardware(deployment.hardware)
         executor = load_executor(deployment.executor)
         executor = executor.on(hardware.compute_capability, deployment.parallelism.tp)
         calibrations, sensitivity = self._calibrations(hardware), self._sensitivity(deployment, model)
-        notes = [*said, *([self._note(measured_on)] if measured_on is not None else [])]
+        notes = [
+            *(f"{model.name}: {sentence}" for sentence in model.assumed),
+            *said,
+            *([self._note(measured_on)] if measured_on is not None else []),
+        ]
         if self.tables is not None:
             given = given_tables(self.tables, hardware, executor, deployment.dtypes.activations)
             calibrations.insert(0, UsedCalibration(given, None, is_given=True))
@@ -202,6 +206,19 @@ class _Parts:
         return read_sensitivity(path if path.is_file() else Path(name), model.num_hidden_layers)
 
 
+def _in_role(model: Model, deployment: Deployment) -> Model:
+    """What runs in the role that a deployment gives a model."""
+    if deployment.model_role != "mtp":
+        return model
+    if not model.num_nextn_predict_layers:
+        why = (
+            f"the file of {model.name} names no MTP layers: say model.num_nextn_predict_layers where its checkpoint "
+            "has some; a draft model of its own is a `draft`"
+        )
+        raise InputError(why, field="model_role", value=deployment.model_role)
+    return model.drafts()
+
+
 def _lent(setup: Setup) -> Iterator[UsedCalibration]:
     for lender, scale in lenders_of(setup.hardware, setup.parallelism):
         path = find(lender.calibration, "calibrations", None, "calibration")
@@ -238,12 +255,12 @@ def load_model(name: str, beside: str | None = None) -> Model:
     return build(Model, read_model_mapping(path), str(path))
 
 
-def read_model_mapping(path: Path) -> dict[str, Any]:
-    """The fields of a model, from a commplan model file or a Hugging Face config.json."""
-    data = read_mapping(path)
+def read_model_mapping(path: Path, plain: str | None = None) -> dict[str, Any]:
+    """The fields of a model, from a commplan model file or a Hugging Face config.json; `plain`: see `model_fields`."""
+    data = read_mapping(path, infinite=True)
     if "schema" in data:
         return data
-    return model_fields(data, str(path))
+    return model_fields(data, str(path), plain)
 
 
 def _group_sizes(deployment: Deployment) -> tuple[int, ...]:

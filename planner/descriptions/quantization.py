@@ -23,12 +23,22 @@ _METHODS = ("fp8", "compressed-tensors", "gptq", "awq", "mxfp4")
 BlockSpec = tuple[PositiveInt, PositiveInt]
 
 
+class OtherWeights(Spec):
+    """Parts of a checkpoint that are quantised to another type."""
+
+    parts: tuple[QuantizablePart, ...]
+    weights: WeightType
+    block: BlockSpec | None = None
+
+
 class Quantization(Spec):
-    """Weights of a quantised checkpoint: their type, rows and columns under one scale, the parts left unquantised."""
+    """Weights of a quantised checkpoint: their type, rows and columns under one scale, the parts left unquantised, and
+    those of another type."""
 
     weights: WeightType
     block: BlockSpec | None = None
     unquantized: tuple[QuantizablePart, ...] = ()
+    other: OtherWeights | None = None
 
 
 def quantization_fields(config: ConfigJson, num_layers: int) -> dict[str, Any] | None:
@@ -49,7 +59,16 @@ def quantization_fields(config: ConfigJson, num_layers: int) -> dict[str, Any] |
         num_layers,
         found,
     )
-    return readers[method](found) | ({"unquantized": left} if left else {})
+    fields = readers[method](found) | ({"unquantized": left} if left else {})
+    return _with_experts(fields, found.text("expert_dtype") or config.text("expert_dtype"), left)
+
+
+def _with_experts(fields: dict[str, Any], experts: str | None, left: list[QuantizablePart]) -> dict[str, Any]:
+    """DeepSeek-V4 has experts in FP4 beside FP8: the many weights are the type, the rest another."""
+    if experts != "fp4":
+        return fields
+    parts = [part for part in _MODULES if part != "experts" and part not in left]
+    return _fields("mxfp4", WEIGHT_TYPES["mxfp4"].block) | {"other": {"parts": parts, **fields}}
 
 
 def _fp8(config: ConfigJson) -> dict[str, Any]:

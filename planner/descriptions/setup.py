@@ -67,7 +67,12 @@ class Setup:
         block = checkpoint.block if checkpoint is not None and same else WEIGHT_TYPES[dtypes.weights].block
         if "weight_block" in dtypes.model_fields_set:
             block = dtypes.weight_block
-        return WeightFormat(dtypes.weights, block, checkpoint.unquantized if checkpoint is not None and same else ())
+        if checkpoint is None or not same:
+            return WeightFormat(dtypes.weights, block)
+        if checkpoint.other is None:
+            return WeightFormat(dtypes.weights, block, checkpoint.unquantized)
+        other = WeightFormat(checkpoint.other.weights, checkpoint.other.block)
+        return WeightFormat(dtypes.weights, block, checkpoint.unquantized, other, checkpoint.other.parts)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:

@@ -21,13 +21,14 @@ def check_weights(setup: Setup) -> None:
 
 def _check_rate(setup: Setup) -> None:
     compute, dtypes = setup.hardware.compute, setup.deployment.dtypes
-    rate = setup.weights.record.rate
-    if rate is not None and getattr(compute, rate) is None:
-        raise InputError(
-            f"{setup.hardware.name} gives no {dtypes.weights} rate; use a type it computes in",
-            field="dtypes.weights",
-            value=dtypes.weights,
-        )
+    for weights in (setup.weights, setup.weights.other):
+        rate = None if weights is None else weights.record.rate
+        if weights is not None and rate is not None and getattr(compute, rate) is None:
+            raise InputError(
+                f"{setup.hardware.name} gives no {weights.dtype} rate; use a type it computes in",
+                field="dtypes.weights",
+                value=dtypes.weights,
+            )
 
 
 def _check_block(setup: Setup) -> None:
@@ -62,7 +63,7 @@ def _check_blocks(setup: Setup) -> None:
     cut = next(_cut(setup, setup.parallelism), None)
     if cut is None:
         return
-    weights, p = setup.weights, setup.parallelism
+    weights, p = setup.weights.of(cut.part), setup.parallelism
     assert weights.block is not None
     local, block = (cut.rows, weights.block[0]) if cut.sharded == "rows" else (cut.columns, weights.block[1])
     ways = ", ".join(_ways_out(setup))
@@ -77,11 +78,11 @@ def _check_blocks(setup: Setup) -> None:
 
 def _cut(setup: Setup, p: Parallelism) -> Iterator[Matrix]:
     """The quantised matrices whose shards under `p` are no whole blocks."""
-    weights = setup.weights
-    if weights.block is None or not weights.record.quantized:
+    if not setup.weights.record.quantized:
         return
     for matrix in matrices(setup.model, p):
-        if matrix.plain or matrix.ranks == 1 or not weights.is_quantized(matrix.part):
+        weights = setup.weights.of(matrix.part)
+        if matrix.plain or matrix.ranks == 1 or weights.block is None or not setup.weights.is_quantized(matrix.part):
             continue
         local, block = (
             (matrix.rows, weights.block[0]) if matrix.sharded == "rows" else (matrix.columns, weights.block[1])

@@ -56,16 +56,23 @@ assert set(WEIGHT_TYPES) == set(get_args(WeightType))
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """The weights of a setup: their type, their block, and the parts of the model that are left as activations are."""
+    """The weights of a setup: their type, their block, the parts of the model that are left as activations are, and
+    those that are of another type."""
 
     dtype: str
     block: Block | None
     unquantized: tuple[str, ...] = ()
+    other: WeightFormat | None = None
+    other_parts: tuple[str, ...] = ()
 
     @property
     def record(self) -> WeightRecord:
         """What is known of the type."""
         return WEIGHT_TYPES[self.dtype]
+
+    def of(self, part: str) -> WeightFormat:
+        """The type of this part of the model, where it is quantised."""
+        return self.other if self.other is not None and part in self.other_parts else self
 
     def is_quantized(self, part: str) -> bool:
         """True where the weights of this part of the model are quantised."""

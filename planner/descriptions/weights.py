@@ -52,11 +52,18 @@ def matrices(model: Model, p: Parallelism, layers: int | None = None) -> Iterato
         yield Matrix("head", "vocab_size", rows, model.hidden_size, 1, "rows", p.tp, plain=True)
     held = range(layers or model.num_hidden_layers)
     yield Matrix("norms", "hidden_size", 1, model.hidden_size, 2 * len(held) + 1, plain=True)
+    if model.hc_mult is not None:  # by which streams are mixed, at both blocks of a layer
+        of_one = (2 + model.hc_mult) * model.hc_mult
+        yield Matrix("norms", "hc_mult", of_one, model.hc_mult * model.hidden_size, 2 * len(held), plain=True)
+        yield Matrix(
+            "norms", "hc_mult", model.hc_mult, model.hc_mult * model.hidden_size, plain=True
+        )  # before the head
+    if model.takes_target_rows:
+        yield Matrix("head", "hidden_size", model.hidden_size, 2 * model.hidden_size, plain=True)
     attention: Counter[AttentionKind] = Counter(model.attention_kind(layer) for layer in held)
     mlp: Counter[MlpKind] = Counter(model.mlp_kind(layer) for layer in held)
     for kind, count in attention.items():
-        of = _linear_attention if kind == "linear_attention" else _latent if model.is_mla else _grouped
-        yield from _times(of(model, p.attn_tp), count)
+        yield from _times(_attention(model, p.attn_tp, kind), count)
     for mlp_kind, count in mlp.items():
         of_mlp = _experts(model, p) if mlp_kind == "moe" else _gated(model, "dense_mlp", "intermediate_size", p.tp)
         yield from _times(of_mlp, count)
@@ -77,15 +84,52 @@ def _out(field: str, columns: int, rows: int, ranks: int) -> Matrix:
     return Matrix("attention", field, rows // ranks, columns, 1, "rows", ranks)
 
 
-def _grouped(m: Model, ranks: int) -> Iterator[Matrix]:
-    hidden, heads, kv = m.hidden_size, m.num_attention_heads, m.num_key_value_heads
+def _attention(m: Model, ranks: int, kind: AttentionKind) -> Iterator[Matrix]:
+    if kind == "linear_attention":
+        return _linear_attention(m, ranks)
+    if m.compress_ratios:
+        return _compressed(m, ranks, kind)
+    return _latent(m, ranks, kind) if m.is_mla else _grouped(m, ranks, kind)
+
+
+def _grouped(m: Model, ranks: int, kind: AttentionKind) -> Iterator[Matrix]:
+    hidden, heads, kv, values = m.hidden_size, m.num_attention_heads, m.key_value_heads(kind), m.value_head_dim
     kv_ranks = min(ranks, kv)  # fewer heads than ranks: each is held several times
     yield _out("num_attention_heads", hidden, heads * m.head_dim, ranks)
-    yield replace(_out("num_key_value_heads", hidden, kv * m.head_dim, kv_ranks), count=2)
-    yield Matrix("attention", "num_attention_heads", hidden, heads * m.head_dim // ranks, 1, "columns", ranks)
+    yield _out("num_key_value_heads", hidden, kv * m.head_dim, kv_ranks)
+    yield _out("num_key_value_heads", hidden, kv * values, kv_ranks)
+    if m.attention_output_gate:
+        yield _out("num_attention_heads", hidden, heads * values, ranks)
+    yield Matrix("attention", "num_attention_heads", hidden, heads * values // ranks, 1, "columns", ranks)
+    if kind == "indexed_attention":  # a query for each key-value head, one key
+        width, indexers = m.index_head_dim or 0, m.index_n_heads or 0
+        yield _out("index_n_heads", hidden, indexers * width, min(ranks, indexers))
+        yield Matrix("attention", "index_head_dim", width, hidden)
 
 
-def _latent(m: Model, ranks: int) -> Iterator[Matrix]:
+def _compressed(m: Model, ranks: int, kind: AttentionKind) -> Iterator[Matrix]:
+    """DeepSeek-V4: queries by low rank, one key-value head, an output projection by groups of heads."""
+    hidden, width, rank = m.hidden_size, m.num_attention_heads * m.head_dim, m.q_lora_rank or 0
+    groups, mixed = m.o_groups or 0, (m.o_groups or 0) * (m.o_lora_rank or 0)
+    yield Matrix("attention", "q_lora_rank", rank, hidden)
+    yield Matrix("norms", "q_lora_rank", 1, rank, plain=True)
+    yield _out("num_attention_heads", rank, width, ranks)
+    yield Matrix("attention", "head_dim", m.head_dim, hidden)
+    yield Matrix("norms", "head_dim", 1, m.head_dim, plain=True)
+    yield _out("o_groups", width // groups, mixed, ranks)
+    yield Matrix("attention", "o_groups", hidden, mixed // ranks, 1, "columns", ranks)
+    if kind == "sliding_attention":
+        return
+    series = 2 if kind == "compressed_sparse_attention" else 1
+    yield Matrix("attention", "head_dim", series * m.head_dim, hidden, 2)  # keys, and the gate that weighs them
+    if kind == "compressed_sparse_attention":
+        index, indexers = m.index_head_dim or 0, m.index_n_heads or 0
+        yield Matrix("attention", "index_head_dim", 2 * index, hidden, 2)
+        yield Matrix("attention", "index_head_dim", indexers * index, rank)
+        yield Matrix("attention", "index_n_heads", indexers, hidden, plain=True)
+
+
+def _latent(m: Model, ranks: int, kind: AttentionKind) -> Iterator[Matrix]:
     rank, nope, rope, v = m.kv_lora_rank or 0, m.qk_nope_head_dim or 0, m.qk_rope_head_dim or 0, m.v_head_dim or 0
     hidden, heads = m.hidden_size, m.num_attention_heads
     if m.q_lora_rank is None:
@@ -98,8 +142,10 @@ def _latent(m: Model, ranks: int) -> Iterator[Matrix]:
     yield Matrix("norms", "kv_lora_rank", 1, rank, plain=True)
     yield _out("num_attention_heads", rank, heads * (nope + v), ranks)
     yield Matrix("attention", "num_attention_heads", hidden, heads * v // ranks, 1, "columns", ranks)
-    if m.index_head_dim is not None:  # the indexer of V3.2, on every rank
-        width, indexers = m.index_head_dim, m.index_n_heads or 0
+    if m.attention_output_gate:
+        yield _out("num_attention_heads", hidden, heads * v, ranks)
+    if kind == "indexed_attention":  # the indexer of V3.2, on every rank
+        width, indexers = m.index_head_dim or 0, m.index_n_heads or 0
         yield Matrix("attention", "index_head_dim", indexers * width, m.q_lora_rank or 0)
         yield Matrix("attention", "index_head_dim", width, hidden)
         yield Matrix("attention", "index_n_heads", indexers, hidden, plain=True)
@@ -110,8 +156,16 @@ def _linear_attention(m: Model, ranks: int) -> Iterator[Matrix]:
     keys, values = key_heads * (m.linear_key_head_dim or 0), value_heads * (m.linear_value_head_dim or 0)
     hidden = m.hidden_size
     yield replace(_out("linear_num_key_heads", hidden, keys, ranks), count=2)
-    yield replace(_out("linear_num_value_heads", hidden, values, ranks), count=2)  # values and their gate
-    yield replace(_out("linear_num_value_heads", hidden, value_heads, ranks), count=2, plain=True)
+    gated = m.linear_gate_rank is None
+    yield replace(_out("linear_num_value_heads", hidden, values, ranks), count=2 if gated else 1)  # and their gate
+    if m.linear_gate_rank is not None:
+        yield Matrix("attention", "linear_gate_rank", m.linear_gate_rank, hidden)
+        yield _out("linear_num_value_heads", m.linear_gate_rank, values, ranks)
+    by_head = 2 if m.linear_decay_rank is None else 1  # how much is written, and the decay where it is one of a head
+    yield replace(_out("linear_num_value_heads", hidden, value_heads, ranks), count=by_head, plain=True)
+    if m.linear_decay_rank is not None:
+        yield Matrix("attention", "linear_decay_rank", m.linear_decay_rank, hidden)
+        yield _out("linear_num_key_heads", m.linear_decay_rank, keys, ranks)
     convolved = (2 * keys + values) // ranks
     yield Matrix("attention", "linear_conv_kernel_dim", convolved, m.linear_conv_kernel_dim or 0, plain=True)
     yield Matrix("attention", "linear_num_value_heads", hidden, values // ranks, 1, "columns", ranks)
@@ -119,8 +173,9 @@ def _linear_attention(m: Model, ranks: int) -> Iterator[Matrix]:
 
 def _gated(m: Model, part: WeightPart, field: str, ranks: int) -> Iterator[Matrix]:
     width = (getattr(m, field) or 0) // ranks
-    yield Matrix(part, field, width, m.hidden_size, 2, "rows", ranks)
-    yield Matrix(part, field, m.hidden_size, width, 1, "columns", ranks)
+    hidden = m.expert_hidden_size if part == "experts" else m.hidden_size
+    yield Matrix(part, field, width, hidden, 2, "rows", ranks)
+    yield Matrix(part, field, hidden, width, 1, "columns", ranks)
 
 
 def _experts(m: Model, p: Parallelism) -> Iterator[Matrix]:
@@ -129,5 +184,8 @@ def _experts(m: Model, p: Parallelism) -> Iterator[Matrix]:
     yield Matrix("router", "num_experts", experts, m.hidden_size, plain=True)
     for matrix in _gated(m, "experts", "moe_intermediate_size", 1 if whole else p.tp // p.ep):
         yield replace(matrix, count=matrix.count * experts // p.ep)
+    if m.routed_expert_hidden_size is not None:  # to the experts' width and back, on every rank
+        field = "routed_expert_hidden_size"
+        yield Matrix("experts", field, m.expert_hidden_size, m.hidden_size, 2, plain=True)
     if m.shared_expert_intermediate_size:
         yield from _gated(m, "shared_experts", "shared_expert_intermediate_size", 1 if whole else p.tp)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..cost.workload import work_of
 from ..descriptions.deployment import DTYPE_BYTES
+from ..descriptions.model import COMPRESSED, PAIRS
 from ..descriptions.setup import Setup
 from ..descriptions.weights import matrices
 from ..strategy.words import WEIGHT_PARTS, AttentionKind, WeightPart
@@ -23,7 +24,8 @@ def weight_bytes(setup: Setup) -> dict[WeightPart, float]:
     total: dict[WeightPart, float] = {}
     for matrix in matrices(setup.model, setup.parallelism, setup.deployment.loaded_layers):
         quantized = not matrix.plain and weights.is_quantized(matrix.part)
-        each = weights.record.bytes(weights.block) if quantized else plain
+        kind = weights.of(matrix.part)
+        each = kind.record.bytes(kind.block) if quantized else plain
         total[matrix.part] = total.get(matrix.part, 0.0) + each * matrix.parameters
     return {part: total[part] for part in WEIGHT_PARTS if part in total}
 
@@ -41,19 +43,52 @@ class Cache:
     """The KV cache of a rank: bytes per token, and bytes per request of linear attention's state."""
 
     def __init__(self, setup: Setup) -> None:
-        m, p = setup.model, setup.parallelism
+        m = setup.model
         self._setup = setup
         element = DTYPE_BYTES[setup.deployment.dtypes.kv_cache]
         held = setup.deployment.loaded_layers or m.num_hidden_layers
         kinds: Counter[AttentionKind] = Counter(m.attention_kind(layer) for layer in range(held))
+        self.token_bytes = self.request_bytes = 0.0
+        for kind, count in kinds.items():
+            of_a_layer = self._row_elements(kind) * element
+            if kind == "linear_attention":
+                self.request_bytes += count * self._state_bytes()
+                continue
+            if kind == "sliding_attention" or m.compress_ratios:
+                self.request_bytes += count * self._window() * of_a_layer
+            if m.compress_ratios:
+                ratio = next(ratio for ratio, named in COMPRESSED.items() if named == kind)
+                of_a_layer = of_a_layer / ratio if ratio else 0.0
+            if kind == "indexed_attention":
+                of_a_layer += self._index_bytes(element)
+            elif kind == "compressed_sparse_attention":
+                of_a_layer += self._index_bytes(element) / PAIRS
+            if kind != "sliding_attention":
+                self.token_bytes += count * of_a_layer
+
+    def _row_elements(self, kind: AttentionKind) -> int:
+        """Elements of a cached position in a layer."""
+        m, p = self._setup.model, self._setup.parallelism
+        if m.compress_ratios:  # keys are values, of one head
+            return m.head_dim
         if m.is_mla:  # every rank holds the latents of all heads
-            of_a_layer = ((m.kv_lora_rank or 0) + (m.qk_rope_head_dim or 0)) * element
-            if m.index_head_dim is not None:
-                of_a_layer += m.index_head_dim + _INDEX_SCALE_BYTES
-        else:
-            of_a_layer = 2 * max(1, m.num_key_value_heads // p.attn_tp) * m.head_dim * element
-        self.token_bytes = kinds["full_attention"] * of_a_layer
-        self.request_bytes = kinds["linear_attention"] * self._state_bytes() if kinds["linear_attention"] else 0.0
+            return (m.kv_lora_rank or 0) + (m.qk_rope_head_dim or 0)
+        return max(1, m.key_value_heads(kind) // p.attn_tp) * (m.head_dim + m.value_head_dim)
+
+    def _index_bytes(self, element: float) -> float:
+        """Of a position's index key: 8-bit with a scale by DeepSeek's indexer, else as the cache is."""
+        m = self._setup.model
+        width = m.index_head_dim or 0
+        return width + _INDEX_SCALE_BYTES if m.q_lora_rank is not None else width * element
+
+    def _window(self) -> int:
+        """Positions that a sliding layer keeps of a request: the window, or the longest context where that is less."""
+        deployment = self._setup.deployment
+        longest = 0
+        for mode, spec in deployment.modes.items():
+            work = work_of(mode, spec, spec.tokens[1])
+            longest = max(longest, math.ceil(work.cached / work.requests) if work.requests else 0)
+        return min(longest, self._setup.model.sliding_window or longest)
 
     def _state_bytes(self) -> float:
         """The [key, value] state of each head, and the last inputs of the convolution."""

@@ -143,7 +143,10 @@ class StockForwards:
             fusing = [r.impl for r in rules if r.fuses(tokens, whole) and self.covers(r)]
             impls = [*fusing, *(rule.impl for rule in self.rules.sums), None]
         folds = ("fold",) if op.kind.folds else ()
-        for residual in (op.residual,) if op.residual is not None else (None, *folds, "gather"):
+        residuals = (op.residual,) if op.residual is not None else (None, *folds, "gather")
+        if self.server.setup.model.residual_streams > 1:  # no server folds several streams into a sum: all are gathered
+            residuals = tuple("gather" if rule == "fold" else rule for rule in residuals)
+        for residual in residuals:
             for impl in dict.fromkeys(impls):
                 yield replace(op, residual=residual, impl=impl)
 

@@ -5,6 +5,7 @@ Light on purpose: the runtime takes the fingerprint of a config through it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .bounds import LARGEST_INT
@@ -12,41 +13,59 @@ from .errors import InputError
 
 
 class ConfigJson:
-    """A config.json, or a section of one. A null stands for a field left out, as it does at Hugging Face."""
+    """A config.json, or a section of one. A null stands for a field left out, as it does at Hugging Face.
 
-    def __init__(self, data: dict[str, Any], file: str | None = None, path: str = "") -> None:
-        self._data = {key: value for key, value in data.items() if value is not None}
+    `defaults` are what transformers takes for fields left out, of the model_type; `read` and `defaulted` note which
+    fields were asked for, and which defaults were taken. Sections note in the same.
+    """
+
+    def __init__(
+        self,
+        data: dict[str, Any],
+        file: str | None = None,
+        path: str = "",
+        defaults: Mapping[str, Any] | None = None,
+        within: ConfigJson | None = None,
+    ) -> None:
+        self._given = {key: value for key, value in data.items() if value is not None}
+        self._nulls = data.keys() - self._given.keys()
+        self._defaults = dict(defaults or {})
+        self._data = {**self._defaults, **self._given}
         self.file, self.path = file, path
+        self.read: set[str] = within.read if within is not None else set()
+        self.defaulted: dict[str, Any] = within.defaulted if within is not None else {}
 
     def size(self, key: str, most: int = LARGEST_INT) -> int:
-        """A whole number above 0 that must be there."""
-        if key not in self._data:
+        """A whole number above 0 that must be there, or have a default; a null is no number."""
+        if not self._is_there(key) or key in self._nulls:
             raise self.missing(key)
-        return self._whole(key, 1, most)
+        return self._size(key, most)
 
     def size_or(self, key: str, default: int) -> int:
         """A whole number above 0, or what a field left out stands for; an explicit 0 stands for nothing."""
-        return self.size(key) if key in self._data else default
+        return self._size(key, LARGEST_INT) if self._is_there(key) else default
 
     def sizes(self, *keys: str) -> dict[str, int]:
-        """Those of the fields that are there, each a whole number above 0."""
-        return {key: self.size(key) for key in keys if key in self._data}
+        """Those of the fields that are there, each a whole number above 0. A null says that there is none."""
+        return {key: self.size(key) for key in keys if self._is_there(key) and key not in self._nulls}
 
     def size_by(self, *names: str) -> int:
         """A whole number above 0 that has had several names; the first is the one that a complaint names."""
-        return self.size(next((name for name in names if name in self._data), names[0]))
+        self.read.update(self.path + name for name in names)
+        found = [name for name in names if name in self._given] or [name for name in names if name in self._data]
+        return self.size(found[0] if found else names[0])
 
     def count(self, key: str, default: int) -> int:
         """A whole number, 0 included."""
-        return self._whole(key, 0, LARGEST_INT) if key in self._data else default
+        return self._whole(key, 0, LARGEST_INT) if self._is_there(key) else default
 
     def flag(self, key: str) -> bool:
         """True or false; false where it is left out."""
-        return bool(self._typed(key, bool, "true or false")) if key in self._data else False
+        return bool(self._typed(key, bool, "true or false")) if self._is_there(key) else False
 
     def items(self, key: str, of: type) -> list[Any]:
         """A list of texts or whole numbers; empty where it is left out."""
-        if key not in self._data:
+        if not self._is_there(key):
             return []
         expected = "a list of " + ("texts" if of is str else "whole numbers")
         found: list[Any] = self._typed(key, list, expected)
@@ -54,31 +73,67 @@ class ConfigJson:
             raise self.refused(key, expected)
         return found
 
+    def kinds(self, key: str, num_layers: int, accepted: tuple[str, ...], *, longer: bool = False) -> list[str] | None:
+        """A word for each layer, or None where the field is left out; `longer`: words of MTP layers may follow."""
+        words: list[str] = self.items(key, str)[: num_layers if longer else None]
+        if not words:
+            return None
+        if len(words) != num_layers or set(words) - set(accepted):
+            raise self.refused(key, f"{' or '.join(accepted)} for each of {num_layers} layers")
+        return words
+
+    def layers_by(self, key: str, num_layers: int, *, longer: bool = False) -> list[int] | None:
+        """A whole number for each layer, or None where the field is left out or is one number for all."""
+        if not self._is_there(key) or type(self._data[key]) is int:
+            return None
+        numbers: list[int] = self.items(key, int)[: num_layers if longer else None]
+        if len(numbers) != num_layers:
+            raise self.refused(key, f"a whole number for each of {num_layers} layers")
+        return numbers
+
     def has(self, key: str) -> bool:
-        """True where the field is there and is no null."""
+        """True where the field is there and is no null, whatever its default is."""
+        self.read.add(self.path + key)
+        return key in self._given
+
+    def unread(self, names: frozenset[str]) -> list[tuple[str, Any]]:
+        """Those of these fields that are there, say something, and were never asked for."""
+        return [
+            (self.path + key, value)
+            for key, value in self._given.items()
+            if key in names and self.path + key not in self.read and value and not _says_nothing(value)
+        ]
+
+    def _is_there(self, key: str) -> bool:
+        self.read.add(self.path + key)
         return key in self._data
 
     def is_minus_one(self, key: str) -> bool:
         """True where the field holds -1, by which some fields say `none`."""
+        self.read.add(self.path + key)
         return type(self._data[key]) is int and self._data[key] == -1
 
     def text(self, key: str) -> str | None:
         """A text, or None where it is left out."""
-        return str(self._typed(key, str, "a text")) if key in self._data else None
+        return str(self._typed(key, str, "a text")) if self._is_there(key) else None
 
     def mapping(self, key: str) -> ConfigJson | None:
         """A mapping within, or None where it is left out."""
-        return self.section(key) if key in self._data else None
+        if not self._is_there(key):
+            return None
+        return ConfigJson(self._typed(key, dict, "a mapping"), self.file, f"{self.path}{key}.", within=self)
 
     def mappings(self) -> list[ConfigJson]:
         """Every value of this mapping, each a mapping itself."""
-        return [self.section(str(key)) for key in self._data]
+        found = (self.mapping(str(key)) for key in self._data)
+        return [section for section in found if section is not None]
 
     def section(self, key: str) -> ConfigJson:
-        """A mapping within, or the whole where it is left out."""
-        if key not in self._data:
+        """A mapping within, or the whole where it is left out; defaults are those of the section."""
+        if not self._is_there(key):
             return self
-        return ConfigJson(self._typed(key, dict, "a mapping"), self.file, f"{self.path}{key}.")
+        inner = self._typed(key, dict, "a mapping")
+        return ConfigJson(inner, self.file, f"{self.path}{key}.", self._defaults, within=self)
 
     def missing(self, key: str) -> InputError:
         """The error for a field that must be there."""
@@ -87,6 +142,11 @@ class ConfigJson:
     def refused(self, key: str, expected: str) -> InputError:
         """The error for a value that is not what is expected."""
         return InputError(f"{expected} is expected", file=self.file, field=self.path + key, value=self._data[key])
+
+    def _size(self, key: str, most: int) -> int:
+        if key not in self._given:
+            self.defaulted[self.path + key] = self._data[key]
+        return self._whole(key, 1, most)
 
     def _whole(self, key: str, least: int, most: int) -> int:
         value = self._data[key]
@@ -98,3 +158,7 @@ class ConfigJson:
         if type(self._data[key]) is not of:
             raise self.refused(key, expected)
         return self._data[key]
+
+
+def _says_nothing(value: Any) -> bool:
+    return isinstance(value, list) and set(map(str, value)) <= {"full_attention"}

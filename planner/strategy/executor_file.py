@@ -162,7 +162,9 @@ class Capabilities:
             return impl == backend
         return BACKENDS[backend].vendor in self.impls[impl].vendors
 
-    def impl_refusal(self, boundary: str, op: Op, backend: str, dtype: str, group_size: int, width: int) -> str | None:
+    def impl_refusal(
+        self, boundary: str, op: Op, backend: str, dtype: str, group_size: int, width: int, streams: int = 1
+    ) -> str | None:
         """Why the impl of an op cannot perform it here, or None. `backend` is the library of the machine."""
         columns = op.wire.scales.columns if op.wire is not None else None
         if columns is not None and width % columns:
@@ -181,6 +183,8 @@ class Capabilities:
         if impl.fuses_norm and boundary not in RESIDUAL_OUT:
             why = f"{name} does the residual add and norm too, and at {boundary} there is no residual yet"
             return f"{why}: use one without"
+        if impl.fuses_norm and streams > 1:
+            return f"{name} adds one residual to the sum and norms it; this model mixes the sum into {streams} streams"
         if impl.dtypes is not None and dtype not in impl.dtypes:
             return f"{name} takes {' or '.join(impl.dtypes)} activations, not {dtype}"
         if impl.max_ranks is not None and group_size > impl.max_ranks:

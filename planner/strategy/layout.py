@@ -82,6 +82,7 @@ class LayerShape:
 
     all_to_all: bool = False  # its MLP takes and returns token shards: a MoE with an all-to-all backend
     has_latent: bool = False  # MLA with q_lora_rank: q_a/kv_a may run on the shard, before the gather
+    streams: int = 1  # residual streams of hidden width; blocks read and write one that is mixed from them
 
     def mlp_layout(self) -> Layout:
         """What the MLP consumes."""
@@ -224,7 +225,7 @@ def _apply_out(boundary: str, op: Op, state: State | None, shape: LayerShape, p:
         if op.kind.is_none:
             raise IllegalOpError(f"{boundary} holds a sum over {group} still due: none would leave it partial")
         destination = _sum_destination(boundary, op, group, shape, p)
-    residual = destination if state is None else _residual_after(op, state.residual, destination)
+    residual = destination if state is None else _residual_after(op, state.residual, destination, shape.streams)
     return State(hidden=destination, residual=residual, fused=op.kind.spans_two)
 
 
@@ -257,7 +258,7 @@ def _check_group(op: Op, expected: GroupName, p: Parallelism) -> None:
         raise IllegalOpError(f"{op.name} over {op.group} does not connect these layouts; the group is {expected}")
 
 
-def _residual_after(op: Op, residual: Layout, destination: Layout) -> Layout:
+def _residual_after(op: Op, residual: Layout, destination: Layout, streams: int) -> Layout:
     if not is_finer(residual, destination):
         if op.residual is not None:
             raise IllegalOpError(
@@ -265,10 +266,14 @@ def _residual_after(op: Op, residual: Layout, destination: Layout) -> Layout:
             )
         return destination  # equal, or a slice that costs nothing
     if op.residual is None:
-        raise IllegalOpError(
-            f"the residual is {residual}, the rows come out {destination}: say `residual: fold` or `residual: gather`"
-        )
+        ways = "`residual: gather`" if streams > 1 else "`residual: fold` or `residual: gather`"
+        raise IllegalOpError(f"the residual is {residual}, the rows come out {destination}: say {ways}")
     if op.residual == "fold":
+        if streams > 1:
+            raise IllegalOpError(
+                f"the residual is {streams} streams, into which the sum is mixed afterwards: no sum of one stream can "
+                "carry them; use `residual: gather`"
+            )
         if op.kind.is_quantized:
             raise IllegalOpError(f"{op.name} would quantise the folded residual: use `residual: gather`")
         if not op.kind.folds:

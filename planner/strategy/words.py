@@ -20,10 +20,21 @@ GroupName = Literal["tp", "attn_tp", "attn_dp"]
 GROUPS: tuple[GroupName, ...] = get_args(GroupName)
 
 MlpKind = Literal["dense", "moe"]
-AttentionKind = Literal["full_attention", "linear_attention"]
+AttentionKind = Literal[
+    "full_attention",
+    "indexed_attention",
+    "reused_index_attention",
+    "sliding_attention",
+    "linear_attention",
+    "compressed_sparse_attention",
+    "heavily_compressed_attention",
+]
+"""Of a layer: attends to every position; to those that its own index keeps, or an earlier layer's index kept;
+to a window (or chunk); to a state; to a window and to pairs of compressed positions, with an index or without."""
 MoeBackend = Literal["tensor_parallel", "all_to_all"]
 MOE_BACKENDS: tuple[MoeBackend, ...] = get_args(MoeBackend)
-ModelRole = Literal["target", "draft"]
+ModelRole = Literal["target", "draft", "mtp"]
+"""`mtp`: the MTP (NextN) layers of the model, which draft for it; `draft`: a model of its own."""
 MODEL_ROLES: tuple[ModelRole, ...] = get_args(ModelRole)
 
 WeightPart = Literal["embedding", "head", "norms", "router", "attention", "dense_mlp", "experts", "shared_experts"]

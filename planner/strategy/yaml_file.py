@@ -33,11 +33,15 @@ _CONSTANTS = {
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_mapping(path: str | Path) -> dict[str, Any]:
-    """Read a YAML or JSON file whose top level is a mapping; raises InputError naming file and field."""
+def read_mapping(path: str | Path, *, infinite: bool = False) -> dict[str, Any]:
+    """Read a YAML or JSON file whose top level is a mapping; raises InputError naming file and field.
+
+    `infinite` leaves Infinity and NaN of a JSON file as texts, which nobody takes for a number: files of others have
+    them in fields that are not read.
+    """
     text = read_text(path)
     try:
-        value = parse_json(text) if str(path).endswith(".json") else parse_yaml(text)
+        value = parse_json(text, infinite=infinite) if str(path).endswith(".json") else parse_yaml(text)
         refuse_control_characters(value)
     except InputError as error:
         raise error.in_file(str(path)) from None
@@ -68,8 +72,8 @@ def parse_yaml(text: str) -> Any:
     return value
 
 
-def parse_json(text: str) -> Any:
-    """The value of a JSON document; duplicate keys, NaN and Infinity are refused."""
+def parse_json(text: str, *, infinite: bool = False) -> Any:
+    """The value of a JSON document; duplicate keys are refused, and NaN and Infinity, or left as texts."""
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -79,7 +83,9 @@ def parse_json(text: str) -> Any:
             result[key] = value
         return result
 
-    def constant(name: str) -> float:
+    def constant(name: str) -> str:
+        if infinite:
+            return name
         raise InputError(f"{name} is not a number that can be used", value=name)
 
     try:

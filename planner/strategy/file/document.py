@@ -27,6 +27,7 @@ class ModelStamp:
     latent_width: int  # columns of the MLA latents; 0 without q_lora_rank
     moe_layers: frozenset[int]
     fingerprint: str
+    residual_streams: int = 1  # of hidden width, between layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,4 +190,5 @@ class StrategyFile:
         return LayerShape(
             all_to_all=all_to_all and layer in self.model.moe_layers,
             has_latent=self.model.latent_width > 0,
+            streams=self.model.residual_streams,
         )

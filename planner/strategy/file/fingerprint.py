@@ -10,10 +10,10 @@ import json
 from typing import Any
 
 from ..architectures import known
-from ..config_json import ConfigJson
 
-# The quantisation of a checkpoint is none of its structure: a copy of it in another type is the same model.
-_NOT_STRUCTURE = ("schema", "schema_", "name", "source", "quantization")
+# The quantisation of a checkpoint is none of its structure: a copy of it in another type is the same model. Nor are the
+# layers that draft for it: runtimes load checkpoints without them.
+_NOT_STRUCTURE = ("schema", "schema_", "name", "source", "assumed", "quantization", "num_nextn_predict_layers")
 
 
 def fields_fingerprint(fields: dict[str, Any]) -> str:
@@ -29,7 +29,7 @@ def config_fingerprint(config: dict[str, Any]) -> str | None:
         architecture = known().get(names[0])
     if architecture is None:
         return None
-    return fields_fingerprint({"architecture": architecture.name, **architecture.read(ConfigJson(config))})
+    return fields_fingerprint({"architecture": architecture.name, **architecture.read(architecture.config(config))})
 
 
 def _plain(value: Any) -> Any:

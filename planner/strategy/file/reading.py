@@ -94,7 +94,7 @@ def parse(text: str) -> StrategyFile:
 def _model(data: dict[str, Any]) -> ModelStamp:
     texts = ("name", "role", "architecture", "fingerprint")
     numbers = ("num_hidden_layers", "hidden_size", "latent_width")
-    _only(data, (*texts, *numbers, "moe_layers"), "model")
+    _only(data, (*texts, *numbers, "moe_layers", "residual_streams"), "model")
     layers = _number(data, "num_hidden_layers", "model", 1, MAX_LAYERS)
     moe: frozenset[int] = frozenset()
     if (given := data.get("moe_layers")) is not None:
@@ -108,6 +108,7 @@ def _model(data: dict[str, Any]) -> ModelStamp:
         latent_width=_number(data, "latent_width", "model", 0),
         moe_layers=moe,
         fingerprint=_text(data, "fingerprint", "model"),
+        residual_streams=_number(data, "residual_streams", "model", 1) if "residual_streams" in data else 1,
     )
 
 

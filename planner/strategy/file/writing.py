@@ -52,6 +52,8 @@ def _lines(strategy: StrategyFile) -> Iterator[str]:
         "hidden_size": model.hidden_size,
         "latent_width": model.latent_width,
     }
+    if model.residual_streams > 1:
+        stamp["residual_streams"] = model.residual_streams
     if model.moe_layers:
         text = runs_text(sorted(model.moe_layers))
         stamp["moe_layers"] = int(text) if text.isdigit() else text

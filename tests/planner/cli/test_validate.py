@@ -57,7 +57,7 @@ def test_one_illegal_file_among_legal_ones_fails_the_command_and_is_named(file: 
             "executor sglang: a sum of SGLang's gives complete rows",
         ),
         ("executor: transformers", "executor: tgi", "executor", "accepted: plan_only, sglang, transformers, vllm"),
-        ("DeepseekV3ForCausalLM", "LlamaForCausalLM", "executor", "no adapter for LlamaForCausalLM"),
+        ("DeepseekV3ForCausalLM", "MambaForCausalLM", "executor", "no adapter for MambaForCausalLM"),
         ("backend: nccl", "backend: mpi", "hardware.backend", "no such impl"),
         (
             "attn_out: all_reduce,",

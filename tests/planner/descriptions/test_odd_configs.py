@@ -1,4 +1,7 @@
-"""A config.json with a field missing, null or of another type is refused by that field; some may be left out."""
+"""A config.json with a field null or of another type is refused by that field; one left out has a default.
+
+What the defaults are, tests/runtime/transformers/test_config_defaults.py compares with transformers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 
 from commplan.planner.descriptions.loader import load_model
+from commplan.planner.strategy.architectures import known
 
 from ..cli.commandline import answer, refused
 
@@ -47,9 +51,24 @@ def spoiled(folder: Path, name: str, field: str, value: Any) -> Path:
 
 
 @pytest.mark.parametrize(("name", "field"), PLACES)
-@pytest.mark.parametrize("value", [..., None])
-def test_a_required_field_that_is_missing_or_null(name: str, field: str, value: Any, tmp_path: Path) -> None:
-    path = spoiled(tmp_path, name, field, value)
+def test_a_size_that_is_left_out_is_that_of_the_model_type_and_the_file_says_so(
+    name: str, field: str, tmp_path: Path
+) -> None:
+    path = spoiled(tmp_path, name, field, ...)
+    model = load_model(str(path))
+    taken = known()[model.architecture].defaults[field.removeprefix("text_config.")]
+    assert f"{field} {taken}" in model.assumed[-1]
+
+
+def test_a_size_without_a_default_is_missing(tmp_path: Path) -> None:
+    """transformers has none for the experts per token of DeepSeek-V2."""
+    error = refused("import-model", spoiled(tmp_path, "deepseek-v2", "num_experts_per_tok", ...))
+    assert (error["kind"], error["field"]) == ("missing_key", "num_experts_per_tok")
+
+
+@pytest.mark.parametrize(("name", "field"), PLACES)
+def test_a_size_that_is_null(name: str, field: str, tmp_path: Path) -> None:
+    path = spoiled(tmp_path, name, field, None)
     error = refused("import-model", path)
     assert (error["kind"], error["file"]) == ("missing_key", str(path))
     assert error["field"] in (field, field.removeprefix("text_config."))
@@ -103,14 +122,14 @@ def test_an_optional_field_of_another_type(name: str, field: str, value: Any, ac
 @pytest.mark.parametrize(
     ("name", "field", "as_if"),
     [
-        (DENSE, "head_dim", {"head_dim": 80}),  # 5120 / 64
-        (DENSE, "num_key_value_heads", {"num_key_value_heads": 64}),
+        (DENSE, "head_dim", {"head_dim": 128}),  # of the class of Qwen3, not 5120 / 64
+        ("qwen2.5-7b", "head_dim", {"head_dim": 128}),  # 3584 / 28: the class of Qwen2 has none
+        (DENSE, "num_key_value_heads", {"num_key_value_heads": 32}),
         (DENSE, "tie_word_embeddings", {"tie_word_embeddings": False}),
         (MOE, "mlp_only_layers", {"dense_layers": ()}),
         (MOE, "decoder_sparse_step", {"dense_layers": ()}),
-        (MOE, "intermediate_size", {"intermediate_size": None}),
-        (MLA, "first_k_dense_replace", {"dense_layers": ()}),
-        (MLA, "n_shared_experts", {"shared_expert_intermediate_size": 0}),
+        (MLA, "first_k_dense_replace", {"dense_layers": (0, 1, 2)}),
+        (MLA, "n_shared_experts", {"shared_expert_intermediate_size": 2048}),
         (MLA, "moe_layer_freq", {"dense_layers": (0, 1, 2)}),
     ],
 )
@@ -123,10 +142,9 @@ def test_an_optional_field_left_out_or_null(
 
 
 def test_without_q_lora_rank_there_are_no_latents_to_gather(tmp_path: Path) -> None:
-    config = json.loads((CONFIGS / "deepseek-r1.json").read_text())
-    del config["q_lora_rank"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_model(str(tmp_path / "config.json")).latent_width == 0
+    """A null says that there is none; left out it is that of the class."""
+    assert load_model(str(spoiled(tmp_path, "deepseek-r1", "q_lora_rank", None))).latent_width == 0
+    assert load_model(str(spoiled(tmp_path, "deepseek-r1", "q_lora_rank", ...))).latent_width == 2112
 
 
 def test_layer_types_may_be_given_by_an_interval(tmp_path: Path) -> None:
@@ -150,7 +168,7 @@ def test_dense_layers_between_experts(step: int, tmp_path: Path) -> None:
 
 
 ARCHITECTURES = [
-    (["LlamaForCausalLM"], "LlamaForCausalLM", "not supported"),
+    (["MambaForCausalLM"], "MambaForCausalLM", "not supported"),
     (["Qwen3ForCasualLM"], "Qwen3ForCasualLM", "Qwen3ForCausalLM,"),
     ([], "[]", "one architecture"),
     (["Qwen3ForCausalLM", "Qwen3ForCausalLM"], "['Qwen3ForCausalLM', 'Qwen3ForCausalLM']", "one architecture"),

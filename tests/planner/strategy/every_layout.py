@@ -12,13 +12,21 @@ from commplan.planner.strategy.op_kinds import KINDS
 from commplan.planner.strategy.ops import GROUPS, RESIDUAL_RULES, Op
 
 PARALLELISMS = tuple(Parallelism(tp, dp) for tp in (1, 2, 4, 8) for dp in (1, 2, 4, 8) if dp <= tp)
-SHAPES = tuple(LayerShape(all_to_all, latent) for all_to_all in (False, True) for latent in (False, True))
+SHAPES = (
+    *(LayerShape(all_to_all, latent) for all_to_all in (False, True) for latent in (False, True)),
+    *(LayerShape(all_to_all, streams=4) for all_to_all in (False, True)),
+)
 WORLDS = tuple((p, shape) for p in PARALLELISMS for shape in SHAPES if p.tp > 1 or not shape.all_to_all)
 
 
 def world_id(world: tuple[Parallelism, LayerShape]) -> str:
     p, shape = world
-    return f"tp{p.tp}-dp{p.attn_dp}" + "-a2a" * shape.all_to_all + "-latent" * shape.has_latent
+    return (
+        f"tp{p.tp}-dp{p.attn_dp}"
+        + "-a2a" * shape.all_to_all
+        + "-latent" * shape.has_latent
+        + "-streams" * (shape.streams > 1)
+    )
 
 
 def _ops() -> Iterator[Op]:

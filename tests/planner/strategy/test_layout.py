@@ -58,6 +58,13 @@ def test_a_sharded_residual_is_folded_into_a_sum_or_gathered_and_said_so():
     assert "quantise the folded residual" in refusal("attn_out", int8, state)
 
 
+def test_several_streams_are_gathered_and_never_folded_into_a_sum_of_one():
+    streams, state = LayerShape(streams=4), State(REPLICATED, TOKEN_SHARDED)
+    assert "4 streams" in refusal("attn_out", Op("all_reduce", residual="fold"), state, streams)
+    assert "fold" not in refusal("attn_out", Op("all_reduce"), state, streams)
+    assert apply("attn_out", Op("all_reduce", residual="gather"), state, streams, TP4) == both(REPLICATED)
+
+
 def test_a_replicated_residual_is_sliced_for_nothing():
     assert apply("mlp_out", Op("reduce_scatter"), both(REPLICATED), DENSE, TP4) == both(TOKEN_SHARDED)
 

@@ -83,7 +83,7 @@ def test_another_model_type_is_refused_by_every_command(
         ("deepseek_v3", {"sliding_window": 1e300}, "sliding_window"),
         ("qwen3", {"vocab_size": 10**30}, "vocab_size"),
         ("qwen3", {"rms_norm_eps": "small"}, None),
-        ("qwen3", {"layer_types": ["full_attention"]}, None),
+        ("qwen3", {"layer_types": ["full_attention"]}, "layer_types"),
         ("qwen3", {"pad_token_id": 10**9}, None),
         ("qwen3", {"id2label": 3}, None),
         ("qwen3", {"num_labels": "x"}, None),

@@ -43,7 +43,7 @@ def kind(family: str, p: Parallelism) -> tuple[bool, str]:
 
 
 def worlds_of(family: str) -> list[Parallelism]:
-    return DENSE + (BY_EXPERT + ALL_TO_ALL if family not in ("qwen2", "qwen3") else [])
+    return DENSE + (BY_EXPERT + ALL_TO_ALL if "num_experts_per_tok" in FAMILIES[family].fields else [])
 
 
 EVERYTHING = [(family, p) for family in FAMILIES for p in worlds_of(family)]

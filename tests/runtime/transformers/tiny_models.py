@@ -58,9 +58,26 @@ class Family:
 
 
 FAMILIES = {
+    "llama": Family("LlamaForCausalLM", {"attention_bias": True, "mlp_bias": False}),
     "qwen2": Family("Qwen2ForCausalLM"),
     "qwen3": Family("Qwen3ForCausalLM", {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": True}),
     "qwen3_moe": Family("Qwen3MoeForCausalLM", {"head_dim": 16, "num_experts": 8, **_EXPERTS}, seed=38),
+    "glm4_moe": Family(
+        "Glm4MoeForCausalLM",
+        {
+            "head_dim": 16,
+            "attention_bias": True,
+            "use_qk_norm": True,
+            "n_routed_experts": 8,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 1,
+            "n_group": 2,
+            "topk_group": 1,
+            **_EXPERTS,
+        },
+        seed=25,
+    ),
+    "glm4_moe_lite": Family("Glm4MoeLiteForCausalLM", {**_MLA, "mlp_layer_types": ["dense", "sparse"]}, seed=45),
     "deepseek_v2": Family("DeepseekV2ForCausalLM", {**_MLA, "topk_method": "group_limited_greedy"}, seed=53),
     "deepseek_v2_lite": Family("DeepseekV2ForCausalLM", {**_MLA, "q_lora_rank": None}, seed=46),
     "deepseek_v3": Family("DeepseekV3ForCausalLM", _MLA, seed=45),

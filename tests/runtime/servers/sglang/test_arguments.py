@@ -120,7 +120,7 @@ def test_another_version_is_refused_with_the_tested_ones() -> None:
 
 def test_another_model_is_refused() -> None:
     with pytest.raises(RefusedError, match="the plan is for Qwen3ForCausalLM"):
-        check_model(strategy(), {"architectures": ["LlamaForCausalLM"]}, "torch.float32", "llama")
+        check_model(strategy(), {"architectures": ["MambaForCausalLM"]}, "torch.float32", "llama")
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------

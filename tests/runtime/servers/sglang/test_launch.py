@@ -116,7 +116,7 @@ def test_a_path_without_a_checkpoint_is_refused(model: str, dry: bool, plan: Pat
 @pytest.mark.parametrize("dry", [True, False], ids=["dry run", "launch"])
 @pytest.mark.usefixtures("installed")
 def test_another_checkpoint_is_refused(dry: bool, plan: Path, tmp_path: Path, executed: list[list[str]]) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["MambaForCausalLM"]}))
     done = launched(plan, model=tmp_path, dry=dry)
     assert (done.code, done.out, executed) == (2, "", [])
     assert "model.fingerprint" in done.err

@@ -1,0 +1,44 @@
+"""GLM-4.5 to 4.7, and the text of 4.5V: grouped-query attention, dense first layers, shared experts.
+
+GLM-5 and GLM-4.7-Flash have latent attention: they are in deepseek.py.
+"""
+
+from __future__ import annotations
+
+from ..config_fields import attention, dense_layers, of_text
+from ..config_json import ConfigJson
+from . import Architecture, Fields
+
+
+def _read(config: ConfigJson) -> Fields:
+    fields = attention(config)
+    expert, dense = config.size("moe_intermediate_size"), dense_layers(config, fields["num_hidden_layers"])
+    return fields | {
+        **({"intermediate_size": config.size("intermediate_size")} if dense else config.sizes("intermediate_size")),
+        "num_experts": config.size_by("n_routed_experts", "num_local_experts"),
+        "num_experts_per_tok": config.size("num_experts_per_tok"),
+        "moe_intermediate_size": expert,
+        "shared_expert_intermediate_size": config.count("n_shared_experts", 0) * expert,
+        "dense_layers": dense,
+        "num_nextn_predict_layers": config.count("num_nextn_predict_layers", 0),
+    }
+
+
+_DEFAULTS = {
+    "first_k_dense_replace": 1,
+    "hidden_size": 4096,
+    "intermediate_size": 10944,
+    "moe_intermediate_size": 1408,
+    "n_routed_experts": 128,
+    "n_shared_experts": 1,
+    "num_attention_heads": 96,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 46,
+    "num_key_value_heads": 8,
+    "vocab_size": 151552,
+}
+
+ARCHITECTURES = (
+    Architecture("Glm4MoeForCausalLM", _read, "glm4_moe", _DEFAULTS),
+    Architecture("Glm4vMoeForConditionalGeneration", of_text(_read), "glm4v_moe", _DEFAULTS | {"vocab_size": 151424}),
+)
