@@ -13,6 +13,7 @@ import click
 from ..strategy.command_line.terminal import STANDARD_OUTPUT, echo, echo_lines, print_json, styled
 from ..strategy.errors import CommplanError
 from ..strategy.files import one_command
+from ..strategy.lines_of_files import located
 
 # Subcommand -> module; the order is the order of --help. The runtime's are known here by name alone.
 _COMMANDS = {
@@ -65,6 +66,7 @@ def main() -> None:
     try:
         commplan(standalone_mode=False, prog_name="commplan")
     except CommplanError as error:
+        located(error)
         _fail(str(error), error.as_json(), error.exit_code, as_json)
     except click.exceptions.Abort:
         sys.exit(130)
@@ -82,14 +84,15 @@ def main() -> None:
 def _usage(error: click.ClickException) -> dict[str, object]:
     parameter = getattr(error, "param", None)
     field = parameter.opts[0] if parameter is not None else getattr(error, "option_name", None)
-    return {"kind": "usage", "file": None, "field": field, "value": None, "message": error.format_message()}
+    said = error.format_message()
+    return {"kind": "usage", "file": None, "line": None, "field": field, "value": None, "message": said}
 
 
 def _fail(message: str, detail: dict[str, object], exit_code: int, as_json: bool) -> None:
     if as_json and detail["file"] != STANDARD_OUTPUT:
         print_json({"error": detail})
     else:
-        first, *others = message.split("\n")  # one, but for ranks with a message each
+        first, *others = message.split("\n")  # one, but for files with several faults and ranks with a message each
         echo(styled("error: ", "red", bold=True), first, err=True)
         for line in others:
             echo(line, err=True)

@@ -33,7 +33,9 @@ def command(files: tuple[str, ...], as_json: bool) -> None:
                     {
                         "path": file,
                         "legal": not problems,
-                        "errors": [{"field": p.field, "value": p.value, "reason": p.reason} for p in problems],
+                        "errors": [
+                            {"field": p.field, "value": p.value, "reason": p.reason, "line": p.line} for p in problems
+                        ],
                     }
                     for file, problems in found.items()
                 ]
@@ -44,7 +46,8 @@ def command(files: tuple[str, ...], as_json: bool) -> None:
             echo(f"{file}: ", styled("illegal", "red") if problems else styled("legal", "green"))
             for where, problem in _by_run(problems):
                 value = f" (got {problem.value})" if problem.value else ""
-                echo(f"  {where + ': ' if where else ''}{problem.reason}{value}")
+                line = f"line {problem.line}: " if problem.line else ""
+                echo(f"  {line}{where + ': ' if where else ''}{problem.reason}{value}")
     if any(found.values()):
         sys.exit(2)
 

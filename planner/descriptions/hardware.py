@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from ..strategy.vendors import BACKENDS, VENDORS
 from .base import FieldError, Figure, FractionFigure, OneOf, PositiveInt, Spec, Text
@@ -101,15 +101,17 @@ class Hardware(Spec):
     links: Links
     calibrations: tuple[CalibrationUse, ...] = ()
 
-    @model_validator(mode="after")
-    def _nodes_are_joined(self) -> Hardware:
-        if self.num_nodes > 1 and self.links.inter_node is None:
+    @field_validator("links")
+    @classmethod
+    def _nodes_are_joined(cls, links: Links, read: ValidationInfo) -> Links:
+        nodes = read.data.get("num_nodes", 1)
+        if nodes > 1 and links.inter_node is None:
             raise FieldError(
-                "links.inter_node",
-                f"is missing; num_nodes is {self.num_nodes}, so it must say how the nodes are joined",
+                "inter_node",
+                f"is missing; num_nodes is {nodes}, so it must say how the nodes are joined",
                 kind="missing_key",
             )
-        return self
+        return links
 
     @property
     def num_devices(self) -> int:

@@ -32,7 +32,7 @@ def model_fields(config: dict[str, Any], file: str) -> dict[str, Any]:
             kind="unsupported_architecture",
         )
     read = ConfigJson(config, file)
-    fields = architecture.read(read)
+    fields = read.read_by(architecture.read)
     quantization = quantization_fields(read, fields["num_hidden_layers"])
     if quantization is not None:
         fields["quantization"] = quantization

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..executors import load_executor
-from ..strategy.errors import InputError, did_you_mean
+from ..strategy.errors import CommplanError, InputError, did_you_mean
 from ..strategy.files import why_no_file
+from ..strategy.lines_of_files import located
 from ..strategy.yaml_file import parse_yaml, read_mapping, refuse_control_characters
 from .base import build
 from .calibration import Calibration
@@ -112,15 +113,19 @@ class _Parts:
         try:
             return self._build()
         except InputError as error:
-            self._blame(error)
-            raise error.in_file(self.file) from None
+            for each in (error, *error.others):
+                self._blame(each)
+                each.in_file(self.file)
+            raise located(error) from None
 
-    def _blame(self, error: InputError) -> None:
+    def _blame(self, error: CommplanError) -> None:
         """Where an override is at fault, say so: the file does not hold that value."""
         prefix = {self._hardware_file: "hardware.", self._model_file: "model."}.get(error.file or "", "")
         field = f"{prefix}{error.field}"
-        if any(field == given or field.startswith((f"{given}.", f"{given}[")) for given in self.overridden):
-            error.file, error.field = "--set", field
+        files = {"hardware", "model"} if prefix and error.file != "--set" else set()  # given as a whole, by their path
+        at_fault = [given for given in self.overridden if given not in files]
+        if any(field == given or field.startswith((f"{given}.", f"{given}[")) for given in at_fault):
+            error.file, error.field, error.line = "--set", field, None
 
     def _build(self) -> Setup:
         deployment = build(Deployment, self.deployment, self.file)

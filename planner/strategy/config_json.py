@@ -5,10 +5,11 @@ Light on purpose: the runtime takes the fingerprint of a config through it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .bounds import LARGEST_INT
-from .errors import InputError
+from .errors import InputError, together
 
 
 class ConfigJson:
@@ -17,12 +18,31 @@ class ConfigJson:
     def __init__(self, data: dict[str, Any], file: str | None = None, path: str = "") -> None:
         self._data = {key: value for key, value in data.items() if value is not None}
         self.file, self.path = file, path
+        self._absent: list[InputError] | None = None  # fields found missing, where all are looked for
+
+    def read_by(self, read: Callable[[ConfigJson], dict[str, Any]]) -> dict[str, Any]:
+        """What a reader makes of it; raises InputError for all sizes that are missing, not the first alone."""
+        absent: list[InputError] = []
+        self._absent = absent
+        try:
+            fields = read(self)
+        except InputError:
+            if not absent:
+                raise
+        finally:
+            self._absent = None
+        if absent:
+            raise together(absent)
+        return fields
 
     def size(self, key: str, most: int = LARGEST_INT) -> int:
         """A whole number above 0 that must be there."""
-        if key not in self._data:
+        if key in self._data:
+            return self._whole(key, 1, most)
+        if self._absent is None:
             raise self.missing(key)
-        return self._whole(key, 1, most)
+        self._absent.append(self.missing(key))
+        return 1  # until the reader has asked for the others
 
     def size_or(self, key: str, default: int) -> int:
         """A whole number above 0, or what a field left out stands for; an explicit 0 stands for nothing."""
@@ -78,7 +98,9 @@ class ConfigJson:
         """A mapping within, or the whole where it is left out."""
         if key not in self._data:
             return self
-        return ConfigJson(self._typed(key, dict, "a mapping"), self.file, f"{self.path}{key}.")
+        found = ConfigJson(self._typed(key, dict, "a mapping"), self.file, f"{self.path}{key}.")
+        found._absent = self._absent
+        return found
 
     def missing(self, key: str) -> InputError:
         """The error for a field that must be there."""

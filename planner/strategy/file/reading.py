@@ -10,6 +10,7 @@ from ..bounds import LARGEST_INT, MAX_LAYERS
 from ..errors import InputError, did_you_mean
 from ..files import read_text
 from ..layout import ALL_TO_ALL, LAYER_BOUNDARIES, Parallelism
+from ..lines_of_files import located
 from ..ops import NONE, Op
 from ..ops import parse as parse_op
 from ..words import FORWARD_MODES, MODEL_ROLES, MOE_BACKENDS, NUMERICS_CLASSES, Word, as_word
@@ -37,7 +38,10 @@ def load(path: str | Path) -> StrategyFile:
     """A strategy file that is well-formed and legal; raises InputError otherwise."""
     strategy = read(path)
     for problem in problems(strategy):
-        raise InputError(problem.reason, kind="illegal_plan", file=str(path), field=problem.field, value=problem.value)
+        found = InputError(
+            problem.reason, kind="illegal_plan", file=str(path), field=problem.field, value=problem.value
+        )
+        raise located(found)
     return strategy
 
 
@@ -47,7 +51,7 @@ def read(path: str | Path) -> StrategyFile:
     try:
         return parse(text)
     except InputError as error:
-        raise error.in_file(str(path)) from None
+        raise located(error.in_file(str(path))) from None
 
 
 def parse(text: str) -> StrategyFile:
