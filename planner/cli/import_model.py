@@ -15,20 +15,21 @@ from . import options
 @click.option("--name", type=Name(), help="Name of the model (default: from the path).")
 @options.as_json
 def command(config: str, output: str | None, name: str | None, as_json: bool) -> None:
-    """Make a model file from CONFIG, a Hugging Face config.json."""
+    """Make a model file from CONFIG: a config.json, its folder, or a model in the Hugging Face cache."""
     from pathlib import Path
 
     from ..descriptions.base import build
-    from ..descriptions.loader import read_model_mapping
+    from ..descriptions.loader import find, read_model_mapping
     from ..descriptions.model import Model
     from ..strategy.files import write_text_atomically
     from ..strategy.yaml_file import flow_text
     from .output import print_json
 
-    fields = read_model_mapping(Path(config))
+    path = str(find(config, "models", None, "config"))
+    fields = read_model_mapping(Path(path))
     if name is not None:
         fields["name"] = name
-    model = build(Model, fields, config)
+    model = build(Model, fields, path)
     given = model.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"schema": fields["schema"]}
     ordered = {"schema": given.pop("schema"), **given}
     if output is not None:

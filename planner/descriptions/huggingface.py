@@ -8,6 +8,7 @@ from typing import Any
 from ..strategy.architectures import known
 from ..strategy.config_json import ConfigJson
 from ..strategy.errors import InputError, one_line
+from .hub_cache import CONFIG, hub_name
 from .model import MODEL_SCHEMA
 from .quantization import quantization_fields
 
@@ -36,6 +37,13 @@ def model_fields(config: dict[str, Any], file: str) -> dict[str, Any]:
     quantization = quantization_fields(read, fields["num_hidden_layers"])
     if quantization is not None:
         fields["quantization"] = quantization
-    path = Path(file)
-    name = path.parent.name if path.name == "config.json" and path.parent.name else path.stem
-    return {"schema": MODEL_SCHEMA, "name": one_line(name), "architecture": names[0], **fields}
+    return {"schema": MODEL_SCHEMA, "name": one_line(_name(Path(file))), "architecture": names[0], **fields}
+
+
+def _name(path: Path) -> str:
+    """Of the model: as the Hub calls it, else as its folder or its file is called."""
+    if (name := hub_name(path)) is not None:
+        return name.partition("/")[2] or name
+    if path.name != CONFIG:
+        return path.stem
+    return path.parent.name or path.absolute().parent.name or path.stem

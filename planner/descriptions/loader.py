@@ -11,7 +11,7 @@ from typing import Any
 
 from ..executors import load_executor
 from ..strategy.errors import CommplanError, InputError, did_you_mean
-from ..strategy.files import why_no_file
+from ..strategy.files import IS_A_FOLDER, why_no_file
 from ..strategy.lines_of_files import located
 from ..strategy.yaml_file import parse_yaml, read_mapping, refuse_control_characters
 from .base import build
@@ -20,12 +20,14 @@ from .checks import check
 from .deployment import Deployment
 from .given import SOURCE, given_tables, unused_tables, with_figures
 from .hardware import HARDWARE_SCHEMA, Hardware
+from .hub_cache import CONFIG, cached_config, is_hub_name, not_cached
 from .huggingface import model_fields
 from .lending import lenders_of
 from .model import Model
 from .setup import Setup, UsedCalibration
 from .weight_types import WEIGHT_TYPES
 
+_ENDINGS = (".yaml", ".yml", ".json")
 PRESET_FOLDERS = ("models", "hardware", "calibrations", "deployments")
 
 
@@ -36,7 +38,10 @@ def preset_names(folder: str) -> tuple[str, ...]:
 
 
 def find(name: str, folder: str, beside: str | None, field: str) -> Path:
-    """The file of a preset or path; relative paths are looked up beside the file that names them, then here."""
+    """The file of a preset or path; relative paths are looked up beside the file that names them, then here.
+
+    A model may also be a folder with a config.json, or the name of one in the Hugging Face cache of this machine.
+    """
     if name in (names := preset_names(folder)):
         return Path(str(files("commplan.configs") / folder / f"{name}.yaml"))
     candidates = [base / name for base in ([Path(beside).parent] if beside else []) + [Path()]] if name else []
@@ -44,11 +49,19 @@ def find(name: str, folder: str, beside: str | None, field: str) -> Path:
         for candidate in candidates:
             if candidate.is_file():
                 return candidate
+            if folder == "models" and (candidate / CONFIG).is_file():
+                return candidate / CONFIG
         there = any(candidate.exists() for candidate in candidates)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=beside, field=field, value=name) from None
-    if there or "/" in name or name.endswith((".yaml", ".yml", ".json")):
+    if folder == "models" and not there and is_hub_name(name) and not name.endswith(_ENDINGS):
+        if (cached := cached_config(name, field, beside)) is not None:
+            return cached
+        raise InputError(not_cached(name, names), file=beside, field=field, value=name)
+    if there or "/" in name or name.endswith(_ENDINGS):
         reason = next((why_no_file(c) for c in candidates if c.exists()), "no such file")
+        if folder == "models" and reason == IS_A_FOLDER:
+            reason = f"is a folder without a {CONFIG}; give that of a checkpoint, or a file"
         raise InputError(reason, file=beside or name, field=field, value=name)
     raise InputError(
         f"no preset of that name; {did_you_mean(name, names)} (or give the path of a file)",
