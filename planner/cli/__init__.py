@@ -31,7 +31,9 @@ _COMMANDS = {
     "launch": "commplan.runtime.cli.launch",
     "counters": "commplan.runtime.cli.counters",
     "export": "commplan.runtime.cli.export",
+    "init": "commplan.planner.cli.init",
     "presets": "commplan.planner.cli.presets",
+    "schema": "commplan.planner.cli.schema",
     "import-model": "commplan.planner.cli.import_model",
 }
 

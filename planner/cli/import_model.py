@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from ..strategy.command_line.option_types import FILLED, Name, OutputFile
+from ..strategy.command_line.option_types import Name, OutputFile
 from ..strategy.command_line.terminal import echo
 from . import options
 
 
 @click.command("import-model", short_help="Make a model file from a Hugging Face config.json.")
-@click.argument("config", type=FILLED)
+@click.argument("config", type=options.MODEL)
 @click.option("-o", "--output", type=OutputFile(), help="Where to write the model file (default: standard output).")
 @click.option("--name", type=Name(), help="Name of the model (default: from the path).")
 @options.as_json

@@ -8,7 +8,8 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from ..strategy.bounds import LARGEST, LARGEST_INT, SMALLEST
 from ..strategy.errors import InputError, did_you_mean, nearest, together
@@ -51,16 +52,22 @@ def one_of(names: Iterable[str]) -> str:
     return f"should be {', '.join(others)} or {last}" if others else f"should be {last}"
 
 
-def OneOf(names: Iterable[str]) -> BeforeValidator:  # noqa: N802  an annotation, as `Field` is
+class OneOf:
     """A text that is one of names which stand in records: a Literal that is read from data."""
-    accepted = tuple(names)
 
-    def check(value: object) -> object:
-        if value not in accepted:
-            raise ValueError(one_of(accepted))
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self.names)}
+
+    def _checked(self, value: object) -> object:
+        if value not in self.names:
+            raise ValueError(one_of(self.names))
         return value
-
-    return BeforeValidator(check)
 
 
 class FieldError(ValueError):
@@ -101,14 +108,17 @@ def _translated(spec: type[Spec], error: ValidationError, file: str) -> Iterator
     """Everything that is wrong: unknown keys first, since a typing error makes a missing key too."""
     details = error.errors(include_url=False, include_context=True)
     unknown = [detail for detail in details if detail["type"] in _UNKNOWN_KEY]
-    meant, seen = set(), set()
+    if (schema := _of_another_kind(details)) is not None:
+        details, unknown = [schema], []
+    meant, seen, listed = set(), set(), set()
     for detail in unknown:
         *above, key = detail["loc"]
         accepted = _accepted_keys(spec, tuple(above))
-        meant.add(_path((*above, nearest(key, accepted) or "")))
-        yield InputError(
-            f"unknown key; {did_you_mean(key, accepted)}", file=file, field=_path(detail["loc"]), kind="unknown_key"
-        )
+        close = nearest(key, accepted)
+        meant.add(_path((*above, close or "")))
+        hint = "" if close is None and _path(tuple(above)) in listed else f"; {did_you_mean(key, accepted)}"
+        listed |= {_path(tuple(above))} if close is None else set()
+        yield InputError(f"unknown key{hint}", file=file, field=_path(detail["loc"]), kind="unknown_key")
     for detail in details:
         if detail in unknown or (detail["type"] == "missing" and _path(detail["loc"]) in meant):
             continue
@@ -116,6 +126,15 @@ def _translated(spec: type[Spec], error: ValidationError, file: str) -> Iterator
             if found.field not in seen:  # each member of a union has something to say of one field
                 seen.add(found.field)
                 yield found
+
+
+def _of_another_kind(details: list[ErrorDetails]) -> ErrorDetails | None:
+    """Of a file of another kind, or of a form that nobody would know: that its schema is another one, and no more."""
+    schema = next((d for d in details if d["loc"] == ("schema",)), None)
+    if schema is None or schema["type"] != "missing":
+        return schema
+    strange = sum(d["type"] in _UNKNOWN_KEY and len(d["loc"]) == 1 for d in details)
+    return schema if strange * 2 > len(schema["input"]) else None
 
 
 def _errors_of(detail: ErrorDetails, file: str) -> Iterator[InputError]:

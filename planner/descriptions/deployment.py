@@ -126,7 +126,7 @@ _ALLOWED_BY_MODE = {
 class OpRule(Spec):
     """A rule about ops: on these layers, at this boundary, in these modes. What is left out means all of them."""
 
-    op: Text
+    op: Annotated[Text, Field(json_schema_extra={"enum": list(KINDS)})]
     layers: str | int | None = None
     boundary: Literal["embed_out", "attn_in", "attn_out", "mlp_in", "mlp_out", "head_in"] | None = None
     modes: tuple[str, ...] | None = None
@@ -206,7 +206,7 @@ class Deployment(Spec):
     executor: Text
     parallelism: ParallelismSpec
     dtypes: Dtypes = Dtypes()
-    modes: dict[str, ModeSpec]
+    modes: Annotated[dict[str, ModeSpec], Field(json_schema_extra={"propertyNames": {"enum": list(FORWARD_MODES)}})]
     numerics: Numerics = Numerics()
     limits: Limits = Limits()
     search: Search = Search()

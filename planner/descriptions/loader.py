@@ -80,6 +80,11 @@ def load_setup(deployment: str, overrides: tuple[str, ...] = ()) -> Setup:
     return parts.build()
 
 
+def setup_of(deployment: dict[str, Any], file: str) -> Setup:
+    """The setup of a deployment that is not written yet; what it names is looked up as from `file`."""
+    return _Parts(file, deployment).build()
+
+
 class _Parts:
     """Raw mappings of a deployment and the files it names, before validation, so that overrides can reach them."""
 
@@ -247,6 +252,12 @@ def load_model(name: str, beside: str | None = None) -> Model:
     """A model by preset name or path (a commplan YAML, or a Hugging Face config.json)."""
     path = find(name, "models", beside, "model")
     return build(Model, read_model_mapping(path), str(path))
+
+
+def load_hardware(name: str, beside: str | None = None) -> Hardware:
+    """A machine by preset name or path."""
+    path = find(name, "hardware", beside, "hardware")
+    return build(Hardware, read_mapping(path), str(path))
 
 
 def read_model_mapping(path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def located(error: E) -> E:
     """The same error with its line, and that of each other; without one where no file holds the field."""
     known: dict[str, Lines | None] = {}
     for each in (error, *error.others):
-        if each.line is None and each.file is not None and each.field:
+        if each.line is None and each.file is not None and each.field and not each.field.startswith("--"):
             if each.file not in known:
                 known[each.file] = Lines.of_file(each.file)
             lines = known[each.file]

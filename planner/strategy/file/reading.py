@@ -28,9 +28,12 @@ from .document import (
 )
 from .legality import problems
 
-_KEYS = ("schema", "model", "hardware", "deployment", "executor", "parallelism", "numerics", "modes", "end")
+KEYS = ("schema", "model", "hardware", "deployment", "executor", "parallelism", "numerics", "modes", "end")
 _MAX_LAYERS_IN_ALL = 1_000_000  # over all ranges: far above any plan, far below what a short hostile file could ask for
 _STOCK = ("stock_us", "stock_source", "best_stock_flag", "library_us", "faster_rivals")
+PREDICTED_KEYS = (
+    "tokens", "step_us", *_STOCK, "all_reduce_us", "best_uniform", "worst_loss", "source", "host_wait_us"
+)  # fmt: skip
 _LAYERS = re.compile(r"([0-9]{1,6})(-([0-9]{1,6}))?\Z")
 
 
@@ -69,7 +72,7 @@ def parse(text: str) -> StrategyFile:
         raise InputError(
             "the file does not end with a line `end: true`: it is truncated", kind="truncated", field="end"
         )
-    _only(data, _KEYS, "")
+    _only(data, KEYS, "")
     model = _model(_mapping(data, "model", ""))
     modes = _mapping(data, "modes", "")
     if not modes:
@@ -205,11 +208,7 @@ def _predicted(data: Any, field: str) -> Predicted | None:
         return None
     if not isinstance(data, dict):
         raise InputError("a mapping is expected", field=field, value=data)
-    _only(
-        data,
-        ("tokens", "step_us", *_STOCK, "all_reduce_us", "best_uniform", "worst_loss", "source", "host_wait_us"),
-        field,
-    )
+    _only(data, PREDICTED_KEYS, field)
     has_stock = any(key in data for key in _STOCK)  # an older file has none of them
     return Predicted(
         tokens=_number(data, "tokens", field, 1),

@@ -30,6 +30,7 @@ COMMANDS: dict[tuple[str, str], tuple[list[str], tuple[str, ...]]] = {
     ("report", "--output"): (["report", "plan.yaml", "--deployment", "deployment.yaml"], ("plan.yaml", *OWN_FILES)),
     ("report", "--html"): (["report", "plan.yaml", "--deployment", "deployment.yaml"], ("plan.yaml", *OWN_FILES)),
     ("import-model", "--output"): (["import-model", "config.json"], ("config.json",)),
+    ("schema", "--output"): (["schema", "deployment"], ()),
 }
 PAIRS = [(command, option, file) for (command, option), (_, files) in COMMANDS.items() for file in files]
 
