@@ -47,14 +47,14 @@ def test_a_word_is_completed(words: str, offered: set[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "preset"),
     [
-        ("commplan plan deepseek-r1-h20", "deepseek-r1-h20-tp8"),
-        ("commplan explain deepseek-r1-h20", "deepseek-r1-h20-tp8"),
-        ("commplan what-if deepseek-r1-h20", "deepseek-r1-h20-tp8"),
-        ("commplan calibrate deepseek-r1-h20", "deepseek-r1-h20-tp8"),
-        ("commplan report x.yaml --deployment deepseek-r1-h20", "deepseek-r1-h20-tp8"),
+        ("commplan plan deepseek-r1-h20-", "deepseek-r1-h20-tp8"),
+        ("commplan explain deepseek-r1-h20-", "deepseek-r1-h20-tp8"),
+        ("commplan what-if deepseek-r1-h20-", "deepseek-r1-h20-tp8"),
+        ("commplan calibrate deepseek-r1-h20-", "deepseek-r1-h20-tp8"),
+        ("commplan report x.yaml --deployment deepseek-r1-h20-", "deepseek-r1-h20-tp8"),
         ("commplan init deployment qwen3-8", "qwen3-8b"),
-        ("commplan init deployment x --hardware h20", "h20-8"),
-        ("commplan init hardware --like h20", "h20-8"),
+        ("commplan init deployment x --hardware h20-", "h20-8"),
+        ("commplan init hardware --like h20-", "h20-8"),
     ],
 )
 def test_presets_are_offered_where_a_preset_may_stand_and_files_too(words: str, preset: str) -> None:
@@ -69,7 +69,7 @@ def test_bash_completes_by_the_line_of_the_docs(tmp_path: Path) -> None:
     script = tmp_path / "commplan"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m commplan.planner.cli "$@"\n')
     script.chmod(0o755)
-    typed = f"{line}\nCOMP_WORDS=(commplan plan deepseek-r1-h20)\nCOMP_CWORD=2\n_commplan_completion commplan\n"
+    typed = f"{line}\nCOMP_WORDS=(commplan plan deepseek-r1-h20-)\nCOMP_CWORD=2\n_commplan_completion commplan\n"
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [bash, "-c", typed + 'echo "${COMPREPLY[@]}"'], env={**os.environ, "PATH": path}, capture_output=True,
