@@ -62,7 +62,7 @@ def new_deployment(wish: Wish, file: str) -> NewDeployment:
     weights, activations, why = _dtypes(wish, model, file)
     hardware = load_hardware(wish.hardware, file)
     tps = [wish.tp] if wish.tp is not None else sizes(hardware.num_devices, hardware.devices_per_node)
-    fields = {
+    fields: dict[str, Any] = {
         "schema": DEPLOYMENT_SCHEMA,
         "name": "new",
         "model": wish.model,

@@ -42,6 +42,7 @@ def schema_of(kind: str) -> dict[str, Any]:
 
         return strategy_schema()
     from ..backtest.case import Case
+    from ..descriptions.base import Spec
     from ..descriptions.calibration import Calibration
     from ..descriptions.deployment import Deployment
     from ..descriptions.hardware import Hardware
@@ -49,7 +50,7 @@ def schema_of(kind: str) -> dict[str, Any]:
     from ..descriptions.model import Model
     from ..descriptions.sensitivity import Sensitivity
 
-    specs = {
+    specs: dict[str, type[Spec]] = {
         "deployment": Deployment,
         "hardware": Hardware,
         "model": Model,

@@ -40,7 +40,7 @@ def _describe(schema: dict[str, Any], spec: type[Spec]) -> None:
     """Put what a docstring says of a field, as in `tp  ranks of a group`, to that field."""
     current: list[str] = []
     said: dict[str, str] = {}
-    for line in inspect.getdoc(spec).splitlines() if spec.__doc__ else ():
+    for line in (inspect.getdoc(spec) or "").splitlines():
         if (match := _FIELD.match(line)) is not None:
             current = [name for name in match.groups()[:2] if name in schema.get("properties", {})]
             said |= dict.fromkeys(current, match[3])

@@ -24,7 +24,8 @@ _LAST_PART = re.compile(r"(\.[^.\[\]]*|\[[0-9]+\]|\A[^.\[\]]+)\Z")
 def located(error: E) -> E:
     """The same error with its line, and that of each other; without one where no file holds the field."""
     known: dict[str, Lines | None] = {}
-    for each in (error, *error.others):
+    faults: list[CommplanError] = [error, *error.others]
+    for each in faults:
         if each.line is None and each.file is not None and each.field and not each.field.startswith("--"):
             if each.file not in known:
                 known[each.file] = Lines.of_file(each.file)
@@ -42,7 +43,7 @@ class Lines:
         try:
             for event in events:
                 if isinstance(event, yaml.NodeEvent):
-                    self._walk(event, events, "", event.start_mark.line + 1, 0)
+                    self._walk(event, events, "", _line(event), 0)
         except (yaml.YAMLError, UnicodeEncodeError, StopIteration):
             return  # the lines before it are known
 
@@ -87,14 +88,18 @@ class Lines:
         if isinstance(event, yaml.SequenceStartEvent):
             index = 0
             while not isinstance(child := next(events), yaml.SequenceEndEvent):
-                self._walk(child, events, f"{path}[{index}]", child.start_mark.line + 1, depth + 1)
+                self._walk(child, events, f"{path}[{index}]", _line(child), depth + 1)
                 index += 1
         elif isinstance(event, yaml.MappingStartEvent):
             while not isinstance(key := next(events), yaml.MappingEndEvent):
                 if not isinstance(key, yaml.ScalarEvent):
                     raise yaml.YAMLError
                 field = f"{path}.{key.value}" if path else key.value
-                self._walk(next(events), events, field, key.start_mark.line + 1, depth + 1)
+                self._walk(next(events), events, field, _line(key), depth + 1)
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
