@@ -13,7 +13,6 @@ import click
 from ..strategy.command_line.terminal import STANDARD_OUTPUT, echo, echo_lines, print_json, styled
 from ..strategy.errors import CommplanError
 from ..strategy.files import one_command
-from ..strategy.lines_of_files import located
 
 # Subcommand -> module; the order is the order of --help. The runtime's are known here by name alone.
 _COMMANDS = {
@@ -68,6 +67,8 @@ def main() -> None:
     try:
         commplan(standalone_mode=False, prog_name="commplan")
     except CommplanError as error:
+        from ..strategy.lines_of_files import located
+
         located(error)
         _fail(str(error), error.as_json(), error.exit_code, as_json)
     except click.exceptions.Abort:

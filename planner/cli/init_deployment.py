@@ -10,7 +10,6 @@ import click
 from ..descriptions.weight_types import WEIGHT_TYPES
 from ..strategy.command_line.option_types import FILLED, RANKS, TOKENS, Name, OutputFile
 from ..strategy.command_line.terminal import echo
-from ..strategy.executor_file import executor_names
 from . import options
 
 if TYPE_CHECKING:
@@ -87,6 +86,7 @@ def command(
 
 def _check_executor(executor: str | None) -> None:
     from ..strategy.errors import InputError, did_you_mean
+    from ..strategy.executor_file import executor_names
 
     if executor is not None and executor not in (names := executor_names()):
         text = f"no such executor; {did_you_mean(executor, names)}"

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from ..strategy.command_line.option_types import OutputFile
-from ..strategy.command_line.terminal import echo, echo_lines
+from ..strategy.command_line.terminal import echo, echo_lines, print_json
+from . import options
 
 _KINDS = ("deployment", "hardware", "model", "strategy", "backtest", "calibration", "sensitivity")
 
@@ -15,7 +16,8 @@ _KINDS = ("deployment", "hardware", "model", "strategy", "backtest", "calibratio
 @click.command("schema", short_help="Print the JSON Schema of a kind of file, for editors.")
 @click.argument("kind", type=click.Choice(_KINDS))
 @click.option("-o", "--output", type=OutputFile(), help="Where to write it (default: standard output).")
-def command(kind: str, output: str | None) -> None:
+@options.as_json
+def command(kind: str, output: str | None, as_json: bool) -> None:
     """Print the JSON Schema of files of a KIND.
 
     An editor with a YAML language server completes and checks a file whose first line is
@@ -28,11 +30,14 @@ def command(kind: str, output: str | None) -> None:
 
     schema = {"$schema": DIALECT, "title": f"commplan {kind}", **schema_of(kind)}
     text = json.dumps(schema, indent=1)
-    if output is None:
-        echo_lines(text)
-    else:
+    if output is not None:
         write_text_atomically(output, f"{text}\n")
+    if as_json:
+        print_json({"schema_file": output} if output is not None else schema)
+    elif output is not None:
         echo(f"Written to {output}")
+    else:
+        echo_lines(text)
 
 
 def schema_of(kind: str) -> dict[str, Any]:
