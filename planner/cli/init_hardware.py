@@ -191,14 +191,20 @@ def _as_json(made: NewHardware, path: str, warnings: list[str]) -> dict[str, obj
         "hardware_file": path,
         "hardware": made.hardware.model_dump(mode="json", by_alias=True),
         "lent_by": {"device": lender.device.name, "link": lender.link.name},
-        "assumed": made.assumed,
+        "assumed": {field: vars(assumed) for field, assumed in made.assumed.items()},
         "warnings": warnings,
     }
 
 
 def _print(made: NewHardware, path: str) -> None:
-    from .output import print_wrapped
+    from ..strategy.yaml_file import scalar_text
+    from .output import table
 
-    echo(f"Written to {path}")
-    print_wrapped(f"Assumed: {'; '.join(f'{field} {said}' for field, said in made.assumed.items())}", "  ")
+    echo(f"Written to {path}. Assumed, since no figure was given:")
+    rows = []
+    for field, assumed in made.assumed.items():
+        times = "" if assumed.times_bf16 is None else f", {assumed.times_bf16:g} times bf16"
+        value = scalar_text(assumed.value) if isinstance(assumed.value, bool) else f"{assumed.value:g}"
+        rows.append((field, value, f"{assumed.lent_by}{times}"))
+    table(["field", "value", "as on"], rows, "lrl")
     echo(f"Next: commplan init deployment MODEL --hardware {path}")

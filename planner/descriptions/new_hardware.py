@@ -55,13 +55,22 @@ class Lender:
 
 
 @dataclass(frozen=True)
+class Assumed:
+    """A value that no data sheet gave, and the preset that lent it."""
+
+    value: float | bool
+    lent_by: str
+    times_bf16: float | None = None
+
+
+@dataclass(frozen=True)
 class NewHardware:
-    """A complete file: its text, what it describes, who lent, and what is assumed, by field."""
+    """A complete file: its text, what it describes, who lent, and what is assumed by field."""
 
     text: str
     hardware: Hardware
     lender: Lender
-    assumed: dict[str, str]
+    assumed: dict[str, Assumed]
 
 
 def lender_of(sheet: DataSheet, like: str | None = None) -> Lender:
@@ -135,7 +144,7 @@ class _Writer:
 
     def __init__(self, sheet: DataSheet) -> None:
         self.sheet = sheet
-        self.assumed: dict[str, str] = {}
+        self.assumed: dict[str, Assumed] = {}
 
     def compute(self, like: Hardware) -> list[str]:
         lines = ["compute:", self._given("  ", "bf16_tflops", self.sheet.bf16_tflops)]
@@ -156,7 +165,7 @@ class _Writer:
             return None
         times = theirs.value / like.compute.bf16_tflops.value
         value = float(f"{times * self.sheet.bf16_tflops:.4g}")
-        self.assumed[f"compute.{name}"] = f"{value:g}, {times:.3g} x bf16 as on {like.name}"
+        self.assumed[f"compute.{name}"] = Assumed(value, like.name, float(f"{times:.3g}"))
         why = f"{times:.3g} times the bf16 rate, as on {like.name}; delete the line if the device has no such rate"
         return f"  {name}: {_figure(value, 'assumed', why)}"
 
@@ -176,7 +185,7 @@ class _Writer:
         if link.topology == sheet.topology:
             for name in ("peer_access", "multicast"):
                 if (said := getattr(link, name)) is not None:
-                    self.assumed[f"links.intra_node.{name}"] = f"{scalar_text(said)} as on {lender.link.name}"
+                    self.assumed[f"links.intra_node.{name}"] = Assumed(said, lender.link.name)
                     lines.append(f"    {name}: {scalar_text(said)} # assumed: as on {lender.link.name}")
         if sheet.node_link_gb_per_s is not None:
             other = lender.node_link.links.inter_node
@@ -203,7 +212,7 @@ class _Writer:
         return f"{indent}{name}: {_figure(value, 'datasheet', source)}"
 
     def _lent(self, indent: str, path: str, name: str, theirs: Figure, like: Hardware) -> str:
-        self.assumed[f"{path}.{name}"] = f"{theirs.value:g} as on {like.name}"
+        self.assumed[f"{path}.{name}"] = Assumed(theirs.value, like.name)
         return f"{indent}{name}: {_figure(theirs.value, 'assumed', f'as on {like.name}, the nearest preset')}"
 
 

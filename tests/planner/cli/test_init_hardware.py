@@ -58,7 +58,7 @@ def figures(value: Any, path: str = "") -> dict[str, dict[str, Any]]:
 def test_four_figures_a_link_and_a_number_of_devices_make_a_file_that_plans_at_once(folder: Path) -> None:
     result = run("init", "hardware", *options())
     assert (result.code, result.err) == (0, "")
-    assert result.out.startswith("Written to b9-8.yaml\n")
+    assert result.out.startswith("Written to b9-8.yaml. Assumed")
     assert "commplan init deployment MODEL --hardware b9-8.yaml" in result.out
     plan = answer("plan", "qwen3-32b-h100-tp2", "--set", "hardware=b9-8.yaml", "--set", "executor=plan_only")
     assert plan["modes"]["prefill"]
@@ -78,7 +78,9 @@ def test_what_was_given_is_of_the_data_sheet_and_the_rest_assumed_with_whose_it_
     others = {field for field in found if field not in given}
     assert {found[field]["provenance"] for field in others} == {"assumed"}
     assert all(any(name in found[field]["source"] for name in preset_names("hardware")) for field in others)
-    assert others <= set(made["assumed"])
+    for field in others:
+        assert made["assumed"][field]["value"] == found[field]["value"]
+        assert made["assumed"][field]["lent_by"] in found[field]["source"]
     assert made["hardware_file"] == "b9-8.yaml"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,23 @@ def test_a_schema_is_printed_or_written_and_the_same_each_time(kind: str, tmp_pa
     assert schema(kind)["title"] == f"commplan {kind}"
     run("schema", kind, "-o", tmp_path / "s.json")
     assert (tmp_path / "s.json").read_text() == printed.out == run("schema", kind).out
+
+
+def test_the_commands_of_the_docs_write_the_schemas_that_its_first_line_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "editors.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    Path(".schemas").mkdir()
+    commands = re.findall(r"^commplan (schema .*)$", text, re.MULTILINE)
+    assert [run(*command.split()).code for command in commands] == [0, 0]
+    (named,) = re.findall(r"^# yaml-language-server: \$schema=(\S+)$", text, re.MULTILINE)
+    assert json.loads(Path(named).read_text()) == schema("deployment")
+    for kind in KINDS_OF_FILES:
+        assert f"`{kind}`" in text
+
+
+def test_a_file_may_begin_with_the_line_of_a_language_server(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(f"# yaml-language-server: $schema=.schemas/deployment.json\n{TEXT}")
+    assert answer("plan", path)["modes"]
