@@ -122,7 +122,7 @@ def _translated(spec: type[Spec], error: ValidationError, file: str) -> Iterator
     for detail in details:
         if detail in unknown or (detail["type"] == "missing" and _path(detail["loc"]) in meant):
             continue
-        for found in _errors_of(detail, file):
+        for found in _errors_of(spec, detail, file):
             if found.field not in seen:  # each member of a union has something to say of one field
                 seen.add(found.field)
                 yield found
@@ -137,11 +137,13 @@ def _of_another_kind(details: list[ErrorDetails]) -> ErrorDetails | None:
     return schema if strange * 2 > len(schema["input"]) else None
 
 
-def _errors_of(detail: ErrorDetails, file: str) -> Iterator[InputError]:
+def _errors_of(spec: type[Spec], detail: ErrorDetails, file: str) -> Iterator[InputError]:
     location = detail["loc"]
     field = _path(location)
     if detail["type"] == "missing":
-        yield InputError("is missing and has no default", file=file, field=field, kind="missing_key")
+        begins = typing.get_args(spec.model_fields["schema_"].annotation) if field == "schema" else ()
+        text = f"is missing; such a file holds `schema: {begins[0]}`" if begins else "is missing and has no default"
+        yield InputError(text, file=file, field=field, kind="missing_key")
         return
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):

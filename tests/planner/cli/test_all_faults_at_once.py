@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from commplan.planner.descriptions.loader import load_hardware, load_setup
 from commplan.planner.strategy.config_json import ConfigJson
 from commplan.planner.strategy.errors import MOST_ERRORS, InputError, NoLegalPlanError, together
+from commplan.planner.strategy.file import load
 from commplan.planner.strategy.lines_of_files import Lines, located
 
 from .commandline import answer, refused, run
@@ -200,3 +202,35 @@ def test_a_file_of_another_form_does_not_fill_the_screen() -> None:
 def test_a_config_is_read_one_field_at_a_time_where_nobody_asks_for_all() -> None:
     with pytest.raises(InputError):
         ConfigJson({}).size("hidden_size")
+
+
+def test_who_reads_without_a_command_line_gets_lines_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_setup(str(deployment(tmp_path, ("{tp: 2", "{tp: 64"))))
+    assert str(caught.value).startswith(f"{tmp_path / 'small.yaml'}:6: parallelism.tp: larger than the machine")
+    (tmp_path / "mine.yaml").write_text(HALF_A_MACHINE)
+    with pytest.raises(InputError) as caught:
+        load_hardware(str(tmp_path / "mine.yaml"))
+    assert len(str(caught.value).splitlines()) == 12
+
+
+def test_who_loads_a_strategy_file_gets_its_line(plan: Path) -> None:
+    line = spoil(plan, "layers: 63, ", "layers: 63, mlp_in: all_gather, ")
+    with pytest.raises(InputError, match=rf"plan.yaml:{line}: modes\.\w+\[\d\]\.layers\.63\.mlp_in"):
+        load(plan)
+
+
+def test_a_file_of_another_kind_has_one_fault(tmp_path: Path) -> None:
+    error = refused("plan", deployment(tmp_path), "--set", f"hardware={deployment(tmp_path, name='other.yaml')}")
+    assert (error["field"], error["line"], "others" in error) == ("schema", 1, False)
+    (tmp_path / "config.json").write_text('{"architectures": ["X"], "hidden_size": 1, "vocab_size": 2}')
+    error = refused("plan", deployment(tmp_path), "--set", f"hardware={tmp_path / 'config.json'}")
+    assert (error["field"], "others" in error) == ("schema", False)
+    assert "such a file holds `schema: commplan/hardware/v1`" in error["message"]
+
+
+def test_what_is_accepted_is_listed_once_for_each_mapping(tmp_path: Path) -> None:
+    path = deployment(tmp_path, ("name: small", "name: small\nxxxxxx: 1\nzzzzzz: 2"))
+    error = refused("plan", path)
+    assert "accepted: " in error["message"]
+    assert [other["message"] for other in error["others"]] == ["unknown key"]
