@@ -211,7 +211,9 @@ def test_who_reads_without_a_command_line_gets_lines_too(tmp_path: Path) -> None
     (tmp_path / "mine.yaml").write_text(HALF_A_MACHINE)
     with pytest.raises(InputError) as caught:
         load_hardware(str(tmp_path / "mine.yaml"))
-    assert len(str(caught.value).splitlines()) == 12
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 12
+    assert f"{tmp_path / 'mine.yaml'}:6: compute.gemm_tile_rows: is missing and has no default" in lines
 
 
 def test_who_loads_a_strategy_file_gets_its_line(plan: Path) -> None:
