@@ -11,13 +11,20 @@ from ..strategy.errors import InputError
 from ..strategy.file import Problem, RangePlan, StrategyFile, problems, read
 from ..strategy.file.legality import walk
 from ..strategy.layout import IllegalOpError, State, group_of, with_group
+from ..strategy.lines_of_files import Lines
 from ..strategy.ops import Op
 from ..strategy.words import MlpKind
 from .made_for import differences
 
 
 def validate(path: str | Path) -> list[Problem]:
-    """Everything wrong with a file; empty if it is legal."""
+    """Everything wrong with a file, with its line; empty if it is legal."""
+    found = _problems(path)
+    lines = Lines.of_file(path) if found else None
+    return [replace(problem, line=lines.of(problem.field)) for problem in found] if lines is not None else found
+
+
+def _problems(path: str | Path) -> list[Problem]:
     try:
         strategy = read(path)
     except InputError as error:

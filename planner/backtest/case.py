@@ -48,6 +48,17 @@ _Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 _Tokens = Annotated[int, Field(gt=0, le=MAX_TOKENS, strict=True)]
 
 
+def _or_one_count(schema: dict[str, Any]) -> None:
+    """For editors: a list of token counts, or one."""
+    items = schema.pop("items")
+    schema["anyOf"] = [items, {"type": schema.pop("type"), "items": items}]
+
+
+def _or_optimum(schema: dict[str, Any]) -> None:
+    """For editors: a plan by what it holds, or the word."""
+    schema["anyOf"] = [*schema["anyOf"], {"const": OPTIMUM}]
+
+
 class PlanName(Spec):
     """A plan by its ops (wherever they are legal), by a strategy (its cheapest legal member), or the optimum.
 
@@ -112,10 +123,10 @@ class Case(Spec):
     deployment: Text
     set: dict[str, Any] = Field(default_factory=dict)
     mode: Text | None = None
-    tokens: tuple[_Tokens, ...] = ()
+    tokens: Annotated[tuple[_Tokens, ...], Field(json_schema_extra=_or_one_count)] = ()
     quantity: Quantity
-    of: PlanName | None = None
-    to: PlanName | None = None
+    of: Annotated[PlanName | None, Field(json_schema_extra=_or_optimum)] = None
+    to: Annotated[PlanName | None, Field(json_schema_extra=_or_optimum)] = None
     op: OpLatency | None = None
     published: _Number
     low: _Number

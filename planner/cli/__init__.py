@@ -31,7 +31,9 @@ _COMMANDS = {
     "launch": "commplan.runtime.cli.launch",
     "counters": "commplan.runtime.cli.counters",
     "export": "commplan.planner.cli.export",
+    "init": "commplan.planner.cli.init",
     "presets": "commplan.planner.cli.presets",
+    "schema": "commplan.planner.cli.schema",
     "import-model": "commplan.planner.cli.import_model",
     "import-table": "commplan.planner.cli.import_table",
 }
@@ -88,6 +90,9 @@ def main() -> None:
     try:
         commplan(standalone_mode=False, prog_name="commplan")
     except CommplanError as error:
+        from ..strategy.lines_of_files import located
+
+        located(error)
         _fail(str(error), error.as_json(), error.exit_code, as_json)
     except click.exceptions.Abort:
         sys.exit(130)
@@ -105,14 +110,15 @@ def main() -> None:
 def _usage(error: click.ClickException) -> dict[str, object]:
     parameter = getattr(error, "param", None)
     field = parameter.opts[0] if parameter is not None else getattr(error, "option_name", None)
-    return {"kind": "usage", "file": None, "field": field, "value": None, "message": error.format_message()}
+    said = error.format_message()
+    return {"kind": "usage", "file": None, "line": None, "field": field, "value": None, "message": said}
 
 
 def _fail(message: str, detail: dict[str, object], exit_code: int, as_json: bool) -> None:
     if as_json and detail["file"] != STANDARD_OUTPUT:
         print_json({"error": detail})
     else:
-        first, *others = message.split("\n")  # one, but for ranks with a message each
+        first, *others = message.split("\n")  # one, but for files with several faults and ranks with a message each
         echo(styled("error: ", "red", bold=True), first, err=True)
         for line in others:
             echo(line, err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..strategy.command_line.option_types import FILLED, Name, OutputFile, Seconds
+from ..strategy.command_line.option_types import Name, OutputFile, Seconds
 from ..strategy.command_line.terminal import echo
 from ..strategy.errors import one_line
 from . import options
@@ -24,7 +24,7 @@ _BEGUN = ('{"machine": ', '{"key": ')  # how the lines of the samples so far beg
 
 
 @click.command("calibrate", short_help="Measure this machine for some deployments and write a calibration file.")
-@click.argument("deployments", nargs=-1, type=FILLED)
+@click.argument("deployments", nargs=-1, type=options.DEPLOYMENT)
 @click.option("-o", "--output", type=OutputFile(), help="The calibration file to write.")
 @click.option(
     "--import",

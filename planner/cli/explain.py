@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("explain", short_help="Say why an op was chosen at a boundary, and what every other one would cost.")
-@click.argument("deployment", type=FILLED, required=False)
+@click.argument("deployment", type=options.DEPLOYMENT, required=False)
 @click.option("--mode", type=FILLED, help="Forward mode (default: the first of the deployment).")
 @click.option("--tokens", type=TOKENS, help="Token count (default: the largest of the mode).")
 @click.option("--layer", type=LAYER, help="Layer number (default: the middle layer; none for embed_out and head_in).")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..strategy.command_line.option_types import FILLED, Name, OutputFile
+from ..strategy.command_line.option_types import Name, OutputFile
 from ..strategy.command_line.terminal import echo
 from . import options
 
@@ -12,26 +12,27 @@ _PLAIN_HELP = "Read an architecture that is not known as a plain decoder, with a
 
 
 @click.command("import-model", short_help="Make a model file from a Hugging Face config.json.")
-@click.argument("config", type=FILLED)
+@click.argument("config", type=options.MODEL)
 @click.option("-o", "--output", type=OutputFile(), help="Where to write the model file (default: standard output).")
 @click.option("--plain", type=click.Choice(("dense", "moe")), help=_PLAIN_HELP)
 @click.option("--name", type=Name(), help="Name of the model (default: from the path).")
 @options.as_json
 def command(config: str, output: str | None, plain: str | None, name: str | None, as_json: bool) -> None:
-    """Make a model file from CONFIG, a Hugging Face config.json."""
+    """Make a model file from CONFIG: a config.json, its folder, or a model in the Hugging Face cache."""
     from pathlib import Path
 
     from ..descriptions.base import build
-    from ..descriptions.loader import read_model_mapping
+    from ..descriptions.loader import find, read_model_mapping
     from ..descriptions.model import Model
     from ..strategy.files import shown, write_text_atomically
     from ..strategy.yaml_file import flow_text
     from .output import print_json
 
-    fields = read_model_mapping(Path(config), plain)
+    path = str(find(config, "models", None, "config"))
+    fields = read_model_mapping(Path(path), plain)
     if name is not None:
         fields["name"] = name
-    model = build(Model, fields, config)
+    model = build(Model, fields, path)
     given = model.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"schema": fields["schema"]}
     ordered = {"schema": given.pop("schema"), **given}
     if output is not None:

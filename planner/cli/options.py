@@ -6,14 +6,35 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..strategy.command_line.option_types import FieldText
+from ..strategy.command_line.option_types import FieldText, FilledText
 from ..strategy.command_line.terminal import echo, styled
 from ..strategy.files import prints_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from click.shell_completion import CompletionItem
+
     from ..descriptions.setup import Setup
+
+
+class PresetOrPath(FilledText):
+    """The name of a preset or the path of a file; a shell completes both."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """Presets that begin so; files where there is none."""
+        from click.shell_completion import CompletionItem
+
+        from ..descriptions.loader import preset_names
+
+        begun = [CompletionItem(name) for name in preset_names(self.folder) if name.startswith(incomplete)]
+        return [CompletionItem(incomplete, type="file"), *begun]
+
+
+DEPLOYMENT, MODEL, HARDWARE = PresetOrPath("deployments"), PresetOrPath("models"), PresetOrPath("hardware")
 
 overrides = click.option(
     "--set",

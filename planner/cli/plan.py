@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..strategy.command_line.option_types import FILLED, OutputFile
+from ..strategy.command_line.option_types import OutputFile
 from ..strategy.command_line.terminal import echo
 from ..strategy.files import shown
 from . import options
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
-@click.argument("deployment", type=FILLED)
+@click.argument("deployment", type=options.DEPLOYMENT)
 @click.option(
     "-o",
     "--output",

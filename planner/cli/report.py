@@ -14,7 +14,9 @@ from . import options
 @click.option("-o", "--output", type=OutputFile(), help="Where to write the page (default: beside the file, .html).")
 @click.option("--html", "html_file", type=OutputFile(), hidden=True, help="The same as --output.")
 @click.option(
-    "--deployment", type=FILLED, help="Deployment that the file was made for (default: the preset that it names)."
+    "--deployment",
+    type=options.DEPLOYMENT,
+    help="Deployment that the file was made for (default: the preset that it names).",
 )
 @options.overrides
 @options.as_json

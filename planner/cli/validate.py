@@ -40,7 +40,9 @@ def command(files: tuple[str, ...], deployment: str | None, as_json: bool) -> No
                     {
                         "path": file,
                         "legal": not problems,
-                        "errors": [{"field": p.field, "value": p.value, "reason": p.reason} for p in problems],
+                        "errors": [
+                            {"field": p.field, "value": p.value, "reason": p.reason, "line": p.line} for p in problems
+                        ],
                         "groups": [
                             {"field": where, "value": p.value, "reason": p.reason} for where, p in _by_run(problems)
                         ],
@@ -55,7 +57,8 @@ def command(files: tuple[str, ...], deployment: str | None, as_json: bool) -> No
             echo(f"{file}: ", styled("illegal", "red") if problems else styled("legal", "green"))
             for where, problem in _by_run(problems):
                 value = f" (got {problem.value})" if problem.value else ""
-                echo(f"  {where + ': ' if where else ''}{problem.reason}{value}")
+                line = f"line {problem.line}: " if problem.line else ""
+                echo(f"  {line}{where + ': ' if where else ''}{problem.reason}{value}")
             for text in changed[file]:
                 options.print_note(f"{file}: {text}")
     if any(found.values()):

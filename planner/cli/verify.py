@@ -21,7 +21,11 @@ _LOSES = 1.02  # a regret that is surely above it means that the plan should be 
 
 @click.command("verify", short_help="Measure a plan on this machine: its predictions, and its rivals.")
 @click.argument("strategy", type=FILLED)
-@click.option("--deployment", type=FILLED, help="What the plan was made for (default: the preset that the file names).")
+@click.option(
+    "--deployment",
+    type=options.DEPLOYMENT,
+    help="What the plan was made for (default: the preset that the file names).",
+)
 @click.option(
     "--mode", "modes", type=FILLED, multiple=True, help="Forward mode (default: all of the plan). Repeatable."
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("what-if", short_help="Sweep fields of a deployment: every strategy at every point, and crossovers.")
-@click.argument("deployment", type=FILLED)
+@click.argument("deployment", type=options.DEPLOYMENT)
 @click.option(
     "--vary",
     type=FieldText(),

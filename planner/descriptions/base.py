@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from ..strategy.bounds import LARGEST, LARGEST_INT, SMALLEST
-from ..strategy.errors import InputError, did_you_mean
+from ..strategy.errors import InputError, did_you_mean, nearest, together
+from ..strategy.lines_of_files import located
 from ..strategy.words import Provenance
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Positive = Annotated[float, Field(ge=SMALLEST, le=LARGEST, allow_inf_nan=False, strict=True)]
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST_INT, strict=True)]
@@ -47,59 +52,107 @@ def one_of(names: Iterable[str]) -> str:
     return f"should be {', '.join(others)} or {last}" if others else f"should be {last}"
 
 
-def OneOf(names: Iterable[str]) -> BeforeValidator:  # noqa: N802  an annotation, as `Field` is
+class OneOf:
     """A text that is one of names which stand in records: a Literal that is read from data."""
-    accepted = tuple(names)
 
-    def check(value: object) -> object:
-        if value not in accepted:
-            raise ValueError(one_of(accepted))
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self.names)}
+
+    def _checked(self, value: object) -> object:
+        if value not in self.names:
+            raise ValueError(one_of(self.names))
         return value
-
-    return BeforeValidator(check)
 
 
 class FieldError(ValueError):
-    """What a validator of a whole description raises when it can name the field within."""
+    """What a validator of a whole description raises when it can name the field within.
 
-    def __init__(self, field: str, message: str, value: object = None, kind: str = "bad_input") -> None:
+    others  what else it found wrong
+    """
+
+    def __init__(
+        self, field: str, message: str, value: object = None, kind: str = "bad_input", others: Iterable[FieldError] = ()
+    ) -> None:
         super().__init__(message)
-        self.field, self.value, self.kind = field, value, kind
+        self.field, self.value, self.kind, self.others = field, value, kind, tuple(others)
+
+
+def raise_all(found: Sequence[FieldError]) -> None:
+    """Raise the first with the others behind it; nothing where there is none."""
+    if found:
+        first, *others = found
+        raise FieldError(first.field, str(first), first.value, first.kind, others)
 
 
 S = TypeVar("S", bound=Spec)
 
 
 def build(spec: type[S], data: dict[str, Any], file: str) -> S:
-    """`spec` from a mapping; raises InputError for the first thing wrong, naming field, value and what is accepted."""
+    """`spec` from a mapping; raises InputError for all that is wrong, naming fields and what is accepted."""
     try:
         return spec.model_validate(data)
     except ValidationError as error:
-        raise _translated(spec, error, file) from None
+        raise located(together(list(_translated(spec, error, file)))) from None
 
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a Spec, of a dataclass
 
 
-def _translated(spec: type[Spec], error: ValidationError, file: str) -> InputError:
+def _translated(spec: type[Spec], error: ValidationError, file: str) -> Iterator[InputError]:
+    """Everything that is wrong: unknown keys first, since a typing error makes a missing key too."""
     details = error.errors(include_url=False, include_context=True)
-    # An unknown key explains a missing one (a typing error makes both), so it is reported first.
-    detail = next((d for d in details if d["type"] in _UNKNOWN_KEY), details[0])
-    location, context = detail["loc"], detail.get("ctx", {})
+    unknown = [detail for detail in details if detail["type"] in _UNKNOWN_KEY]
+    if (schema := _of_another_kind(details)) is not None:
+        details, unknown = [schema], []
+    meant, seen, listed = set(), set(), set()
+    for detail in unknown:
+        *above, key = detail["loc"]
+        accepted = _accepted_keys(spec, tuple(above))
+        close = nearest(key, accepted)
+        meant.add(_path((*above, close or "")))
+        hint = "" if close is None and _path(tuple(above)) in listed else f"; {did_you_mean(key, accepted)}"
+        listed |= {_path(tuple(above))} if close is None else set()
+        yield InputError(f"unknown key{hint}", file=file, field=_path(detail["loc"]), kind="unknown_key")
+    for detail in details:
+        if detail in unknown or (detail["type"] == "missing" and _path(detail["loc"]) in meant):
+            continue
+        for found in _errors_of(spec, detail, file):
+            if found.field not in seen:  # each member of a union has something to say of one field
+                seen.add(found.field)
+                yield found
+
+
+def _of_another_kind(details: list[ErrorDetails]) -> ErrorDetails | None:
+    """Of a file of another kind, or of a form that nobody would know: that its schema is another one, and no more."""
+    schema = next((d for d in details if d["loc"] == ("schema",)), None)
+    if schema is None or schema["type"] != "missing":
+        return schema
+    strange = sum(d["type"] in _UNKNOWN_KEY and len(d["loc"]) == 1 for d in details)
+    return schema if strange * 2 > len(schema["input"]) else None
+
+
+def _errors_of(spec: type[Spec], detail: ErrorDetails, file: str) -> Iterator[InputError]:
+    location = detail["loc"]
     field = _path(location)
-    if detail["type"] in _UNKNOWN_KEY:
-        accepted = _accepted_keys(spec, location[:-1])
-        return InputError(
-            f"unknown key; {did_you_mean(location[-1], accepted)}", file=file, field=field, kind="unknown_key"
-        )
     if detail["type"] == "missing":
-        return InputError("is missing and has no default", file=file, field=field, kind="missing_key")
-    cause = context.get("error")
+        begins = typing.get_args(spec.model_fields["schema_"].annotation) if field == "schema" else ()
+        text = f"is missing; such a file holds `schema: {begins[0]}`" if begins else "is missing and has no default"
+        yield InputError(text, file=file, field=field, kind="missing_key")
+        return
+    cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):
-        within = _path((*location, *cause.field.split(".")))
-        return InputError(str(cause), file=file, field=within, value=cause.value, kind=cause.kind)
+        for each in (cause, *cause.others):
+            within = _path((*location, *each.field.split(".")))
+            yield InputError(str(each), file=file, field=within, value=each.value, kind=each.kind)
+        return
     value = detail["input"] if not isinstance(detail["input"], dict) else None
-    return InputError(_message(detail["type"], detail["msg"], value), file=file, field=field or None, value=value)
+    yield InputError(_message(detail["type"], detail["msg"], value), file=file, field=field or None, value=value)
 
 
 # pydantic's words, where they are about Python rather than about the file.

@@ -44,7 +44,7 @@ class Table(Spec):
     width      elements per row, where the impl works on rows; a table without it fits any
     """
 
-    op: Text
+    op: Annotated[Text, Field(json_schema_extra=lambda schema: schema.update(enum=list(_measured())))]
     algorithm: Text | None = None
     impl: Text
     dtype: Literal["bf16", "fp16", "int8", "fp32"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -14,7 +15,7 @@ from ..strategy.op_kinds import KINDS, WIRE_NAMES
 from ..strategy.wire_formats import INT8
 from ..strategy.words import FORWARD_MODES, LaunchState, ModelRole, MoeBackend
 from ..strategy.words import Numerics as NumericsClass
-from .base import Count, FieldError, Fraction, OneOf, Positive, PositiveInt, Spec, Text
+from .base import Count, FieldError, Fraction, OneOf, Positive, PositiveInt, Spec, Text, raise_all
 from .weight_types import WeightType
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ _ALLOWED_BY_MODE = {
 class OpRule(Spec):
     """A rule about ops: by this impl, on these layers, at this boundary, in these modes. What is left out means all."""
 
-    op: Text
+    op: Annotated[Text, Field(json_schema_extra={"enum": list(KINDS)})]
     impl: Text | None = None
     layers: str | int | None = None
     boundary: Literal["embed_out", "attn_in", "attn_out", "mlp_in", "mlp_out", "head_in"] | None = None
@@ -226,26 +227,30 @@ class Deployment(Spec):
     executor: Text
     parallelism: ParallelismSpec
     dtypes: Dtypes = Dtypes()
-    modes: dict[str, ModeSpec]
+    modes: Annotated[dict[str, ModeSpec], Field(json_schema_extra={"propertyNames": {"enum": list(FORWARD_MODES)}})]
     numerics: Numerics = Numerics()
     limits: Limits = Limits()
     search: Search = Search()
 
-    @model_validator(mode="after")
-    def _modes_are_complete(self) -> Deployment:
-        if not self.modes:
-            raise FieldError("modes", f"is empty; name at least one of {', '.join(FORWARD_MODES)}")
-        for mode, work in self.modes.items():
-            if mode not in FORWARD_MODES:
-                raise FieldError(f"modes.{mode}", f"no such forward mode; {did_you_mean(mode, FORWARD_MODES)}")
-            for name in REQUIRED_BY_MODE[mode]:
-                if getattr(work, name) is None:
-                    why = "is missing: without it a step time means nothing"
-                    raise FieldError(f"modes.{mode}.{name}", why, kind="missing_key")
-            for name in sorted(work.model_fields_set - _ALLOWED_BY_MODE[mode]):
-                value = getattr(work, name)
-                raise FieldError(f"modes.{mode}.{name}", f"has no meaning in {mode}; leave it out", value)
-        return self
+    @field_validator("modes")
+    @classmethod
+    def _modes_are_complete(cls, modes: dict[str, ModeSpec]) -> dict[str, ModeSpec]:
+        if not modes:
+            raise ValueError(f"is empty; name at least one of {', '.join(FORWARD_MODES)}")
+        raise_all([error for mode, work in modes.items() for error in _faults(mode, work)])
+        return modes
+
+
+def _faults(mode: str, work: ModeSpec) -> Iterator[FieldError]:
+    if mode not in FORWARD_MODES:
+        yield FieldError(mode, f"no such forward mode; {did_you_mean(mode, FORWARD_MODES)}")
+        return
+    for name in REQUIRED_BY_MODE[mode]:
+        if getattr(work, name) is None:
+            why = "is missing: without it a step time means nothing"
+            yield FieldError(f"{mode}.{name}", why, kind="missing_key")
+    for name in sorted(work.model_fields_set - _ALLOWED_BY_MODE[mode]):
+        yield FieldError(f"{mode}.{name}", f"has no meaning in {mode}; leave it out", getattr(work, name))
 
 
 _LAYERS = re.compile(r"[0-9]{1,6}(-[0-9]{1,6})?(, ?[0-9]{1,6}(-[0-9]{1,6})?)*\Z")

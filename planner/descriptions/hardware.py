@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from ..executors.limits import CAPABILITY
 from ..strategy.vendors import BACKENDS, VENDORS
@@ -19,24 +26,33 @@ HARDWARE_SCHEMA = "commplan/hardware/v1"
 
 
 class Compute(Spec):
-    """What one device computes. Rates are dense; a missing rate means the device lacks the data type."""
+    """What one device computes. Rates are dense; a missing rate means the device lacks the data type.
+
+    gemm_efficiency       fraction of the rate that a large GEMM reaches
+    attention_efficiency  the same for the attention core in prefill
+    gemm_tile_rows        a GEMM of fewer rows costs as much arithmetic as one of these many
+    """
 
     bf16_tflops: Figure
     fp8_tflops: Figure | None = None
     int8_tops: Figure | None = None
     fp32_tflops: Figure | None = None
-    gemm_efficiency: FractionFigure  # fraction of the rate that a large GEMM reaches
-    attention_efficiency: FractionFigure  # the same for the attention core in prefill
-    gemm_tile_rows: Figure  # a GEMM of fewer rows costs as much arithmetic as one of these many
+    gemm_efficiency: FractionFigure
+    attention_efficiency: FractionFigure
+    gemm_tile_rows: Figure
 
 
 class Memory(Spec):
-    """Device memory, and the fixed cost of a kernel that passes over it."""
+    """Device memory, and the fixed cost of a kernel that passes over it.
+
+    bandwidth_efficiency  fraction that an elementwise or reduction kernel reaches
+    kernel_overhead_us    launch and ramp of one kernel, whatever its size
+    """
 
     capacity_gb: Figure
     bandwidth_gb_per_s: Figure
-    bandwidth_efficiency: FractionFigure  # fraction that an elementwise or reduction kernel reaches
-    kernel_overhead_us: Figure  # launch and ramp of one kernel, whatever its size
+    bandwidth_efficiency: FractionFigure
+    kernel_overhead_us: Figure
 
 
 class Link(Spec):
@@ -47,15 +63,19 @@ class Link(Spec):
     pcie       one shared tree: the bandwidth is what a device sees while all send
     loopback   processes of one host
 
-    peer_access  devices read and write each other's memory; left out: yes but for pcie and loopback
-    multicast    the switch adds and multiplies (NVLS); left out: no
+    bandwidth_gb_per_s      per device, one direction, all its links together
+    efficiency              fraction that collectives reach
+    latency_us              one step from a device to a peer
+    collective_overhead_us  fixed cost of one library call
+    peer_access             devices read and write each other's memory; left out: yes but for pcie and loopback
+    multicast               the switch adds and multiplies (NVLS); left out: no
     """
 
     topology: Topology
-    bandwidth_gb_per_s: Figure  # per device, one direction, all its links together
-    efficiency: FractionFigure  # fraction that collectives reach
-    latency_us: Figure  # one step from a device to a peer
-    collective_overhead_us: Figure  # fixed cost of one library call
+    bandwidth_gb_per_s: Figure
+    efficiency: FractionFigure
+    latency_us: Figure
+    collective_overhead_us: Figure
     peer_access: bool | None = None
     multicast: bool | None = None
 
@@ -113,15 +133,17 @@ class Hardware(Spec):
         data: dict[str, Any] = write(self)
         return {k: v for k, v in data.items() if v is not None or k != "compute_capability"}
 
-    @model_validator(mode="after")
-    def _nodes_are_joined(self) -> Hardware:
-        if self.num_nodes > 1 and self.links.inter_node is None:
+    @field_validator("links")
+    @classmethod
+    def _nodes_are_joined(cls, links: Links, read: ValidationInfo) -> Links:
+        nodes = read.data.get("num_nodes", 1)
+        if nodes > 1 and links.inter_node is None:
             raise FieldError(
-                "links.inter_node",
-                f"is missing; num_nodes is {self.num_nodes}, so it must say how the nodes are joined",
+                "inter_node",
+                f"is missing; num_nodes is {nodes}, so it must say how the nodes are joined",
                 kind="missing_key",
             )
-        return self
+        return links
 
     @property
     def num_devices(self) -> int:

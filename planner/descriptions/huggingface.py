@@ -9,6 +9,7 @@ from ..strategy.architectures import STRUCTURAL, Architecture, every, known
 from ..strategy.config_fields import attention
 from ..strategy.config_json import ConfigJson
 from ..strategy.errors import InputError, one_line
+from .hub_cache import CONFIG, hub_name
 from .model import MODEL_SCHEMA
 from .quantization import quantization_fields
 
@@ -20,16 +21,15 @@ def model_fields(config: dict[str, Any], file: str, plain: str | None = None) ->
     """
     architecture = _named(config, file) if plain is None else _as_plain(config, plain)
     read = architecture.config(config, file)
-    fields = architecture.read(read)
+    fields = read.read_by(architecture.read)
     _refuse_unread(read, architecture, plain)
     quantization = quantization_fields(read, fields["num_hidden_layers"])
     if quantization is not None:
         fields["quantization"] = quantization
     if taken := _defaults_taken(read, architecture):
         fields["assumed"] = [*fields.get("assumed", ()), taken]
-    path = Path(file)
-    name = path.parent.name if path.name == "config.json" and path.parent.name else path.stem
-    return {"schema": MODEL_SCHEMA, "name": one_line(name), "architecture": architecture.name, **fields}
+    name = one_line(_name(Path(file)))
+    return {"schema": MODEL_SCHEMA, "name": name, "architecture": architecture.name, **fields}
 
 
 def _named(config: dict[str, Any], file: str) -> Architecture:
@@ -104,3 +104,12 @@ def _refuse_unread(config: ConfigJson, architecture: Architecture, plain: str | 
 def _defaults_taken(config: ConfigJson, architecture: Architecture) -> str:
     taken = ", ".join(f"{field} {value}" for field, value in sorted(config.defaulted.items()))
     return f"left out of the config.json, so transformers' defaults of {architecture.model_type}: {taken}" * bool(taken)
+
+
+def _name(path: Path) -> str:
+    """Of the model: as the Hub calls it, else as its folder or its file is called."""
+    if (name := hub_name(path)) is not None:
+        return name.partition("/")[2] or name
+    if path.name != CONFIG:
+        return path.stem
+    return path.parent.name or path.absolute().parent.name or path.stem

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..executors import load_executor
-from ..strategy.errors import InputError, did_you_mean
-from ..strategy.files import why_no_file
+from ..strategy.errors import CommplanError, InputError, did_you_mean
+from ..strategy.files import IS_A_FOLDER, why_no_file
+from ..strategy.lines_of_files import located
 from ..strategy.yaml_file import parse_yaml, read_mapping, refuse_control_characters
 from .base import build
 from .calibration import Calibration
@@ -19,12 +20,14 @@ from .checks import check
 from .deployment import Deployment
 from .given import SOURCE, given_tables, unused_imports, unused_tables, with_figures
 from .hardware import HARDWARE_SCHEMA, Hardware
+from .hub_cache import CONFIG, cached_config, is_hub_name, not_cached
 from .huggingface import model_fields
 from .lending import lenders_of
 from .model import Model
 from .setup import Setup, UsedCalibration
 from .weight_types import WEIGHT_TYPES
 
+_ENDINGS = (".yaml", ".yml", ".json")
 PRESET_FOLDERS = ("models", "hardware", "calibrations", "deployments")
 
 
@@ -35,7 +38,10 @@ def preset_names(folder: str) -> tuple[str, ...]:
 
 
 def find(name: str, folder: str, beside: str | None, field: str) -> Path:
-    """The file of a preset or path; relative paths are looked up beside the file that names them, then here."""
+    """The file of a preset or path; relative paths are looked up beside the file that names them, then here.
+
+    A model may also be a folder with a config.json, or the name of one in the Hugging Face cache of this machine.
+    """
     if name in (names := preset_names(folder)):
         return Path(str(files("commplan.configs") / folder / f"{name}.yaml"))
     candidates = [base / name for base in ([Path(beside).parent] if beside else []) + [Path()]] if name else []
@@ -43,11 +49,19 @@ def find(name: str, folder: str, beside: str | None, field: str) -> Path:
         for candidate in candidates:
             if candidate.is_file():
                 return candidate
+            if folder == "models" and (candidate / CONFIG).is_file():
+                return candidate / CONFIG
         there = any(candidate.exists() for candidate in candidates)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=beside, field=field, value=name) from None
-    if there or "/" in name or name.endswith((".yaml", ".yml", ".json")):
+    if folder == "models" and not there and is_hub_name(name) and not name.endswith(_ENDINGS):
+        if (cached := cached_config(name, field, beside)) is not None:
+            return cached
+        raise InputError(not_cached(name, names), file=beside, field=field, value=name)
+    if there or "/" in name or name.endswith(_ENDINGS):
         reason = next((why_no_file(c) for c in candidates if c.exists()), "no such file")
+        if folder == "models" and reason == IS_A_FOLDER:
+            reason = f"is a folder without a {CONFIG}; give that of a checkpoint, or a file"
         raise InputError(reason, file=beside or name, field=field, value=name)
     raise InputError(
         f"no preset of that name; {did_you_mean(name, names)} (or give the path of a file)",
@@ -64,6 +78,11 @@ def load_setup(deployment: str, overrides: tuple[str, ...] = ()) -> Setup:
     for text in overrides:
         parts.override(text)
     return parts.build()
+
+
+def setup_of(deployment: dict[str, Any], file: str) -> Setup:
+    """The setup of a deployment that is not written yet; what it names is looked up as from `file`."""
+    return _Parts(file, deployment).build()
 
 
 class _Parts:
@@ -113,15 +132,19 @@ class _Parts:
         try:
             return self._build()
         except InputError as error:
-            self._blame(error)
-            raise error.in_file(self.file) from None
+            for each in (error, *error.others):
+                self._blame(each)
+                each.in_file(self.file)
+            raise located(error) from None
 
-    def _blame(self, error: InputError) -> None:
+    def _blame(self, error: CommplanError) -> None:
         """Where an override is at fault, say so: the file does not hold that value."""
         prefix = {self._hardware_file: "hardware.", self._model_file: "model."}.get(error.file or "", "")
         field = f"{prefix}{error.field}"
-        if any(field == given or field.startswith((f"{given}.", f"{given}[")) for given in self.overridden):
-            error.file, error.field = "--set", field
+        files = {"hardware", "model"} if prefix and error.file != "--set" else set()  # given as a whole, by their path
+        at_fault = [given for given in self.overridden if given not in files]
+        if any(field == given or field.startswith((f"{given}.", f"{given}[")) for given in at_fault):
+            error.file, error.field, error.line = "--set", field, None
 
     def _build(self) -> Setup:
         deployment = build(Deployment, self.deployment, self.file)
@@ -253,6 +276,12 @@ def load_model(name: str, beside: str | None = None) -> Model:
     """A model by preset name or path (a commplan YAML, or a Hugging Face config.json)."""
     path = find(name, "models", beside, "model")
     return build(Model, read_model_mapping(path), str(path))
+
+
+def load_hardware(name: str, beside: str | None = None) -> Hardware:
+    """A machine by preset name or path."""
+    path = find(name, "hardware", beside, "hardware")
+    return build(Hardware, read_mapping(path), str(path))
 
 
 def read_model_mapping(path: Path, plain: str | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import Field, StrictBool, model_validator
 from ..strategy.bounds import MAX_LAYERS
 from ..strategy.layout import ALL_TO_ALL, LayerShape, Parallelism
 from ..strategy.words import AttentionKind, MlpKind
-from .base import Count, FieldError, PositiveInt, Spec, Text
+from .base import Count, FieldError, PositiveInt, Spec, Text, raise_all
 from .quantization import Quantization
 
 MODEL_SCHEMA = "commplan/model/v1"
@@ -105,17 +105,13 @@ class Model(Spec):
 
     @model_validator(mode="after")
     def _complete(self) -> Model:
-        self._check_mlp()
-        if self.kv_lora_rank is not None:
-            self._need("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
-        if self.index_head_dim is not None:
-            self._need("index_n_heads", "index_topk", *(("q_lora_rank",) if self.is_mla else ()))
-        if self.sliding_attention_layers:
-            self._need("sliding_window")
+        why = f"is missing for a {self.architecture}"
+        raise_all([FieldError(name, why, kind="missing_key") for name in self._lacks()])
+        if self.num_experts is not None and (self.num_experts_per_tok or 0) > self.num_experts:
+            message = f"more than num_experts {self.num_experts}"
+            raise FieldError("num_experts_per_tok", message, self.num_experts_per_tok)
         if self.compress_ratios:
             self._check_compression()
-        if self.linear_attention_layers:
-            self._need("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
         if self.num_attention_heads % self.num_key_value_heads:
             raise FieldError(
                 "num_key_value_heads",
@@ -128,19 +124,29 @@ class Model(Spec):
                     raise FieldError(field, f"the model's layers are 0-{self.num_hidden_layers - 1}", layer)
         return self
 
-    def _check_mlp(self) -> None:
-        if self.num_experts is None:
-            self._need("intermediate_size")
-            return
-        self._need("num_experts_per_tok", "moe_intermediate_size")
-        if (self.num_experts_per_tok or 0) > self.num_experts:
-            message = f"more than num_experts {self.num_experts}"
-            raise FieldError("num_experts_per_tok", message, self.num_experts_per_tok)
-        if self.dense_layers:
-            self._need("intermediate_size")
+    def _lacks(self) -> list[str]:
+        """Fields that must be there, by what else is there."""
+        needed: list[str] = []
+        if self.num_experts is not None:
+            needed += ["num_experts_per_tok", "moe_intermediate_size"]
+        if self.num_experts is None or self.dense_layers:
+            needed += ["intermediate_size"]
+        if self.kv_lora_rank is not None:
+            needed += ["qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"]
+        if self.index_head_dim is not None:
+            needed += ["index_n_heads", "index_topk", *(["q_lora_rank"] if self.is_mla else [])]
+        if self.sliding_attention_layers:
+            needed += ["sliding_window"]
+        if self.compress_ratios:
+            needed += ["q_lora_rank", "o_groups", "o_lora_rank", "sliding_window"]
+        if PAIRS in self.compress_ratios:
+            needed += ["index_head_dim", "index_n_heads", "index_topk"]
+        if self.linear_attention_layers:
+            needed += ["linear_num_key_heads", "linear_num_value_heads"]
+            needed += ["linear_key_head_dim", "linear_value_head_dim"]
+        return [name for name in dict.fromkeys(needed) if getattr(self, name) is None]
 
     def _check_compression(self) -> None:
-        self._need("q_lora_rank", "o_groups", "o_lora_rank", "sliding_window")
         for index, ratio in enumerate(self.compress_ratios):
             if ratio not in COMPRESSED:
                 accepted = ", ".join(map(str, COMPRESSED))
@@ -148,13 +154,6 @@ class Model(Spec):
         if len(self.compress_ratios) != self.num_hidden_layers:
             message = f"one for each of {self.num_hidden_layers} layers is expected"
             raise FieldError("compress_ratios", message, len(self.compress_ratios))
-        if PAIRS in self.compress_ratios:
-            self._need("index_head_dim", "index_n_heads", "index_topk")
-
-    def _need(self, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) is None:
-                raise FieldError(name, f"is missing for a {self.architecture}", kind="missing_key")
 
     @property
     def is_mla(self) -> bool:

@@ -17,7 +17,9 @@ from ..strategy.yaml_file import read_mapping
 from .base import Positive, Spec, build
 
 
-class _Sensitivity(Spec):
+class Sensitivity(Spec):
+    """Weights of errors by boundary, one for each layer."""
+
     schema_: Literal["commplan/sensitivity/v1"] = Field(alias="schema")
     attn_out: tuple[Positive, ...]
     mlp_out: tuple[Positive, ...]
@@ -25,7 +27,7 @@ class _Sensitivity(Spec):
 
 def read_sensitivity(path: Path, num_hidden_layers: int) -> dict[str, tuple[float, ...]]:
     """Weights by boundary; raises InputError unless there is one per layer."""
-    spec = build(_Sensitivity, read_mapping(path), str(path))
+    spec = build(Sensitivity, read_mapping(path), str(path))
     weights = {"attn_out": spec.attn_out, "mlp_out": spec.mlp_out}
     for boundary, values in weights.items():
         if len(values) != num_hidden_layers:

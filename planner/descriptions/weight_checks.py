@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..strategy.errors import InputError
 from ..strategy.layout import Parallelism
 from .setup import Setup
+from .weight_types import WEIGHT_TYPES
 from .weights import Matrix, matrices
 
 
@@ -24,8 +25,9 @@ def _check_rate(setup: Setup) -> None:
     for weights in (setup.weights, setup.weights.other):
         rate = None if weights is None else weights.record.rate
         if weights is not None and rate is not None and getattr(compute, rate) is None:
+            types = [name for name, known in WEIGHT_TYPES.items() if known.rate is None or getattr(compute, known.rate)]
             raise InputError(
-                f"{setup.hardware.name} gives no {weights.dtype} rate; use a type it computes in",
+                f"{setup.hardware.name} gives no {weights.dtype} rate; use a type it computes in: {', '.join(types)}",
                 field="dtypes.weights",
                 value=dtypes.weights,
             )

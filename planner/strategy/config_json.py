@@ -5,11 +5,11 @@ Light on purpose: the runtime takes the fingerprint of a config through it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .bounds import LARGEST_INT
-from .errors import InputError
+from .errors import InputError, together
 
 
 class ConfigJson:
@@ -34,12 +34,32 @@ class ConfigJson:
         self.file, self.path = file, path
         self.read: set[str] = within.read if within is not None else set()
         self.defaulted: dict[str, Any] = within.defaulted if within is not None else {}
+        # Fields found missing, where all are looked for.
+        self._absent: list[InputError] | None = within._absent if within is not None else None
+
+    def read_by(self, read: Callable[[ConfigJson], dict[str, Any]]) -> dict[str, Any]:
+        """What a reader makes of it; raises InputError for all sizes that are missing, not the first alone."""
+        absent: list[InputError] = []
+        self._absent = absent
+        try:
+            fields = read(self)
+        except InputError:
+            if not absent:
+                raise
+        finally:
+            self._absent = None
+        if absent:
+            raise together(absent)
+        return fields
 
     def size(self, key: str, most: int = LARGEST_INT) -> int:
         """A whole number above 0 that must be there, or have a default; a null is no number."""
-        if not self._is_there(key) or key in self._nulls:
+        if self._is_there(key) and key not in self._nulls:
+            return self._size(key, most)
+        if self._absent is None:
             raise self.missing(key)
-        return self._size(key, most)
+        self._absent.append(self.missing(key))
+        return 1  # until the reader has asked for the others
 
     def size_or(self, key: str, default: int) -> int:
         """A whole number above 0, or what a field left out stands for; an explicit 0 stands for nothing."""

@@ -14,16 +14,23 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Iterable, Sequence
+from typing import Self, TypeVar
 
+MOST_ERRORS = 20  # of one file
 _LONGEST = 1000  # characters of a value that are worth repeating
 
 
 class CommplanError(Exception):
-    """Base of every error that is shown to the user: names file, field, value and the way out."""
+    """Base of every error that is shown to the user: names file, field, value and the way out.
+
+    line    of the file, where the field stands, once `located` of lines_of_files.py has looked for it
+    others  what else is wrong with the same file: each is shown on a line of its own
+    """
 
     exit_code = 2
+    line: int | None = None
+    others: tuple[CommplanError, ...] = ()
 
     def __init__(
         self,
@@ -42,7 +49,11 @@ class CommplanError(Exception):
         self.value = value
 
     def __str__(self) -> str:
-        where = ": ".join(part for part in (self.file, self.field) if part)
+        return "\n".join([self._shown(), *(str(other) for other in self.others)])
+
+    def _shown(self) -> str:
+        file = f"{self.file}:{self.line}" if self.file and self.line else self.file
+        where = ": ".join(part for part in (file, self.field) if part)
         shown = f" (got {_shorten(self.value)})" if self.value is not None else ""
         return one_line(f"{where}: {self.message}{shown}" if where else f"{self.message}{shown}")
 
@@ -53,7 +64,7 @@ class CommplanError(Exception):
         return self
 
     def as_json(self) -> dict[str, object]:
-        """The object that `--json` prints under the key `error`."""
+        """The object that `--json` prints under the key `error`; what else is wrong stands under `others`."""
         value = self.value
         if isinstance(value, str):
             value = value if len(value) <= _LONGEST else value[:_LONGEST] + "..."
@@ -61,13 +72,15 @@ class CommplanError(Exception):
             value = str(value)  # JSON has no word for it
         elif value is not None and not isinstance(value, int | float):
             value = _shorten(value)
-        return {
+        found: dict[str, object] = {
             "kind": self.kind,
             "file": self.file,
+            "line": self.line,
             "field": self.field,
             "value": value,
             "message": self.message,
         }
+        return found | ({"others": [other.as_json() for other in self.others]} if self.others else {})
 
 
 class InputError(CommplanError):
@@ -116,14 +129,29 @@ class DoesNotFitError(CommplanError):
         super().__init__(message, kind="does_not_fit", file=file, field=field, value=value)
 
 
+E = TypeVar("E", bound=CommplanError)
+
+
+def together(errors: Sequence[E]) -> E:
+    """The first of some errors with the others behind it; a file of another form would have a hundred."""
+    first, *others = errors[:MOST_ERRORS]
+    first.others = tuple(others)
+    return first
+
+
 def did_you_mean(word: object, accepted: Iterable[str]) -> str:
     """`"; did you mean 'tp'?"` where a close name exists, else the accepted names."""
     names = sorted(accepted)
+    close = nearest(word, names)
+    return f"did you mean '{close}'?" if close else "accepted: " + ", ".join(names)
+
+
+def nearest(word: object, accepted: Iterable[str]) -> str | None:
+    """The accepted name that is close to a word, if there is one."""
+    names = sorted(accepted)
     begun = [name for name in names if word and name.startswith(str(word))]
     close = begun if len(begun) == 1 else difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return "accepted: " + ", ".join(names)
+    return close[0] if close else None
 
 
 def _shorten(value: object, limit: int = 80) -> str:

@@ -163,10 +163,13 @@ def read_text(path: str | Path) -> str:
         raise InputError(f"cannot be read: {error}", file=str(path)) from None
 
 
+IS_A_FOLDER = "is a directory"
+
+
 def why_no_file(path: str | Path) -> str:
     """What a path is that is no regular file."""
     if Path(path).is_dir():
-        return "is a directory"
+        return IS_A_FOLDER
     return "is not a regular file" if Path(path).exists() else "no such file"
 
 

@@ -30,7 +30,7 @@ _CONSTANTS = {
     "true": True, "True": True, "TRUE": True,
     "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_mapping(path: str | Path, *, infinite: bool = False) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def read_mapping(path: str | Path, *, infinite: bool = False) -> dict[str, Any]:
 def parse_yaml(text: str) -> Any:
     """The value of one YAML document in the safe subset described above."""
     try:
-        events = yaml.parse(text, Loader=_LOADER)
+        events = yaml.parse(text, Loader=LOADER)
         next(events)  # stream start
         if isinstance(next(events), yaml.StreamEndEvent):
             return None

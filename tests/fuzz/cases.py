@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from commplan.planner.strategy.errors import MOST_ERRORS
 from tests.planner.cli.commandline import Result, run
 
 from .commands import FILES, READERS, SPOILED_OFTEN, Reading
@@ -216,10 +217,11 @@ def _no_number(word: str) -> Any:
 
 def _of_lines(result: Result) -> list[str]:
     lines = [line for line in result.err.splitlines() if line and not line.startswith(_PROGRESS)]
-    if len(lines) != 1 or result.err.count("error: ") < 1 or not lines[0].startswith("error: "):
-        return [f"not one error line: {result.err[:1500]}"]
-    if len(lines[0]) > 5000:
-        return [f"an error line of {len(lines[0])} characters: {lines[0][:300]}"]
-    if not re.match(r"error: \S.*?: .", lines[0]):
-        return [f"the error names neither file nor field: {lines[0]}"]
+    if not lines or not lines[0].startswith("error: ") or len(lines) > MOST_ERRORS:
+        return [f"not one error, nor a line for each fault of a file: {result.err[:1500]}"]
+    for line in lines:
+        if len(line) > 5000:
+            return [f"an error line of {len(line)} characters: {line[:300]}"]
+        if not re.match(r"(error: )?\S.*?: .", line):
+            return [f"the error names neither file nor field: {line}"]
     return [] if not result.out else [f"printed beside its error: {result.out[:300]!r}"]

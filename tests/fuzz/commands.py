@@ -82,6 +82,7 @@ READERS: dict[str, list[Reading]] = {
         *_PLANNED,
         reading("import-model model.yaml -o %o", "out.yaml"),
         reading("import-model model.yaml --name other"),
+        reading("init deployment model.yaml --hardware hardware.yaml -o %o", "out.yaml"),
         refused("import-model model.yaml -o model.yaml"),
     ],
     "hardware": [
@@ -90,6 +91,7 @@ READERS: dict[str, list[Reading]] = {
         reading("plan deployment.yaml --set hardware.links.intra_node.latency_us=2"),
         reading("backtest case.yaml"),
         reading("calibrate deployment.yaml -o %o", "out.yaml", 1),
+        reading("init deployment model.yaml --hardware hardware.yaml -o %o", "out.yaml"),
     ],
     "calibration": [
         *_PLANNED,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -126,6 +127,16 @@ def echo_lines(text: str, *, err: bool = False) -> None:
 def print_json(value: Any) -> None:
     """One JSON object on standard output, in ASCII."""
     write_line(json.dumps(value, allow_nan=False))
+
+
+def can_ask() -> bool:
+    """Whether there is somebody to ask: questions go to standard error, answers come from standard input."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(question: str, read: Callable[[str], Any], default: str | None = None) -> Any:
+    """The answer to a question, asked again until `read` takes it; `read` raises click.UsageError where it does not."""
+    return click.prompt(one_line(question), default=default, show_default=False, value_proc=read, err=True)
 
 
 def _parts(cell: Cell) -> tuple[Part, ...]:

@@ -13,11 +13,12 @@ from .document import RangePlan, StrategyFile
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that makes a file illegal."""
+    """One thing that makes a file illegal. `line` is that of the field in the file, once a file is looked at."""
 
     field: str
     value: str
     reason: str
+    line: int | None = None
 
 
 def problems(strategy: StrategyFile) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from ..bounds import LARGEST_INT, MAX_LAYERS
 from ..errors import InputError, did_you_mean
 from ..files import read_text
 from ..layout import ALL_TO_ALL, LAYER_BOUNDARIES, Parallelism
+from ..lines_of_files import located
 from ..ops import NONE, Op
 from ..ops import parse as parse_op
 from ..words import FORWARD_MODES, MODEL_ROLES, MOE_BACKENDS, NUMERICS_CLASSES, Word, as_word
@@ -28,9 +29,12 @@ from .document import (
 from .legality import problems
 
 _STAMPS = ("schema", "model", "hardware", "deployment", "overrides", "executor")
-_KEYS = (*_STAMPS, "parallelism", "numerics", "modes", "end")
+KEYS = (*_STAMPS, "parallelism", "numerics", "modes", "end")
 _MAX_LAYERS_IN_ALL = 1_000_000  # over all ranges: far above any plan, far below what a short hostile file could ask for
 _STOCK = ("stock_us", "stock_source", "best_stock_flag", "library_us", "faster_rivals")
+PREDICTED_KEYS = (
+    "tokens", "step_us", *_STOCK, "all_reduce_us", "best_uniform", "worst_loss", "source", "host_wait_us"
+)  # fmt: skip
 _FIELD = re.compile(r"[^\s.=]+(\.[^\s.=]+)*\Z")
 _LAYERS = re.compile(r"([0-9]{1,6})(-([0-9]{1,6}))?\Z")
 
@@ -39,7 +43,10 @@ def load(path: str | Path) -> StrategyFile:
     """A strategy file that is well-formed and legal; raises InputError otherwise."""
     strategy = read(path)
     for problem in problems(strategy):
-        raise InputError(problem.reason, kind="illegal_plan", file=str(path), field=problem.field, value=problem.value)
+        found = InputError(
+            problem.reason, kind="illegal_plan", file=str(path), field=problem.field, value=problem.value
+        )
+        raise located(found)
     return strategy
 
 
@@ -49,7 +56,7 @@ def read(path: str | Path) -> StrategyFile:
     try:
         return parse(text)
     except InputError as error:
-        raise error.in_file(str(path)) from None
+        raise located(error.in_file(str(path))) from None
 
 
 def parse(text: str) -> StrategyFile:
@@ -67,7 +74,7 @@ def parse(text: str) -> StrategyFile:
         raise InputError(
             "the file does not end with a line `end: true`: it is truncated", kind="truncated", field="end"
         )
-    _only(data, _KEYS, "")
+    _only(data, KEYS, "")
     model = _model(_mapping(data, "model", ""))
     modes = _mapping(data, "modes", "")
     if not modes:
@@ -216,11 +223,7 @@ def _predicted(data: Any, field: str) -> Predicted | None:
         return None
     if not isinstance(data, dict):
         raise InputError("a mapping is expected", field=field, value=data)
-    _only(
-        data,
-        ("tokens", "step_us", *_STOCK, "all_reduce_us", "best_uniform", "worst_loss", "source", "host_wait_us"),
-        field,
-    )
+    _only(data, PREDICTED_KEYS, field)
     has_stock = any(key in data for key in _STOCK)  # an older file has none of them
     return Predicted(
         tokens=_number(data, "tokens", field, 1),

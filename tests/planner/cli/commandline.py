@@ -13,7 +13,7 @@ from unittest.mock import patch
 from commplan.planner.cli import main
 from commplan.planner.strategy.errors import one_line
 
-ERROR_KEYS = {"kind", "file", "field", "value", "message"}
+ERROR_KEYS = {"kind", "file", "line", "field", "value", "message"}
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,24 @@ def answer(*arguments: object) -> Any:
 
 
 def refused(*arguments: object, code: int = 2) -> dict[str, Any]:
-    """The error of a command that must fail: one line for a person, the same as one JSON object for a program."""
+    """The error of a command that must fail: a line for a person, the same as one JSON object for a program.
+
+    A file with several faults has a line for each; the object of the first holds the `others`.
+    """
     plain = run(*arguments)
     assert plain.code == code, plain
     assert plain.out == ""
     assert plain.err.startswith("error: ")
-    assert plain.err.count("\n") == 1, "one error is one line"
     result = run(*arguments, "--json")
     assert (result.code, result.err) == (code, ""), result
     assert set(result.json) == {"error"}
     error = result.json["error"]
-    assert set(error) == ERROR_KEYS
-    for part in ("file", "field", "message"):
-        assert error[part] is None or one_line(error[part]) in plain.err
+    faults = [error, *error.get("others", [])]
+    assert plain.err.count("\n") == len(faults), "one error is one line"
+    assert set(error) - {"others"} == ERROR_KEYS
+    for fault, line in zip(faults, plain.err.splitlines(), strict=True):
+        for part in ("file", "field", "message"):
+            assert fault[part] is None or one_line(fault[part]) in line
     return dict(error)
 
 

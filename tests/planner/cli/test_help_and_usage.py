@@ -43,6 +43,11 @@ WRONG = [
     ("validate",),
     ("diff", "one"),
     ("import-model",),
+    ("schema",),
+    ("schema", "gadgets"),
+    ("init", "gadgets"),
+    ("init", "deployment"),
+    ("init", "hardware", "--link", "string"),
 ]
 
 

@@ -98,7 +98,8 @@ def test_validate(tmp_path: Path) -> None:
     assert first == {"path": str(good), "legal": True, "errors": [], "groups": [], "notes": []}
     assert (second["path"], second["legal"]) == (str(bad), False)
     for error in second["errors"]:
-        assert set(error) == {"field", "value", "reason"}
+        assert set(error) == {"field", "value", "reason", "line"}
+        assert isinstance(error.pop("line"), int)
         assert all(isinstance(part, str) for part in error.values())
 
 
@@ -109,7 +110,7 @@ def test_validate_answers_in_the_same_shape_for_a_file_that_cannot_be_read(tmp_p
         {
             "path": str(tmp_path / "no.yaml"),
             "legal": False,
-            "errors": [{"field": "", "value": "", "reason": "no such file"}],
+            "errors": [{"field": "", "value": "", "reason": "no such file", "line": None}],
             "groups": [{"field": "", "value": "", "reason": "no such file"}],
             "notes": [],
         }

@@ -46,7 +46,7 @@ def test_a_name_that_is_none_is_refused(
     words = []
     for p in command.params:
         if isinstance(p, click.Argument):
-            words.append(text if p is parameter else "sglang" if isinstance(p.type, click.Choice) else "x")
+            words.append(text if p is parameter else p.type.choices[0] if isinstance(p.type, click.Choice) else "x")
         elif p is parameter:
             words.append(f"{p.opts[-1]}={text}")
         elif p.required:

@@ -32,6 +32,7 @@ COMMANDS: dict[tuple[str, str], tuple[list[str], tuple[str, ...]]] = {
     ("report", "--html"): (["report", "plan.yaml", "--deployment", "deployment.yaml"], ("plan.yaml", *OWN_FILES)),
     ("import-model", "--output"): (["import-model", "config.json"], ("config.json",)),
     ("import-table", "--output"): (["import-table", "output.txt", "--machine", "8 NPUs"], ("output.txt",)),
+    ("schema", "--output"): (["schema", "deployment"], ()),
 }
 PAIRS = [(command, option, file) for (command, option), (_, files) in COMMANDS.items() for file in files]
 
