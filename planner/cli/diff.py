@@ -22,12 +22,13 @@ def command(before: str, after: str, as_json: bool) -> None:
     """Show which decisions differ between the strategy files BEFORE and AFTER."""
     from dataclasses import asdict
 
+    from commplan import load
+
     from ..answers.difference import changes, headers
-    from ..strategy.file import load
     from .gains import print_faster_rivals, print_gains, ranges_json
     from .output import heading, print_json, table
 
-    a, b = load(before), load(after)
+    a, b = load(before).strategy, load(after).strategy
     made_for, decisions = headers(a, b), list(changes(a, b))
     if as_json:
         print_json(

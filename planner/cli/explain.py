@@ -14,8 +14,6 @@ from . import options
 if TYPE_CHECKING:
     from ..answers.explanation import Explanation, Option
     from ..descriptions.setup import Setup
-    from ..search.graph import Plan
-    from ..search.planning import ModePlanner
     from ..strategy.command_line.terminal import Cell
     from ..strategy.ops import Op
 
@@ -55,74 +53,23 @@ def command(
 
     An alternative is judged by the chosen plan with this one op exchanged, and the fewest changes that layouts demand.
     """
-    from ..answers.explanation import Explainer
-    from ..descriptions.loader import load_setup
-    from ..search.planning import ModePlanner
-    from ..strategy.errors import NoLegalPlanError
-    from ..strategy.layout import FORWARD_BOUNDARIES
+    from commplan import explain
 
-    setup = load_setup(deployment, overrides)
-    if not as_json:
-        options.print_notes(setup)
-    mode = _mode(setup, mode)
-    tokens = _tokens(setup, mode, tokens)
-    if layer is None and boundary not in FORWARD_BOUNDARIES:
-        layer = setup.model.num_hidden_layers // 2
-    planner = ModePlanner(setup, mode)
-    try:
-        plan, (first, last) = _chosen(planner, tokens, strategy_file)
-    except NoLegalPlanError as error:
-        raise error.in_file(setup.file) from None
-    explanation = Explainer(planner, tokens, plan, strategy_file is not None).explain(boundary, layer)
-    if only_op is not None:
-        explanation = _narrowed(explanation, only_op)
+    found = explain(
+        deployment,
+        mode=mode,
+        tokens=tokens,
+        layer=layer,
+        boundary=boundary,
+        op=only_op,
+        strategy=strategy_file,
+        set=overrides,
+        on_note=None if as_json else options.print_note,
+    )
     if as_json:
-        _print_json(explanation, setup.notes)
+        _print_json(found.details, found.setup.notes)
     else:
-        _print(setup, explanation, first, last)
-
-
-def _mode(setup: Setup, mode: str | None) -> str:
-    from ..strategy.errors import InputError, did_you_mean
-
-    modes = setup.deployment.modes
-    if mode is None:
-        return next(iter(modes))
-    if mode not in modes:
-        raise InputError(f"the deployment has no such mode; {did_you_mean(mode, modes)}", field="--mode", value=mode)
-    return mode
-
-
-def _tokens(setup: Setup, mode: str, tokens: int | None) -> int:
-    from ..strategy.errors import InputError
-
-    first, last = setup.deployment.modes[mode].tokens
-    if tokens is None:
-        return last
-    if not first <= tokens <= last:
-        raise InputError(f"{mode} is planned for {first} to {last} tokens", field="--tokens", value=tokens)
-    return tokens
-
-
-def _chosen(planner: ModePlanner, tokens: int, strategy_file: str | None) -> tuple[Plan, tuple[int, int]]:
-    """The plan of the range that holds the token count, and that range."""
-    if strategy_file is None:
-        found = next(r for r in planner.ranges() if r.first <= tokens <= r.last)
-        return found.plan, (found.first, found.last)
-    from ..answers.from_file import plan_of
-    from ..strategy.file import load
-
-    strategy = load(strategy_file)
-    return plan_of(planner, strategy, tokens, strategy_file)
-
-
-def _narrowed(explanation: Explanation, name: str) -> Explanation:
-    from ..strategy.errors import InputError, did_you_mean
-    from ..strategy.op_kinds import KINDS
-
-    if name not in KINDS:
-        raise InputError(f"no such op; {did_you_mean(name, KINDS)}", field="--op", value=name)
-    return replace(explanation, alternatives=[o for o in explanation.alternatives if o.op.name == name])
+        _print(found.setup, found.details, found.first, found.last)
 
 
 # ---- output ----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,12 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object 
 def print_notes(setup: Setup) -> None:
     """On standard error: what reading the descriptions did that the user should know."""
     for note in setup.notes:
-        echo(styled("note: ", "yellow"), note, err=True)
+        print_note(note)
+
+
+def print_note(note: str) -> None:
+    """One of them."""
+    echo(styled("note: ", "yellow"), note, err=True)
 
 
 def print_warning(text: str) -> None:

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 @options.as_json
 def command(files: tuple[str, ...], as_json: bool) -> None:
     """Prove that strategy FILES are legal for their model, parallelism, modes and executor."""
-    from ..answers.validation import validate
+    from commplan import validate
+
     from .output import print_json
 
-    found = {file: validate(file) for file in files}
+    found = {file: list(validate(file).problems) for file in files}
     if as_json:
         print_json(
             {
