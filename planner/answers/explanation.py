@@ -46,7 +46,7 @@ class Option:
 
     def __repr__(self) -> str:
         time = "" if self.time_us is None else f"{self.time_us:.1f} us here, "
-        return f"<Option {self.op}: {time}{self.reason}>"
+        return f"<Option {self.op}: {time}{'' if self.legal else 'not allowed: '}{self.reason}>"
 
 
 @dataclass(frozen=True)

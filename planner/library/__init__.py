@@ -87,4 +87,4 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     """The names that are offered, read or not."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__} - {"TYPE_CHECKING"})

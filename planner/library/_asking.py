@@ -71,7 +71,7 @@ def override_texts(overrides: Overrides | None) -> tuple[str, ...]:
         return (overrides,)
     if isinstance(overrides, Mapping):
         return tuple(f"{_field(f, '--set')}={flow_text(plain(v, '--set', str(f)))}" for f, v in overrides.items())
-    return tuple(overrides)
+    return _texts(overrides, "--set")
 
 
 def varied(vary: Mapping[str, object] | Iterable[str]) -> tuple[str | tuple[str, str | tuple[Any, ...]], ...]:
@@ -80,7 +80,16 @@ def varied(vary: Mapping[str, object] | Iterable[str]) -> tuple[str | tuple[str,
         return (vary,)
     if isinstance(vary, Mapping):
         return tuple((_field(field, "--vary"), _values(str(field), values)) for field, values in vary.items())
-    return tuple(vary)
+    return _texts(vary, "--vary")
+
+
+def _texts(given: Iterable[str], option: str) -> tuple[str, ...]:
+    found = tuple(given) if isinstance(given, Iterable) else ()
+    if not isinstance(given, Iterable) or not all(isinstance(text, str) for text in found):
+        raise InputError(
+            "fields with their values are expected, as in {'parallelism.tp': 4}", field=option, value=given
+        )
+    return found
 
 
 def _values(field: str, values: object) -> str | tuple[Any, ...]:
@@ -127,6 +136,13 @@ def mode_of(setup: Setup, mode: str | None) -> str:
 def count_of(tokens: object) -> int:
     """A token count that can be planned."""
     return whole(tokens, "--tokens", 1, MAX_TOKENS)
+
+
+def layer_of(layer: object) -> int | None:
+    """A number of a layer; whether the model has it, who looks for it says."""
+    if layer is None or (isinstance(layer, Integral) and not isinstance(layer, bool)):
+        return None if layer is None else int(layer)
+    raise InputError("a whole number is expected", field="layer", value=layer)
 
 
 def whole(value: object, field: str, least: int, most: int) -> int:

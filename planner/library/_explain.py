@@ -15,7 +15,7 @@ from commplan.planner.strategy.errors import InputError, NoLegalPlanError, did_y
 from commplan.planner.strategy.layout import FORWARD_BOUNDARIES
 from commplan.planner.strategy.op_kinds import KINDS
 
-from ._asking import OnNote, Overrides, Path, count_of, in_python, mode_of, name_of, read
+from ._asking import OnNote, Overrides, Path, count_of, in_python, layer_of, mode_of, name_of, read
 
 if TYPE_CHECKING:
     from commplan.planner.strategy.file import StrategyFile
@@ -142,7 +142,7 @@ class Question:
         self, planner: ModePlanner, plan: GraphPlan, served: tuple[int, int], from_file: bool
     ) -> Explanation:
         layers = self.setup.model.num_hidden_layers
-        layer = self.layer
+        layer = layer_of(self.layer)
         if layer is None and self.boundary not in FORWARD_BOUNDARIES:
             layer = layers // 2
         _, tokens = self._forward()

@@ -63,7 +63,7 @@ class Range:
         from commplan.planner.backtest.plan_trust import trust_over_stock
 
         plan = self._plan
-        planner, chosen, stock = plan._priced("trust").of(self.mode, self.last)
+        planner, chosen, stock = plan._priced().of(self.mode, self.last)
         return trust_over_stock(planner, stock, chosen, self.last, fits=plan.fits)
 
     @in_python
@@ -181,7 +181,7 @@ class Plan:
     @property
     def setup(self) -> Setup:
         """The deployment and all that it names, as they were read."""
-        return self._priced("setup").setup
+        return self._priced().setup
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -194,7 +194,7 @@ class Plan:
         from commplan.planner.fit.peaks import peak_of
         from commplan.planner.fit.verdict import fit
 
-        setup = self._priced("fit").setup
+        setup = self._priced().setup
         return fit(setup, peak=peak_of(setup, self.strategy))
 
     @property
@@ -212,14 +212,13 @@ class Plan:
     @in_python
     def step_us(self, mode: str, tokens: int) -> float:
         """Time of a step at a token count, by the ops that the plan has there."""
-        found = self._at(mode, tokens)
+        count, found = count_of(tokens), self._at(mode, tokens)
         known = found.predicted
-        if self._prices is None and known is not None and known.tokens == tokens:
+        if self._prices is None and known is not None and known.tokens == count:
             return known.step_us
-        planner, chosen, _ = self._priced(
-            "step_us", f"at the last count of a range, here {found.last}, the file says it"
-        ).of(mode, tokens)
-        return planner.step_us(chosen, tokens)
+        alone = f"a strategy file alone says the time at the last count of a range, here {found.last}, and no other"
+        planner, chosen, _ = self._priced(alone).of(mode, count)
+        return planner.step_us(chosen, count)
 
     @in_python
     def explain(
@@ -234,12 +233,11 @@ class Plan:
         """Why an op stands where it stands in this plan, and what every other one would cost."""
         from ._explain import Question
 
-        return Question(self.setup, mode, tokens, layer, boundary, op).asked_of(self._priced("explain"))
+        return Question(self.setup, mode, tokens, layer, boundary, op).asked_of(self._priced())
 
-    def _priced(self, what: str, otherwise: str = "") -> Prices:
+    def _priced(self, alone: str = "a strategy file alone does not say it") -> Prices:
         if self._prices is None:
-            need = "a strategy file alone does not say it: name what it was made for, as in load(path, deployment=...)"
-            raise InputError(f"{need}{f'; {otherwise}' if otherwise else ''}", file=self._file, field=what)
+            raise InputError(f"{alone}: name what it was made for, as in load(path, deployment=...)", file=self._file)
         return self._prices
 
     # ---- at a glance ------------------------------------------------------------------------------------------------
