@@ -1,4 +1,4 @@
-"""Fills docs/library.md with what its scripts really print: each `python` block is run, the `text` block behind it filled.
+"""Fills docs/library.md with what its scripts really print: each `python` block is run, its `text` block is filled.
 
 The blocks are one program, run in order in an empty folder.
 

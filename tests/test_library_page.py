@@ -6,8 +6,9 @@ import importlib.util
 import re
 from pathlib import Path
 
-import commplan
 import pytest
+
+import commplan
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")

@@ -45,7 +45,7 @@ def command(
     from .trust import print_trusts
 
     found = plan(deployment, set=overrides, require_fit=require_fit, on_note=None if as_json else options.print_note)
-    if not (as_json or found.fits):
+    if not found.fits and not as_json:  # looked at before anything is written
         _warn(found)
     if cross_check:
         _cross_check(found)
