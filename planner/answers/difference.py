@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 from ..strategy.file import RangePlan, StrategyFile
 from ..strategy.file.legality import places
 from ..strategy.file.writing import runs_text
+from ..strategy.yaml_file import flow_text
+
+Price = Callable[[str, int], float | None]
+"""The step of a file at a mode and token count, in us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,33 @@ class Change:
     after: str
 
 
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The step under either file at the last token count of a range that both plan; None where nobody can say."""
+
+    mode: str
+    first: int
+    last: int
+    before_us: float | None
+    after_us: float | None
+
+    @property
+    def change_us(self) -> float | None:
+        """How much longer the step is after than before."""
+        return None if self.before_us is None or self.after_us is None else self.after_us - self.before_us
+
+
+def steps(a: StrategyFile, b: StrategyFile, before: Price, after: Price) -> list[Steps]:
+    """Both steps in every range that no file cuts."""
+    return [
+        Steps(mode, first, last, before(mode, last), after(mode, last))
+        for mode in a.modes
+        if mode in b.modes
+        for first, last in _segments(a.modes[mode], b.modes[mode])
+        if _find(a.modes[mode], first) is not None and _find(b.modes[mode], first) is not None
+    ]
+
+
 def headers(a: StrategyFile, b: StrategyFile) -> list[tuple[str, str, str]]:
     """Field, value in a, value in b, of everything outside the decisions that differs."""
     pairs = [
@@ -33,6 +64,7 @@ def headers(a: StrategyFile, b: StrategyFile) -> list[tuple[str, str, str]]:
         ("hardware.fingerprint", a.hardware.fingerprint, b.hardware.fingerprint),
         ("deployment", a.deployment.name, b.deployment.name),
         ("deployment.fingerprint", a.deployment.fingerprint, b.deployment.fingerprint),
+        *((f"overrides.{name}", x, y) for name, x, y in _overrides(a, b)),
         ("executor", a.executor, b.executor),
         *(
             (f"parallelism.{name}", str(getattr(a.parallelism, name)), str(getattr(b.parallelism, name)))
@@ -41,6 +73,14 @@ def headers(a: StrategyFile, b: StrategyFile) -> list[tuple[str, str, str]]:
         ("numerics", a.numerics, b.numerics),
     ]
     return [(name, x, y) for name, x, y in pairs if x != y]
+
+
+def _overrides(a: StrategyFile, b: StrategyFile) -> Iterator[tuple[str, str, str]]:
+    """Fields that one file overrides otherwise than the other; the executor has a line of its own."""
+    for field in dict.fromkeys([*a.overrides, *b.overrides]):
+        if field != "executor":
+            x, y = (flow_text(file.overrides[field]) if field in file.overrides else "-" for file in (a, b))
+            yield field, x, y
 
 
 def changes(a: StrategyFile, b: StrategyFile) -> Iterator[Change]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..cost.estimate import Estimate, weakest
 from ..search.graph import ERROR_UNIT, Edge, ForwardGraph, Plan, Restriction
@@ -82,10 +83,22 @@ _AS_FAST_US = 0.05
 
 
 class Explainer:
-    """Explains the choices of one forward mode at one token count. `plan` is what was chosen, or what a file has."""
+    """Explains the choices of one forward mode at one token count. `plan` is what was chosen, or what a file has.
 
-    def __init__(self, planner: ModePlanner, tokens: int, plan: Plan, from_file: bool = False) -> None:
-        self._planner, self._tokens, self._plan, self._from_file = planner, tokens, plan, from_file
+    edited  the plan is a file's, and not what the planner chose for its range
+    served  the token counts that the plan is for
+    """
+
+    def __init__(
+        self,
+        planner: ModePlanner,
+        tokens: int,
+        plan: Plan,
+        edited: bool = False,
+        served: tuple[int, int] | None = None,
+    ) -> None:
+        self._planner, self._tokens, self._plan, self._edited = planner, tokens, plan, edited
+        self._served = f"{served[0]}-{served[1]} tokens" if served is not None else "a range"
         self._server = StockPlanner(planner)
         self._step_us = planner.step_us(plan, tokens)
 
@@ -206,16 +219,26 @@ class Explainer:
         )
 
     def _why_kept(self, slower_us: float) -> str:
-        """Why the chosen op stands although another is faster at this very count."""
+        """Which rule kept the chosen op although another is faster at this very count."""
         if slower_us >= -_AS_FAST_US:
             return ""
-        tolerance = self._planner.setup.deployment.search.range_tolerance
-        why = f" at {self._tokens} tokens: one plan serves a range"
-        if -slower_us <= tolerance * self._step_us:
-            return f"{why}, and may lose {tolerance:.2%} (search.range_tolerance)"
-        if self._from_file:
+        if self._edited:
             return ": the strategy file has the other op"
+        if -slower_us > self._lost_us + _AS_FAST_US:
+            return (
+                ": in one layer beside another op in the next, which wins in the host's model alone; a plan does not "
+                "alternate for that"
+            )
+        tolerance = self._planner.setup.deployment.search.range_tolerance
+        why = f" at {self._tokens} tokens: one plan serves {self._served}"
+        if self._lost_us <= tolerance * self._step_us:
+            return f"{why}, and may lose {tolerance:.2%} (search.range_tolerance)"
         return f"{why}, and the counts beside this one want another"
+
+    @cached_property
+    def _lost_us(self) -> float:
+        """By how much the plan is slower than what this count would get alone."""
+        return max(0.0, self._step_us - self._planner.step_us(self._planner.alone(self._tokens), self._tokens))
 
     def _wire_contains(self, op: Op) -> tuple[str, ...]:
         impl = self._planner.setup.executor.impls[op.impl] if op.impl else None

@@ -24,6 +24,13 @@ def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str
             field="model.fingerprint",
             value=strategy.model.fingerprint,
         )
+    if strategy.hardware.backend != setup.hardware.backend:
+        raise InputError(
+            f"made for another library than {setup.hardware.name} has, {setup.hardware.backend}",
+            file=file,
+            field="hardware.backend",
+            value=strategy.hardware.backend,
+        )
     for name in ("tp", "attn_dp", "ep", "moe_backend"):
         planned, wanted = getattr(strategy.parallelism, name), getattr(setup.parallelism, name)
         if planned != wanted:

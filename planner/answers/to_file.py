@@ -59,6 +59,7 @@ def with_stamps(setup: Setup, modes: dict[str, tuple[RangePlan, ...]]) -> Strate
         parallelism=setup.parallelism,
         numerics=deployment.numerics.loosest,
         modes=modes,
+        overrides=setup.overrides,
     )
 
 

@@ -13,6 +13,7 @@ from ..strategy.file.legality import walk
 from ..strategy.layout import IllegalOpError, State, group_of, with_group
 from ..strategy.ops import Op
 from ..strategy.words import MlpKind
+from .made_for import differences
 
 
 def validate(path: str | Path) -> list[Problem]:
@@ -26,6 +27,11 @@ def validate(path: str | Path) -> list[Problem]:
         return found + _executor_problems(strategy, load_executor(strategy.executor))
     except InputError as error:
         return [*found, _problem(error)]
+
+
+def changed_since(path: str, deployment: str | None = None) -> list[str]:
+    """What a file was made for and is another thing today."""
+    return differences(read(path), path, deployment)
 
 
 def _problem(error: InputError) -> Problem:

@@ -6,13 +6,14 @@ import io
 import os
 import sys
 from importlib import import_module
+from itertools import takewhile
 from typing import Any
 
 import click
 
-from ..strategy.command_line.terminal import STANDARD_OUTPUT, echo, echo_lines, print_json, styled
-from ..strategy.errors import CommplanError
-from ..strategy.files import one_command
+from ..strategy.command_line.terminal import echo, echo_lines, print_json, styled, use_colours
+from ..strategy.errors import CommplanError, InputError, did_you_mean
+from ..strategy.files import STANDARD_OUTPUT, one_command
 
 # Subcommand -> module; the order is the order of --help. The runtime's are known here by name alone.
 _COMMANDS = {
@@ -33,6 +34,7 @@ _COMMANDS = {
     "presets": "commplan.planner.cli.presets",
     "import-model": "commplan.planner.cli.import_model",
 }
+_NO_COLOUR = "--no-color"
 
 
 class _Commands(click.Group):
@@ -45,12 +47,27 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = import_module(_COMMANDS[cmd_name]).command
+        if not any(_NO_COLOUR in parameter.opts for parameter in command.params):
+            command.params.append(_no_colour())
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The subcommand that is named; one that there is not is answered with the nearest."""
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            raise InputError(f"no such command; {did_you_mean(args[0], _COMMANDS)}", kind="usage", value=args[0])
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand; what it reads it does not overwrite."""
         with one_command():
             return super().invoke(ctx)
+
+
+def _no_colour() -> click.Option:
+    """Of every subcommand, and of the command itself. `main` looks for it, so that errors are plain too."""
+    return click.Option([_NO_COLOUR], is_flag=True, expose_value=False, help="Print without colours, as NO_COLOR does.")
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -59,9 +76,14 @@ def commplan() -> None:
     """Plan how partial sums travel between tensor-parallel devices: per layer, forward mode and token range."""
 
 
+commplan.params.append(_no_colour())
+
+
 def main() -> None:
     """Entry point: user errors become one line (or one JSON object) and an exit code."""
-    as_json = "--json" in sys.argv[1:]
+    given = list(takewhile(lambda argument: argument != "--", sys.argv[1:]))
+    as_json = "--json" in given
+    use_colours(_NO_COLOUR not in given)
     try:
         commplan(standalone_mode=False, prog_name="commplan")
     except CommplanError as error:

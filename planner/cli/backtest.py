@@ -68,7 +68,7 @@ def _summed_up(cases: tuple[str, ...], as_json: bool) -> None:
         print_json(found.model_dump(mode="json", by_alias=True))
         return
     for line in summary_text(found).splitlines():
-        echo(line)
+        echo(line, whole=True)
 
 
 def _tables(names: tuple[str, ...], markdown: bool, as_json: bool) -> None:
@@ -233,10 +233,10 @@ def _print_markdown(outcomes: list[Outcome]) -> None:
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    echo("| " + " | ".join(columns) + " |")
-    echo("|" + "|".join("---" for _ in columns) + "|")
+    echo("| " + " | ".join(columns) + " |", whole=True)
+    echo("|" + "|".join("---" for _ in columns) + "|", whole=True)
     for row in rows:
-        echo("| " + " | ".join(row) + " |")
+        echo("| " + " | ".join(row) + " |", whole=True)
 
 
 def number(value: float) -> str:

@@ -69,10 +69,11 @@ def command(
     from ..calibration.needed_points import check_measurable, points_of
     from ..calibration.result import calibration_of, dump
     from ..descriptions.loader import load_setup
-    from ..strategy.files import name_target, write_text_atomically
+    from ..strategy.files import is_standard_output, name_target, shown, write_text_atomically
     from .output import print_json
 
-    partial = Path(f"{output}.partial")
+    stem = name or "calibration" if is_standard_output(output) else output
+    partial = Path(f"{stem}.partial")
     name_target(partial, "--output")
     setups = [load_setup(deployment, overrides) for deployment in deployments]
     check_measurable(setups)
@@ -87,7 +88,7 @@ def command(
     machine = by_rank[0]["machine"]
     samples = {p: [rank["samples"][" ".join(map(str, p))] for rank in by_rank] for p in points}
     host = {what: [rank["host"].get(what, []) for rank in by_rank] for what in by_rank[0]["host"]}
-    source, called = _command(deployments, overrides), name or one_line(Path(output).stem)
+    source, called = _command(deployments, overrides), name or one_line(Path(stem).stem)
     backend = setup.hardware.backend
     calibration = calibration_of(samples, setup.executor, backend, called, machine, source, host)
     write_text_atomically(output, dump(calibration))
@@ -98,11 +99,18 @@ def command(
     if as_json:
         print_json({"calibration_file": output, "tables": tables, "points": measured, "not_measured": len(absent)})
         return
-    echo(f"{measured} points in {tables} tables, written to {output}.")
+    echo(f"{measured} points in {tables} tables, written to {shown(output)}.")
     if absent:
         impls = ", ".join(dict.fromkeys(kind for kind, *_ in absent))
         echo(f"{len(absent)} points of {impls} cannot run on this machine: no plan will have them here.")
-    echo(f"Name it in a hardware file: calibrations: [{{file: {output}}}]")
+    _print_use(output)
+
+
+def _print_use(output: str) -> None:
+    from ..strategy.files import is_standard_output
+
+    file = "FILE" if is_standard_output(output) else output
+    echo(f"Name it in a hardware file: calibrations: [{{file: {file}}}]")
 
 
 def _command(deployments: tuple[str, ...], overrides: tuple[str, ...]) -> str:
@@ -116,7 +124,7 @@ def _import(source: str, deployments: tuple[str, ...], output: str | None, name:
     from ..calibration.aiconfigurator import import_system
     from ..calibration.result import dump
     from ..strategy.errors import InputError
-    from ..strategy.files import write_text_atomically
+    from ..strategy.files import shown, write_text_atomically
     from .output import print_json
 
     kind, _, system = source.partition(":")
@@ -143,7 +151,7 @@ def _import(source: str, deployments: tuple[str, ...], output: str | None, name:
         )
         return
     size = f"{found.points} points in {len(calibration.tables)} tables"
-    echo(f"{calibration.library} of {system}: {size}, written to {target}.")
+    echo(f"{calibration.library} of {system}: {size}, written to {shown(target)}.")
     if found.left_out:
         echo(f"{found.left_out} rows of other ops, types or launches are left out.")
     if found.reordered:
@@ -151,7 +159,7 @@ def _import(source: str, deployments: tuple[str, ...], output: str | None, name:
             f"{found.reordered} points will be smoothed when costs are looked up: lone outliers to the median of "
             "three, reversed neighbours to their geometric mean."
         )
-    echo(f"Name it in a hardware file: calibrations: [{{file: {target}}}]")
+    _print_use(target)
 
 
 def _measured(setup: Setup, points: list[Point], seconds: float, partial: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("explain", short_help="Say why an op was chosen at a boundary, and what every other one would cost.")
-@click.argument("deployment", type=FILLED)
+@click.argument("deployment", type=FILLED, required=False)
 @click.option("--mode", type=FILLED, help="Forward mode (default: the first of the deployment).")
 @click.option("--tokens", type=TOKENS, help="Token count (default: the largest of the mode).")
 @click.option("--layer", type=LAYER, help="Layer number (default: the middle layer; none for embed_out and head_in).")
@@ -34,12 +34,13 @@ if TYPE_CHECKING:
     "--strategy",
     "strategy_file",
     type=FILLED,
-    help="Explain the choices of this strategy file instead of a new plan's.",
+    help="Explain the choices of this strategy file instead of a new plan's. It knows its executor and overrides; "
+    "DEPLOYMENT is needed where what it was made for is no preset.",
 )
 @options.overrides
 @options.as_json
 def command(
-    deployment: str,
+    deployment: str | None,
     mode: str | None,
     tokens: int | None,
     layer: int | None,
@@ -64,11 +65,12 @@ def command(
         op=only_op,
         strategy=strategy_file,
         set=overrides,
-        on_note=None if as_json else options.print_note,
     )
     if as_json:
-        _print_json(found.details, found.setup.notes)
+        _print_json(found.details, found.notes)
     else:
+        for note in found.notes:
+            options.print_note(note)
         _print(found.setup, found.details, found.first, found.last)
 
 

@@ -21,7 +21,7 @@ def command(config: str, output: str | None, name: str | None, as_json: bool) ->
     from ..descriptions.base import build
     from ..descriptions.loader import read_model_mapping
     from ..descriptions.model import Model
-    from ..strategy.files import write_text_atomically
+    from ..strategy.files import shown, write_text_atomically
     from ..strategy.yaml_file import flow_text
     from .output import print_json
 
@@ -37,6 +37,6 @@ def command(config: str, output: str | None, name: str | None, as_json: bool) ->
         print_json({"model_file": output, "model": ordered})
     elif output is None:
         for key, value in ordered.items():
-            echo(f"{key}: {flow_text(value)}")
+            echo(f"{key}: {flow_text(value)}", whole=True)
     else:
-        echo(f"{model.name} ({model.architecture}, {model.num_hidden_layers} layers) written to {output}")
+        echo(f"{model.name} ({model.architecture}, {model.num_hidden_layers} layers) written to {shown(output)}")

@@ -8,12 +8,13 @@ import click
 
 from ..strategy.command_line.option_types import FILLED, OutputFile
 from ..strategy.command_line.terminal import echo
+from ..strategy.files import shown
 from . import options
 
 if TYPE_CHECKING:
     from commplan import Plan
 
-    from ..strategy.file import RangePlan
+    from ..strategy.file import RangePlan, StrategyFile
     from ..strategy.file.document import Predicted
 
 
@@ -57,7 +58,7 @@ def command(
         _print(found)
         print_trusts(found)
         echo()
-        echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
+        echo(f"Written to {shown(output)}" if output else "Nothing written: name a file with -o.")
 
 
 def _warn(found: Plan) -> None:
@@ -136,6 +137,9 @@ def _print(found: Plan) -> None:
     echo()
     echo(f"Gains are steps over the plan's: {yardsticks(strategy.executor, strategy.hardware.backend)}.")
     echo("Times and ratios are at the last token count of each range.")
+    if _uniform_is_ahead(strategy, tolerance):
+        why = f"one plan serves a whole range, and may lose {tolerance:.2%} (search.range_tolerance)"
+        echo(f"Where a uniform strategy is ahead: {why}.")
     echo("No overlap of communication is assumed, but in flags of a server that have it.")
     if any(r.predicted is not None and r.predicted.host_wait_us for ranges in strategy.modes.values() for r in ranges):
         echo("A share for the host: so much of the step the device waits for eager launches.")
@@ -144,6 +148,13 @@ def _print(found: Plan) -> None:
             where = f"{mode} {span(plan.first, plan.last)}"
             echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
     print_wrapped(f"{line(found.fit)}.", "  ")
+
+
+def _uniform_is_ahead(strategy: StrategyFile, tolerance: float) -> bool:
+    """Whether a uniform strategy leads at the end of a range, by no more than ranges are merged for."""
+    found = [r.predicted for ranges in strategy.modes.values() for r in ranges]
+    leads = [1 - p.best_uniform[1] / p.step_us for p in found if p is not None and p.best_uniform is not None]
+    return any(0.0005 <= lead <= tolerance for lead in leads)
 
 
 def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:

@@ -29,7 +29,7 @@ def command(
     """Draw STRATEGY_FILE on one page that needs no network; needs plotly (`pip install '.[report]'` in a checkout)."""
     from ..report.strategy_report import report_strategy
     from ..strategy.errors import InputError
-    from ..strategy.files import name_target
+    from ..strategy.files import name_target, shown
     from .output import print_json
 
     if output is not None and html_file is not None:
@@ -42,7 +42,7 @@ def command(
         print_json({"html": target, "finding": page.title})
     else:
         echo(page.title)
-        echo(f"Written to {target}")
+        echo(f"Written to {shown(target)}")
 
 
 def _beside(strategy_file: str) -> str:

@@ -19,14 +19,22 @@ if TYPE_CHECKING:
 
 @click.command("validate", short_help="Prove that strategy files are legal; needs no hardware.")
 @click.argument("files", nargs=-1, required=True, type=FILLED)
+@click.option(
+    "--deployment", type=FILLED, help="What the files were made for (default: the preset that each names, if any)."
+)
 @options.as_json
-def command(files: tuple[str, ...], as_json: bool) -> None:
-    """Prove that strategy FILES are legal for their model, parallelism, modes and executor."""
+def command(files: tuple[str, ...], deployment: str | None, as_json: bool) -> None:
+    """Prove that strategy FILES are legal for their model, parallelism, modes and executor.
+
+    What a file was made for and has changed since is said; it makes no file illegal.
+    """
     from commplan import validate
 
+    from ..answers.validation import changed_since
     from .output import print_json
 
     found = {file: list(validate(file).problems) for file in files}
+    changed = {file: [] if problems else changed_since(file, deployment) for file, problems in found.items()}
     if as_json:
         print_json(
             {
@@ -35,6 +43,10 @@ def command(files: tuple[str, ...], as_json: bool) -> None:
                         "path": file,
                         "legal": not problems,
                         "errors": [{"field": p.field, "value": p.value, "reason": p.reason} for p in problems],
+                        "groups": [
+                            {"field": where, "value": p.value, "reason": p.reason} for where, p in _by_run(problems)
+                        ],
+                        "notes": changed[file],
                     }
                     for file, problems in found.items()
                 ]
@@ -46,6 +58,8 @@ def command(files: tuple[str, ...], as_json: bool) -> None:
             for where, problem in _by_run(problems):
                 value = f" (got {problem.value})" if problem.value else ""
                 echo(f"  {where + ': ' if where else ''}{problem.reason}{value}")
+            for text in changed[file]:
+                options.print_note(f"{file}: {text}")
     if any(found.values()):
         sys.exit(2)
 

@@ -49,14 +49,15 @@ def command(
     Prints predicted and measured time of the boundaries of a forward, and the regret: the plan's step over that of the
     best alternative measured. On GPUs times are those of CUDA graphs.
     """
+    from ..answers.made_for import made_for
     from ..backtest.judging import contests, judge
-    from ..descriptions.loader import load_setup
     from ..strategy.file import load
 
     chosen = load(strategy)
-    setup = load_setup(deployment or chosen.deployment.name, overrides)
+    known = made_for(chosen, strategy, deployment, overrides)
+    setup = known.setup
     if not as_json:
-        options.print_notes(setup)
+        options.print_notes(setup, known.notes)
     found: list[Contest] = []
     for mode in modes or tuple(chosen.modes):
         found += contests(setup, chosen, mode, _counts(chosen, mode, tokens), strategy)
@@ -68,7 +69,7 @@ def command(
         boundaries += some
         outcomes.append(outcome)
     if as_json:
-        _print_json(boundaries, outcomes)
+        _print_json(boundaries, outcomes, [*setup.notes, *known.notes])
     else:
         _print(boundaries, outcomes, details)
 
@@ -121,7 +122,7 @@ def _measured(setup: Setup, found: list[Contest], rounds: int, force: bool) -> l
     return result
 
 
-def _print_json(boundaries: list[Boundary], outcomes: list[Outcome]) -> None:
+def _print_json(boundaries: list[Boundary], outcomes: list[Outcome], notes: list[str]) -> None:
     from ..backtest.judging import errors_of
     from .output import print_json
 
@@ -131,6 +132,7 @@ def _print_json(boundaries: list[Boundary], outcomes: list[Outcome]) -> None:
             "boundary_error": {"points": len(boundaries), "median": middle, "p95": high},
             "boundaries": [{**b._asdict(), "error": b.error} for b in boundaries],
             "outcomes": [o._asdict() for o in outcomes],
+            "notes": notes,
         }
     )
 

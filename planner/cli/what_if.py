@@ -91,7 +91,9 @@ def _watched(points: Iterator[Point], total: int) -> Iterator[Point]:
 
 
 def _written(*files: str | None) -> list[str]:
-    return [f"written to {file}" for file in files if file is not None]
+    from ..strategy.files import shown
+
+    return [f"written to {shown(file)}" for file in files if file is not None]
 
 
 # ---- for people ------------------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def _print(
             echo(f"  {where + ': ' if where else ''}from {c.tokens} tokens on {c.after} instead of {c.before}")
     if answers:
         echo()
-        heading(f"Asked of {sweep.mode} at {sweep.tokens} tokens")
+        heading("What was varied")
         for answer in answers:
             echo(f"  {answer.question} {answer.answer[0].upper()}{answer.answer[1:]}.")
     echo()

@@ -74,7 +74,7 @@ class _Parts:
         self.deployment = copy.deepcopy(deployment)
         self.deeper: dict[str, list[tuple[list[str], Any]]] = {"model": [], "hardware": []}
 
-        self.overridden: list[str] = []
+        self.overridden: dict[str, Any] = {}  # in the order in which they act
         self.tables: Any = None  # hardware.tables, as given
         self.machine: dict[str, Any] | None = None  # hardware, where the whole of it is given
         self._hardware_file = self._model_file = ""
@@ -95,7 +95,8 @@ class _Parts:
         keys = field.split(".")
         if nested := _nested(keys[0]):
             raise InputError(f"no such field; did you mean '{nested}'?", file="--set", field=field)
-        self.overridden.append(field)
+        self.overridden.pop(field, None)
+        self.overridden[field] = copy.deepcopy(value)
         if keys == ["hardware", "tables"]:
             self.tables = value
         elif keys == ["hardware"] and isinstance(value, dict):
@@ -137,7 +138,7 @@ class _Parts:
         used = tuple(calibrations)
         setup = Setup(deployment, model, hardware, used, executor, self.file, sensitivity, tuple(notes), measured_on)
         check(setup)
-        return replace(setup, lent=tuple(_lent(setup)))
+        return replace(setup, lent=tuple(_lent(setup)), overrides=self.overridden)
 
     def _model(self, name: str) -> Model:
         path = find(name, "models", self.file, "model")

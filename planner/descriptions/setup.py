@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +44,7 @@ class Setup:
     notes: tuple[str, ...] = ()  # what reading did that its reader should know
     measured_on: Hardware | None = None  # the machine with the link that its tables know, where this one has another
     lent: tuple[UsedCalibration, ...] = ()  # tables of other machines, behind those of this one
+    overrides: dict[str, Any] = field(default_factory=dict)  # fields that `--set` gave, with their values
 
     @cached_property
     def parallelism(self) -> Parallelism:

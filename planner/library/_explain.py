@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from commplan.planner.answers.asked import Asked, asked_of
 from commplan.planner.answers.explanation import Explainer, Option
 from commplan.planner.answers.explanation import Explanation as Details
+from commplan.planner.answers.made_for import made_for
 from commplan.planner.answers.spelled import duration, span
 from commplan.planner.descriptions.setup import Setup
 from commplan.planner.search.graph import Plan as GraphPlan
@@ -15,13 +17,10 @@ from commplan.planner.strategy.errors import InputError, NoLegalPlanError, did_y
 from commplan.planner.strategy.layout import FORWARD_BOUNDARIES
 from commplan.planner.strategy.op_kinds import KINDS
 
-from ._asking import OnNote, Overrides, Path, count_of, in_python, layer_of, mode_of, name_of, read
+from ._asking import OnNote, Overrides, Path, count_of, in_python, layer_of, name_of, override_texts
 
 if TYPE_CHECKING:
-    from commplan.planner.strategy.file import StrategyFile
-
     from ._plan import Plan
-    from ._prices import Prices
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,12 +29,14 @@ class Explanation:
 
     first, last  the range that the choice serves
     details      all that `commplan explain` prints
+    notes        what reading did that should be known, and where a file is not what it was made for
     """
 
     setup: Setup
     details: Details
     first: int
     last: int
+    notes: tuple[str, ...]
 
     @property
     def chosen(self) -> Option:
@@ -87,76 +88,49 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class Question:
-    """The place that is asked about; what is not named is what a deployment has in the first place."""
+class Place:
+    """What is asked about in a forward; what is not named is what a deployment has in the first place."""
 
-    setup: Setup
-    mode: str | None
-    tokens: int | None
     layer: int | None
     boundary: str
     op: str | None
 
-    def asked_of(self, prices: Prices) -> Explanation:
-        """The explanation of a plan that is there."""
-        mode, tokens = self._forward()
-        planner, plan, _ = prices.of(mode, tokens)
-        held = prices.strategy.range_of(mode, tokens)
-        return self._explained(planner, plan, (held.first, held.last), prices.from_file)
-
-    def asked_anew(self) -> Explanation:
-        """The explanation of what would be planned."""
-        mode, tokens = self._forward()
-        planner = ModePlanner(self.setup, mode)
+    def explained(self, asked: Asked, mode: str | None, tokens: int | None) -> Explanation:
+        """Of what would be planned, or of what a strategy file has."""
+        mode, count = asked.forward(mode, None if tokens is None else count_of(tokens))
+        planner = ModePlanner(asked.setup, mode)
         try:
-            found = next(r for r in planner.ranges() if r.first <= tokens <= r.last)
+            plan, served, otherwise = asked.chosen(planner, count)
         except NoLegalPlanError as error:
-            raise error.in_file(self.setup.file) from None
-        return self._explained(planner, found.plan, (found.first, found.last), False)
+            raise error.in_file(asked.setup.file) from None
+        notes = (*asked.setup.notes, *asked.notes, *otherwise)
+        return self.explained_of(asked.setup, planner, plan, count, served, bool(otherwise), notes)
 
-    def asked_of_file(self, file: str, strategy: StrategyFile | None = None) -> Explanation:
-        """The explanation of what a strategy file has, which is read unless it is given."""
-        from commplan.planner.answers.from_file import plan_of
-        from commplan.planner.strategy.file import load
-
-        mode, tokens = self._forward()
-        planner = ModePlanner(self.setup, mode)
-        strategy = strategy or load(file)
-        try:
-            plan, served = plan_of(planner, strategy, tokens, file)
-        except NoLegalPlanError as error:
-            raise error.in_file(self.setup.file) from None
-        return self._explained(planner, plan, served, True)
-
-    def _forward(self) -> tuple[str, int]:
-        mode = mode_of(self.setup, self.mode)
-        first, last = self.setup.deployment.modes[mode].tokens
-        if self.tokens is None:
-            return mode, last
-        count = count_of(self.tokens)
-        if not first <= count <= last:
-            raise InputError(f"{mode} is planned for {first} to {last} tokens", field="--tokens", value=count)
-        return mode, count
-
-    def _explained(
-        self, planner: ModePlanner, plan: GraphPlan, served: tuple[int, int], from_file: bool
+    def explained_of(
+        self,
+        setup: Setup,
+        planner: ModePlanner,
+        plan: GraphPlan,
+        tokens: int,
+        served: tuple[int, int],
+        edited: bool,
+        notes: tuple[str, ...],
     ) -> Explanation:
-        layers = self.setup.model.num_hidden_layers
+        """Of a plan that is there."""
         layer = layer_of(self.layer)
         if layer is None and self.boundary not in FORWARD_BOUNDARIES:
-            layer = layers // 2
-        _, tokens = self._forward()
-        details = Explainer(planner, tokens, plan, from_file).explain(self.boundary, layer)
+            layer = setup.model.num_hidden_layers // 2
+        details = Explainer(planner, tokens, plan, edited, served).explain(self.boundary, layer)
         if self.op is not None:
             if self.op not in KINDS:
                 raise InputError(f"no such op; {did_you_mean(self.op, KINDS)}", field="--op", value=self.op)
             details = replace(details, alternatives=[o for o in details.alternatives if o.op.name == self.op])
-        return Explanation(self.setup, details, *served)
+        return Explanation(setup, details, *served, notes)
 
 
 @in_python
 def explain(
-    deployment: Path,
+    deployment: Path | None = None,
     *,
     mode: str | None = None,
     tokens: int | None = None,
@@ -169,6 +143,7 @@ def explain(
 ) -> Explanation:
     """Why an op was chosen at a boundary of a deployment, and what every other one would cost.
 
+    deployment    a preset or a path; a strategy file that names a preset needs none
     mode, tokens  the forward: by default the first mode, at its largest token count
     layer         by default the middle one; none for embed_out and head_in
     op            this one alone beside the chosen one, as in "int8_all_reduce"
@@ -177,12 +152,16 @@ def explain(
 
     An alternative is judged by the chosen plan with this one op exchanged, and the fewest changes that layouts demand.
     """
-    setup = read(deployment, set, on_note)
-    asked = Question(setup, mode, tokens, layer, boundary, op)
-    if strategy is None:
-        return asked.asked_anew()
     from ._plan import Plan
 
+    name, texts = None if deployment is None else name_of(deployment), override_texts(set)
     if isinstance(strategy, Plan):
-        return asked.asked_of_file(repr(strategy), strategy.strategy)
-    return asked.asked_of_file(name_of(strategy))
+        made = made_for(strategy.strategy, repr(strategy), name, texts, "as the deployment")
+        asked = Asked(made.setup, repr(strategy), strategy.strategy, tuple(made.notes), made.why_not_told)
+    else:
+        asked = asked_of(name, None if strategy is None else name_of(strategy), texts)
+    found = Place(layer, boundary, op).explained(asked, mode, tokens)
+    if on_note is not None:
+        for note in found.notes:
+            on_note(note)
+    return found

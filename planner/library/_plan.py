@@ -113,7 +113,7 @@ class Plan:
 
     What a strategy file holds (`modes`, `at`, `to_records`, `save`) every plan can say. What depends on the machine
     (`step_us` at any token count, `memory`, `explain`) needs the deployment, which a plan by `plan` has, and one by
-    `load` where it was named.
+    `load` where what its file was made for is a preset and has not changed, or was named.
     """
 
     def __init__(self, strategy: StrategyFile, prices: Prices | None = None, file: str | None = None) -> None:
@@ -185,8 +185,8 @@ class Plan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What reading the descriptions did that their reader should know."""
-        return () if self._prices is None else self._prices.setup.notes
+        """What reading the descriptions did that should be known, and where they are not what a file was made for."""
+        return () if self._prices is None else (*self._prices.setup.notes, *self._prices.notes)
 
     @cached_property
     def fit(self) -> Fit:
@@ -216,8 +216,7 @@ class Plan:
         known = found.predicted
         if self._prices is None and known is not None and known.tokens == count:
             return known.step_us
-        alone = f"a strategy file alone says the time at the last count of a range, here {found.last}, and no other"
-        planner, chosen, _ = self._priced(alone).of(mode, count)
+        planner, chosen, _ = self._priced().of(mode, count)
         return planner.step_us(chosen, count)
 
     @in_python
@@ -231,13 +230,25 @@ class Plan:
         op: str | None = None,
     ) -> Explanation:
         """Why an op stands where it stands in this plan, and what every other one would cost."""
-        from ._explain import Question
+        from ._explain import Place
 
-        return Question(self.setup, mode, tokens, layer, boundary, op).asked_of(self._priced())
+        mode = self.modes[0] if mode is None else mode
+        held = self.ranges(mode)[-1] if tokens is None else self._at(mode, tokens)
+        count = held.last if tokens is None else count_of(tokens)
+        prices = self._priced()
+        planner, chosen, _ = prices.of(mode, count)
+        edited = prices.told_otherwise(mode, held.ops)
+        notes = (*self.notes, *([edited] if edited else []))
+        return Place(layer, boundary, op).explained_of(
+            prices.setup, planner, chosen, count, (held.first, held.last), bool(edited), notes
+        )
 
-    def _priced(self, alone: str = "a strategy file alone does not say it") -> Prices:
+    def _priced(self) -> Prices:
+        """A file is priced for what it was made for, where that is a preset and has not changed."""
         if self._prices is None:
-            raise InputError(f"{alone}: name what it was made for, as in load(path, deployment=...)", file=self._file)
+            from ._prices import prices_of
+
+            self._prices = prices_of(self.strategy, self._file or "", as_it_was=True)
         return self._prices
 
     # ---- at a glance ------------------------------------------------------------------------------------------------
@@ -331,18 +342,19 @@ def load(
 ) -> Plan:
     """Read a strategy file and check it; InputError says what is wrong with it.
 
-    deployment  what it was made for, a preset or a path: the plan can then say what depends on the machine
-    set         what that deployment had overridden; its executor is the file's
+    deployment  what it was made for, where that is no preset or has changed: what depends on the machine is asked of it
+    set         what that deployment has otherwise than the file says; it knows its executor and overrides
     """
     name = name_of(path)
     strategy = load_file(name)
-    if deployment is None:
-        if set is not None:
-            raise InputError("overrides are of a deployment: name it too", file="--set", field="deployment")
+    if deployment is None and set is None:
         return Plan(strategy, None, name)
-    from ._prices import Prices
+    from ._prices import prices_of
 
-    setup = read(deployment, (f"executor={strategy.executor}", *override_texts(set)), on_note)
-    prices = Prices(setup, strategy, name)
+    prices = prices_of(strategy, name, None if deployment is None else name_of(deployment), override_texts(set))
     prices.check()
-    return Plan(strategy, prices, name)
+    found = Plan(strategy, prices, name)
+    if on_note is not None:
+        for note in found.notes:
+            on_note(note)
+    return found

@@ -11,9 +11,10 @@ from commplan.planner.descriptions.setup import Setup
 from commplan.planner.strategies import PLAIN, strategies
 from commplan.planner.what_if.crossovers import Crossover, crossovers
 from commplan.planner.what_if.evaluation import OWN, OWN_NOTE, PLAN
-from commplan.planner.what_if.marginal_answers import Answer, Asker
+from commplan.planner.what_if.marginal_answers import Answer
 from commplan.planner.what_if.rows import records
 from commplan.planner.what_if.sweep import Point, Sweep
+from commplan.planner.what_if.varied_answers import varied_answers
 
 from ._asking import Overrides, Path, count_of, in_python, mode_of, name_of, override_texts, read, varied
 
@@ -58,9 +59,8 @@ class WhatIf:
 
     @cached_property
     def answers(self) -> tuple[Answer, ...]:
-        """The marginal questions people ask of the deployment as it is: link, quantised sums, TP size, devices."""
-        sweep = self.sweep
-        return tuple(Asker(sweep.deployment, sweep.overrides, sweep.base, sweep.mode, sweep.tokens).answers())
+        """What was found about each setting that was varied."""
+        return tuple(varied_answers(self.sweep, self.points))
 
     @property
     def notes(self) -> tuple[str, ...]:

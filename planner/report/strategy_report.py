@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ..answers.from_file import plan_of
-from ..descriptions.loader import load_setup, preset_names
-from ..descriptions.setup import Setup
+from ..answers.made_for import MadeFor, made_for, told_otherwise
 from ..search.offers import has_own_kernels
 from ..strategy.errors import InputError, NoLegalPlanError
 from ..strategy.file import StrategyFile, load
@@ -27,11 +25,10 @@ def report_strategy(file: str, deployment: str | None, overrides: tuple[str, ...
     """Write the page of a strategy file; InputError where it was made for something else than the deployment."""
     check_plotly()
     strategy = load(file)
-    name = deployment or _preset_of(strategy, file)
-    setup = load_setup(name, overrides)
-    study = _study(strategy, file, setup, lambda *texts: load_setup(name, (*overrides, *texts)))
+    found = made_for(strategy, file, deployment, overrides)
+    study = _study(strategy, file, found)
     mode = study.modes[0]
-    asker = Asker(name, overrides, setup, mode, study.ranges[mode][-1].last)
+    asker = Asker(found.deployment, found.overrides, found.setup, mode, study.ranges[mode][-1].last)
     page = Page(
         title=headline(study),
         subtitle=f"{file}: {subtitle(study)}",
@@ -44,20 +41,11 @@ def report_strategy(file: str, deployment: str | None, overrides: tuple[str, ...
     return page
 
 
-def _preset_of(strategy: StrategyFile, file: str) -> str:
-    if strategy.deployment.name in preset_names("deployments"):
-        return strategy.deployment.name
-    raise InputError(
-        "the deployment is no preset: name its file with --deployment",
-        file=file,
-        field="deployment.name",
-        value=strategy.deployment.name,
-    )
-
-
-def _study(strategy: StrategyFile, file: str, setup: Setup, load_more: Callable[..., Setup]) -> Study:
+def _study(strategy: StrategyFile, file: str, found: MadeFor) -> Study:
+    setup = found.setup
     evaluator = Evaluator(setup)
     ranges: dict[str, list[Range]] = {}
+    told: list[str] = []
     for mode, planned in strategy.modes.items():
         if mode not in setup.deployment.modes:
             raise InputError(
@@ -71,8 +59,7 @@ def _study(strategy: StrategyFile, file: str, setup: Setup, load_more: Callable[
         except NoLegalPlanError as error:
             raise error.in_file(setup.file) from None
         ranges[mode] = [Range(r.first, r.last, plan_of(planner, strategy, r.first, file)[0]) for r in planned]
-    notes = list(setup.notes)
-    for part in ("hardware", "deployment"):
-        if getattr(strategy, part).fingerprint != setup.fingerprints[part]:
-            notes.append(f"the {part} has changed since the file was planned: times here are of today's description")
-    return Study(setup, ranges, load_more, evaluator, notes)
+        steps = (planner.step_us(r.plan, r.last) for r in ranges[mode])
+        told += [told_otherwise(mode, r, r.last, step_us) for r, step_us in zip(planned, steps, strict=True)]
+    notes = [f"{each}: {found.why_not_told}" for each in told if each]
+    return Study(setup, ranges, found.load, evaluator, [*setup.notes, *found.notes, *notes])

@@ -113,6 +113,10 @@ class ModePlanner:
         found = [search(graph, side, tokens, self.budget, slack_ps).plan for side in self.pricer.one_sided()]
         return min(found, key=lambda each: self.pricer.plan_ps(each, tokens))
 
+    def alone(self, tokens: int) -> Plan:
+        """What a count gets that shares no range: the cheapest plan, or where its layers alternate the next best."""
+        return self._in_a_row(self.graph(), self.best(tokens), tokens, 0)
+
     def _with_largest(self, error: NoLegalPlanError, first: int, last: int) -> NoLegalPlanError:
         """Where activation memory is the limit, the error with the largest token count that keeps within it."""
         if error.field != "limits.activation_memory_gb" or not self._fits(first):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,10 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from .errors import InputError, OverwriteError
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
+STANDARD_OUTPUT = "standard output"
+_DASH = "-"  # as a file to write: standard output
 _LONGEST_NAME = 240  # bytes that file systems take, less the endings of files on the way
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -28,10 +32,12 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass
 class _Command:
-    """Files that were read, and targets by the option that names each."""
+    """Files that were read, targets by the option that names each, and the option that has standard output."""
 
     read: list[tuple[str, os.stat_result]] = field(default_factory=list)
     targets: list[tuple[str, str]] = field(default_factory=list)
+    printing: str | None = None
+    printed: bool = False  # a file goes there, and nothing else
 
     def note(self, path: str, found: os.stat_result) -> None:
         if not any(os.path.samestat(found, known) for _, known in self.read):
@@ -46,6 +52,12 @@ class _Command:
         for path, found in self.read:
             if there is not None and os.path.samestat(there, found):
                 raise OverwriteError(_is_read(target, path), file=target, field=option, value=target)
+
+    def take_standard_output(self, option: str, is_file: bool) -> None:
+        if self.printing is not None:
+            message = f"goes to standard output, as {self.printing} does; name a file"
+            raise InputError(message, kind="usage", field=option)
+        self.printing, self.printed = option, is_file
 
     def check_apart(self, target: str, option: str) -> None:
         for other_option, other in self.targets:
@@ -79,8 +91,32 @@ def note_read(path: str | Path) -> None:
         _running[-1].check()
 
 
+def prints_json(option: str) -> None:
+    """Standard output is for the JSON of this option: no file can go there."""
+    if _running:
+        _running[-1].take_standard_output(option, is_file=False)
+
+
+def is_standard_output(path: str | Path) -> bool:
+    """True where a command prints what it would write to a file: its user named `-`."""
+    return bool(_running) and _running[-1].printed and str(path) == _DASH
+
+
+def prints_a_file() -> bool:
+    """True where standard output is for a file alone, so that whatever else is said goes to standard error."""
+    return bool(_running) and _running[-1].printed
+
+
+def shown(path: str | Path) -> str:
+    """A written file as a command names it."""
+    return STANDARD_OUTPUT if is_standard_output(path) else str(path)
+
+
 def name_target(path: str | Path, option: str) -> None:
     """This file will be written, as an option says; refused at once where it was read or cannot be written."""
+    if _running and str(path) == _DASH:
+        _running[-1].take_standard_output(option, is_file=True)
+        return
     if _running:
         _running[-1].check_target(str(path), option)
         _running[-1].check_apart(str(path), option)
@@ -145,8 +181,11 @@ def why_no_file(path: str | Path) -> str:
 def write_text_atomically(path: str | Path, text: str) -> None:
     """Write to a temporary file beside `path`, then rename: an existing file is replaced whole or left as it was.
 
-    A signal that ends the process ends the writing first, and leaves nothing of it.
+    A signal that ends the process ends the writing first, and leaves nothing of it. What a user names `-` is printed.
     """
+    if is_standard_output(path):
+        _print(text)
+        return
     if _running:
         _running[-1].check_target(str(path), None)
         _running[-1].check()  # of all targets before the first is written
@@ -169,6 +208,35 @@ def write_text_atomically(path: str | Path, text: str) -> None:
         finally:
             if temporary is not None:
                 os.unlink(temporary)
+
+
+def _print(text: str) -> None:
+    """A file on standard output, in UTF-8 as on disk."""
+    try:
+        stream = getattr(sys.stdout, "buffer", None)
+        if stream is None:
+            sys.stdout.write(text)
+        else:
+            stream.write(text.encode())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unprintable(error) from None
+
+
+def unprintable(error: OSError) -> InputError:
+    """The error of what standard output does not take. What is left in its buffer goes nowhere: Python would fail to
+    write it once more at exit."""
+    _give_up(sys.stdout)
+    return InputError(f"cannot be written: {error.strerror}", file=STANDARD_OUTPUT, kind="unwritable")
+
+
+def _give_up(stream: Any) -> None:
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):  # a stream without a file behind it
+        return
 
 
 def _check_writable(path: str | Path, option: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The marginal questions people ask of a deployment, answered at one mode and token count.
+"""The marginal questions people ask of a deployment, answered at one mode and token count: for the page of a plan.
 
 What if the link were half as fast? What does one more quantised boundary buy? Which TP size?
 """
@@ -46,7 +46,7 @@ class Asker:
     def answers(self) -> list[Answer]:
         """Every answer that this deployment has; none where it has no plan of its own."""
         found = []
-        for ask in (self._link, self._quantised, self._tp, self._devices):
+        for ask in (self._link, self.quantised, self._tp, self.devices):
             try:
                 answer = ask()
             except NoLegalPlanError:
@@ -77,11 +77,16 @@ class Asker:
 
     # ---- quantised sums ---------------------------------------------------------------------------------------------
 
-    def _quantised(self) -> Answer | None:
-        words = words_of(self.base.executor.ops)
+    @property
+    def quantised_question(self) -> str:
+        """As `quantised` puts it."""
+        return f"What does one more {words_of(self.base.executor.ops)} boundary buy?"
+
+    def quantised(self) -> Answer | None:
+        """What an error budget buys; None for an executor without quantised sums."""
+        words, question = words_of(self.base.executor.ops), self.quantised_question
         if not words:
             return None
-        question = f"What does one more {words} boundary buy?"
         try:
             now = self._planned()
             free = self._planned("numerics.loosest=quantized", "numerics.error_budget=null")
@@ -157,7 +162,8 @@ class Asker:
 
     # ---- the fewest devices -----------------------------------------------------------------------------------------
 
-    def _devices(self) -> Answer | None:
+    def devices(self) -> Answer | None:
+        """The fewest devices of the machine that hold the deployment."""
         found = fewest_devices(self.base, self._setup)
         figures: list[dict[str, object]] = [
             {"devices": tp, "fits": False, "reason": why} for tp, why in found.lacking.items()

@@ -50,7 +50,10 @@ def command(
     from ..transformers.parity import check_rank
 
     plan = load(strategy)
-    check_fit(plan, checkpoint)
+    try:
+        check_fit(plan, checkpoint)
+    except RefusedError as error:
+        raise error.in_file(strategy) from None
     ranks = nproc or plan.parallelism.tp
     if ranks != plan.parallelism.tp:
         raise RefusedError(

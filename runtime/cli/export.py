@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(server: str, strategy: str, as_json: bool) -> None:  # noqa: ARG001
     """Show the switch of SGLang 0.5.23 that comes nearest to the plan in STRATEGY, and every boundary that differs."""
-    from commplan.planner.strategy.file import load, rival_line
+    from commplan.planner.strategy.file import load, plan_again, rival_line
 
     from ..servers.sglang.nearest_flags import nearest
+    from ..servers.sglang.words import EXECUTOR
 
     file = load(strategy)
     export, faster = nearest(file), [rival_line(mode, rival) for mode, rival in file.faster_rivals]
+    notes = []
+    if file.executor != EXECUTOR:
+        notes.append(f"planned for executor {file.executor}, with what that runs; else: {plan_again(file, EXECUTOR)}")
     if as_json:
-        print_json(_json(export, faster))
+        print_json(_json(export, faster) | {"notes": notes})
     else:
+        for note in notes:
+            echo(styled("note: ", "yellow"), note, err=True)
         _print(export, faster)
 
 
@@ -59,7 +65,7 @@ def _print(export: Export, faster: list[str]) -> None:
         echo(styled(line, "yellow", bold=True))
     note = f" ({export.switch.note})" if export.switch.note else ""
     echo(f"Nearest without the plugin: {export.switch.name}{note}")
-    echo("  " + shlex.join(word for flag in export.flags for word in flag))
+    echo("  " + shlex.join(word for flag in export.flags for word in flag), whole=True)
     echo(f"It runs {export.matched:.0%} of the planned ops, weighted by tokens.")
     if not export.differences:
         if not faster:  # else it is the plan itself that loses

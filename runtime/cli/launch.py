@@ -51,7 +51,7 @@ def command(server: str, strategy: str, model_path: str, dry_run: bool, argument
     shown = [f"{STRATEGY_VARIABLE}={strategy}", _from_here(line[0]), *line[1:]]
     for mode, rival in file.faster_rivals:
         echo(rival_line(mode, rival), err=True)
-    echo(shlex.join(shown), err=not dry_run)
+    echo(shlex.join(shown), err=not dry_run, whole=True)
     if dry_run:
         return
     sys.stdout.flush()

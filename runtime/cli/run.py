@@ -42,7 +42,10 @@ def command(
         raise RefusedError("give either --prompt or --tokens", field="--prompt")
     ids = _ids(token_ids) if token_ids is not None else []
     plan = load(strategy)
-    config, _ = check_fit(plan, checkpoint)
+    try:
+        config, _ = check_fit(plan, checkpoint)
+    except RefusedError as error:
+        raise error.in_file(strategy) from None
     if token_ids is not None:
         _check_ids(ids, config, "--tokens")
     check_host(plan.hardware.backend, plan.parallelism.tp, models=True)

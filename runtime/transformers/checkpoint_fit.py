@@ -8,7 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from commplan.planner.strategy.file import InputError, StrategyFile, config_fingerprint, places, problems, read_mapping
+from commplan.planner.strategy.file import (
+    InputError,
+    StrategyFile,
+    config_fingerprint,
+    places,
+    plan_again,
+    problems,
+    read_mapping,
+)
 
 from ..errors import RefusedError
 from ..kernels.peer_impls import EXECUTOR_NAME, PEER_IMPLS, check_peer_ops
@@ -40,7 +48,7 @@ def check_runnable(file: StrategyFile) -> None:
     if file.executor != EXECUTOR_NAME:
         raise RefusedError(
             f"this runtime executes plans made for executor {EXECUTOR_NAME}; make one with "
-            f"commplan plan {file.deployment.name} --set executor={EXECUTOR_NAME}",
+            f"{plan_again(file, EXECUTOR_NAME)}",
             field="executor",
             value=file.executor,
         )

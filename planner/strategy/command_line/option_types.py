@@ -120,7 +120,10 @@ class Name(FilledText):
 
 
 class OutputFile(FilledText):
-    """A file to write when the work is done: that it can be written, over nothing that is read, is seen before."""
+    """A file to write when the work is done: that it can be written, over nothing that is read, is seen before.
+
+    `-` is standard output, and nothing else is printed there then.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The path as it was given, named as what will be written; raises InputError."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 
-from ..errors import InputError, one_line
+from ..errors import one_line
+from ..files import prints_a_file, unprintable
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,16 @@ class Styled:
         return click.style(one_line(self.text), fg=self.colour, bold=self.bold or None, dim=self.dim or None)
 
 
-STANDARD_OUTPUT = "standard output"
 Part = str | Styled
 Cell = Part | tuple[Part, ...]
+_NARROWEST = 40
+_colours = True
+
+
+def use_colours(yes: bool) -> None:
+    """Whether terminals get colours, unless the environment has NO_COLOR."""
+    global _colours  # noqa: PLW0603
+    _colours = yes
 
 
 def styled(text: str, colour: str | None = None, *, bold: bool = False, dim: bool = False) -> Styled:
@@ -43,7 +51,7 @@ def styled(text: str, colour: str | None = None, *, bold: bool = False, dim: boo
 
 def width(cell: Cell) -> int:
     """Characters that a cell takes."""
-    return sum(len(one_line(p if isinstance(p, str) else p.text)) for p in _parts(cell))
+    return sum(len(one_line(_text(part))) for part in _parts(cell))
 
 
 def rendered(cell: Cell) -> str:
@@ -51,15 +59,68 @@ def rendered(cell: Cell) -> str:
     return "".join(one_line(part) if isinstance(part, str) else part.rendered() for part in _parts(cell))
 
 
-def echo(*parts: Part, err: bool = False) -> None:
-    """One line on standard output or standard error: a line break within a text is escaped too."""
-    write_line(rendered(parts), err=err)
+def room(*, err: bool = False) -> int | None:
+    """Columns of the terminal that is printed to, or None where it is none: what reads a pipe wants whole lines."""
+    stream = sys.stderr if err or prints_a_file() else sys.stdout
+    try:
+        if not stream.isatty():
+            return None
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size(stream.fileno()).columns)
+    except (OSError, ValueError, AttributeError):  # it has no size, or is closed
+        return None
+    return max(columns, _NARROWEST) if columns > 0 else None
+
+
+def wrapped(cell: Cell, first: int, others: int) -> list[Cell]:
+    """A cell in lines of so many columns, broken at spaces; a word that is longer stands out."""
+    text = "".join(one_line(_text(part)) for part in _parts(cell))
+    lines: list[Cell] = []
+    start, columns = 0, first
+    while len(text) - start > columns:
+        begun = start + len(text[start:]) - len(text[start:].lstrip(" "))
+        cut = text.rfind(" ", begun, start + columns + 1)
+        cut = cut if cut > begun else text.find(" ", start + columns)
+        if cut < 0:
+            break
+        lines.append(_slice(cell, start, cut))
+        start, columns = cut + 1, others
+    return [*lines, _slice(cell, start, len(text))]
+
+
+def _slice(cell: Cell, start: int, end: int) -> tuple[Part, ...]:
+    """A stretch of the characters of a cell, in their styles."""
+    found: list[Part] = []
+    at = 0
+    for part in _parts(cell):
+        text = one_line(_text(part))
+        piece = text[max(0, start - at) : max(0, end - at)]
+        at += len(text)
+        if piece:
+            found.append(piece if isinstance(part, str) else replace(part, text=piece))
+    return tuple(found)
+
+
+def echo(*parts: Part, err: bool = False, whole: bool = False) -> None:
+    """One line on standard output or standard error: a line break within a text is escaped too.
+
+    A terminal that is too narrow gets it in several, the others indented; `whole` is for what is copied, or data.
+    """
+    columns = None if whole else room(err=err)
+    if columns is None or width(parts) <= columns:
+        write_line(rendered(parts), err=err)
+        return
+    text = "".join(one_line(_text(part)) for part in parts)
+    indent = len(text) - len(text.lstrip(" ")) + 2
+    first, *others = wrapped(parts, columns, columns - indent)
+    write_line(rendered(first), err=err)
+    for line in others:
+        write_line(" " * indent + rendered(line), err=err)
 
 
 def echo_lines(text: str, *, err: bool = False) -> None:
     """A text that has lines of its own, as what a model has generated."""
     for line in text.split("\n"):
-        echo(line, err=err)
+        echo(line, err=err, whole=True)
 
 
 def print_json(value: Any) -> None:
@@ -71,22 +132,18 @@ def _parts(cell: Cell) -> tuple[Part, ...]:
     return cell if isinstance(cell, tuple) else (cell,)
 
 
+def _text(part: Part) -> str:
+    return part if isinstance(part, str) else part.text
+
+
 def write_line(line: str, *, err: bool = False) -> None:
     """A line that is fit to be printed; raises InputError where standard output cannot be written."""
+    err = err or prints_a_file()
     try:
-        click.echo(line, err=err)
+        click.echo(line, err=err, color=None if _colours and not os.environ.get("NO_COLOR") else False)
     except BrokenPipeError:
         raise
     except OSError as error:
         if err:  # there is nowhere left to say so
             return
-        _give_up(sys.stdout)
-        raise InputError(f"cannot be written: {error.strerror}", file=STANDARD_OUTPUT, kind="unwritable") from None
-
-
-def _give_up(stream: Any) -> None:
-    """What is left in a stream's buffer goes nowhere: Python would fail to write it once more at exit."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except (OSError, ValueError):  # a stream without a file behind it
-        return
+        raise unprintable(error) from None

@@ -41,7 +41,7 @@ from .document import (
 from .fingerprint import config_fingerprint
 from .legality import Problem, places, problems, walk
 from .reading import load, parse, read
-from .writing import dump, plan_hash, save
+from .writing import dump, plan_again, plan_hash, save
 
 __all__ = [
     "COLLECTIVES",
@@ -92,6 +92,7 @@ __all__ = [
     "parse",
     "parse_json",
     "places",
+    "plan_again",
     "plan_hash",
     "problems",
     "read",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from ..layout import ALL_TO_ALL, LayerShape, Parallelism
 from ..ops import Op
@@ -146,7 +147,10 @@ class RangePlan:
 
 @dataclass(frozen=True)
 class StrategyFile:
-    """A plan: for each forward mode, ranges of token counts in order and without gap."""
+    """A plan: for each forward mode, ranges of token counts in order and without gap.
+
+    `overrides` are the fields of the deployment that `--set` gave when it was planned, with their values.
+    """
 
     model: ModelStamp
     hardware: HardwareStamp
@@ -155,6 +159,7 @@ class StrategyFile:
     parallelism: Parallelism
     numerics: Numerics  # loosest class that the plan may use
     modes: dict[str, tuple[RangePlan, ...]]
+    overrides: dict[str, Any] = field(default_factory=dict)
 
     @property
     def faster_rivals(self) -> tuple[tuple[str, FasterRival], ...]:

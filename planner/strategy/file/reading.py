@@ -27,9 +27,11 @@ from .document import (
 )
 from .legality import problems
 
-_KEYS = ("schema", "model", "hardware", "deployment", "executor", "parallelism", "numerics", "modes", "end")
+_STAMPS = ("schema", "model", "hardware", "deployment", "overrides", "executor")
+_KEYS = (*_STAMPS, "parallelism", "numerics", "modes", "end")
 _MAX_LAYERS_IN_ALL = 1_000_000  # over all ranges: far above any plan, far below what a short hostile file could ask for
 _STOCK = ("stock_us", "stock_source", "best_stock_flag", "library_us", "faster_rivals")
+_FIELD = re.compile(r"[^\s.=]+(\.[^\s.=]+)*\Z")
 _LAYERS = re.compile(r"([0-9]{1,6})(-([0-9]{1,6}))?\Z")
 
 
@@ -82,6 +84,7 @@ def parse(text: str) -> StrategyFile:
         parallelism=_parallelism(_mapping(data, "parallelism", "")),
         numerics=_choice(data, "numerics", "", NUMERICS_CLASSES),
         modes={mode: _ranges(mode, value, model.num_hidden_layers) for mode, value in modes.items()},
+        overrides=_overrides(data),
     )
 
 
@@ -118,6 +121,17 @@ def _parallelism(data: dict[str, Any]) -> Parallelism:
     if moe_backend == ALL_TO_ALL and ep != tp:
         raise InputError(f"an all-to-all MoE needs ep equal to tp {tp}", field="parallelism.ep", value=ep)
     return Parallelism(tp, attn_dp, ep, moe_backend)
+
+
+def _overrides(data: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the deployment with their values; an older file has none. What they mean is the loader's to say."""
+    if "overrides" not in data:
+        return {}
+    found = _mapping(data, "overrides", "")
+    for field in found:
+        if not _FIELD.match(field):
+            raise InputError("a field is written parallelism.tp", field="overrides", value=field)
+    return found
 
 
 def _ranges(mode: str, value: Any, num_layers: int) -> tuple[RangePlan, ...]:

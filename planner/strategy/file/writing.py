@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,21 @@ def save(strategy: StrategyFile, path: str | Path) -> None:
     write_text_atomically(path, dump(strategy))
 
 
+def plan_again(strategy: StrategyFile, executor: str) -> str:
+    """The command that plans the same deployment, overridden as it was, for another executor."""
+    given = {field: value for field, value in strategy.overrides.items() if field != "executor"}
+    given["executor"] = executor
+    texts = (f"--set {shlex.quote(f'{field}={flow_text(value)}')}" for field, value in given.items())
+    return f"commplan plan {strategy.deployment.name} {' '.join(texts)}"
+
+
 def plan_hash(strategy: StrategyFile) -> str:
-    """First 16 hex digits of the SHA-256 of the canonical text without predictions: equal if the same would run."""
+    """First 16 hex digits of the SHA-256 of the canonical text without predictions: equal if the same would run.
+
+    Overrides are left out: what they change of what would run is in the fingerprints.
+    """
     bare = {mode: tuple(replace(r, predicted=None) for r in ranges) for mode, ranges in strategy.modes.items()}
-    return hashlib.sha256(dump(replace(strategy, modes=bare)).encode()).hexdigest()[:16]
+    return hashlib.sha256(dump(replace(strategy, modes=bare, overrides={})).encode()).hexdigest()[:16]
 
 
 def dump(strategy: StrategyFile) -> str:
@@ -53,6 +65,8 @@ def _lines(strategy: StrategyFile) -> Iterator[str]:
     yield "deployment: " + flow_text(
         {"name": deployment.name, "activations": deployment.activations, "fingerprint": deployment.fingerprint}
     )
+    if strategy.overrides:
+        yield f"overrides: {flow_text(strategy.overrides)}"
     yield f"executor: {scalar_text(strategy.executor)}"
     yield "parallelism: " + flow_text({"tp": p.tp, "attn_dp": p.attn_dp, "ep": p.ep, "moe_backend": p.moe_backend})
     yield f"numerics: {strategy.numerics}"

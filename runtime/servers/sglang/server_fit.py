@@ -14,6 +14,7 @@ from commplan.planner.strategy.file import (
     config_fingerprint,
     load,
     places,
+    plan_again,
     walk,
 )
 
@@ -35,8 +36,7 @@ def check_plan(file: StrategyFile) -> None:
     """Can this executor run the plan as written, whatever the server?"""
     if file.executor != EXECUTOR:
         raise RefusedError(
-            f"SGLang executes plans made for executor {EXECUTOR}; make one with "
-            f"commplan plan {file.deployment.name} --set executor={EXECUTOR}",
+            f"SGLang executes plans made for executor {EXECUTOR}; make one with {plan_again(file, EXECUTOR)}",
             field="executor",
             value=file.executor,
         )
@@ -66,7 +66,7 @@ def check_plan(file: StrategyFile) -> None:
 
 def _check_ops(file: StrategyFile, mode: str, where: str, plan: RangePlan) -> None:
     p = file.parallelism
-    again = f"make a runnable plan with commplan plan {file.deployment.name} --set executor={EXECUTOR}"
+    again = f"make a runnable plan with {plan_again(file, EXECUTOR)}"
     for layer, boundary, op in places(plan):
         if not op.kind.runs:
             continue

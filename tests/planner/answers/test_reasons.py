@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from commplan.planner.answers.explanation import Explainer
 from commplan.planner.answers.refusals import NOWHERE
-from commplan.planner.search.graph import Restriction
+from commplan.planner.search.graph import Plan, Restriction
+from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategy.errors import NoLegalPlanError
 from commplan.planner.strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES
 
-from ..cli.commandline import answer
+from ..cli.commandline import answer, run
 from ..named_plans import planner_of
 
 SERVER = ("deepseek-r1-h20-tp8", "--set=hardware=h200-8", "--set=executor=sglang", "--mode", "prefill")
@@ -70,7 +72,7 @@ def test_a_better_op_that_a_range_passed_over_says_so() -> None:
     assert faster
     for option in faster:
         assert "faster by" in option["reason"]
-        assert "one plan serves a range, and may lose 0.50% (search.range_tolerance)" in option["reason"]
+        assert "one plan serves 657-16384 tokens, and may lose 0.50% (search.range_tolerance)" in option["reason"]
 
 
 def test_on_one_rank_nobody_is_missing_because_nothing_travels() -> None:
@@ -97,3 +99,42 @@ def test_no_reason_is_the_one_that_says_nothing(deployment: tuple[str, ...], bou
     for option in options(*deployment, "--boundary", boundary, *place):
         assert option["reason"] and NOWHERE not in option["reason"]
         assert "leaves no plan around" not in option["reason"]
+
+
+# ---- why a faster one was not chosen ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def passed_over() -> tuple[ModePlanner, Plan]:
+    """A range whose plan has a faster neighbour at its last count."""
+    planner = planner_of("deepseek-r1-h20-tp8", "prefill")
+    return planner, planner.ranges()[-1].plan
+
+
+def kept_because(planner: ModePlanner, plan: Plan) -> list[str]:
+    explained = Explainer(planner, 16384, plan, served=(1, 16384)).explain("attn_out", 12)
+    return [o.reason for o in explained.alternatives if o.legal and (o.slower_by_us or 0) < -0.05]
+
+
+def test_a_faster_op_at_a_count_whose_neighbours_want_another_is_answered_with_them(
+    passed_over: tuple[ModePlanner, Plan],
+) -> None:
+    """The plan loses more than the tolerance, so it cannot be the merge."""
+    strict = planner_of("deepseek-r1-h20-tp8", "prefill", "search.range_tolerance=1e-9")
+    found = kept_because(strict, passed_over[1])
+    assert found and all("and the counts beside this one want another" in reason for reason in found)
+
+
+def test_a_faster_op_that_the_count_would_not_have_alone_is_not_blamed_on_the_range(
+    passed_over: tuple[ModePlanner, Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner, plan = passed_over
+    monkeypatch.setattr(planner, "alone", lambda tokens: plan)
+    found = kept_because(planner, plan)
+    assert found and all(reason.endswith("a plan does not alternate for that") for reason in found)
+
+
+def test_a_plan_says_why_a_uniform_strategy_is_ahead_of_it() -> None:
+    words = "one plan serves a whole range, and may lose 0.50% (search.range_tolerance)"
+    assert words in run("plan", "deepseek-r1-h20-tp8").out
+    assert words not in run("plan", "qwen3-0.6b-cpu-tp2").out

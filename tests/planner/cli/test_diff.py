@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from commplan.planner.strategy.file import load
+
 from .commandline import answer, refused, run
+from .deployments import deployment
 
 R1 = "deepseek-r1-h20-tp8"
 LATE_GATHER = Path(__file__).parents[1] / "strategy" / "file" / "plans" / "late_gather.yaml"
@@ -119,3 +122,80 @@ def test_a_file_that_cannot_be_loaded_is_named(file: Path, tmp_path: Path) -> No
     error = refused("diff", file, illegal)
     assert (error["kind"], error["file"]) == ("illegal_plan", str(illegal))
     assert error["field"] == "modes.prefill[0].layers.0.mlp_out"
+
+
+# ---- times -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def current(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("diff") / "plan.yaml"
+    answer("plan", R1, "--set", "executor=sglang", "-o", path)
+    return path.read_text()
+
+
+def written(folder: Path, text: str, name: str) -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def test_every_range_that_both_plan_has_both_steps_and_their_change(current: str, tmp_path: Path) -> None:
+    a = written(tmp_path, current, "a.yaml")
+    b = planned(tmp_path, R1, "--set", "executor=plan_only")
+    report = answer("diff", a, b)
+    assert report["notes"] == {"before": [], "after": []}
+    assert [each["tokens"][1] for each in report["steps"] if each["mode"] == "decode"][-1] == 512
+    for when, file in (("before_us", a), ("after_us", b)):
+        told = {(m, r.last): r.predicted.step_us for m, ranges in load(file).modes.items() for r in ranges}
+        found = {(each["mode"], each["tokens"][1]): each[when] for each in report["steps"]}
+        assert set(told) <= set(found), "every range of either file ends a range of the table"
+        assert {key: found[key] for key in told} == pytest.approx(told, abs=0.1)
+    for each in report["steps"]:
+        assert each["change_us"] == pytest.approx(each["after_us"] - each["before_us"])
+    out = run("diff", a, b).out
+    assert "Step at the last token count of each range, us" in out
+    first = report["steps"][0]
+    assert f"{first['before_us']:,.1f}" in out and f"{first['change_us']:+,.1f}" in out
+
+
+def test_an_edited_file_is_priced_by_its_ops_and_not_by_its_predictions(current: str, tmp_path: Path) -> None:
+    a = written(tmp_path, current, "a.yaml")
+    b = written(tmp_path, current.replace("custom_one_shot", "nccl"), "b.yaml")
+    report = answer("diff", a, b)
+    assert max(each["change_us"] for each in report["steps"]) > 100
+    assert report["notes"]["before"] == []
+    assert any("it was edited" in note for note in report["notes"]["after"])
+    assert "it was edited" in run("diff", a, b).err
+
+
+def test_files_of_a_deployment_that_is_not_at_hand_are_told_by_their_predictions(tmp_path: Path) -> None:
+    own, a, b = deployment(tmp_path), tmp_path / "a.yaml", tmp_path / "b.yaml"
+    answer("plan", own, "-o", a)
+    answer("plan", own, "--set", "modes.decode.tokens=[1, 4]", "-o", b)
+    prefill, decode = answer("diff", a, b)["steps"]
+    assert prefill["before_us"] == prefill["after_us"] == pytest.approx(load(a).modes["prefill"][0].predicted.step_us)
+    assert (decode["tokens"], decode["before_us"], decode["change_us"]) == ([1, 4], None, None)
+    assert "small is no preset (name its file with --deployment)" in run("diff", a, b).err
+    *_, decode = (report := answer("diff", a, b, "--deployment", own))["steps"]
+    assert decode["change_us"] == 0
+    assert report["notes"] == {"before": [], "after": []}
+
+
+def test_a_file_that_was_made_for_another_machine_than_today_is_told_by_its_predictions(
+    current: str, tmp_path: Path
+) -> None:
+    a = written(tmp_path, current, "a.yaml")
+    b = written(tmp_path, current.replace(load(a).hardware.fingerprint, "f" * 16), "b.yaml")
+    notes = answer("diff", a, b)["notes"]
+    assert notes["before"] == []
+    assert notes["after"] == [
+        "the hardware has changed since the file was planned: times are those that the file predicts"
+    ]
+
+
+def test_overrides_that_differ_are_part_of_what_a_file_was_made_for(current: str, tmp_path: Path) -> None:
+    a = written(tmp_path, current, "a.yaml")
+    b = planned(tmp_path, R1, "--set", "executor=sglang", "--set", "modes.decode.tokens=[1, 64]")
+    made_for = {each["field"]: (each["before"], each["after"]) for each in answer("diff", a, b)["made_for"]}
+    assert made_for["overrides.modes.decode.tokens"] == ("-", "[1, 64]")
+    assert "overrides.executor" not in made_for

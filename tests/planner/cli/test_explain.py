@@ -28,11 +28,13 @@ def names(explanation: dict[str, Any], legal: bool | None = None) -> set[str]:
     return {op if isinstance(op, str) else next(iter(op)) for op in spelled}
 
 
-def explained(deployment: str, mode: str, tokens: int, plan: Plan, boundary: str) -> Explanation:
+def explained(
+    deployment: str, mode: str, tokens: int, plan: Plan, boundary: str, served: tuple[int, int] | None = None
+) -> Explanation:
     """What the command explains by default: the layer in the middle."""
     planner = planner_of(deployment, mode)
     layer = None if boundary in FORWARD_BOUNDARIES else planner.setup.model.num_hidden_layers // 2
-    return Explainer(planner, tokens, plan).explain(boundary, layer)
+    return Explainer(planner, tokens, plan, served=served).explain(boundary, layer)
 
 
 def slower(option: dict[str, Any]) -> float:
@@ -70,7 +72,7 @@ def test_the_command_says_what_the_explainer_says(deployment: str, mode: str) ->
     """At the end of every range; the two tests above then speak of the command too."""
     for chosen in ranges_of(deployment, mode):
         said = answer("explain", deployment, "--mode", mode, "--tokens", chosen.last)
-        explanation = explained(deployment, mode, chosen.last, chosen.plan, "attn_out")
+        explanation = explained(deployment, mode, chosen.last, chosen.plan, "attn_out", (chosen.first, chosen.last))
         options = [explanation.chosen, *explanation.alternatives]
         assert [
             (o["ops"]["attn_out"], o["legal"], o["reason"], o["time_us"], o["slower_by_us"])
@@ -213,7 +215,7 @@ def test_a_file_for_another_model_split_or_mode_is_refused(file: Path, tmp_path:
         ("qwen3-32b-h200-tp2",): "model.fingerprint",
         (R1, "--set=modes.mixed={tokens: [1, 8], sequence_tokens: 8, context_tokens: 8, decode_fraction: 0.5}",
          "--mode", "mixed"): "modes.mixed",
-        (R1, "--set=modes.prefill.tokens=[1, 32768]"): "modes.prefill",
+        (R1, "--tokens", "32768"): "--tokens",
     }  # fmt: skip
     for arguments, field in expected.items():
         error = refused("explain", *arguments, "--strategy", file)

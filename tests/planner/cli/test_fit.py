@@ -6,6 +6,9 @@ import csv
 
 import pytest
 
+from commplan.planner.descriptions.loader import load_setup
+from commplan.planner.what_if.marginal_answers import Asker
+
 from .commandline import answer, refused, run
 
 QWEN, R1, SMALL = "qwen3-32b-h200-tp2", "deepseek-r1-h20-tp8", "qwen3-0.6b-cpu-tp2"
@@ -106,9 +109,13 @@ def test_a_strategy_that_holds_more_leaves_fewer_tokens():
 
 
 def test_no_tp_size_is_recommended_that_does_not_fit():
-    answers = {a["question"]: a for a in answer("what-if", R1, "--vary", "tokens=16384")["answers"]}
-    assert answers["Which TP size?"]["answer"] == "only TP 8 fits; TP 1, 2, 4 do not fit"
-    assert [figure["legal"] for figure in answers["Which TP size?"]["figures"]] == [False, False, False, True]
+    found = {a["question"]: a for a in answer("what-if", R1, "--vary", "tp=1,2,4,8")["answers"]}["What does tp change?"]
+    assert found["answer"].startswith("Only 8 is legal: the plan's step is ")
+    assert "illegal at 1: does not fit: weights take 673.0 GB" in found["answer"]
+    assert [figure["legal"] for figure in found["figures"]] == [False, False, False, True]
+    tried = Asker(R1, (), load_setup(R1), "prefill", 16384).answers()
+    (page,) = [a for a in tried if a.question == "Which TP size?"]
+    assert page.answer == "only TP 8 fits; TP 1, 2, 4 do not fit"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +127,7 @@ def test_no_tp_size_is_recommended_that_does_not_fit():
     ],
 )
 def test_the_fewest_devices_are_those_below_which_nothing_fits(arguments, devices, words):
-    found = answer("what-if", *arguments, "--vary", "tokens=64")["answers"]
+    found = answer("what-if", *arguments, "--vary", "tp=8", "--tokens", 64)["answers"]
     (fewest,) = [a for a in found if a["question"] == "Fewest devices?"]
     assert [figure["devices"] for figure in fewest["figures"]] == devices
     assert fewest["answer"].startswith(words)

@@ -64,6 +64,17 @@ def test_a_wrong_command_line_in_json(arguments: tuple[str, ...]) -> None:
     assert error["message"]
 
 
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("plna", "did you mean 'plan'?"), ("whatif", "did you mean 'what-if'?"), ("gadgets", "accepted: backtest, ")],
+)
+def test_a_command_that_there_is_not_gets_a_suggestion(word: str, hint: str) -> None:
+    error = run(word, "--json").json["error"]
+    assert (error["kind"], error["value"]) == ("usage", word)
+    assert error["message"].startswith(f"no such command; {hint}")
+    assert run(word).err.startswith("error: no such command; ")
+
+
 def test_a_misspelt_option_is_named() -> None:
     error = run("plan", SMALL, "--outpt", "x", "--json").json["error"]
     assert (error["field"], "--output" in error["message"]) == ("--outpt", True)

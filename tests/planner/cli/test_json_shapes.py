@@ -95,7 +95,7 @@ def test_validate(tmp_path: Path) -> None:
     assert result.code == 2
     assert set(result.json) == {"files"}
     first, second = result.json["files"]
-    assert first == {"path": str(good), "legal": True, "errors": []}
+    assert first == {"path": str(good), "legal": True, "errors": [], "groups": [], "notes": []}
     assert (second["path"], second["legal"]) == (str(bad), False)
     for error in second["errors"]:
         assert set(error) == {"field", "value", "reason"}
@@ -110,6 +110,8 @@ def test_validate_answers_in_the_same_shape_for_a_file_that_cannot_be_read(tmp_p
             "path": str(tmp_path / "no.yaml"),
             "legal": False,
             "errors": [{"field": "", "value": "", "reason": "no such file"}],
+            "groups": [{"field": "", "value": "", "reason": "no such file"}],
+            "notes": [],
         }
     ]
 

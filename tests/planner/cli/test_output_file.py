@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from commplan.planner.strategy.file import dump, load
+from commplan.planner.strategy.files import write_text_atomically
 
 from .commandline import answer, refused, run
 
@@ -153,3 +154,51 @@ def test_the_deployment_itself_is_not_overwritten(tmp_path: Path) -> None:
         error = refused("plan", path, "-o", tmp_path / name)
         assert (error["field"], error["value"]) == ("--output", str(tmp_path / name))
     assert path.read_text() == DEPLOYMENT.read_text()
+
+
+# ---- a dash ----------------------------------------------------------------------------------------------------------
+
+HF_CONFIG = Path(__file__).parents[1] / "descriptions" / "hf_configs" / "qwen3-0.6b.json"
+
+
+def test_a_dash_is_standard_output_and_everything_else_goes_to_standard_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer("plan", SMALL, "-o", "plan.yaml")
+    result = run("plan", SMALL, "-o", "-")
+    assert result.code == 0
+    assert result.out == (tmp_path / "plan.yaml").read_text()
+    assert "Written to standard output" in result.err and "vs stock" in result.err
+    assert os.listdir(tmp_path) == ["plan.yaml"]
+
+
+def test_every_option_that_names_a_file_to_write_takes_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer("import-model", HF_CONFIG, "-o", "model.yaml")
+    assert run("import-model", HF_CONFIG, "-o", "-").out == (tmp_path / "model.yaml").read_text()
+    sweep = ("what-if", SMALL, "--vary", "tokens=1,8", "--csv")
+    assert run(*sweep, "sweep.csv").code == 0
+    assert run(*sweep, "-").out == (tmp_path / "sweep.csv").read_text()
+    assert sorted(os.listdir(tmp_path)) == ["model.yaml", "sweep.csv"]
+
+
+def test_only_one_thing_goes_to_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options, field in ((("-o", "-", "--json"), "--json"), (("--json", "-o", "-"), "--output")):
+        result = run("plan", SMALL, *options)
+        assert (result.code, result.err, result.json["error"]["field"]) == (2, "", field)
+    assert refused("what-if", SMALL, "--csv", "-", "--html", "-")["field"] == "--html"
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_leaves_standard_output_empty() -> None:
+    result = run("plan", SMALL, *BAD_INPUT, "-o", "-")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error: ")
+
+
+def test_outside_of_a_command_a_dash_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text_atomically("-", "text")
+    assert (tmp_path / "-").read_text() == "text"

@@ -97,26 +97,43 @@ def test_notes_are_told_and_kept() -> None:
 # ---- a file ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_alone_knows_its_ops_and_the_ends_of_its_ranges(plan: commplan.Plan, file: Path) -> None:
-    loaded = commplan.load(file)
-    assert loaded.hash == plan.hash
-    assert loaded.step_us("prefill", 656) == pytest.approx(plan.step_us("prefill", 656), abs=0.05)
-    assert loaded.at("decode", 100).to_records() == plan.at("decode", 100).to_records()
+def test_a_file_knows_all_that_the_plan_knows(plan: commplan.Plan, file: Path) -> None:
+    for loaded in (commplan.load(file), commplan.load(file, deployment=GPU)):
+        assert loaded.hash == plan.hash
+        assert loaded.at("decode", 100).to_records() == plan.at("decode", 100).to_records()
+        assert loaded.step_us("decode", 100) == plan.step_us("decode", 100)
+        assert loaded.memory == plan.memory
+        assert loaded.at("prefill", 4096).trust == plan.at("prefill", 4096).trust
+        assert loaded.explain(layer=12).to_records() == plan.explain(layer=12).to_records()
+
+
+def test_a_file_knows_what_was_overridden(tmp_path: Path) -> None:
+    link = {"hardware.links.intra_node.bandwidth_gb_per_s": 100}
+    slow = commplan.plan(GPU, set=link)
+    slow.save(tmp_path / "slow.yaml")
+    assert commplan.load(tmp_path / "slow.yaml").step_us("prefill", 100) == slow.step_us("prefill", 100)
+    rows = slow.explain(layer=12).to_records()
+    assert rows == commplan.explain(strategy=slow, layer=12).to_records()
+    assert rows == commplan.explain(strategy=tmp_path / "slow.yaml", layer=12).to_records()
+
+
+def test_a_file_of_what_has_changed_is_priced_where_that_is_asked_for_and_says_so(file: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old.yaml"
+    mark = commplan.load(file).strategy.hardware.fingerprint
+    old.write_text(file.read_text().replace(mark, "0123456789abcdef"))
+    loaded = commplan.load(old)
+    assert loaded.step_us("prefill", 656) == pytest.approx(63638.9)
     for ask in (lambda: loaded.step_us("prefill", 655), loaded.explain, lambda: loaded.memory, lambda: loaded.fits):
-        with pytest.raises(commplan.InputError, match=r"load\(path, deployment=\.\.\.\)"):
+        with pytest.raises(commplan.InputError, match=r"the hardware has changed .* load\(path, deployment=\.\.\.\)"):
             ask()
-
-
-def test_a_file_beside_its_deployment_knows_all_that_the_plan_knows(plan: commplan.Plan, file: Path) -> None:
-    loaded = commplan.load(file, deployment=GPU)
-    assert loaded.step_us("decode", 100) == plan.step_us("decode", 100)
-    assert loaded.memory == plan.memory
-    assert loaded.at("prefill", 4096).trust == plan.at("prefill", 4096).trust
+    told: list[str] = []
+    assert commplan.load(old, deployment=GPU, on_note=told.append).step_us("prefill", 655) > 0
+    assert "the hardware has changed" in told[0]
 
 
 def test_a_file_for_another_executor_is_priced_by_it(tmp_path: Path) -> None:
     commplan.plan(GPU, set={"executor": "sglang"}).save(tmp_path / "sglang.yaml")
-    assert commplan.load(tmp_path / "sglang.yaml", deployment=GPU).setup.executor.name == "sglang"
+    assert commplan.load(tmp_path / "sglang.yaml").setup.executor.name == "sglang"
 
 
 def test_a_file_beside_another_deployment_is_refused(file: Path) -> None:
@@ -208,7 +225,6 @@ REFUSED = {
     "a word": (lambda: commplan.what_if(TINY, vary={"tp": ["x"]}), "vary: tp: a plain number is expected"),
     "twice": (lambda: commplan.what_if(TINY, vary=["tp=1", "tp=2"]), "vary: tp: is varied twice"),
     "no file": (lambda: commplan.load("no.yaml"), "no.yaml: no such file"),
-    "no deployment": (lambda: commplan.load("no.yaml", set={"a": 1}), "no.yaml: no such file"),
     "no folder": (lambda: commplan.plan(TINY).save("no/such/folder.yaml"), "no/such/folder.yaml: cannot be written"),
     "no such mode": (lambda: commplan.plan(TINY).at("prefil", 1), "mode: the plan has no such mode; did you mean 'pre"),
     "no such count": (lambda: commplan.plan(TINY).at("decode", 10**6), "tokens: decode is planned for 1 to"),

@@ -13,7 +13,7 @@ import commplan
 FUNCTIONS = {
     "plan": "(deployment, *, set=None, require_fit=False, on_note=None)",
     "load": "(path, *, deployment=None, set=None, on_note=None)",
-    "explain": "(deployment, *, mode=None, tokens=None, layer=None, boundary='attn_out', op=None, strategy=None, "
+    "explain": "(deployment=None, *, mode=None, tokens=None, layer=None, boundary='attn_out', op=None, strategy=None, "
     "set=None, on_note=None)",
     "what_if": "(deployment, *, vary=None, mode=None, tokens=None, set=None, progress=None)",
     "validate": "(path)",
@@ -21,7 +21,7 @@ FUNCTIONS = {
 CLASSES = {
     "Plan": "at deployment explain fit fits hash memory modes notes ranges save setup step_us strategy text to_records",
     "Range": "at first gain last mode ops predicted step_us summary to_records trust",
-    "Explanation": "alternatives chosen details first last place setup to_records",
+    "Explanation": "alternatives chosen details first last notes place setup to_records",
     "WhatIf": "answers crossovers mode notes points sweep to_records tokens",
     "Validation": "legal path problems to_records",
 }

@@ -200,30 +200,79 @@ def test_a_link_that_is_set_costs_what_it_costs_in_a_sweep_and_says_so():
     assert any(LINK in note and "scaled" in note for note in found["notes"])
 
 
-def test_the_answers_people_ask_for():
-    found = {
-        a["question"]: a
-        for a in answer(
-            "what-if", "qwen3-32b-h200-tp2", "--set", "numerics.error_budget=0.03", "--vary", "tokens=4096"
-        )["answers"]
-    }
-    assert set(found) == {
-        "What if the link were half as fast, or twice?",
-        "What does one more INT8 boundary buy?",
-        "Which TP size?",
-        "Fewest devices?",
-    }
-    assert [f["tp"] for f in found["Which TP size?"]["figures"]] == [1, 2]
+# ---- comments on what was varied -------------------------------------------------------------------------------------
+
+
+def questions(*arguments: object) -> dict[str, dict]:
+    return {each["question"]: each for each in answer("what-if", *arguments)["answers"]}
+
+
+@pytest.mark.parametrize(
+    ("vary", "asked"),
+    [
+        (("tokens=1,64",), ["What does the token count change?"]),
+        (("mode=prefill,decode",), ["What does the forward mode change?"]),
+        (("link_bandwidth=225,450",), ["What does link_bandwidth change?"]),
+        (("tp=4,8",), ["What does tp change?", "Fewest devices?"]),
+        (("hardware=h20-8,h200-8",), ["What does hardware change?"]),
+        (
+            ("tokens=1,64", "hardware.compute.gemm_efficiency=0.5,0.9"),
+            ["What does the token count change?", "What does hardware.compute.gemm_efficiency change?"],
+        ),
+        ((), ["What does the token count change?"]),
+    ],
+)
+def test_what_is_said_is_about_what_was_varied(vary: tuple[str, ...], asked: list[str]) -> None:
+    arguments = [f"--vary={each}" for each in vary]
+    found = answer("what-if", R1, "--set=loaded_layers=8", "--tokens=64", *arguments)["answers"]
+    assert [each["question"] for each in found] == asked
+
+
+def test_the_words_about_a_setting_are_those_of_its_points() -> None:
+    found = answer("what-if", R1, "--set=loaded_layers=8", "--vary", "tp=2,4,8,16")
+    said, legal = found["answers"][0], [p for p in found["points"] if p["legal"]]
+    steps = [next(plan["step_us"] for plan in p["plans"] if plan["name"] == "plan") for p in legal]
+    assert [f["step_us"] for f in said["figures"] if f["legal"]] == steps
+    assert [f["set"] for f in said["figures"]] == [p["set"] for p in found["points"]]
+    assert f"goes from {steps[0] / 1000:,.2f} ms at 2 to {steps[-1] / 1000:,.2f} ms at 8" in said["answer"]
+    assert "illegal at 16: parallelism.tp: larger than the machine" in said["answer"]
+
+
+def test_a_setting_that_changes_nothing_is_said_to_change_nothing() -> None:
+    said = questions(SMALL, "--tokens=8", "--vary=search.range_tolerance=0.001,0.01")
+    text = said["What does search.range_tolerance change?"]["answer"]
+    assert "step stays the same" in text and "the same ops are chosen at every value" in text
+
+
+def test_where_other_ops_are_chosen_is_said() -> None:
+    found = questions(R1, "--set=loaded_layers=8", "--vary=tokens=1,4096")["What does the token count change?"]
+    assert [f["decisions_change"] for f in found["figures"]] == [False, True]
+    assert "other ops are chosen from 4096 on" in found["answer"]
+
+
+def test_each_combination_of_the_other_settings_is_told_apart() -> None:
+    found = questions(SMALL, "--vary=tokens=1,64", "--vary=tp=1,2")
+    text = found["What does the token count change?"]["answer"]
+    assert text.startswith("At tp 1: ") and ". At tp 2: " in text
+    many = questions(SMALL, "--vary=tokens=1,64", "--vary=link_bandwidth=1,2,3,4,5")
+    text = many["What does the token count change?"]["answer"]
+    assert text.count("At link_bandwidth ") == 2 and text.endswith("The other 3 combinations are in the table")
+
+
+def test_values_that_are_illegal_for_one_reason_are_told_together() -> None:
+    found = questions(R1, "--vary=error_budget=0.01,0.05")
+    text = found["What does error_budget change?"]["answer"]
+    assert text.startswith("No value is legal; illegal at 0.01, 0.05: numerics.error_budget: means something only")
+    assert "What does one more INT8 boundary buy?" in found
 
 
 @pytest.mark.slow
 def test_one_more_int8_boundary_has_a_price():
-    found = answer("what-if", "qwen3-32b-a2-tp2", "--set", "numerics.error_budget=0.05", "--tokens", "16384")[
-        "answers"
-    ][1]
-    now, more, free = (figure["int8_boundaries"] for figure in found["figures"])
+    found = questions("qwen3-32b-a2-tp2", "--set", "numerics.error_budget=0.05", "--vary", "error_budget=0.05,0.1")
+    figures = found["What does one more INT8 boundary buy?"]["figures"]
+    now, more, free = (figure["int8_boundaries"] for figure in figures)
     assert now < more <= now + 1 < free
-    assert found["figures"][1]["step_us"] < found["figures"][0]["step_us"]
+    assert figures[1]["step_us"] < figures[0]["step_us"]
 
 
 def test_the_table_for_people_and_the_csv(tmp_path):
