@@ -12,8 +12,11 @@ import pytest
 
 from commplan.planner.descriptions.calibration import Collective
 from commplan.planner.strategies import strategies
-from commplan.planner.strategy.op_kinds import COLLECTIVES, INT8, INT8_ALL_REDUCE, KINDS, quantized_all_reduce
-from commplan.planner.strategy.op_record import Error, OpKind, Rows, Way
+from commplan.planner.strategy.executor_file import capabilities
+from commplan.planner.strategy.op_kinds import COLLECTIVES, INT8_ALL_REDUCE, KINDS, quantized_all_reduce
+from commplan.planner.strategy.op_record import OpKind, Rows, Way
+from commplan.planner.strategy.wire import Error
+from commplan.planner.strategy.wire_formats import INT8
 
 from .planner.search.brute_force import LAYER
 from .planner.search.brute_force import World as SearchWorld
@@ -148,10 +151,10 @@ def test_every_strategy_has_a_colour_of_its_own() -> None:
 
 def test_every_error_says_who_measured_it() -> None:
     for kind in KINDS.values():
-        for way in kind.ways.values():
-            assert (way.error is not None) == kind.is_quantized
-            if way.error is not None:
-                assert (ROOT / way.error.source).is_file(), kind.name
+        errors = [way.error for way in kind.ways.values()] if not kind.wires else list(kind.errors.values())
+        assert all((error is not None) == kind.is_quantized for error in errors)
+        for error in errors:
+            assert error is None or (ROOT / error.source).is_file(), kind.name
 
 
 def test_every_op_that_travels_says_how_and_no_other_does() -> None:
@@ -213,6 +216,8 @@ def known_to_the_search(world: SearchWorld) -> set[str]:
 def test_the_oracles_of_the_tests_know_every_op() -> None:
     """A new op is held against nothing until they do."""
     search = [SearchWorld(4, 2, 2), SearchWorld(2, 2, latent=True, shard_layers=frozenset({1}))]
+    search.append(SearchWorld(2, 2, executor="plan_only", fp8=True))
     assert set().union(*map(known_to_the_search, search)) == NAMES
+    executed = capabilities("transformers")
     runtime = [PlanWorld(4, 2), PlanWorld(2, latent=True, sharded_mlps=frozenset({1}))]
-    assert {edge.op.name for world in runtime for edge in all_edges(world)} == NAMES
+    assert {edge.op.name for world in runtime for edge in all_edges(world)} == NAMES - set(executed.absent)

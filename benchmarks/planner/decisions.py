@@ -2,11 +2,12 @@
 
 make bench-decisions, or: python benchmarks/planner/decisions.py [--markdown] [--wrong]
 
-A row is a system, a number of ranks and a message size for which two or more impls of one collective were measured by
-one source. The decision of each rule is one of these impls: right within 2 % of the fastest, its regret what it takes
-longer. commplan decides by price, once with all tables and once with all those of the system left out, so that it must
-borrow from other machines or use formulas. End-to-end comparisons are the ratios among the back-tests: right is the
-side of 1 on which the published figure lies, or within 2 % of it.
+A row (decision_rows.py) is a system, a number of ranks and a message size for which two or more impls of one sum were
+measured by one source: of the collective alone, with the norm that follows, with quantised sums allowed. The decision
+of each rule is one of these impls: right within 2 % of the fastest, its regret what it takes longer. commplan decides
+by price, once with all tables and once with all those of the system left out, so that it must borrow from other
+machines or use formulas. End-to-end comparisons are the ratios among the back-tests: right is the side of 1 on which
+the published figure lies, or within 2 % of it.
 """
 
 from __future__ import annotations
@@ -16,91 +17,26 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from decision_rows import ROW_SOURCES, SOURCES, Rival, Row, calibration, machine, rows
 from decision_rules import RULES
 
 from commplan.planner.backtest.case import read_case, shipped_cases
 from commplan.planner.backtest.run import run_case
 from commplan.planner.cost.collectives import CollectiveCosts
-from commplan.planner.descriptions.base import build
-from commplan.planner.descriptions.calibration import Calibration
-from commplan.planner.descriptions.hardware import Hardware
+from commplan.planner.cost.kernels import DeviceCosts
+from commplan.planner.cost.measured import MeasuredKernels
+from commplan.planner.cost.terms import OneKernel
+from commplan.planner.descriptions.deployment import DTYPE_BYTES
 from commplan.planner.descriptions.lending import Lender, lenders_of
-from commplan.planner.descriptions.loader import find, load_setup
+from commplan.planner.descriptions.loader import load_setup
 from commplan.planner.descriptions.setup import Setup, UsedCalibration
+from commplan.planner.descriptions.weight_types import WeightFormat
 from commplan.planner.executors import Impl
 from commplan.planner.executors.launches import ONE_LAUNCH
 from commplan.planner.strategy.vendors import BACKENDS
-from commplan.planner.strategy.yaml_file import read_mapping
 
 NEAR = 0.02
-
-# Every source with rival impls: its calibration, the machine, the system whose tables are left out.
-SOURCES = (
-    ("a100-sxm", "a100-8", "A100"),
-    ("h100-sxm", "h100-8", "H100"),
-    ("h100-vllm", "h100-8", "H100"),
-    ("h100-custom-2025", "h100-8", "H100"),
-    ("symm-mem-recipes", "h100-8", "H100"),
-    ("h200-sxm", "h200-8", "H200"),
-    ("h200-mscclpp", "h200-8", "H200"),
-    ("h200-2-rivals", "h200-2", "H200"),
-    ("b200-sxm", "b200-8", "B200"),
-    ("b200-vllm", "b200-8", "B200"),
-    ("b300-sxm", "b300-8", "B300"),
-    ("b300-vllm", "b300-8", "B300"),
-    ("gb200", "gb200-nvl72", "GB200"),
-    ("gb200-mscclpp", "gb200-nvl72", "GB200"),
-    ("gb300", "gb300-nvl72", "GB300"),
-    ("l40s", "l40s-8", "L40S"),
-    ("rtx-pro-6000", "rtx-pro-6000-8", "RTX PRO 6000"),
-    ("sm120-pcie", "rtx-pro-6000-8", "RTX PRO 6000"),
-    ("v100-pcie", "v100-pcie-4", "V100"),
-)
-_EAGER = "_eager"
-
-
-@dataclass(frozen=True)
-class Row:
-    """Rival times of one collective; `width` where an impl works on rows."""
-
-    source: str
-    machine: str
-    system: str
-    op: str
-    dtype: str
-    ranks: int
-    message_bytes: int
-    times: dict[str, float]
-
-    def regret(self, impl: str | None) -> float | None:
-        """How much longer than the fastest an impl takes; None where there was no decision."""
-        return None if impl is None else self.times[impl] / min(self.times.values()) - 1
-
-
-def rows() -> Iterator[Row]:
-    """All rows of all sources."""
-    for name, machine, system in SOURCES:
-        grouped: dict[tuple[str, str, int, int, bool], dict[str, float]] = {}
-        for table in calibration(name).tables:
-            if table.dtype == "int8" or table.algorithm is not None or table.width is not None:
-                continue
-            eager = table.impl.endswith(_EAGER)
-            for size, latency in zip(table.message_bytes, table.latency_us, strict=True):
-                key = (table.op, table.dtype, table.group_size, size, eager)
-                grouped.setdefault(key, {}).setdefault(table.impl.removesuffix(_EAGER), latency)
-        for (op, dtype, ranks, size, _), times in grouped.items():
-            if len(times) > 1:
-                yield Row(name, machine, system, op, dtype, ranks, size, times)
-
-
-def calibration(name: str) -> Calibration:
-    path = find(name, "calibrations", None, "calibration")
-    return build(Calibration, read_mapping(path), str(path))
-
-
-def machine(name: str) -> Hardware:
-    path = find(name, "hardware", None, "hardware")
-    return build(Hardware, read_mapping(path), str(path))
+_WIDTH = 5120  # of the rows of a kernel that was measured for any
 
 
 class Decisions:
@@ -117,12 +53,37 @@ class Decisions:
             self._costs[key] = CollectiveCosts(self._setup(row, with_tables))
         costs = self._costs[key]
         prices, known = {}, self._base.executor.impls
-        for impl in row.times:
+        for label, rival in row.rivals.items():
+            impl = rival.impl
             if impl in known and not (with_tables and costs.is_measured(impl)) and self._lacks(known[impl], row):
                 continue
             if impl in BACKENDS or impl in ONE_LAUNCH or costs.is_measured(impl):
-                prices[impl] = costs.collective(row.op, impl, row.dtype, "tp", row.message_bytes).total_us
-        return min(prices, key=lambda impl: prices[impl], default=None)
+                prices[label] = self._price(costs, rival, row) + self._norm_us(rival, row, with_tables)
+        return min(prices, key=lambda label: prices[label], default=None)
+
+    def _price(self, costs: CollectiveCosts, rival: Rival, row: Row) -> float:
+        """By one kernel where the impl is one, else as a collective."""
+        known, size = self._base.executor.impls, row.message_bytes
+        if rival.impl not in known or known[rival.impl].kind == "library":
+            return costs.collective(row.op, rival.impl, row.dtype, "tp", size).total_us
+        element = DTYPE_BYTES[row.dtype]
+        width = row.width or _WIDTH
+        work = OneKernel(rival.op, rival.impl, row.dtype, "tp", element, rival.algorithm, None, rival.wire)
+        rows_of_width = size // (width * element)
+        if rows_of_width == 0:  # less than a row: what travels is the message all the same
+            width, rows_of_width = size // element, 1
+        return costs.one_kernel(work._replace(scale_group=rival.scale_group), rows_of_width, width).total_us
+
+    def _norm_us(self, rival: Rival, row: Row, with_tables: bool) -> float:
+        """The residual add and norm, where they follow and the impl has them not inside."""
+        known = self._base.executor
+        if row.width is None or (rival.impl in known.impls and known.impls[rival.impl].fuses_norm):
+            return 0.0
+        hardware = machine(row.machine)
+        measured = MeasuredKernels(self._setup(row, with_tables).calibrations)
+        device = DeviceCosts(hardware, WeightFormat(row.dtype, None), row.dtype, measured)
+        kernels = known.kernels_of("add_norm", hardware.backend)
+        return device.passes(kernels, row.message_bytes / DTYPE_BYTES[row.dtype], 1, row.width).total_us
 
     def _lacks(self, impl: Impl, row: Row) -> bool:
         """What the planner would not offer on this machine."""
@@ -147,7 +108,8 @@ class Decisions:
         return replace(setup, calibrations=tuple(UsedCalibration(calibration(name), None) for name in own))
 
     def _lent(self, setup: Setup, system: str) -> Iterator[UsedCalibration]:
-        mine = {name for name, _, of in SOURCES if of == system} | {f"{system.lower()}-2"}
+        mine = {name for name, _, of in SOURCES if of == system}
+        mine |= {name for names, _, of in ROW_SOURCES if of == system for name in names}
 
         def lends(lender: Lender) -> bool:
             return lender.calibration not in mine
@@ -189,6 +151,17 @@ def ends() -> tuple[list[str], int]:
     return wrong, count
 
 
+KINDS_OF_ROWS: dict[str, Callable[[Row], bool]] = {
+    "a collective alone": lambda row: row.wire is None and row.width is None,
+    "with the norm": lambda row: row.wire is None and row.width is not None,
+    "quantised allowed": lambda row: row.wire is not None,
+}
+
+
+def _in_order(found: list[Row]) -> dict[str, None]:
+    return dict.fromkeys(row.system for row in found)
+
+
 def table(found: list[Row], chosen: dict[str, list[str | None]], markdown: bool) -> str:
     """Systems by rules: how many are right, and the mean regret."""
     regrets = {
@@ -196,8 +169,9 @@ def table(found: list[Row], chosen: dict[str, list[str | None]], markdown: bool)
         for name, choices in chosen.items()
     }
     lines = [["system", "rows", *chosen]]
-    for system in [*dict.fromkeys(row.system for row in found), "all"]:
-        here = [i for i, row in enumerate(found) if system in (row.system, "all")]
+    kinds = {name: [i for i, row in enumerate(found) if of(row)] for name, of in KINDS_OF_ROWS.items()}
+    systems = {name: [i for i, row in enumerate(found) if row.system == name] for name in _in_order(found)}
+    for system, here in (systems | kinds | {"all": list(range(len(found)))}).items():
         cells = [str(Score.of(regrets[name][i] for i in here)) for name in chosen]
         lines.append([system, str(len(here)), *cells])
     if markdown:
@@ -228,7 +202,7 @@ def main() -> None:
                 regret = row.regret(choice)
                 if regret is None or regret > NEAR:
                     best = min(row.times, key=lambda impl: row.times[impl])
-                    what = f"{row.op} over {row.ranks}, {row.message_bytes} bytes"
+                    what = f"{row.what}, {row.message_bytes} bytes"
                     print(f"  {row.source:18} {what}: {choice}, best {best}, {regret or 0:.1%}  {row.times}")
     wrong, count = ends()
     print(f"\nEnd to end: {count - len(wrong)} of {count} on the published side of 1")

@@ -11,19 +11,14 @@ from ..strategy.file import StrategyFile
 from ..strategy.file.legality import places
 from ..strategy.layout import LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
+from .made_for import refuse_other_model
 from .refusals import Place, rejection
 
 
 def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str) -> tuple[Plan, tuple[int, int]]:
     """The plan that a file holds for a token count, and its range; InputError if it was made for something else."""
     setup = planner.setup
-    if strategy.model.fingerprint != setup.fingerprints["model"]:
-        raise InputError(
-            f"made for {strategy.model.name}, not for this deployment's {setup.model.name}",
-            file=file,
-            field="model.fingerprint",
-            value=strategy.model.fingerprint,
-        )
+    refuse_other_model(strategy, setup, file)
     if strategy.hardware.backend != setup.hardware.backend:
         raise InputError(
             f"made for another library than {setup.hardware.name} has, {setup.hardware.backend}",

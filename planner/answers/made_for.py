@@ -70,13 +70,27 @@ def made_for(
     try:
         setup = load_setup(name, texts)
     except InputError as error:
+        if (other := _loaded(name, overrides)) is not None:
+            refuse_other_model(strategy, other, file)
         raise _blamed(error, strategy, file, overrides) from None
-    return MadeFor(setup, name, texts, tuple(_differences(strategy, setup, _without(name, own, overrides), overrides)))
+    own_setup = _loaded(name, own) if overrides else None  # to see whether the user's make the difference
+    return MadeFor(setup, name, texts, tuple(_differences(strategy, setup, own_setup, overrides)))
 
 
 def is_strategy_file(path: str) -> bool:
     """True where a strategy file stands in place of a deployment."""
     return Path(path).is_file() and read_text(path).startswith(f"schema: {STRATEGY_SCHEMA.rpartition('/')[0]}/")
+
+
+def refuse_other_model(strategy: StrategyFile, setup: Setup, file: str) -> None:
+    """Raise InputError where a file was made for another model than a setup has."""
+    if strategy.model.fingerprint != setup.fingerprints["model"]:
+        raise InputError(
+            f"made for {strategy.model.name}, not for this deployment's {setup.model.name}",
+            file=file,
+            field="model.fingerprint",
+            value=strategy.model.fingerprint,
+        )
 
 
 def differences(strategy: StrategyFile, file: str, deployment: str | None = None) -> list[str]:
@@ -152,12 +166,9 @@ def _within(field: str, given: str) -> bool:
 # ---- what differs ----------------------------------------------------------------------------------------------------
 
 
-def _without(name: str, own: tuple[str, ...], overrides: tuple[str, ...]) -> Setup | None:
-    """The setup without what the user sets, to see whether that makes the difference."""
-    if not overrides:
-        return None
+def _loaded(name: str, overrides: tuple[str, ...]) -> Setup | None:
     try:
-        return load_setup(name, own)
+        return load_setup(name, overrides)
     except CommplanError:
         return None
 

@@ -53,7 +53,7 @@ def _table(calibration: Calibration, table: Table) -> HeldOut:
     return HeldOut(
         calibration.name,
         table.op,
-        table.algorithm,
+        " ".join(part for part in (table.wire, table.algorithm) if part) or None,
         table.impl,
         table.dtype,
         table.group_size,
@@ -100,4 +100,5 @@ def _noise(calibration: Calibration, table: Table) -> tuple[float | None, str]:
 
 
 def _but_for_the_type(table: Table) -> tuple[object, ...]:
-    return (table.op, table.algorithm, table.impl, table.group_size, table.attn_dp, table.width)
+    format_ = (table.algorithm, table.wire, table.scale_group)
+    return (table.op, *format_, table.impl, table.group_size, table.attn_dp, table.width)

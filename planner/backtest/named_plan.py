@@ -69,6 +69,8 @@ def is_named(op: Op, named: Op, backend: str) -> bool:
         wanted is None or has == wanted
         for wanted, has in (
             (named.algorithm, op.algorithm),
+            (named.wire_name, op.wire_name),
+            (named.scale_group, op.scale_group),
             (named.group, op.group),
             (named.residual, op.residual),
             (named.impl, spelled),

@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from ..cost.tables import smoothed
 from ..descriptions.base import build
 from ..descriptions.calibration import CALIBRATION_SCHEMA, COLLECTIVES, Calibration
 from ..strategy.errors import InputError, did_you_mean
 from ..strategy.files import note_read
 from ..strategy.op_kinds import ALL_REDUCE, ALL_TO_ALL
 from ..strategy.packages import is_installed, missing
+from .points import Key, median_table, moved
 
 PACKAGE, MODULE = "aiconfigurator-core", "aiconfigurator_core"
 _SPELLED = {ALL_TO_ALL.name: "alltoall"}  # as the package spells a collective, where it is not as we do
@@ -38,8 +37,7 @@ _DTYPES = {
 }
 _MOST_ROWS = 1_000_000
 
-_Key = tuple[str, str, str, int]  # op, impl, dtype, group size
-_Points = dict[_Key, dict[int, list[float]]]
+_Points = dict[Key, dict[int, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,12 @@ def import_system(system: str) -> Imported:
         "source": f"NVIDIA AIConfigurator {_package_version()}, package {PACKAGE} (Apache-2.0)",
         "notes": "message_bytes is the whole buffer, converted from elements. Type half stands for any 2-byte type.",
         "tables": tuple(
-            _table(key, points) for key, points in sorted(tables.items(), key=lambda item: _order(item[0]))
+            median_table(key, points) for key, points in sorted(tables.items(), key=lambda item: _order(item[0]))
         ),
     }
     calibration = build(Calibration, data, str(nccl))
-    moved = sum(_moved(table.message_bytes, table.latency_us) for table in calibration.tables)
-    return Imported(calibration, left_out, moved, sum(len(table.message_bytes) for table in calibration.tables))
+    reordered = sum(moved(table.message_bytes, table.latency_us) for table in calibration.tables)
+    return Imported(calibration, left_out, reordered, sum(len(table.message_bytes) for table in calibration.tables))
 
 
 # ---- where the files are ---------------------------------------------------------------------------------------------
@@ -201,27 +199,6 @@ def _refused(file: Path, number: int, field: str, value: object, message: str) -
     return InputError(f"{message} (row {number + 1})", file=str(file), field=field, value=shown)
 
 
-def _table(key: _Key, points: dict[int, list[float]]) -> dict[str, Any]:
-    op, impl, dtype, group_size = key
-    ordered = sorted(points.items())
-    repeated = [(max(times) - min(times)) / 2 / median(times) for _, times in ordered if len(times) > 1]
-    return {
-        "op": op,
-        "impl": impl,
-        "dtype": dtype,
-        "group_size": group_size,
-        "message_bytes": tuple(size for size, _ in ordered),
-        "latency_us": tuple(round(median(times), 3) for _, times in ordered),
-        "relative_spread": round(median(repeated), 4) if repeated else None,
-    }
-
-
-def _order(key: _Key) -> tuple[bool, int, str, int]:
+def _order(key: Key) -> tuple[bool, int, str, int]:
     op, impl, dtype, group_size = key
     return impl != "nccl", COLLECTIVES.index(op), dtype, group_size
-
-
-def _moved(sizes: tuple[int, ...], latencies: tuple[float, ...]) -> int:
-    """Points that the smoothing rule of a calibration moves by more than a thousandth."""
-    after = smoothed(zip(sizes, latencies, strict=True))
-    return sum(abs(new / old - 1) > 1e-3 for (_, new), old in zip(after, latencies, strict=True))

@@ -115,7 +115,7 @@ def dump(calibration: Calibration) -> str:
 def _lines(calibration: Calibration) -> Iterator[str]:
     data = calibration.model_dump(by_alias=True, exclude_none=True)
     for key, value in data.items():
-        if key in ("tables", "kernels", "gemms"):
+        if key in ("tables", "kernels", "gemms", "imported"):
             if value:
                 yield f"{key}:"
             for table in value:

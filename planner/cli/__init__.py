@@ -30,9 +30,10 @@ _COMMANDS = {
     "run": "commplan.runtime.cli.run",
     "launch": "commplan.runtime.cli.launch",
     "counters": "commplan.runtime.cli.counters",
-    "export": "commplan.runtime.cli.export",
+    "export": "commplan.planner.cli.export",
     "presets": "commplan.planner.cli.presets",
     "import-model": "commplan.planner.cli.import_model",
+    "import-table": "commplan.planner.cli.import_table",
 }
 _NO_COLOUR = "--no-color"
 

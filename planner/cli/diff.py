@@ -26,14 +26,12 @@ def command(before: str, after: str, deployment: str | None, as_json: bool) -> N
     Each file is priced for what it was made for, where that is at hand and has not changed; else its own predictions
     are told.
     """
-    from commplan import load
-
     from ..answers.difference import changes, headers, steps
     from ..answers.file_steps import file_steps
     from .gains import print_faster_rivals, print_gains
     from .output import heading, table
 
-    a, b = load(before).strategy, load(after).strategy
+    a, b = _loaded(before), _loaded(after)
     made_for, decisions = headers(a, b), list(changes(a, b))
     priced = file_steps([(before, a), (after, b)], deployment)
     times = steps(a, b, *priced)
@@ -58,6 +56,21 @@ def command(before: str, after: str, deployment: str | None, as_json: bool) -> N
         _print_steps(times)
     for name, file in ((before, a), (after, b)):
         print_gains(file, name)
+
+
+def _loaded(file: str) -> StrategyFile:
+    """A file whose executor there is: who it is held against is that one's to say."""
+    from commplan import load
+
+    from ..executors import load_executor
+    from ..strategy.errors import InputError
+
+    strategy = load(file).strategy
+    try:
+        load_executor(strategy.executor)
+    except InputError as error:
+        raise error.in_file(file) from None
+    return strategy
 
 
 def _print_json(

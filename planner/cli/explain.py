@@ -149,7 +149,7 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
         echo(f"Whole step: {duration(chosen.step_us)}{_waits(explanation)}")
         if explanation.compute_factor != 1.0:
             factor = explanation.compute_factor
-            echo(f"By the measured step, what is not communication takes {factor:.2f} times as long as modelled")
+            echo(f"By the measured step, GEMMs and attention take {factor:.2f} times as long as modelled")
         _print_stock(setup, explanation, chosen.step_us)
     echo(f"Wire time from {chosen.source}" if chosen.source else "No wire time")
     echo()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--require-fit", is_flag=True, help="Refuse a deployment that its devices have no memory for (exit code 3)."
 )
+@click.option("--brief", is_flag=True, help="Print the ranges alone: no memory, no trust.")
 @click.option("--cross-check", is_flag=True, help="Have networkx search the ends of every range too, and compare.")
 @options.overrides
 @options.as_json
@@ -37,6 +38,7 @@ def command(
     output: str | None,
     require_fit: bool,
     cross_check: bool,
+    brief: bool,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -55,8 +57,10 @@ def command(
     if as_json:
         _print_json(found, output)
     else:
-        _print(found)
-        print_trusts(found)
+        _print(found.strategy)
+        if not brief:
+            _print_notes(found)
+            print_trusts(found)
         echo()
         echo(f"Written to {shown(output)}" if output else "Nothing written: name a file with -o.")
 
@@ -120,12 +124,10 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
     }
 
 
-def _print(found: Plan) -> None:
-    from ..fit.words import line
+def _print(strategy: StrategyFile) -> None:
     from .gains import print_faster_rivals, yardsticks
-    from .output import heading, print_wrapped, span
+    from .output import heading
 
-    strategy, tolerance = found.strategy, found.setup.deployment.search.range_tolerance
     p = strategy.parallelism
     attention = f", attention DP {p.attn_dp} x TP {p.attn_tp}" if p.attn_dp > 1 else ""
     print_faster_rivals(strategy)
@@ -136,6 +138,13 @@ def _print(found: Plan) -> None:
         _print_ranges(ranges)
     echo()
     echo(f"Gains are steps over the plan's: {yardsticks(strategy.executor, strategy.hardware.backend)}.")
+
+
+def _print_notes(found: Plan) -> None:
+    from ..fit.words import line
+    from .output import print_wrapped, span
+
+    strategy, tolerance = found.strategy, found.setup.deployment.search.range_tolerance
     echo("Times and ratios are at the last token count of each range.")
     if _uniform_is_ahead(strategy, tolerance):
         why = f"one plan serves a whole range, and may lose {tolerance:.2%} (search.range_tolerance)"

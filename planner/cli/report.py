@@ -26,7 +26,7 @@ def command(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Draw STRATEGY_FILE on one page that needs no network; needs plotly (`pip install '.[report]'` in a checkout)."""
+    """Draw STRATEGY_FILE on one page that needs no network."""
     from ..report.strategy_report import report_strategy
     from ..strategy.errors import InputError
     from ..strategy.files import name_target, shown

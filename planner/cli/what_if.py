@@ -8,7 +8,7 @@ import click
 
 from ..strategy.command_line.option_types import FILLED, TOKENS, FieldText, OutputFile
 from ..strategy.command_line.terminal import echo, styled
-from . import options
+from . import options, sla
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--tokens", type=TOKENS, help="Token count where tokens are not varied (default: the mode's largest).")
 @click.option("--csv", "csv_file", type=OutputFile(), help="Write a row per point and plan.")
 @click.option("--html", "html_file", type=OutputFile(), help="Write a report, one page without network.")
+@sla.limits
 @options.overrides
 @options.as_json
 def command(
@@ -42,6 +43,9 @@ def command(
     tokens: int | None,
     csv_file: str | None,
     html_file: str | None,
+    ttft_ms: float | None,
+    itl_ms: float | None,
+    requests: int | None,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -49,16 +53,25 @@ def command(
 
     A value that makes the deployment illegal is shown with its reason, and the sweep goes on. Without --vary the token
     count is varied over the mode's span.
+
+    With --ttft-ms or --itl-ms nothing is swept: the largest load and the fewest devices that keep them are told.
     """
+    if requests is not None and ttft_ms is None and itl_ms is None:
+        raise click.UsageError("--requests belongs to --ttft-ms and --itl-ms")
+    if ttft_ms is not None or itl_ms is not None:
+        if vary or mode or tokens or csv_file or html_file:
+            raise click.UsageError(
+                "--ttft-ms and --itl-ms sweep nothing: ask --vary, --mode, --tokens, --csv, --html apart"
+            )
+        from ..descriptions.loader import load_setup
+
+        sla.answer(load_setup(deployment, overrides), deployment, overrides, ttft_ms, itl_ms, requests, as_json)
+        return
     from commplan import what_if
 
     from ..what_if.rows import sweep_json, write_csv
     from .output import print_json
 
-    if html_file is not None:
-        from ..report.page import check_plotly
-
-        check_plotly("--html")
     asked = what_if(deployment, vary=vary, mode=mode, tokens=tokens, set=overrides, progress=_watched)
     sweep, points, found = asked.sweep, list(asked.points), list(asked.crossovers)
     answers, notes = list(asked.answers), list(asked.notes)

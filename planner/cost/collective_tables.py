@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from ..descriptions.calibration import Table
 from ..descriptions.setup import UsedCalibration
-from ..strategy.words import Provenance
+from ..strategy.words import Provenance, ScaleGroup
 from .tables import Curve
 
-# Bytes travel alike whatever they mean: where a data type has no table of its own, one of these stands in.
+# Bytes travel alike whatever they mean: where a data type has no table of its own, one of these stands in. A float type
+# of an earlier calibration does so before the type itself of a later one: benchmarks measure one type, fp32 by default.
 _STANDS_IN = {
     "bf16": ("bf16", "fp16", "fp32"),
     "fp16": ("fp16", "bf16", "fp32"),
@@ -21,7 +22,7 @@ _STANDS_IN = {
 
 
 class Measured(NamedTuple):
-    """What a table measures; `attn_dp` and `algorithm` where an op has them."""
+    """What a table measures; `attn_dp`, `algorithm` and its format where an op has them."""
 
     op: str
     impl: str
@@ -29,6 +30,8 @@ class Measured(NamedTuple):
     group_size: int
     algorithm: str | None = None
     attn_dp: int | None = None
+    wire: str | None = None
+    scale_group: ScaleGroup | None = None
 
 
 class Found(NamedTuple):
@@ -45,6 +48,7 @@ class Found(NamedTuple):
 
 
 class _Known(NamedTuple):
+    rank: int  # of its calibration
     table: Table
     provenance: Provenance
     source: str
@@ -59,7 +63,7 @@ class CollectiveTables:
         self._tables: dict[Measured, dict[int | None, _Known]] = {}
         self._sizes: dict[Measured, set[int]] = {}
         self._found: dict[tuple[Measured, int | None], Found | None] = {}  # smoothed when first asked for
-        for used in calibrations:
+        for rank, used in enumerate(calibrations):
             c = used.calibration
             provenance: Provenance = c.provenance
             source = c.source
@@ -67,8 +71,8 @@ class CollectiveTables:
                 provenance = "table (transferred)"
                 source = f"{c.machine} table: {used.transferred_because} ({c.source})"
             for t in c.tables:
-                key = Measured(t.op, t.impl, t.dtype, t.group_size, t.algorithm, t.attn_dp)
-                known = _Known(t, provenance, source, used.scale, used.is_given)
+                key = Measured(t.op, t.impl, t.dtype, t.group_size, t.algorithm, t.attn_dp, t.wire, t.scale_group)
+                known = _Known(rank, t, provenance, source, used.scale, used.is_given)
                 self._tables.setdefault(key, {}).setdefault(t.width, known)
                 self._sizes.setdefault(key._replace(group_size=0), set()).add(t.group_size)
         self.impls = frozenset(key.impl for key in self._tables)
@@ -82,20 +86,29 @@ class CollectiveTables:
         return self._found[key]
 
     def _look_up(self, wanted: Measured, width: int | None) -> Found | None:
-        for stand_in in _STANDS_IN[wanted.dtype]:
-            by_width = self._tables.get(wanted._replace(dtype=stand_in))
-            if not by_width:
-                continue
-            nearest = width if width in by_width else None
-            if nearest not in by_width:
-                known = [w for w in by_width if w is not None]
-                nearest = min(known, key=lambda w: (abs(math.log(w / (width or w))), w))
-            table, provenance, source, scale, is_given = by_width[nearest]
-            if width is not None and nearest not in (None, width):
-                source += f", rows of {nearest} elements instead of {width}"
-            sizes = [size * scale for size in table.message_bytes]
-            return Found(Curve.of(sizes, table.latency_us), provenance, source, nearest, is_given)
-        return None
+        found = [
+            (self._nearest(by_width, width), by_width)
+            for stand_in in _STANDS_IN[wanted.dtype]
+            if (by_width := self._tables.get(wanted._replace(dtype=stand_in)))
+        ]
+        if not found:
+            return None
+        # Integers are summed by other kernels: their own tables come first, whoever measured them.
+        nearest, by_width = found[0] if wanted.dtype == "int8" else min(found, key=lambda each: each[1][each[0]].rank)
+        _, table, provenance, source, scale, is_given = by_width[nearest]
+        if width is not None and nearest not in (None, width):
+            source += f", rows of {nearest} elements instead of {width}"
+        sizes = [size * scale for size in table.message_bytes]
+        return Found(Curve.of(sizes, table.latency_us), provenance, source, nearest, is_given)
+
+    @staticmethod
+    def _nearest(by_width: dict[int | None, _Known], width: int | None) -> int | None:
+        if width in by_width:
+            return width
+        if None in by_width:
+            return None
+        known = [w for w in by_width if w is not None]
+        return min(known, key=lambda w: (abs(math.log(w / (width or w))), w))
 
     def nearest_size(self, wanted: Measured) -> int | None:
         """The number of ranks next to the wanted one for which there is a table."""

@@ -128,7 +128,9 @@ class CollectiveCosts:
                 rate *= measured / theirs
             figures = {link.bandwidth_gb_per_s.provenance, link.efficiency.provenance} if found is None else set()
             provenance = weakest({"formula", *figures})
-            self._reached[size] = Ranks(size, rate, link.latency_us.value, provenance)
+            memory = self._hardware.memory
+            passes = memory.bandwidth_gb_per_s.value * memory.bandwidth_efficiency.value * 1e3
+            self._reached[size] = Ranks(size, rate, link.latency_us.value, provenance, passes)
         return self._reached[size]
 
     def peer_to_peer(self, op: str, tokens_bytes: float, group_bytes: float) -> Estimate:
@@ -165,8 +167,10 @@ class CollectiveCosts:
         wire = received_bytes(work, size, message_bytes, width)
         found = self._of_kernel(work, width)
         if found is None:
-            ranks, source = self._ranks(size), f"one launch, figures of {ONE_LAUNCH[work.impl].source}"
-            return Estimate(*formula_us(work, ranks, message_bytes, width), wire, ranks.provenance, source)
+            ranks, figures = self._ranks(size), ONE_LAUNCH[work.impl]
+            provenance: Provenance = "assumed" if figures.is_assumed else ranks.provenance
+            source = f"one launch, figures of {figures.source}"
+            return Estimate(*formula_us(work, ranks, message_bytes, width), wire, provenance, source)
         if self._own is not None and not found.is_given:
             known = self._own.one_kernel(work, rows, width)
             formulas = (sum(formula_us(work, costs._ranks(size), message_bytes, width)) for costs in (self, self._own))
@@ -206,7 +210,9 @@ class CollectiveCosts:
 
     def _of_kernel(self, work: OneKernel, width: int) -> Found | None:
         size = self._parallelism.group_size(work.group)
-        wanted = Measured(work.op, work.impl, work.dtype, size, work.algorithm, work.attn_dp)
+        wanted = Measured(
+            work.op, work.impl, work.dtype, size, work.algorithm, work.attn_dp, work.wire, work.scale_group
+        )
         return self._tables.find(wanted, width) or self._lent.find(wanted, width)
 
     def _by_formula(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..executors.launches import ONE_LAUNCH
 from ..strategy.op_kinds import KINDS
-from ..strategy.op_record import Part, Rows
+from ..strategy.op_record import Rows
+from ..strategy.wire import Part
 from .one_launch import Ranks, all_reduce_us, exchange_us
 from .terms import OneKernel
 
@@ -19,10 +20,11 @@ def received_bytes(work: OneKernel, size: int, message_bytes: float, width: int 
     """
     kind = KINDS[work.op]
     whole: dict[Part, float] = {"activations": message_bytes}
-    if kind.wire is not None:
-        elements, scales = message_bytes / work.bytes_per_element, kind.wire.scales
+    wire = kind.format_of(work.wire, work.scale_group)
+    if wire is not None:
+        elements, scales = message_bytes / work.bytes_per_element, wire.scales
         rows_scales = scales.bytes_each * scales.per_row(width) * elements / width if width else 0.0
-        whole |= {"values": elements * kind.wire.value_bytes, "scales": rows_scales}
+        whole |= {"values": elements * wire.value_bytes, "scales": rows_scales}
     attn_tp = size // work.attn_dp if work.attn_dp is not None else size
     received = kind.received(work.algorithm, size, attn_tp)
     return sum(whole[part] * over / under for part, (over, under) in received.items())
@@ -39,4 +41,7 @@ def formula_us(work: OneKernel, ranks: Ranks, message_bytes: float, width: int) 
         return min((exchange_us(figures, ranks, steps - 1, moved) for steps, moved in ways), key=sum)
     steps = kind.way(work.algorithm).exchanges
     time, fixed = exchange_us(figures, ranks, steps, received_bytes(work, size, message_bytes, width), normed)
-    return time, fixed + (steps * figures.quantize_us * width / 1024 if kind.wire is not None else 0.0)
+    if not kind.is_quantized:
+        return time, fixed
+    fixed += figures.quantize_floor_us + steps * figures.quantize_us * width / 1024
+    return time + figures.quantize_passes * message_bytes / ranks.memory_rate, fixed

@@ -6,6 +6,8 @@
 
   time = launch + rank * (N - 2) + norm + steps * link latency + bytes / (B * bandwidth)
 
+A quantised sum beside that: a floor, a time by row and step, and passes over the message in memory.
+
 B is what the machine's library reaches over these ranks, by its table where there is one, and a kernel's bandwidth a
 multiple of that: what a shared tree or an old switch takes from one, it takes from both. The figures stand in
 planner/executors/launches.py.
@@ -13,6 +15,7 @@ planner/executors/launches.py.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from ..executors.launches import OneLaunch
@@ -23,6 +26,7 @@ from ..strategy.words import Provenance
 class Ranks(NamedTuple):
     """Who takes part: `size` ranks of one node, bytes per us that reach one of them, us of a step to a peer.
 
+    memory_rate  bytes per us of a device's memory
     provenance  of a time by these: assumed where the rate is, since no table says what the link reaches
     """
 
@@ -30,6 +34,7 @@ class Ranks(NamedTuple):
     rate: float
     hop_us: float
     provenance: Provenance = "formula"
+    memory_rate: float = math.inf
 
 
 def one_launch_us(op: str, figures: OneLaunch, ranks: Ranks, message_bytes: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What an op costs at a boundary: collectives, and the layout-dependent compute that its layouts bring with them.
+"""What an op costs at a boundary: prices of its terms, and the token counts at which they change.
 
 An op's cost is a bag of Terms that do not depend on the token count; a Term is priced once per token count however many
 ops share it. That keeps a search over many token counts cheap.
@@ -10,34 +10,16 @@ from collections.abc import Callable
 
 from ..descriptions.setup import Setup
 from ..descriptions.weight_types import WeightFormat
-from ..executors import Kernel, Kernels, Traffic
-from ..strategy.layout import (
-    DP_LOCAL,
-    IN_BOUNDARIES,
-    REPLICATED,
-    TOKEN_SHARDED,
-    LayerShape,
-    Layout,
-    State,
-    group_of,
-    is_finer,
-    is_widened,
-)
-from ..strategy.op_kinds import ALL_GATHER
-from ..strategy.op_record import Part, Rows, Send, Step
-from ..strategy.op_record import Wire as WireFormat
+from ..strategy.layout import LayerShape, State
 from ..strategy.ops import Op
-from ..strategy.words import Category, GroupName, QuantizablePart, RowRule, StepRows
+from ..strategy.words import QuantizablePart, RowRule
 from .collectives import CollectiveCosts
 from .estimate import Estimate
 from .kernels import NOTHING, DeviceCosts
 from .measured import MeasuredKernels
-from .terms import COMMUNICATION, Gemm, OneKernel, Passes, PeerKernel, Term, Wire
+from .op_terms import OpTerms
+from .terms import SCALED, Gemm, OneKernel, Passes, Term, Wire
 from .workload import Work, work_of
-
-_FOLD = (Kernel(name="fold_residual", read=Traffic(message=4), write=Traffic(message=2)),)
-_COPY = (Kernel(name="copy", read=Traffic(message=2), write=Traffic(message=2)),)
-_ZERO_FILL = (Kernel(name="zero_fill", write=Traffic(message=2)),)
 
 
 class OpCosts:
@@ -51,9 +33,8 @@ class OpCosts:
         left = WeightFormat(dtypes.activations, None)
         self._unquantized = DeviceCosts(setup.hardware, left, dtypes.activations, measured)
         self.collectives = CollectiveCosts(setup)
+        self._terms = OpTerms(setup, self.device.activation_bytes)
         self._p = setup.parallelism
-        self._dtype = dtypes.activations
-        self._backend = setup.hardware.backend
         self._impls = setup.impls
         self._mode_spec = setup.deployment.modes[mode]
         self.compute_factor: Callable[[int], float] = _as_modelled
@@ -66,170 +47,16 @@ class OpCosts:
         """The shape of the work of this many tokens."""
         return work_of(self._mode, self._mode_spec, tokens)
 
-    # ---- terms of an op ---------------------------------------------------------------------------------------------
-
     def terms(self, boundary: str, op: Op, before: State | None, after: State, shape: LayerShape) -> tuple[Term, ...]:
         """All parts of what `op` costs at `boundary`, between the states before and after it."""
-        impl = op.impl or self._backend
-        if boundary in IN_BOUNDARIES:
-            assert before is not None
-            return (*self._gather(boundary, op, impl, before, after, shape), *self._latent(boundary, op, shape))
-        return (
-            *self._sum(boundary, op, impl, before, shape),
-            *(self._cut(before.residual, after.residual) if before is not None else ()),
-            *self._add_and_norm(op, impl, before, after),
-        )
-
-    def _sum(self, boundary: str, op: Op, impl: str, before: State | None, shape: LayerShape) -> list[Term]:
-        if op.kind.is_none:
-            return []
-        p, kind = self._p, self._impls[impl].kind
-        group = group_of(boundary, op, before, shape, p)
-        everywhere = boundary == "mlp_out" or p.attn_dp == 1 or group == "tp"
-        rows: RowRule = "all" if everywhere else "dp_local"
-        padded: RowRule = "padded" if everywhere else "dp_local"
-        zero = [self._kernels("padding", _ZERO_FILL, "all"), self._kernels("padding", _COPY, "dp_local")]
-        after = zero if is_widened(boundary, op, p) else []
-        if kind == "one_kernel":  # takes any number of rows, so nothing is copied to pad
-            whole = rows if p.attn_dp == 1 or op.kind.rows is Rows.SUMMED else padded
-            return [self._one_kernel(op, impl, group, whole), *after]
-        terms = [self._pad_copy()] if p.attn_dp == 1 and any(map(_pads, op.way.sends)) else []
-        if kind == "peer_to_peer":
-            return [*terms, Term("wire", op.name, "padded", self._hidden, PeerKernel(op.name))]
-        by_rule: dict[StepRows, RowRule] = {
-            "message": rows,
-            "padded": padded,
-            "dp_local": "padded" if p.attn_dp == 1 else "dp_local",
-        }
-        return [*terms, *(self._step(op, step, impl, group, by_rule[step.rows]) for step in op.way.steps), *after]
-
-    def _step(self, op: Op, step: Step, impl: str, group: GroupName, rows: RowRule) -> Term:
-        """One step of an op by a library."""
-        size = self._p.group_size(group)
-        if isinstance(step, Send):
-            over = self._p.canonical_group(step.over) if step.over else group
-            wire = None if step.part == "activations" else op.wire
-            return self._wire(step.by.name, impl, over, rows, step.part, wire, times=size if step.whole else 1)
-        kernels = self._setup.executor.kernels_of(step.step, impl, op.wire)
-        return self._kernels("quantize", kernels, rows, size if step.copies else 1)
-
-    def _add_and_norm(self, op: Op, impl: str, before: State | None, after: State) -> list[Term]:
-        kernels = self._setup.executor.kernels_of
-        rows, fused = _rows_of(after.hidden), self._impls[impl].fuses_norm
-        if before is None:
-            return [self._kernels("norm", kernels("norm", self._backend), rows)]
-        terms = []
-        if op.residual == "fold":
-            terms.append(self._kernels("residual", _FOLD, _rows_of(before.residual)))
-            return terms if fused else [*terms, self._kernels("norm", kernels("norm", self._backend), rows)]
-        if op.residual == "gather":
-            group, gathered = self._residual_gather(before.residual, after.hidden)
-            library = impl if self._impls[impl].kind == "library" else self._backend
-            terms.append(self._wire(ALL_GATHER.name, library, group, gathered)._replace(category="residual"))
-        return terms if fused else [*terms, self._kernels("norm", kernels("add_norm", self._backend), rows)]
-
-    def _residual_gather(self, source: Layout, destination: Layout) -> tuple[GroupName, RowRule]:
-        assert is_finer(source, destination)
-        if source == DP_LOCAL:
-            return "attn_dp", "padded"
-        if destination == DP_LOCAL:
-            return "attn_tp", "dp_local"
-        return "tp", "padded"
-
-    def _gather(self, boundary: str, op: Op, impl: str, before: State, after: State, shape: LayerShape) -> list[Term]:
-        if not op.kind.is_collective:
-            return []
-        group = group_of(boundary, op, before, shape, self._p)
-        if boundary == "head_in" and self._setup.executor.gathers_only_logit_rows:
-            rows: RowRule = "logits"
-        else:
-            rows = "dp_local" if after.hidden == DP_LOCAL else "padded"
-        kind, width = self._impls[impl].kind, None
-        terms = []
-        if op.kind.latent:
-            width = self._setup.model.latent_width
-            # The latents side by side, to travel at once.
-            terms.append(self._kernels("latent_gemm", _COPY, "shard", width=width))
-        if kind == "one_kernel":
-            return [*terms, self._one_kernel(op, impl, group, rows, width)]
-        if kind == "peer_to_peer":
-            return [Term("wire", op.name, "padded", self._hidden, PeerKernel(op.name))]
-        return [*terms, *(self._wire(send.by.name, impl, group, rows, width=width) for send in op.way.sends)]
-
-    def _latent(self, boundary: str, op: Op, shape: LayerShape) -> list[Term]:
-        if boundary != "attn_in" or not shape.has_latent:
-            return []
-        model = self._setup.model
-        assert model.q_lora_rank is not None and model.kv_lora_rank is not None
-        consumed = _rows_of(self._p.attention_layout)
-        rows: RowRule = "shard" if op.kind.latent else consumed
-        normed = model.q_lora_rank + model.kv_lora_rank + (model.index_head_dim or 0)
-        norm = self._setup.executor.kernels_of("norm", self._backend)
-        fused = self._setup.executor.latent_projections == "one_gemm"
-        widths = (model.latent_width,) if fused else model.latent_widths
-        return [
-            *(Term("latent_gemm", "q_a and kv_a", rows, self._hidden, Gemm(width)) for width in widths),
-            self._kernels("norm", norm * 2, consumed, width=normed // 2),  # two norms, of q and of kv
-        ]
-
-    # ---- building blocks --------------------------------------------------------------------------------------------
-
-    @property
-    def _hidden(self) -> int:
-        return self._setup.model.hidden_size
-
-    def _wire(
-        self,
-        op: str,
-        impl: str,
-        group: GroupName,
-        rows: RowRule,
-        part: Part = "activations",
-        wire: WireFormat | None = None,
-        width: int | None = None,
-        times: int = 1,
-    ) -> Term:
-        """A library collective whose whole buffer is rows x width, `times` over (gathering whole messages)."""
-        width = width or self._hidden
-        if wire is None:
-            return Term(
-                "wire", op, rows, width, Wire(op, impl, self._dtype, group, self.device.activation_bytes * times)
-            )
-        if part == "scales":
-            work = Wire(op, impl, wire.scales.dtype, group, wire.scales.bytes_each * times)
-            return Term("wire", f"{op} of scales", rows, wire.scales.per_row(width), work)
-        label = f"{op} of {wire.name} values"
-        return Term("wire", label, rows, width, Wire(op, impl, wire.carrier, group, wire.value_bytes * times))
-
-    def _one_kernel(self, op: Op, impl: str, group: GroupName, rows: RowRule, width: int | None = None) -> Term:
-        """The whole op by one kernel of commplan's: whatever else it does is in the time of its wire term."""
-        name = op.kind.table
-        attn_dp = self._p.attn_dp if op.kind.spans_two else None
-        work = OneKernel(name, impl, self._dtype, group, self.device.activation_bytes, op.algorithm, attn_dp)
-        return Term("wire", name, rows, width or self._hidden, work)
-
-    def _kernels(
-        self, category: Category, kernels: Kernels, rows: RowRule, group_size: int = 1, width: int | None = None
-    ) -> Term:
-        label = "+".join(dict.fromkeys(kernel.name for kernel in kernels))
-        return Term(category, label, rows, width or self._hidden, Passes(kernels, group_size))
-
-    def _pad_copy(self) -> Term:
-        return self._kernels("padding", _COPY, "unaligned")._replace(label="pad")
-
-    def _cut(self, source: Layout, destination: Layout) -> list[Term]:
-        """From whole rows to a shard the last rank copies its own where one is missing, and all wait for it. With
-        attention DP rows are padded to whole shards from the start."""
-        if source != REPLICATED or destination != TOKEN_SHARDED or self._p.attn_dp > 1:
-            return []
-        return [self._kernels("padding", _COPY, "unaligned_shard")._replace(label="pad a shard")]
+        return self._terms.terms(boundary, op, before, after, shape)
 
     # ---- prices -----------------------------------------------------------------------------------------------------
 
     def estimate(self, term: Term, tokens: int) -> Estimate:
         """Price of a term at a token count."""
         found = self._modelled(term, tokens)
-        return found if isinstance(term.work, COMMUNICATION) else found.scaled(self.compute_factor(tokens))
+        return found.scaled(self.compute_factor(tokens)) if isinstance(term.work, SCALED) else found
 
     def _modelled(self, term: Term, tokens: int) -> Estimate:
         rows = self.rows(term.rows, tokens)
@@ -323,15 +150,3 @@ class OpCosts:
 def _as_modelled(tokens: int) -> float:  # noqa: ARG001
     """How much longer than modelled takes what is not communication, where no step was measured."""
     return 1.0
-
-
-def _pads(send: Send) -> bool:
-    """A library takes whole shards, so rows are copied to pad; a quantiser writes into a buffer of the padded size."""
-    return send.rows == "padded" and send.part == "activations"
-
-
-_ROWS: dict[Layout, RowRule] = {REPLICATED: "all", DP_LOCAL: "dp_local", TOKEN_SHARDED: "shard"}
-
-
-def _rows_of(layout: Layout) -> RowRule:
-    return _ROWS[layout]

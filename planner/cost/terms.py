@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..executors import Kernels
-from ..strategy.words import Category, GroupName, RowRule
+from ..strategy.words import Category, GroupName, RowRule, ScaleGroup
 
 
 class Wire(NamedTuple):
@@ -38,6 +38,8 @@ class OneKernel(NamedTuple):
     bytes_per_element: float
     algorithm: str | None = None
     attn_dp: int | None = None
+    wire: str | None = None  # the format, of an op that names its own, and columns of a scale
+    scale_group: ScaleGroup | None = None
 
 
 class Passes(NamedTuple):
@@ -54,6 +56,9 @@ class Gemm(NamedTuple):
 
 
 COMMUNICATION = (Wire, PeerKernel, OneKernel)
+SCALED = (Gemm,)
+"""What a measured step scales: arithmetic. Passes over memory take what bandwidth and tables say, whatever is beside
+them; a step that is longer than modelled is longer by its GEMMs, its attention, and work that no model lists."""
 
 
 class Term(NamedTuple):

@@ -17,7 +17,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import OpKind
-from ..strategy.words import Provenance
+from ..strategy.words import Provenance, ScaleGroup
 from .base import FieldError, Positive, PositiveInt, Spec, Text, one_of
 
 CALIBRATION_SCHEMA = "commplan/calibration/v1"
@@ -29,8 +29,8 @@ COLLECTIVES: tuple[Collective, ...] = get_args(Collective)
 
 @cache
 def _measured() -> dict[str, OpKind | None]:
-    """Everything that tables are of: collectives of libraries, then ops by one kernel of commplan's."""
-    own = {name: kind for name, kind in KINDS.items() if kind.kernel is not None and kind.table == name}
+    """Everything that tables are of: collectives of libraries, then ops by one kernel, of commplan's or of others."""
+    own = {n: k for n, k in KINDS.items() if (k.kernel is not None and k.table == n) or k.wires}
     return dict.fromkeys(COLLECTIVES) | own
 
 
@@ -40,6 +40,7 @@ class Table(Spec):
     op         a collective of a library, or an op that is one kernel of commplan's
     algorithm  of an op that has several and is one kernel
     attn_dp    of a MixedComm pair: the DP groups among its `group_size` ranks
+    wire, scale_group  of a sum whose op names its format
     width      elements per row, where the impl works on rows; a table without it fits any
     """
 
@@ -49,6 +50,8 @@ class Table(Spec):
     dtype: Literal["bf16", "fp16", "int8", "fp32"]
     group_size: Annotated[int, Field(ge=2, strict=True)]
     attn_dp: Annotated[int, Field(ge=2, strict=True)] | None = None
+    wire: Text | None = None
+    scale_group: ScaleGroup | None = None
     width: PositiveInt | None = None
     message_bytes: Annotated[tuple[MessageBytes, ...], Field(min_length=2)]
     latency_us: Annotated[tuple[Positive, ...], Field(min_length=2)]
@@ -87,6 +90,7 @@ class Table(Spec):
                 raise FieldError(field, f"is missing: a table of {self.op} says its {field}", kind="missing_key")
             if given is not None and self.op not in ops:
                 raise FieldError(field, f"{self.op} has none; it belongs to {' and '.join(ops)}", given)
+        self._says_its_format([name for name, kind in kinds.items() if kind.wires])
         if self.algorithm is not None and self.algorithm not in chosen[self.op]:
             raise FieldError("algorithm", one_of(chosen[self.op]), self.algorithm)
         if self.attn_dp is not None and (self.group_size % self.attn_dp or self.attn_dp == self.group_size):
@@ -94,11 +98,22 @@ class Table(Spec):
             raise FieldError("attn_dp", text, self.attn_dp)
         return self
 
+    def _says_its_format(self, ops: list[str]) -> None:
+        """A table of an op that travels in several formats says which, and the columns of a scale."""
+        for field, given in (("wire", self.wire), ("scale_group", self.scale_group)):
+            if given is None and self.op in ops:
+                raise FieldError(field, f"is missing: a table of {self.op} says its {field}", kind="missing_key")
+            if given is not None and self.op not in ops:
+                raise FieldError(field, f"{self.op} has none; it belongs to {' and '.join(ops)}", given)
+        if self.wire is not None and self.wire not in KINDS[self.op].wires:
+            raise FieldError("wire", one_of(KINDS[self.op].wires), self.wire)
+
     @model_serializer(mode="wrap")
     def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
         data: dict[str, Any] = write(self)
-        return {k: v for k, v in data.items() if v is not None or k not in ("algorithm", "attn_dp", "width")}
+        later = ("algorithm", "attn_dp", "wire", "scale_group", "width")
+        return {k: v for k, v in data.items() if v is not None or k not in later}
 
 
 class KernelTable(Spec):
@@ -150,6 +165,23 @@ class HostTable(Spec):
     calls: dict[Text, Positive] = Field(default_factory=dict)
 
 
+class ImportedFile(Spec):
+    """An output of a benchmark that tables were made of.
+
+    sha256      of its bytes, the first 16 digits
+    version     of the tool, where its output says
+    group_size  ranks of the run
+    nodes       that they were spread over; hosts of a rack that one switch joins are one
+    """
+
+    file: Text
+    sha256: Text
+    tool: Text
+    version: Text | None = None
+    group_size: Annotated[int, Field(ge=2, strict=True)]
+    nodes: PositiveInt = 1
+
+
 class Calibration(Spec):
     """All tables of one source.
 
@@ -165,6 +197,7 @@ class Calibration(Spec):
     notes: Text | None = None
     ops: tuple[Collective, ...] = COLLECTIVES
     fingerprint: dict[str, Text] | None = None  # of the machine, as `commplan calibrate` sees it
+    imported: tuple[ImportedFile, ...] | None = None  # by `commplan import-table`
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
     kernels: tuple[KernelTable, ...] = ()
     gemms: tuple[GemmTable, ...] = ()
@@ -174,7 +207,23 @@ class Calibration(Spec):
     def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A section that came later is left out where it says nothing: fingerprints of older files stay."""
         data: dict[str, Any] = write(self)
-        return {k: v for k, v in data.items() if k != "host" or v is not None}
+        return {k: v for k, v in data.items() if k not in ("host", "imported") or v is not None}
+
+    def span_refused(self, devices_per_node: int) -> str | None:
+        """Why an imported run is of another link than this machine has for so many ranks; None where it is of the same.
+
+        A group that fits a node is joined by its link; two devices of two nodes are a slower pair than two of one.
+        """
+        for run in self.imported or ():
+            inside = run.group_size <= devices_per_node
+            if inside == (run.nodes > 1):
+                where = f"{run.nodes} nodes" if run.nodes > 1 else "one node"
+                here = "one node" if inside else "more than one node"
+                return (
+                    f"{run.file} was measured by {run.group_size} ranks on {where}, and so many are {here} of a "
+                    f"machine of {devices_per_node} devices a node; say in transferred_because why it may stand in"
+                )
+        return None
 
     @model_validator(mode="after")
     def _complete(self) -> Calibration:
@@ -184,7 +233,8 @@ class Calibration(Spec):
                 raise FieldError("tables", f"no table for {op}, though `ops` says that the source covers it")
         seen = set()
         for table in self.tables:
-            key = (table.op, table.algorithm, table.impl, table.dtype, table.group_size, table.attn_dp, table.width)
+            format_ = (table.algorithm, table.wire, table.scale_group)
+            key = (table.op, *format_, table.impl, table.dtype, table.group_size, table.attn_dp, table.width)
             if key in seen:
                 raise FieldError("tables", f"two tables for {' '.join(str(part) for part in key if part is not None)}")
             seen.add(key)

@@ -117,6 +117,11 @@ def _check_executor(setup: Setup) -> None:
         raise InputError(
             f"{executor.name} cannot use {hardware.backend} on {hardware.vendor}", field="hardware", value=hardware.name
         )
+    if executor.asks_capability and hardware.compute_capability is None:
+        raise InputError(
+            f"{hardware.name} does not say it, and the limits of {executor.name} go by it; write it as in 9.0",
+            field="hardware.compute_capability",
+        )
 
 
 def _check_rules(setup: Setup) -> None:
@@ -138,6 +143,14 @@ def _check_rules(setup: Setup) -> None:
                     f"{rule.op} has no place at {rule.boundary}; it belongs at {', '.join(KINDS[rule.op].boundaries)}",
                     field=f"{field}.boundary",
                     value=rule.boundary,
+                )
+            of_op = setup.executor.can.ops.get(rule.op)
+            accepted = of_op.impls if of_op is not None else ()
+            if rule.impl is not None and rule.impl not in accepted:
+                raise InputError(
+                    f"{setup.executor.name} has no such impl of {rule.op}; {did_you_mean(rule.impl, accepted)}",
+                    field=f"{field}.impl",
+                    value=rule.impl,
                 )
             if kind == "pin" and rule.boundary is None:
                 raise InputError("a pin names its boundary", field=f"{field}.boundary", kind="missing_key")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from ..strategy.bounds import MAX_LAYERS, MAX_TOKENS
 from ..strategy.errors import did_you_mean
 from ..strategy.layout import LAYER_BOUNDARIES, TENSOR_PARALLEL
-from ..strategy.op_kinds import KINDS
+from ..strategy.op_kinds import KINDS, WIRE_NAMES
+from ..strategy.wire_formats import INT8
 from ..strategy.words import FORWARD_MODES, LaunchState, ModelRole, MoeBackend
 from ..strategy.words import Numerics as NumericsClass
-from .base import Count, FieldError, Fraction, Positive, PositiveInt, Spec, Text
+from .base import Count, FieldError, Fraction, OneOf, Positive, PositiveInt, Spec, Text
 from .weight_types import WeightType
+
+if TYPE_CHECKING:
+    from ..strategy.ops import Op
 
 DEPLOYMENT_SCHEMA = "commplan/deployment/v1"
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "int4": 0.5}
@@ -123,9 +127,10 @@ _ALLOWED_BY_MODE = {
 
 
 class OpRule(Spec):
-    """A rule about ops: on these layers, at this boundary, in these modes. What is left out means all of them."""
+    """A rule about ops: by this impl, on these layers, at this boundary, in these modes. What is left out means all."""
 
     op: Text
+    impl: Text | None = None
     layers: str | int | None = None
     boundary: Literal["embed_out", "attn_in", "attn_out", "mlp_in", "mlp_out", "head_in"] | None = None
     modes: tuple[str, ...] | None = None
@@ -148,6 +153,10 @@ class OpRule(Spec):
             raise FieldError("layers", f"{self.boundary} belongs to no layer: leave `layers` out", self.layers)
         return self
 
+    def means(self, op: Op, library: str) -> bool:
+        """Is it this op, by the rule's impl if it names one? `library` performs ops that name none."""
+        return op.name == self.op and self.impl in (None, op.impl or library)
+
     def covers(self, mode: str, boundary: str, layer: int | None) -> bool:
         """True where the rule speaks of this place; layer None stands for embed_out and head_in."""
         if self.modes is not None and mode not in self.modes:
@@ -164,13 +173,25 @@ class Numerics(Spec):
 
     `error_budget` E bounds quantised choices: sum over quantised boundaries of (w_b * e_b)^2 <= E^2, with w_b = 1
     unless `sensitivity` gives weights per boundary and layer.
+
+    wire_formats      formats in which quantised sums may travel
+    ranks_may_differ  true: kernels after which the ranks hold different values are allowed too
     """
 
     loosest: NumericsClass = "reordered"
     error_budget: Positive | None = None
     sensitivity: Text | None = None
+    wire_formats: tuple[Annotated[str, OneOf(WIRE_NAMES)], ...] = (INT8.name,)
+    ranks_may_differ: Annotated[bool, Field(strict=True)] = False
     pin: tuple[OpRule, ...] = ()
     forbid: tuple[OpRule, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
+        data: dict[str, Any] = write(self)
+        later = {"wire_formats": (INT8.name,), "ranks_may_differ": False}
+        return {k: v for k, v in data.items() if k not in later or getattr(self, k) != later[k]}
 
 
 class Limits(Spec):

@@ -6,7 +6,7 @@ has measured it, and stands before the tables of the machine's own calibrations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -79,10 +79,10 @@ def _check(table: Table, field: str, hardware: Hardware, executor: Executor) -> 
         if size <= before:
             text = f"sizes rise from one to the next, and this one comes after {before}"
             raise InputError(text, file="--set", field=f"{field}.message_bytes", value=size)
-    _check_unit(table, field, hardware)
+    check_unit(table, field, hardware)
 
 
-def _check_unit(table: Table, field: str, hardware: Hardware) -> None:
+def check_unit(table: Table, field: str, hardware: Hardware, file: str = "--set") -> None:
     """Refuse times that no link of this machine could give: milliseconds or seconds in a list of microseconds."""
     if table.op not in COLLECTIVES:
         return
@@ -97,7 +97,7 @@ def _check_unit(table: Table, field: str, hardware: Hardware) -> None:
             f"{table.message_bytes[-1]} bytes in this time are {rate:,.0f} GB/s over a link of "
             f"{link.bandwidth_gb_per_s.value:g}: latencies are in us"
         )
-        raise InputError(text, file="--set", field=f"{field}.latency_us", value=table.latency_us[-1])
+        raise InputError(text, file=file, field=f"{field}.latency_us", value=table.latency_us[-1])
 
 
 def unused_tables(calibration: Calibration, sizes: Sequence[int]) -> list[str]:
@@ -108,3 +108,17 @@ def unused_tables(calibration: Calibration, sizes: Sequence[int]) -> list[str]:
         for index, table in enumerate(calibration.tables)
         if table.group_size not in sizes
     ]
+
+
+def unused_imports(calibrations: Iterable[Calibration], sizes: Sequence[int]) -> list[str]:
+    """A note for each calibration of imported outputs that has no table of any group of this deployment."""
+    groups = ", ".join(str(size) for size in sorted(set(sizes)))
+    found = []
+    for calibration in calibrations:
+        ranks = sorted({table.group_size for table in calibration.tables})
+        if calibration.imported and groups and not set(ranks) & set(sizes):
+            imported = ", ".join(map(str, ranks))
+            found.append(
+                f"{calibration.name} is of {imported} ranks, and the groups here have {groups}: nothing is priced by it"
+            )
+    return found

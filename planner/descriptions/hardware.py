@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from ..executors.limits import CAPABILITY
 from ..strategy.vendors import BACKENDS, VENDORS
 from .base import FieldError, Figure, FractionFigure, OneOf, PositiveInt, Spec, Text
 
+Capability = Annotated[
+    str, BeforeValidator(lambda value: f"{value}" if isinstance(value, float) else value), Field(pattern=CAPABILITY)
+]
+"""As in `9.0`; YAML reads it as a number where it is not quoted."""
 Topology = Literal["switch", "full_mesh", "pcie", "loopback"]
 HARDWARE_SCHEMA = "commplan/hardware/v1"
 
@@ -96,10 +101,17 @@ class Hardware(Spec):
     devices_per_node: PositiveInt
     num_nodes: PositiveInt = 1
     backend: Annotated[str, OneOf(BACKENDS)]
+    compute_capability: Capability | None = None  # of NVIDIA devices; limits of servers go by it
     compute: Compute
     memory: Memory
     links: Links
     calibrations: tuple[CalibrationUse, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A field that came later is left out where it says nothing."""
+        data: dict[str, Any] = write(self)
+        return {k: v for k, v in data.items() if v is not None or k != "compute_capability"}
 
     @model_validator(mode="after")
     def _nodes_are_joined(self) -> Hardware:

@@ -17,7 +17,7 @@ from .base import build
 from .calibration import Calibration
 from .checks import check
 from .deployment import Deployment
-from .given import SOURCE, given_tables, unused_tables, with_figures
+from .given import SOURCE, given_tables, unused_imports, unused_tables, with_figures
 from .hardware import HARDWARE_SCHEMA, Hardware
 from .huggingface import model_fields
 from .lending import lenders_of
@@ -129,12 +129,14 @@ class _Parts:
         deployment, said = with_checkpoint(deployment, model)
         hardware, measured_on = self._hardware(deployment.hardware)
         executor = load_executor(deployment.executor)
+        executor = executor.on(hardware.compute_capability, deployment.parallelism.tp)
         calibrations, sensitivity = self._calibrations(hardware), self._sensitivity(deployment, model)
         notes = [*said, *([self._note(measured_on)] if measured_on is not None else [])]
         if self.tables is not None:
             given = given_tables(self.tables, hardware, executor, deployment.dtypes.activations)
             calibrations.insert(0, UsedCalibration(given, None, is_given=True))
             notes += unused_tables(given, _group_sizes(deployment))
+        notes += unused_imports((used.calibration for used in calibrations), _group_sizes(deployment))
         used = tuple(calibrations)
         setup = Setup(deployment, model, hardware, used, executor, self.file, sensitivity, tuple(notes), measured_on)
         check(setup)
@@ -183,6 +185,10 @@ class _Parts:
         for index, use in enumerate(hardware.calibrations):
             path = find(use.file, "calibrations", self._hardware_file, f"calibrations[{index}].file")
             calibration = build(Calibration, read_mapping(path), str(path))
+            refused = None if use.transferred_because else calibration.span_refused(hardware.devices_per_node)
+            if refused is not None:
+                field = f"calibrations[{index}].file"
+                raise InputError(refused, file=self._hardware_file, field=field, value=use.file)
             used.append(UsedCalibration(calibration, use.transferred_because))
         return used
 

@@ -73,15 +73,17 @@ class Setup:
     def fingerprints(self) -> dict[str, str]:
         """A hash of the content of each description, by which a strategy file knows what it was made for."""
         tables = [c.calibration.model_dump(mode="json", by_alias=True) for c in self.calibrations]
+        asked = (self.hardware.compute_capability,) if self.executor.asks_capability else ()
         return {
             "model": fields_fingerprint(self.model.model_dump(mode="json")),
-            "hardware": fingerprint(self.hardware, tables),
+            "hardware": fingerprint(self.hardware, tables, *asked),
             "deployment": fingerprint(self.deployment),
         }
 
 
-# What a plan does not depend on.
+# What a plan does not depend on; on a compute capability only where its executor has limits by it.
 _APART: dict[str, Any] = {
+    "compute_capability": True,
     "source": True,
     "description": True,
     "loaded_layers": True,

@@ -24,14 +24,15 @@ from ..strategy.executor_file import (
     executor_names,
     executor_path,
 )
-from ..strategy.op_kinds import ALL_REDUCE, KINDS
-from ..strategy.op_record import Wire
+from ..strategy.op_kinds import ALL_REDUCE, KINDS, WIRE_NAMES
 from ..strategy.vendors import BACKENDS, VENDORS
-from ..strategy.words import MOE_BACKENDS, MoeBackend
+from ..strategy.wire import Wire
+from ..strategy.words import MOE_BACKENDS, SCALE_GROUPS, MoeBackend
 from ..strategy.yaml_file import read_mapping
 from .host import Host
 from .launches import ONE_LAUNCH
-from .stock import Stock
+from .limits import settled_impl, settled_stock
+from .stock import Sized, Stock
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
 
@@ -144,6 +145,7 @@ class Executor(Spec):
             if impl.kind == "one_kernel" and not impl.needs_table and name not in ONE_LAUNCH:
                 why = "planner/executors/launches.py has no figures of it, so it needs its table: needs_table: true"
                 raise FieldError(f"impls.{name}", why)
+            _check_formats(name, impl)
             for field in ("max_ranks", "row_multiple", "max_message_bytes"):
                 value = getattr(impl, field)
                 if value is not None and value < 1:
@@ -162,6 +164,23 @@ class Executor(Spec):
         """What the runtime knows of it too: ops, impls, limits."""
         names = [field.name for field in dataclass_fields(Capabilities)]
         return Capabilities(**{name: getattr(self, name) for name in names})
+
+    @cached_property
+    def asks_capability(self) -> bool:
+        """True where limits go by the compute capability of the devices."""
+        rules: tuple[Sized, ...] = (*self.stock.sums, *self.stock.fusions) if self.stock is not None else ()
+        impls = (impl.max_message_bytes_by for impl in self.impls.values())
+        return any(by is not None for by in (*impls, *(rule.max_message_bytes_by for rule in rules)))
+
+    def on(self, capability: str | None, ranks: int) -> Executor:
+        """The executor on devices of a compute capability, over so many ranks: limits that go by these are settled."""
+        if not self.asks_capability:
+            return self
+        impls = {name: settled_impl(name, impl, capability, ranks) for name, impl in self.impls.items()}
+        stock = None if self.stock is None else settled_stock(self.stock, impls, capability, ranks)
+        found = self.model_copy(update={"impls": impls, "stock": stock})
+        found.__dict__.pop("can", None)  # a copy keeps what was computed of the old one
+        return found
 
     def kernels_of(self, step: str, impl: str, wire: Wire | None = None) -> Kernels:
         """The kernels of a step (`add_norm`, or `quantize` to a wire format) for an impl, or its `default`."""
@@ -190,6 +209,20 @@ def _check_vendors(name: str, impl: Impl) -> None:
         raise FieldError(f"impls.{name}.vendors", why, list(impl.vendors))
 
 
+def _check_formats(name: str, impl: Impl) -> None:
+    """Wire formats and columns of a scale that there are."""
+    for size in impl.ranks or ():
+        if size < 2:
+            raise FieldError(f"impls.{name}.ranks", "whole numbers from 2 are expected", size)
+    for field, given, accepted in (
+        ("wires", impl.wires, WIRE_NAMES),
+        ("scale_groups", impl.scale_groups, SCALE_GROUPS),
+    ):
+        for index, value in enumerate(given or ()):
+            if value not in accepted:
+                raise FieldError(f"impls.{name}.{field}[{index}]", one_of(accepted), value)
+
+
 def _check_op(executor: Executor, name: str, capability: OpCapability) -> None:
     """An op that is listed must have a record, impls that are listed, and what those need to perform it."""
     kind = KINDS.get(name)
@@ -204,7 +237,8 @@ def _check_op(executor: Executor, name: str, capability: OpCapability) -> None:
         impl = executor.impls.get(each)
         if impl is None:
             raise FieldError(f"ops.{name}.impls", f"no such impl; {did_you_mean(each, executor.impls)}", each)
-        lacks_kernel = kind.kernel is None or (impl.fuses_norm and not kind.kernel.norm)
+        # A record says of commplan's own kernels who launches them; of others' nothing is known but their price.
+        lacks_kernel = impl.is_own and (kind.kernel is None or (impl.fuses_norm and not kind.kernel.norm))
         if (impl.kind == "one_kernel" and lacks_kernel) or (impl.kind == "peer_to_peer" and kind.rounds is None):
             raise FieldError(f"ops.{name}.impls", f"the record of {name} has no such kernel", each)
 

@@ -26,6 +26,9 @@ class OneLaunch:
     bandwidth   times what the library reaches on that link: of NVLink 4, 0.75 (NVIDIA AIConfigurator 0.12)
     norm_us     add and norm of a row per 1024 columns, where inside: those of further rows hide behind the link
     quantize_us the same of each time that a row is quantised
+    quantize_floor_us  more for any message that is quantised
+    is_assumed         nothing of the kind was measured anywhere
+    quantize_passes    times that the bytes of the message pass through memory for it, where nothing hides them
     """
 
     launch_us: float
@@ -35,6 +38,9 @@ class OneLaunch:
     algorithms: tuple[Algorithm, ...] = _BOTH
     norm_us: float = 0.0
     quantize_us: float = 0.0
+    quantize_floor_us: float = 0.0
+    quantize_passes: float = 0.0
+    is_assumed: bool = False
 
 
 _OWN = f"{_HERE}: 3.2 us for a row of 5120 and 460.7 for 16384; 4.5 over four; INT8: 1.3 more by gather, 2.7 two-shot"
@@ -67,6 +73,45 @@ ONE_LAUNCH: dict[str, OneLaunch] = {
     ),
     "mscclpp": OneLaunch(
         3.2, 0.3, 0.75, "eight H200s in a CUDA graph: 5.9 us for 2 KiB, 14.0 for 1 MiB (sgl-project/sglang#22734)"
+    ),
+    "flashinfer_fp8": OneLaunch(
+        6.5,
+        0.6,
+        0.95,
+        f"{_HERE}: FP8 two-shot, 8.7 us for 8 rows of 5120, 357 for 16384 (FlashInfer 0.7.4)",
+        ("two_shot",),
+        quantize_passes=2.2,
+    ),
+    "trtllm_low_precision": OneLaunch(
+        4.0,
+        0.6,
+        1.0,
+        "no time is published: what the library reaches on that link, and two passes over memory (TensorRT-LLM)",
+        ("two_shot",),
+        quantize_passes=2.0,
+        is_assumed=True,
+    ),
+    "quick_reduce": OneLaunch(
+        7.0,
+        1.2,
+        0.75,
+        "MI300X in fp16: 8 to 9 us for 4 to 32 KiB over two, 13 over four, 19 to 25 quantised; 256 MiB over two as "
+        "INT4 1759, INT6 2518, FP8 3248 (ROCm/aiter#801, sgl-project/sglang#6619)",
+        ("two_shot",),
+        quantize_floor_us=11.5,
+        quantize_passes=2.0,
+    ),
+    "quick_reduce_fp": OneLaunch(
+        7.0, 1.2, 0.93, "as quick_reduce without quantisation: 256 MiB over two 5822 us (ROCm/aiter#801)", ("two_shot",)
+    ),
+    "aiter": OneLaunch(6.5, 0.15, 0.98, "MI300X in fp16 over two: 8.9 us for 8 KiB, 5614 for 256 MiB (ROCm/aiter#801)"),
+    # Against a sum and a norm apart, over four at 7168 columns: 15 % less for one row, 8 % more for 256.
+    "aiter_fused": OneLaunch(
+        6.5,
+        0.15,
+        0.8,
+        "as aiter; with the norm 3.3 us less than apart for a row of 7168, 4.4 more for 256 (vllm-project/vllm#54787)",
+        norm_us=0.1,
     ),
     "flashinfer_pcie_ipc": OneLaunch(
         2.5,

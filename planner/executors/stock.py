@@ -16,6 +16,7 @@ from ..strategy.layout import BOUNDARIES
 from ..strategy.ops import Op, parse
 from ..strategy.vendors import VENDORS
 from ..strategy.words import ForwardMode, MoeBackend
+from .limits import ByCapability
 
 
 def _op(value: object) -> object:
@@ -34,6 +35,7 @@ class Where(Spec):
     """Deployments and forwards that a rule speaks of; what is left out may be anything.
 
     peer_access  devices read each other's memory
+    multicast    the switch adds and multiplies (NVLS)
     fp8          devices that compute in FP8
     latent       MLA with q_lora_rank
     attn_tp      a DP group has several ranks
@@ -43,6 +45,7 @@ class Where(Spec):
     vendors: tuple[Vendor, ...] | None = None
     topologies: tuple[Text, ...] | None = None  # of the links inside a node
     peer_access: bool | None = None
+    multicast: bool | None = None
     fp8: bool | None = None
     architectures: tuple[Text, ...] | None = None
     not_architectures: tuple[Text, ...] = ()
@@ -54,19 +57,36 @@ class Where(Spec):
     weights: tuple[Text, ...] | None = None
 
 
-class StockSum(Where):
-    """An all-reduce of the server's own: its impl takes messages up to a size, over ranks of one node."""
+class Sized(Where):
+    """A rule with a limit of messages: one for all, or by compute capability and ranks; without any, its impl's."""
 
     impl: Text
-    max_message_bytes: PositiveInt
+    max_message_bytes: PositiveInt | None = None
+    max_message_bytes_by: ByCapability | None = None
+
+    def takes(self, message_bytes: float) -> bool:
+        """True for a message within the limit."""
+        return self.max_message_bytes is None or message_bytes <= self.max_message_bytes
+
+
+class StockSum(Sized):
+    """An all-reduce of the server's own: its impl takes messages up to a size, over ranks of one node."""
+
     max_ranks: PositiveInt | None = None
 
 
-class StockFusion(Where):
-    """A sum with the residual add and norm that follow in one kernel, up to a token count, over ranks of one node."""
+class StockFusion(Sized):
+    """A sum with the residual add and norm that follow in one kernel, up to a size, over ranks of one node.
 
-    impl: Text
-    max_tokens: PositiveInt
+    before_head  the last sum of all too, with the norm before the head
+    """
+
+    before_head: bool = False
+    max_tokens: PositiveInt | None = None
+
+    def fuses(self, tokens: int, message_bytes: float) -> bool:
+        """True for a forward within the limits."""
+        return self.takes(message_bytes) and (self.max_tokens is None or tokens <= self.max_tokens)
 
 
 class StockGraph(Where):

@@ -85,7 +85,7 @@ class Range:
         return [
             where
             | {"layer": layer, "boundary": boundary, "op": op.name, "algorithm": op.algorithm, "group": op.group}
-            | {"residual": op.residual, "impl": op.impl}
+            | {"residual": op.residual, "impl": op.impl, "wire": op.wire_name, "scale_group": op.scale_group}
             for layer, boundary, op in places(self.ops)
         ]
 
@@ -96,7 +96,7 @@ class Range:
         from ._table import html_table
 
         rows = [tuple(row.values())[3:] for row in self.to_records()]
-        columns = ("layer", "boundary", "op", "algorithm", "group", "residual", "impl")
+        columns = ("layer", "boundary", "op", "algorithm", "group", "residual", "impl", "wire", "scale_group")
         return html_table(f"{self.mode} {span(self.first, self.last)}: {_time(self)}{self.summary}", columns, rows)
 
 

@@ -1,1 +1,1 @@
-"""Reports: one self-contained page, drawn by plotly in the browser, that needs no network."""
+"""Reports: one self-contained page of pictures, the same figures as tables, and text; it needs no network."""

@@ -4,64 +4,49 @@ from __future__ import annotations
 
 from ..strategies import PLAIN
 from ..what_if.evaluation import PLAN, Evaluation
-from .chart import Chart, axis, milliseconds
-from .palette import PART_COLOURS, PART_NAMES
+from .bar_plot import Bar, BarPlot
+from .chart import Chart, Key, milliseconds
+from .palette import AREA, PART_COLOURS, PART_NAMES, on_card
 from .study import Study
+from .table import Cell, Table
 
 
 def cost_chart(study: Study, mode: str, tokens: int) -> Chart:
     """Stacked bars at one token count, the plan on top; the compute that no choice changes is left out and stated."""
     found = study.at(mode, tokens)
-    names = [PLAN, *sorted((n for n in found.plans if n != PLAN), key=lambda n: (found.plans[n].parts.step_us, n))][
-        ::-1
-    ]
+    names = [PLAN, *sorted((n for n in found.plans if n != PLAN), key=lambda n: (found.plans[n].parts.step_us, n))]
     parts = [p for p in PART_COLOURS if any(found.plans[n].parts.parts[p] for n in names)]
-    traces = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "name": PART_NAMES[part],
-            "y": names,
-            "x": [found.plans[n].parts.parts[part] / 1000 for n in names],
-            "text": [_hover(found, n, part) for n in names],
-            "textposition": "none",
-            "hovertemplate": f"{PART_NAMES[part]} of %{{y}}: %{{text}}<extra></extra>",
-            "marker": {"color": PART_COLOURS[part], "line": {"width": 0}},
-        }
-        for part in parts
+    bars = [
+        Bar(
+            name,
+            f"step {milliseconds(found.plans[name].parts.step_us)}",
+            [found.plans[name].parts.parts[part] / 1000 for part in parts],
+        )
+        for name in names
     ]
+    keys = [Key(PART_NAMES[part], on_card(PART_COLOURS[part], AREA)) for part in parts]
+    plot = BarPlot(bars, keys, "ms of a step that the choice of communication changes")
     fixed = found.plans[PLAN].parts.parts["compute"]
-    widest = max(sum(found.plans[n].parts.parts[p] for p in parts) for n in names) / 1000
-    layout = {
-        "barmode": "stack",
-        "bargap": 0.42,
-        "xaxis": axis("ms of a step that the choice of communication changes", range=[0, widest * 1.2], zeroline=False),
-        "yaxis": {"showgrid": False, "ticks": ""},
-        "margin": {"t": 12, "r": 30, "b": 48, "l": 18 + 7 * max(map(len, names))},
-        "annotations": [
-            {
-                "x": sum(found.plans[n].parts.parts[p] for p in parts) / 1000,
-                "y": n,
-                "text": f"step {milliseconds(found.plans[n].parts.step_us)}",
-                "showarrow": False,
-                "xanchor": "left",
-                "xshift": 8,
-                "font": {"size": 12, "color": "ink" if n == PLAN else "muted"},
-            }
-            for n in names
-        ],
-    }
     about = (
         f"{mode.capitalize()} of {tokens:,} tokens. {milliseconds(fixed)} of compute are the same under every choice "
         "and left out of the bars. No overlap of communication and compute is assumed."
     )
-    legend = [(PART_NAMES[part], PART_COLOURS[part]) for part in parts]
-    return Chart(_finding(found, mode, tokens), about, list(traces), layout, 130 + 52 * len(names), legend)
+    return Chart(_finding(found, mode, tokens), about, plot, [_table(found, names, parts, mode, tokens)])
 
 
-def _hover(found: Evaluation, name: str, part: str) -> str:
+def _table(found: Evaluation, names: list[str], parts: list[str], mode: str, tokens: int) -> Table:
+    shown = [*parts, "compute"]
+    rows: list[list[str | Cell]] = [
+        [name, milliseconds(found.plans[name].parts.step_us), *(_cell(found, name, part) for part in shown)]
+        for name in names
+    ]
+    title = f"Parts of a {mode} step of {tokens:,} tokens, and what each rests on"
+    return Table(title, ["strategy", "step", *(PART_NAMES[part] for part in shown)], rows)
+
+
+def _cell(found: Evaluation, name: str, part: str) -> Cell:
     parts = found.plans[name].parts
-    return f"{milliseconds(parts.parts[part])}, {parts.provenances.get(part, 'nothing runs')}"
+    return Cell(milliseconds(parts.parts[part]), parts.provenances.get(part, "nothing runs"))
 
 
 def _finding(found: Evaluation, mode: str, tokens: int) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from math import log10
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
+from ..answers.to_file import collective_provenance
+from ..search.stock import StockStep
 from ..strategies import PLAIN
 from ..what_if.crossovers import Crossover
 from ..what_if.evaluation import PLAN, Evaluation, short_reason
-from .chart import Chart, axis, milliseconds, token_ticks
-from .palette import STOCK, STOCK_COLOUR, STOCK_FLAG, strategy_colour
+from .axis import linear, of_tokens
+from .chart import Chart, Key, milliseconds
+from .palette import STOCK, STOCK_COLOUR, STOCK_FLAG, TEXT, on_card, strategy_colour
 from .study import Study
+from .table import Cell, Table
+from .xy_plot import Mark, Series, XYPlot, times
+
+Curve = list[tuple[int, Evaluation]]
 
 
 def speed_up_chart(study: Study, mode: str) -> Chart:
@@ -21,111 +28,108 @@ def speed_up_chart(study: Study, mode: str) -> Chart:
     crossings = study.crossovers(mode)
     # The plan lies below the others, broader, so that the strategy it coincides with shows on top of it.
     servers = _servers(curve)
-    traces = [_line(PLAN, curve), _line(PLAIN, curve), *servers, *(_line(name, curve) for name in names)]
-    highest = max(value for trace in traces for value in trace["y"] if value is not None)
-    lowest = min(value for trace in traces for value in trace["y"] if value is not None)
-    room = max(0.02, 0.08 * (highest - lowest))
-    layout: dict[str, Any] = {
-        "xaxis": axis("tokens in one forward", **token_ticks(counts)),
-        "yaxis": axis(
-            "speed-up over plain all-reduce",
-            range=[lowest - room, highest + 2 * room],
-            tickformat=".2f",
-            ticksuffix="x",
-        ),
-        "shapes": [_mark(c.tokens) for c in crossings],
-        "annotations": [_note(c, row) for row, c in enumerate(crossings)],
-        "hovermode": "x unified",
-    }
-    legend = [(name, strategy_colour(name)) for name in (PLAN, PLAIN, *names)]
-    legend += [(str(line["name"]), str(line["line"]["color"])) for line in servers]
+    series = [_line(PLAN, curve), _line(PLAIN, curve), *servers, *(_line(name, curve) for name in names)]
+    values = [y for each in series for _, y in each.points if y is not None]
+    room = max(0.02, 0.08 * (max(values) - min(values)))
+    plot = XYPlot(
+        series,
+        of_tokens(counts),
+        linear("speed-up over plain all-reduce", min(values) - room, max(values) + room, times),
+        [each.key for each in (series[0], *servers, *series[2 + len(servers) :], series[1])],
+        [Mark(c.tokens, f"{c.after} from {c.tokens:,}", strategy_colour(c.after, TEXT)) for c in crossings],
+    )
     absent = "".join(f" {name} is not there: {short_reason(name, why)}." for name, why in curve[-1][1].refused.items())
     about = (
         f"{mode.capitalize()}, {counts[0]:,} to {counts[-1]:,} tokens. A uniform strategy is its cheapest legal member "
         f"on every layer; the plan is what the strategy file does.{absent}"
     )
-    return Chart(_finding(mode, curve, crossings), about, traces, layout, 400, legend)
+    finding = _finding(mode, curve, crossings)
+    return Chart(finding, about, plot, [_table(mode, curve, plot.legend), _grounds(mode, curve, plot.legend)])
 
 
-def _names(curve: list[tuple[int, Evaluation]]) -> list[str]:
+def _names(curve: Curve) -> list[str]:
     return list(dict.fromkeys(name for _, found in curve for name in found.plans))
 
 
-def _line(name: str, curve: list[tuple[int, Evaluation]]) -> dict[str, Any]:
-    is_plan = name == PLAN
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": name,
-        "x": [count for count, _ in curve],
-        "y": [found.speed_up(name) for _, found in curve],
-        "text": [_hover(name, found) for _, found in curve],
-        "hovertemplate": "%{y:.3f}x  %{text}",
-        "line": {
-            "color": strategy_colour(name),
-            "width": 5 if is_plan else 1.8,
-            "dash": "dot" if name == PLAIN else "solid",
-        },
-        "connectgaps": False,
-    }
+def _line(name: str, curve: Curve) -> Series:
+    width, dash = (5.0, None) if name == PLAN else (2.0, "1 4" if name == PLAIN else None)
+    key = Key(name, strategy_colour(name), width, dash)
+    return Series(key, [(count, found.speed_up(name)) for count, found in curve])
 
 
-def _servers(curve: list[tuple[int, Evaluation]]) -> list[dict[str, Any]]:
+def _servers(curve: Curve) -> list[Series]:
     """What the plan is held against first: the stock server by itself, and with the best of its flags."""
-    lines = []
     flagged = any(found.held_against.best_flag is not None for _, found in curve)
-    for name, dash in ((STOCK, "solid"), *(((STOCK_FLAG, "dash"),) if flagged else ())):
-        steps = [f.held_against.stock if name == STOCK else f.held_against.best_flag for _, f in curve]
-        lines.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": name,
-                "x": [count for count, _ in curve],
-                "y": [
-                    None if step is None else found.plans[PLAIN].parts.step_us / step.step_us
-                    for step, (_, found) in zip(steps, curve, strict=True)
-                ],
-                "text": ["" if step is None else f"{milliseconds(step.step_us)} {step.name}" for step in steps],
-                "hovertemplate": "%{y:.3f}x  %{text}",
-                "line": {"color": STOCK_COLOUR, "width": 2.4, "dash": dash},
-                "connectgaps": False,
-            }
-        )
+    lines = []
+    for name, dash in ((STOCK, None), *(((STOCK_FLAG, "7 4"),) if flagged else ())):
+        points = []
+        for count, found in curve:
+            step = _server(found, name)
+            points.append((count, None if step is None else found.plans[PLAIN].parts.step_us / step.step_us))
+        lines.append(Series(Key(name, on_card(STOCK_COLOUR), 2.4, dash), points))
     return lines
 
 
-def _hover(name: str, found: Evaluation) -> str:
-    if name not in found.plans:
-        return ""
+def _server(found: Evaluation, name: str) -> StockStep | None:
+    return found.held_against.stock if name == STOCK else found.held_against.best_flag
+
+
+# ---- as tables -------------------------------------------------------------------------------------------------------
+
+
+def _table(mode: str, curve: Curve, keys: Sequence[Key]) -> Table:
+    flags = {found.held_against.best_flag.name for _, found in curve if found.held_against.best_flag is not None}
+    only = next(iter(flags)) if len(flags) == 1 else ""
+    rows = [[f"{count:,}", *(_cell(key.name, found, only) for key in keys)] for count, found in curve]
+    heads = [f"{key.name} {only}".strip() if key.name == STOCK_FLAG else key.name for key in keys]
+    what = "speed-up over plain all-reduce; time of a step, and the share of it on the wire"
+    return Table(f"{mode.capitalize()}: {what}, by tokens in one forward", ["tokens", *heads], rows)
+
+
+def _cell(name: str, found: Evaluation, flag: str) -> Cell | str:
+    """The figures of a line; the server's flag is named unless it is this one, which the head of the column names."""
+    if name in (STOCK, STOCK_FLAG):
+        step = _server(found, name)
+        if step is None:
+            return "–"
+        speed_up = found.plans[PLAIN].parts.step_us / step.step_us
+        return Cell(f"{speed_up:.3f}x", f"{milliseconds(step.step_us)} {step.name.removeprefix(flag)}".strip())
+    ratio = found.speed_up(name)
+    if ratio is None:
+        return "–"
     parts = found.plans[name].parts
     share = parts.communication_us / parts.step_us
-    wire = parts.provenance_of("communication") + (", extrapolated" if parts.extrapolated else "")
-    return (
-        f"{milliseconds(parts.step_us)}, {share:.0%} communication, {parts.numerics}; "
-        f"wire times: {wire}, compute: {parts.provenance_of('compute')}"
-    )
+    return Cell(f"{ratio:.3f}x", f"{milliseconds(parts.step_us)}, {share:.0%} wire")
 
 
-def _mark(tokens: int) -> dict[str, Any]:
-    line = {"color": "faint", "width": 1, "dash": "dot"}
-    return {"type": "line", "x0": tokens, "x1": tokens, "y0": 0, "y1": 1, "yref": "paper", "line": line}
+def _grounds(mode: str, curve: Curve, keys: Sequence[Key]) -> Table:
+    """What the lines rest on: a row for each run of token counts over which that is the same."""
+    rows = []
+    for key in keys:
+        for grounds, run in groupby(curve, _grounds_of(key.name)):
+            counts = [count for count, _ in run]
+            if grounds is not None:
+                rows.append([key.name, f"{counts[0]:,}–{counts[-1]:,}", *grounds])
+    columns = ["line", "tokens", "numerics", "wire times from", "compute from"]
+    return Table(f"{mode.capitalize()}: what these figures rest on", columns, rows, frozenset({0, 2, 3, 4}))
 
 
-def _note(crossover: Crossover, row: int) -> dict[str, Any]:
-    return {
-        "x": log10(crossover.tokens),
-        "y": 1 - 0.07 * (row % 4),
-        "yref": "paper",
-        "text": f" {crossover.after} from {crossover.tokens:,} ",
-        "showarrow": False,
-        "xanchor": "left",
-        "yanchor": "top",
-        "font": {"size": 11, "color": strategy_colour(crossover.after)},
-    }
+def _grounds_of(name: str) -> Callable[[tuple[int, Evaluation]], tuple[str, str, str] | None]:
+    def of(point: tuple[int, Evaluation]) -> tuple[str, str, str] | None:
+        count, found = point
+        if name in (STOCK, STOCK_FLAG):
+            step = _server(found, name)
+            return None if step is None else ("–", collective_provenance(found.server.server, step.plan, count), "–")
+        if name not in found.plans:
+            return None
+        parts = found.plans[name].parts
+        wire = parts.provenance_of("communication") + (", extrapolated" if parts.extrapolated else "")
+        return parts.numerics, wire, parts.provenance_of("compute")
+
+    return of
 
 
-def _finding(mode: str, curve: list[tuple[int, Evaluation]], crossings: list[Crossover]) -> str:
+def _finding(mode: str, curve: Curve, crossings: list[Crossover]) -> str:
     best_count, best = max(curve, key=lambda item: item[1].over_stock)
     gain = best.over_stock
     if gain < 1.005:

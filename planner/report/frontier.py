@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any
 
 from ..search.graph import ERROR_UNIT, Plan
 from ..strategy.errors import CommplanError
 from ..strategy.ops import words_of
 from ..what_if.evaluation import PLAN, Evaluation, Evaluator, Priced, Structure
-from .chart import Chart, axis, milliseconds
+from .axis import linear
+from .chart import Chart, Key, milliseconds
 from .palette import strategy_colour
 from .study import Study
+from .table import Table
+from .xy_plot import Series, XYPlot
 
 _STEPS = 12
 
@@ -19,59 +21,56 @@ _STEPS = 12
 def frontier_chart(study: Study, mode: str, tokens: int) -> Chart:
     """The fastest plan for each error budget, with the uniform strategies and the plan of the file beside it."""
     points = _frontier(study, mode, tokens)
-    found = study.at(mode, tokens)
-    plans = _with_quantised(study, found, mode, tokens)
-    words = words_of(study.setup.executor.ops)
-    traces: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": "fastest plan within an error budget",
-            "x": [error for error, _, _ in points],
-            "y": [step / 1000 for _, step, _ in points],
-            "text": [f"{count} {words} boundaries" for _, _, count in points],
-            "hovertemplate": "error %{x:.4f}: %{y:.2f} ms, %{text}<extra></extra>",
-            "line": {"color": "faint", "width": 1.5, "shape": "hv"},
-            "marker": {"size": 6, "color": "muted"},
-            "cliponaxis": False,
-        }
-    ]
+    plans = _with_quantised(study, study.at(mode, tokens), mode, tokens)
+    words = words_of(study.setup.executor.ops, study.setup.deployment.numerics.wire_formats)
     names = [*(n for n in plans if n != PLAN), PLAN]
+    series = [Series(_FRONTIER, [(error, step / 1000) for error, step, _ in points], stairs=True)]
     for name in names:
-        priced = plans[name]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": name,
-                "x": [_error(priced.plan)],
-                "y": [priced.parts.step_us / 1000],
-                "text": [f"{priced.parts.numerics}; wire times: {priced.parts.provenance_of('communication')}"],
-                "hovertemplate": f"{name}: error %{{x:.4f}}, %{{y:.2f}} ms<br>%{{text}}<extra></extra>",
-                "cliponaxis": False,
-                "marker": {
-                    "size": 13 if name == PLAN else 11,
-                    "color": strategy_colour(name),
-                    "symbol": "diamond" if name == PLAN else "circle",
-                },
-            }
-        )
-    most = max([0.01, *(error for error, _, _ in points), *(_error(priced.plan) for priced in plans.values())])
-    layout = {
-        "xaxis": axis(
+        key = Key(name, strategy_colour(name), marker="diamond" if name == PLAN else "circle")
+        series.append(Series(key, [(_error(plans[name].plan), plans[name].parts.step_us / 1000)]))
+    most = max([0.01, *(error for each in series for error, _ in each.points)])
+    steps = [step for each in series for _, step in each.points if step is not None]
+    low, high = min(steps), max(steps)
+    room = max(0.08 * (high - low), 0.001 * high)
+    plot = XYPlot(
+        series,
+        linear(
             "expected relative RMS error, summed over quantised boundaries",
-            range=[-0.02 * most, 1.06 * most],
-            tickformat=".2f",
+            -0.02 * most, 1.06 * most, lambda value, decimals: f"{value:.{max(2, decimals)}f}",
         ),
-        "yaxis": axis("step, ms"),
-        "hovermode": "closest",
-    }
+        linear("step, ms", low - room, high + room, lambda value, decimals: f"{value:,.{decimals}f}"),
+        [series[-1].key, *(each.key for each in series[:-1])],
+        by_x=False,
+    )  # fmt: skip
     about = (
         f"{mode.capitalize()} of {tokens:,} tokens. Errors of boundaries add as squares; each point is the exact "
         "optimum within its budget, with quantised ops allowed whatever the deployment says."
     )
-    legend = [(name, strategy_colour(name)) for name in (PLAN, *(n for n in names if n != PLAN))]
-    return Chart(_finding(points, tokens, mode, words), about, traces, layout, 340, legend)
+    table = _table(mode, tokens, points, plans, names, f"{words} boundaries")
+    return Chart(_finding(points, tokens, mode, words), about, plot, [table])
+
+
+_FRONTIER = Key("fastest plan within an error budget", "var(--muted)", 1.5, marker="circle")
+
+
+def _table(
+    mode: str,
+    tokens: int,
+    points: list[tuple[float, float, int]],
+    plans: dict[str, Priced],
+    names: list[str],
+    counted: str,
+) -> Table:
+    """A row per point, in the order of the series."""
+    rows = [[_FRONTIER.name, f"{error:.4f}", milliseconds(step), f"{count}", "–", "–"] for error, step, count in points]
+    for name in names:
+        plan, parts = plans[name].plan, plans[name].parts
+        wire = parts.provenance_of("communication")
+        count = f"{_quantised(plan)}"
+        rows.append([name, f"{_error(plan):.4f}", milliseconds(parts.step_us), count, parts.numerics, wire])
+    columns = ["plan", "error", "step", counted, "numerics", "wire times from"]
+    title = f"{mode.capitalize()} of {tokens:,} tokens: step and error"
+    return Table(title, columns, rows, frozenset({0, 4, 5}))
 
 
 def _with_quantised(study: Study, found: Evaluation, mode: str, tokens: int) -> dict[str, Priced]:
@@ -122,8 +121,12 @@ def _within_class(study: Study, mode: str, tokens: int) -> tuple[float, float, i
 def _best(evaluator: Evaluator, mode: str, tokens: int) -> tuple[float, float, int]:
     planner = evaluator.planner(mode)
     plan = planner.best(tokens)
-    count = sum(edge.op.kind.is_quantized for edge in plan.edges)
-    return _error(plan), planner.step_us(plan, tokens), count
+    return _error(plan), planner.step_us(plan, tokens), _quantised(plan)
+
+
+def _quantised(plan: Plan) -> int:
+    """How many boundaries lose information."""
+    return sum(edge.op.kind.is_quantized for edge in plan.edges)
 
 
 def _error(plan: Plan) -> float:

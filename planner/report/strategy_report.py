@@ -11,19 +11,18 @@ from ..strategy.errors import InputError, NoLegalPlanError
 from ..strategy.file import StrategyFile, load
 from ..what_if.evaluation import OWN_NOTE, Evaluator
 from ..what_if.marginal_answers import Asker
-from .page import Page, check_plotly, write_page
+from .page import Page, write_page
 from .sections import facts, headline, sections, subtitle
 from .study import Range, Study
 
 NOTES = [
     "No overlap of communication and compute is assumed, but in flags of a server that have it",
-    "Times are predictions; hover shows what each rests on",
+    "Times are predictions; the tables say what each rests on",
 ]
 
 
 def report_strategy(file: str, deployment: str | None, overrides: tuple[str, ...], output: str | Path) -> Page:
     """Write the page of a strategy file; InputError where it was made for something else than the deployment."""
-    check_plotly()
     strategy = load(file)
     found = made_for(strategy, file, deployment, overrides)
     study = _study(strategy, file, found)

@@ -1,8 +1,8 @@
 """The search checked by another: networkx finds the cheapest path through the same forward, laid out edge by edge.
 
 The planner does not search with networkx: it prices equal layers once and needs about a millisecond per token count,
-where the unrolled graph takes tens (docs/decisions.md has the figures). As a second opinion it is the right tool: other
-code, another algorithm (Dijkstra on a heap), no sharing between layers.
+where the unrolled graph takes tens (docs/decisions/search.md has the figures). As a second opinion it is
+the right tool: other code, another algorithm (Dijkstra on a heap), no sharing between layers.
 """
 
 from __future__ import annotations

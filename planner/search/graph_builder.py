@@ -37,7 +37,7 @@ from .graph import (
     Restriction,
     check_connected,
 )
-from .offers import Offers
+from .offers import Offers, wire_refusal
 
 
 @dataclass
@@ -228,7 +228,7 @@ class GraphBuilder:
     def _forbidden(self, boundary: str, op: Op, layer: int | None, restriction: Restriction) -> str | None:
         if restriction.policy:
             for index, rule in enumerate(self.setup.deployment.numerics.forbid):
-                if op.name == rule.op and rule.covers(self.mode, boundary, layer):
+                if rule.means(op, self.setup.hardware.backend) and rule.covers(self.mode, boundary, layer):
                     return f"forbidden by numerics.forbid[{index}]"
         return None
 
@@ -241,10 +241,14 @@ class GraphBuilder:
         numerics = self.setup.deployment.numerics
         if restriction.policy and edge.rank > numerics_rank(numerics.loosest):
             return f"is {edge.numerics}, and numerics.loosest is {numerics.loosest}"
+        if restriction.policy and (why := wire_refusal(edge.op, self.setup)):
+            return why
         if restriction.policy and restriction.pins:
             for index, rule in enumerate(numerics.pin):
-                if rule.covers(self.mode, edge.boundary, layer) and edge.op.name != rule.op:
-                    return f"numerics.pin[{index}] wants {rule.op} here"
+                is_meant = rule.means(edge.op, self.setup.hardware.backend)
+                if rule.covers(self.mode, edge.boundary, layer) and not is_meant:
+                    by = "" if rule.impl is None else f" by {rule.impl}"
+                    return f"numerics.pin[{index}] wants {rule.op}{by} here"
         return None
 
     def _rules(self, layer: int, restriction: Restriction) -> tuple[object, ...]:
@@ -253,7 +257,7 @@ class GraphBuilder:
             return ()
         n = self.setup.deployment.numerics
         return tuple(
-            (kind, rule.op, rule.boundary)
+            (kind, rule.op, rule.impl, rule.boundary)
             for kind, rules in (("pin", n.pin), ("forbid", n.forbid))
             for rule in rules
             if (rule.modes is None or self.mode in rule.modes)
@@ -284,5 +288,7 @@ def _matches(op: Op, named: Op) -> bool:
             ("group", named.group),
             ("residual", named.residual),
             ("impl", named.impl),
+            ("wire_name", named.wire_name),
+            ("scale_group", named.scale_group),
         )
     )

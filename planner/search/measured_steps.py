@@ -2,6 +2,7 @@
 
 A model prices rooflines; a real step has kernels that miss them, gaps, and work that no model lists (published steps
 take 1.6 to 2.9 times as long as modelled). What a plan saves on communication is a smaller part of the longer step.
+Passes over memory are no part of what is scaled: a norm that a plan saves saves what it takes by itself.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..cost.terms import COMMUNICATION
+from ..cost.terms import COMMUNICATION, SCALED
 from ..strategy.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,28 +24,31 @@ def compute_factors(planner: ModePlanner, measured: dict[int, float]) -> dict[in
     """
     found = {}
     for tokens, step_us in sorted(measured.items()):
-        communication = rest = 0.0
+        communication = passes = rest = 0.0
         for edge, count in planner.plain(tokens).counted:
             for term in edge.terms:
                 time = count * planner.costs.estimate(term, tokens).total_us
                 if isinstance(term.work, COMMUNICATION):
                     communication += time
-                else:
+                elif isinstance(term.work, SCALED):
                     rest += time
+                else:
+                    passes += time
         for estimate in planner.fixed(tokens):
             if estimate.wire_bytes:
                 communication += estimate.total_us
             else:
                 rest += estimate.total_us
-        if step_us <= communication:
+        if step_us <= communication + passes:
             raise InputError(
-                f"shorter than the communication of plain all-reduce at {tokens} tokens, {communication:.1f} us by the "
-                "tables and formulas of this machine; a step of the whole forward is expected",
+                f"shorter than the communication and the norms of plain all-reduce at {tokens} tokens, "
+                f"{communication + passes:.1f} us by the tables and formulas of this machine; a step of the whole "
+                "forward is expected",
                 file=planner.setup.file,
                 field=f"modes.{planner.mode}.measured_step_us",
                 value=step_us,
             )
-        found[tokens] = (step_us - communication) / rest
+        found[tokens] = (step_us - communication - passes) / rest
     return found
 
 

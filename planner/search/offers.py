@@ -61,14 +61,17 @@ class Offers:
     ) -> Iterator[tuple[Op, str | None]]:
         executor, hardware = self.setup.executor, self.setup.hardware
         capability = executor.ops.get(offer.op.name)
+        bare = Op(offer.op.name) if offer.op.wire_name is not None else offer.op  # one line for all formats
         if capability is None:
-            yield offer.op, executor.can.cannot_run(offer.op.name)
+            yield bare, executor.can.cannot_run(offer.op.name)
             return
+        here = [each for each in capability.impls if executor.can.runs_beside(each, hardware.backend)]
+        if here and all(executor.impls[each].lacks_format(offer.op) for each in here):
+            return  # a format that nobody sends on this machine is no option of it
         usable = 0
-        for name in capability.impls:
+        for name in here:
             impl = executor.impls[name]
-            mine = impl.strategies is None or strategy.name in impl.strategies
-            if not executor.can.runs_beside(name, hardware.backend) or not mine:
+            if (impl.strategies is not None and strategy.name not in impl.strategies) or impl.lacks_format(offer.op):
                 continue
             if offer.peer_to_peer and impl.kind == "library":
                 continue
@@ -83,7 +86,7 @@ class Offers:
                 yield replace(offer.op, impl=spelled, algorithm=algorithm), lacks
         if usable == 0:
             kind = "fused peer-to-peer " if offer.peer_to_peer else ""
-            yield offer.op, f"executor {executor.name} has no {kind}impl of {offer.op.name} for {hardware.name}"
+            yield bare, f"executor {executor.name} has no {kind}impl of {offer.op.name} for {hardware.name}"
 
     def _told(self, op: Op, name: str, impl: Impl, restriction: Restriction) -> tuple[str, ...]:
         """The algorithms that a kernel of commplan's own may be told here: those it was measured by."""
@@ -108,8 +111,10 @@ class Offers:
         if hardware.devices_per_node < tp and not impl.is_own and (impl.kind == "peer_to_peer" or links is not None):
             return f"{name} reaches the devices of one node, and the {tp} ranks span several"
         # A server's rule is what the server does; elsewhere a table of this machine knows better.
-        if links is not None and tp > 2 and link.topology not in links and not (measured and self._no_server):
-            return f"{name} joins more than two ranks over {' or '.join(links)} links, not over {link.topology}"
+        wanted = links is not None and (tp > 2 or impl.only_topologies)
+        if wanted and links and link.topology not in links and not (measured and self._no_server):
+            what = "ranks" if impl.only_topologies else "more than two ranks"
+            return f"{name} joins {what} over {' or '.join(links)} links, not over {link.topology}"
         if impl.peer_access and not link.has_peer_access and not measured:
             lacks = f"links.intra_node.peer_access of {hardware.name} does not say that devices can"
             return f"{name} reads its peers' memory, and {lacks}"
@@ -127,11 +132,25 @@ class Offers:
         dtype, size = setup.deployment.dtypes.activations, setup.parallelism.group_size(group)
         width = setup.model.latent_width if op.kind.latent else setup.model.hidden_size
         why = setup.executor.can.impl_refusal(boundary, op, setup.hardware.backend, dtype, size, width)
+        if why is None and op.wire is not None and op.wire.needs_fp8 and setup.hardware.compute.fp8_tflops is None:
+            why = f"travels in {op.wire.words}, and compute.fp8_tflops of {setup.hardware.name} says of none"
         if why is None and op.impl is not None and op.impl in ONE_LAUNCH:
             nodes = self.costs.collectives.num_nodes(group)
             why = f"{op.impl} reaches the devices of one node, and this group spans {nodes}" if nodes > 1 else None
         if why is not None:
             raise IllegalOpError(why)
+
+
+def wire_refusal(op: Op, setup: Setup) -> str | None:
+    """Why the deployment does not let a sum travel in the format of an op, or by its impl, or None."""
+    numerics, wire = setup.deployment.numerics, op.wire
+    if wire is not None and wire.name not in numerics.wire_formats:
+        listed = ", ".join(numerics.wire_formats) or "none"
+        return f"travels in {wire.words}, and numerics.wire_formats lists {listed}: {wire.name} is not among them"
+    differ = setup.executor.impls[op.impl].ranks_differ if op.impl is not None else None
+    if differ is not None and not numerics.ranks_may_differ:
+        return f"{differ}, and numerics.ranks_may_differ is false"
+    return None
 
 
 def has_own_kernels(setup: Setup) -> bool:

@@ -35,6 +35,9 @@ class Impl:
 
     `provider` is who makes an impl that is not commplan's own, nor a backend. An impl that a server runs by itself and
     that no plan may name there says why in `stock_only`: it prices what the server does without a plan.
+
+    max_message_bytes_by  limits by compute capability, then by ranks (null: any size); elsewhere the impl never runs.
+                          `Executor.on` settles them for a machine
     """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
@@ -46,11 +49,18 @@ class Impl:
     strategies: tuple[str, ...] | None = None  # offered to these strategies alone
     dtypes: tuple[str, ...] | None = None  # of the activations; null: any
     max_ranks: int | None = None  # of the group it runs over
+    ranks: tuple[int, ...] | None = None  # of that group: it has kernels for these numbers alone
     row_multiple: int = 1  # elements of a row are a multiple of this
     max_message_bytes: int | None = None  # larger messages it refuses
+    max_message_bytes_by: dict[str, dict[int, int | None]] | None = None
     topologies: tuple[str, ...] | None = None  # works inside a node alone; for more than two ranks over these links
     peer_access: bool = False  # devices read each other's memory, so the link must let them
     multicast: bool = False  # the switch adds and multiplies, so the link must be able to
+    only_topologies: bool = False  # and a pair too is joined by one of these links
+    wires: tuple[str, ...] | None = None  # formats that it sends, of an op that names its own
+    scale_groups: tuple[str, ...] | None = None  # and columns of a scale
+    algorithms: tuple[str, ...] | None = None  # and how
+    ranks_differ: str | None = None  # why the ranks end with different values
     provider: str | None = None
     stock_only: str | None = None
     status: str | None = None
@@ -59,6 +69,19 @@ class Impl:
     def is_own(self) -> bool:
         """True for a kernel of commplan's own."""
         return self.kind == "one_kernel" and self.provider is None
+
+    def lacks_format(self, op: Op) -> str | None:
+        """What of an op's format this impl does not do, or None."""
+        if op.wire_name is None:
+            return None
+        for word, value, accepted in (
+            ("wire", op.wire_name, self.wires),
+            ("group", op.scale_group, self.scale_groups),
+            ("algorithm", op.algorithm, self.algorithms),
+        ):
+            if accepted is not None and value not in accepted:
+                return f"{word} {value}; it does {', '.join(accepted)}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -141,9 +164,14 @@ class Capabilities:
 
     def impl_refusal(self, boundary: str, op: Op, backend: str, dtype: str, group_size: int, width: int) -> str | None:
         """Why the impl of an op cannot perform it here, or None. `backend` is the library of the machine."""
+        columns = op.wire.scales.columns if op.wire is not None else None
+        if columns is not None and width % columns:
+            return f"a scale for {columns} columns needs rows of a multiple of {columns}, and these have {width}"
         if op.impl is None or op.impl not in self.impls:
             return None
         name, impl = op.impl, self.impls[op.impl]
+        if lacks := impl.lacks_format(op):
+            return f"{name} does not do {lacks}"
         if backend in BACKENDS and not self.runs_beside(name, backend):
             if BACKENDS[backend].vendor in impl.vendors:
                 return f"{name} is a backend itself, and the backend here is {backend}"
@@ -157,6 +185,9 @@ class Capabilities:
             return f"{name} takes {' or '.join(impl.dtypes)} activations, not {dtype}"
         if impl.max_ranks is not None and group_size > impl.max_ranks:
             return f"{name} runs over up to {impl.max_ranks} ranks, and this group has {group_size}"
+        if impl.ranks is not None and group_size not in impl.ranks:
+            *others, last = map(str, impl.ranks)
+            return f"{name} runs over {', '.join(others)} or {last} ranks, and this group has {group_size}"
         if width % impl.row_multiple:
             return f"{name} takes rows of a multiple of {impl.row_multiple} elements, and these have {width}"
         return None

@@ -1,13 +1,16 @@
 """The record of every op: all that is known of it stands here, and everybody else reads it.
 
-A new wire format of a quantised all-reduce is a `Wire`, its errors, and one call of `quantized_all_reduce` below.
+A new wire format of a quantised all-reduce is a `Wire`, its errors, and one call of `quantized_all_reduce` below; or,
+with errors by columns of a scale, an entry of wire_formats.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .op_record import Collective, Error, OpKind, OwnKernel, Pass, Rows, Scales, Send, Way, Wire, Workspace
+from .op_record import Collective, OpKind, OwnKernel, Pass, Rows, Send, Way, Workspace
+from .wire import Error, Wire
+from .wire_formats import INT8, WIRE_ERRORS, WIRES
 
 _OUT = ("embed_out", "attn_out", "mlp_out")
 _LAYER_OUT = ("attn_out", "mlp_out")
@@ -21,10 +24,7 @@ ALL_REDUCE = Collective("all_reduce", halves=(REDUCE_SCATTER.name, ALL_GATHER.na
 ALL_TO_ALL = Collective("all_to_all")
 COLLECTIVES = {each.name: each for each in (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL)}
 
-# ---- wire formats ----------------------------------------------------------------------------------------------------
-
-INT8 = Wire("int8", "INT8", bits=8, carrier="int8", scales=Scales(bytes_each=4, dtype="fp32"))
-"""Per token, symmetric: scale = max|x| / 127 of a row."""
+# ---- errors of INT8 per token ----------------------------------------------------------------------------------------
 
 # Float64 reference, normal rows of 5120, independent partials; the script prints these figures. With independent
 # partials the errors of N ranks add up like the partials do, so the gather's error hardly depends on N; two_shot
@@ -63,7 +63,7 @@ def quantized_all_reduce(
     )
 
 
-def _gather(error: Error) -> Way:
+def _gather(error: Error | None) -> Way:
     return Way(
         steps=(
             Pass("quantize"),
@@ -77,7 +77,7 @@ def _gather(error: Error) -> Way:
     )
 
 
-def _two_shot(error: Error) -> Way:
+def _two_shot(error: Error | None) -> Way:
     return Way(
         steps=(
             Pass("quantize", "padded"),
@@ -128,6 +128,20 @@ INT8_ALL_REDUCE = quantized_all_reduce(
     colour="#d9822b",
     summary="sum of per-token symmetric INT8 values, replicated",
     kernel=OwnKernel("int8_all_reduce", argument="algorithm", norm=True),
+)
+
+# In any other format: an op says which one, and how many columns share a scale. Nobody's kernel of commplan's yet.
+QUANTIZED_ALL_REDUCE = OpKind(
+    "quantized_all_reduce",
+    _LAYER_OUT,
+    Rows.SUMMED,
+    "sum of values in the wire format that it names, replicated",
+    "#b8562b",
+    numerics="quantized",
+    parameters=("wire", "group", "algorithm", "over", "residual", "impl"),
+    ways={algorithm: way(None) for algorithm, way in _QUANTIZED.items()},
+    wires=WIRES,
+    errors=WIRE_ERRORS,
 )
 
 _KINDS = (
@@ -199,6 +213,7 @@ _KINDS = (
         folds=True,
     ),
     INT8_ALL_REDUCE,
+    QUANTIZED_ALL_REDUCE,
     OpKind(
         "all_reduce_all_gather",
         ("attn_out",),
@@ -242,3 +257,6 @@ _KINDS = (
 )
 KINDS = {kind.name: kind for kind in _KINDS}
 """Every op by its name."""
+
+WIRE_NAMES = tuple(dict.fromkeys(wire.name for kind in _KINDS for wire in kind.formats))
+"""Every wire format by which some op travels."""

@@ -1,4 +1,4 @@
-"""What the record of an op is made of: wire formats, library collectives, steps, errors, and what becomes of the rows.
+"""What the record of an op is made of: library collectives, steps, ways, and what becomes of the rows.
 
 Data with the few questions that callers ask of it. The records themselves stand in op_kinds.py. Light on purpose: the
 runtime loads this module.
@@ -6,17 +6,15 @@ runtime loads this module.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Literal
 
-from .words import GroupName, Numerics, StepRows
+from .wire import Error, Part, Wire
+from .words import GroupName, Numerics, ScaleGroup, StepRows
 
-Part = Literal["activations", "values", "scales"]
-"""What travels: rows as they are, or quantised values and their scales."""
 Rounds = Callable[[int, int, float, float], tuple[tuple[int, float], ...]]
 """(tp, attn_tp, bytes of all rows, bytes of a DP group's) to ways of (signal rounds, bytes received)."""
 
@@ -31,44 +29,6 @@ class Rows(Enum):
     SUMMED = "sums of all rows that attention consumes"
     SCATTERED = "sums of one shard each"
     CROSSED = "sums, brought from attention's side to the MLP's or back"
-
-
-@dataclass(frozen=True, slots=True)
-class Scales:
-    """What turns quantised values back: one scale for a row, or for every `columns` of one."""
-
-    bytes_each: int = 4
-    dtype: str = "fp32"
-    columns: int | None = None
-
-    def per_row(self, width: int) -> int:
-        """Scales of a row."""
-        return 1 if self.columns is None else -(-width // self.columns)
-
-
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """A wire format: what a quantised row is while it travels.
-
-    name     as executor files and the runtime spell it
-    words    as reports say it
-    carrier  the type by which libraries carry the values, and tables know them
-    """
-
-    name: str
-    words: str
-    bits: int
-    carrier: str
-    scales: Scales = Scales()
-
-    @property
-    def value_bytes(self) -> float:
-        """Bytes of one value."""
-        return self.bits / 8 if self.bits % 8 else self.bits // 8
-
-    def row_bytes(self, width: int) -> float:
-        """Bytes of a row, scales included."""
-        return width * self.value_bytes + self.scales.per_row(width) * self.scales.bytes_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +70,6 @@ class Pass:
 
 
 Step = Send | Pass
-
-
-@dataclass(frozen=True, slots=True)
-class Error:
-    """Expected relative RMS error of one sum, ||quantised - exact|| / ||exact||, by ranks; and who measured it."""
-
-    by_ranks: Mapping[int, float]
-    source: str
-
-    def at(self, ranks: int) -> float:
-        """The error over so many ranks; sizes between measured ones take the larger one's."""
-        if ranks == 1:
-            return 0.0
-        sizes = sorted(self.by_ranks)
-        return self.by_ranks[sizes[min(bisect_left(sizes, ranks), len(sizes) - 1)]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +154,8 @@ class OpKind:
     enters     the rows that a rank brings: the message, its shard, or those of its DP group
     ways       how it is performed: by algorithm, or the only way under None
     wire       its format, where rows do not travel as they are
+    wires      formats by name, where an op of the name says which one, and how many columns share a scale
+    errors     of those, by format, columns of a scale and algorithm: what stands here is what there is
     colour     in every chart
     is_plain   what a forward runs that nobody planned
     folds      may carry the residual in its sum
@@ -228,6 +175,8 @@ class OpKind:
     enters: Literal["message", "shard", "dp_local"] = "message"
     ways: Mapping[str | None, Way] = field(default_factory=lambda: {None: Way()})
     wire: Wire | None = None
+    wires: Mapping[str, Wire] = field(default_factory=dict)
+    errors: Mapping[tuple[str, ScaleGroup, str | None], Error] = field(default_factory=dict)
     is_plain: bool = False
     folds: bool = False
     widens: bool = False
@@ -237,6 +186,13 @@ class OpKind:
 
     def __post_init__(self) -> None:
         if not self.is_quantized:
+            return
+        if self.wires:
+            for (name, group, algorithm), error in self.errors.items():
+                if not error.by_ranks or not error.source:
+                    raise ValueError(f"{self.name} ({name}, {group}, {algorithm}) needs an error and its source")
+            if missing := set(self.wires) - {name for name, _, _ in self.errors}:
+                raise ValueError(f"{self.name}: {', '.join(sorted(missing))} needs an error and its source")
             return
         if self.wire is None:
             raise ValueError(f"{self.name} is quantized, so its record needs its wire format")
@@ -281,6 +237,19 @@ class OpKind:
         """Loses information on the way."""
         return self.numerics == "quantized"
 
+    @cached_property
+    def formats(self) -> tuple[Wire, ...]:
+        """Every format in which ops of the name may travel; none where rows do as they are."""
+        return tuple(self.wires.values()) if self.wire is None else (self.wire,)
+
+    def format_of(self, wire: str | None, group: ScaleGroup | None) -> Wire | None:
+        """The format of an op that says which one, or the only one there is."""
+        return self.wires[wire].grouped(group or "token") if wire is not None else self.wire
+
+    def groups_of(self, wire: str) -> tuple[ScaleGroup, ...]:
+        """The columns of a scale by which the error of a format is known."""
+        return tuple(dict.fromkeys(group for name, group, _ in self.errors if name == wire))
+
     # ---- how it is done ---------------------------------------------------------------------------------------------
 
     @cached_property
@@ -320,13 +289,20 @@ class OpKind:
         """Rows of the message for each row that a rank brings, as a fraction."""
         return ranks, {"message": ranks, "shard": 1, "dp_local": attn_tp}[self.enters]
 
-    def received_per_row(self, algorithm: str | None, ranks: int, attn_tp: int, width: int, element: float) -> float:
+    def received_per_row(
+        self,
+        algorithm: str | None,
+        ranks: int,
+        attn_tp: int,
+        width: int,
+        element: float,
+        wire: Wire | None = None,
+    ) -> float:
         """Bytes that a rank receives for each row of `width` that it brings, `element` bytes each where they travel
-        as they are."""
+        as they are. `wire`: the format of an op that says which."""
         row_bytes: dict[Part, float] = {"activations": width * element}
-        if self.wire is not None:
-            scales = self.wire.scales
-            row_bytes |= {"values": width * self.wire.value_bytes, "scales": scales.per_row(width) * scales.bytes_each}
+        if (sent := wire or self.wire) is not None:
+            row_bytes |= sent.parts(width)
         rows, brought = self.message_rows(ranks, attn_tp)
         total = 0.0
         for part, (over, under) in self.received(algorithm, ranks, attn_tp).items():

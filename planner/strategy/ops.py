@@ -12,8 +12,9 @@ from typing import Any
 
 from .errors import InputError, did_you_mean
 from .op_kinds import KINDS
-from .op_record import OpKind, Way, Wire
-from .words import GROUPS, NUMERICS_CLASSES, RESIDUAL_RULES, GroupName, Numerics, ResidualRule
+from .op_record import OpKind, Way
+from .wire import Error, Wire
+from .words import GROUPS, NUMERICS_CLASSES, RESIDUAL_RULES, GroupName, Numerics, ResidualRule, ScaleGroup
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -21,7 +22,8 @@ class Op:
     """One op as it stands at a boundary.
 
     `group` is spelled only where attention DP gives a choice; `impl` None means the backend of the file.
-    `producer` is the `from` of a latent gather: the boundary that made the shard.
+    `producer` is the `from` of a latent gather: the boundary that made the shard. `wire_name` and `scale_group` are
+    said by ops of a name that travels in several formats.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Op:
     residual: ResidualRule | None = None
     impl: str | None = None
     producer: str | None = None
+    wire_name: str | None = None
+    scale_group: ScaleGroup | None = None
 
     @property
     def kind(self) -> OpKind:
@@ -44,7 +48,14 @@ class Op:
     @property
     def wire(self) -> Wire | None:
         """The format in which its rows travel; None: as they are."""
-        return KINDS[self.name].wire
+        return KINDS[self.name].format_of(self.wire_name, self.scale_group)
+
+    @property
+    def error(self) -> Error | None:
+        """What a sum by it is expected to lose; None: nothing."""
+        if self.wire_name is None or self.scale_group is None:
+            return self.way.error
+        return KINDS[self.name].errors[self.wire_name, self.scale_group, self.algorithm]
 
     def __str__(self) -> str:
         spelled = spell(self)
@@ -59,10 +70,12 @@ SLICE = Op("slice")
 FUSED = Op("fused")
 
 
-def words_of(names: Iterable[str]) -> str:
-    """How reports call the wire formats of some ops, as in `INT8 or FP8`; empty where none of them is quantised."""
-    kinds = (KINDS[name] for name in names)
-    return " or ".join(dict.fromkeys(kind.wire.words for kind in kinds if kind.wire is not None))
+def words_of(names: Iterable[str], formats: Iterable[str]) -> str:
+    """How reports call the wire formats of some ops among those listed, as in `INT8 or FP8`; empty where there are
+    none."""
+    accepted = tuple(formats)
+    found = (wire for name in names for wire in KINDS[name].formats if wire.name in accepted)
+    return " or ".join(dict.fromkeys(wire.words for wire in found))
 
 
 def numerics_rank(numerics: Numerics) -> int:
@@ -70,16 +83,30 @@ def numerics_rank(numerics: Numerics) -> int:
     return NUMERICS_CLASSES.index(numerics)
 
 
-def spell(op: Op) -> str | dict[str, dict[str, str]]:
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+_PLAIN = {"from": "producer", "algorithm": "algorithm", "group": "group", "residual": "residual", "impl": "impl"}
+# Where an op names its format, `group` is the columns of a scale, and the ranks are those that it goes `over`.
+_OF_FORMAT = {
+    "from": "producer",
+    "wire": "wire_name",
+    "group": "scale_group",
+    "algorithm": "algorithm",
+    "over": "group",
+    "residual": "residual",
+    "impl": "impl",
+}
+
+
+def _parameters(kind: OpKind) -> dict[str, str]:
+    """What a file calls the parameters of an op, by the field that each fills."""
+    return _OF_FORMAT if kind.wires else _PLAIN
+
+
+def spell(op: Op) -> str | dict[str, dict[str, str | int]]:
     """As in a strategy file: the bare name, or `{name: {parameter: value}}`."""
-    values = {
-        "from": op.producer,
-        "algorithm": op.algorithm,
-        "group": op.group,
-        "residual": op.residual,
-        "impl": op.impl,
-    }
-    given = {key: value for key, value in values.items() if value is not None}
+    values = {key: getattr(op, field) for key, field in _parameters(op.kind).items()}
+    given = {key: int(value) if value.isdigit() else value for key, value in values.items() if value is not None}
     return {op.name: given} if given else op.name
 
 
@@ -100,29 +127,57 @@ def _build(name: str, parameters: dict[str, Any], field: str) -> Op:
     kind = KINDS.get(name)
     if kind is None:
         raise InputError(f"no such op; {did_you_mean(name, KINDS)}", field=field, value=name)
-    known = {"algorithm": kind.algorithms or kind.own_algorithms, "group": GROUPS, "residual": RESIDUAL_RULES}
+    fields, given = _parameters(kind), dict[str, Any]()
     for key, value in parameters.items():
-        where = f"{field}.{name}.{key}"
         if key not in kind.parameters:
             hint = did_you_mean(key, kind.parameters) if kind.parameters else "it takes no parameters"
-            raise InputError(f"{name} has no parameter '{key}'; {hint}", field=where)
-        if not isinstance(value, str) or value not in known.get(key, (value,)):
-            accepted = known.get(key)
-            hint = did_you_mean(value, accepted) if accepted else "a name is expected"
-            raise InputError(f"not accepted; {hint}", field=where, value=value)
-    if kind.algorithms and "algorithm" not in parameters:
+            raise InputError(f"{name} has no parameter '{key}'; {hint}", field=f"{field}.{name}.{key}")
+        given[fields[key]] = _value(kind, key, fields[key], value, f"{field}.{name}.{key}")
+    _check_algorithm(kind, given, field)
+    _check_format(kind, given, field)
+    return Op(name, **given)
+
+
+def _value(kind: OpKind, key: str, name: str, value: Any, where: str) -> str:
+    """The value of one parameter, as its field has it."""
+    known: dict[str, Iterable[str]] = {
+        "algorithm": kind.algorithms or kind.own_algorithms,
+        "group": GROUPS,
+        "residual": RESIDUAL_RULES,
+        "wire_name": kind.wires,
+        "scale_group": dict.fromkeys(group for _, group, _ in kind.errors),
+    }
+    accepted = tuple(known[name]) if name in known else None
+    text = str(value) if type(value) is int and name == "scale_group" else value
+    if isinstance(text, str) and (accepted is None or text in accepted):
+        return text
+    hint = did_you_mean(text, accepted) if accepted else "a name is expected"
+    if key == "group" and name == "scale_group" and text in GROUPS:
+        hint = f"`group` is the columns of a scale ({', '.join(accepted or ())}); the ranks are named by `over`"
+    raise InputError(f"not accepted; {hint}", field=where, value=value)
+
+
+def _check_algorithm(kind: OpKind, given: dict[str, Any], field: str) -> None:
+    """An op that has several says which; one of commplan's own kernel names that kernel."""
+    if kind.algorithms and "algorithm" not in given:
         first, *others = kind.algorithms
-        shown = " or ".join((f"{{{name}: {{algorithm: {first}}}}}", *others))
-        raise InputError(f"{name} needs its algorithm: {shown}", field=field)
-    if not kind.algorithms and "algorithm" in parameters and "impl" not in parameters:
-        where = f"{field}.{name}.algorithm"
+        shown = " or ".join((f"{{{kind.name}: {{algorithm: {first}}}}}", *others))
+        raise InputError(f"{kind.name} needs its algorithm: {shown}", field=field)
+    if not kind.algorithms and "algorithm" in given and "impl" not in given:
+        where = f"{field}.{kind.name}.algorithm"
         reason = "an algorithm of commplan's own kernel: name the impl as well, or leave both out"
-        raise InputError(reason, field=where, value=parameters["algorithm"])
-    return Op(
-        name,
-        algorithm=parameters.get("algorithm"),
-        group=parameters.get("group"),
-        residual=parameters.get("residual"),
-        impl=parameters.get("impl"),
-        producer=parameters.get("from"),
-    )
+        raise InputError(reason, field=where, value=given["algorithm"])
+
+
+def _check_format(kind: OpKind, given: dict[str, Any], field: str) -> None:
+    """An op that travels in several formats says which, and by how many columns it is scaled."""
+    if not kind.wires:
+        return
+    for key, name, example in (("wire", "wire_name", "int8"), ("group", "scale_group", "64")):
+        if name not in given:
+            why = f"{kind.name} needs its {key}, as in {{{kind.name}: {{{key}: {example}, ...}}}}"
+            raise InputError(why, field=f"{field}.{kind.name}.{key}", kind="missing_key")
+    wire, group = given["wire_name"], given["scale_group"]
+    if group not in kind.groups_of(wire):
+        accepted = ", ".join(kind.groups_of(wire))
+        raise InputError(f"{wire} is scaled by {accepted} columns", field=f"{field}.{kind.name}.group", value=group)

@@ -41,6 +41,10 @@ ResidualRule = Literal["fold", "gather"]
 """How a finer residual reaches the rows of a sum: carried in it, or gathered apart."""
 RESIDUAL_RULES: tuple[ResidualRule, ...] = get_args(ResidualRule)
 
+ScaleGroup = Literal["token", "32", "64", "128", "256"]
+"""Columns that share a scale where a sum is quantised: a whole row, or so many of one."""
+SCALE_GROUPS: tuple[ScaleGroup, ...] = get_args(ScaleGroup)
+
 ImplKind = Literal["library", "peer_to_peer", "one_kernel"]
 """Collectives of a library; fused kernels that nobody here has run; kernels of commplan's own."""
 IMPL_KINDS: tuple[ImplKind, ...] = get_args(ImplKind)

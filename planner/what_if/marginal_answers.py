@@ -78,13 +78,17 @@ class Asker:
     # ---- quantised sums ---------------------------------------------------------------------------------------------
 
     @property
+    def _quantised_words(self) -> str:
+        return words_of(self.base.executor.ops, self.base.deployment.numerics.wire_formats)
+
+    @property
     def quantised_question(self) -> str:
         """As `quantised` puts it."""
-        return f"What does one more {words_of(self.base.executor.ops)} boundary buy?"
+        return f"What does one more {self._quantised_words} boundary buy?"
 
     def quantised(self) -> Answer | None:
         """What an error budget buys; None for an executor without quantised sums."""
-        words, question = words_of(self.base.executor.ops), self.quantised_question
+        words, question = self._quantised_words, self.quantised_question
         if not words:
             return None
         try:

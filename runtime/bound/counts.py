@@ -95,4 +95,4 @@ def wire_bytes_per_row(place: Place, strategy: StrategyFile, width: int, element
     if not op.kind.is_collective:
         return 0.0
     ranks = p.group_size(group_of(place.boundary, op, place.before, place.shape, p))
-    return op.kind.received_per_row(op.algorithm, ranks, p.attn_tp, width, element_bytes)
+    return op.kind.received_per_row(op.algorithm, ranks, p.attn_tp, width, element_bytes, op.wire)

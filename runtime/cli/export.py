@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from ..servers.sglang.nearest_flags import Difference, Export
 
 
-@click.command("export", short_help="Show the nearest flags of a server without the plugin, and what they miss.")
-@click.argument("server", type=click.Choice(["sglang"]))
+@click.command("sglang", short_help="The nearest flags of SGLang without the plugin, and what they miss.")
 @click.argument("strategy", type=FILLED)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(server: str, strategy: str, as_json: bool) -> None:  # noqa: ARG001
+def command(strategy: str, as_json: bool) -> None:
     """Show the switch of SGLang 0.5.23 that comes nearest to the plan in STRATEGY, and every boundary that differs."""
     from commplan.planner.strategy.file import load, plan_again, rival_line
 
@@ -44,7 +43,8 @@ def _json(export: Export, faster: list[str]) -> dict[str, object]:
         "faster_rivals": faster,
         "switch": export.switch.name,
         "note": export.switch.note,
-        "arguments": [word for flag in export.flags for word in flag],
+        "arguments": [word for flag in export.flags for word in (flag.name, *flag.values)],
+        "reasons": {flag.name: flag.reason for flag in export.flags},
         "matched": export.matched,
         "differences": [
             {
@@ -65,7 +65,9 @@ def _print(export: Export, faster: list[str]) -> None:
         echo(styled(line, "yellow", bold=True))
     note = f" ({export.switch.note})" if export.switch.note else ""
     echo(f"Nearest without the plugin: {export.switch.name}{note}")
-    echo("  " + shlex.join(word for flag in export.flags for word in flag), whole=True)
+    echo("  " + shlex.join(word for flag in export.flags for word in (flag.name, *flag.values)), whole=True)
+    for flag in export.flags:
+        echo(f"  {flag}")
     echo(f"It runs {export.matched:.0%} of the planned ops, weighted by tokens.")
     if not export.differences:
         if not faster:  # else it is the plan itself that loses

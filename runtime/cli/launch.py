@@ -35,7 +35,7 @@ def command(server: str, strategy: str, model_path: str, dry_run: bool, argument
     from commplan.planner.strategy.file import rival_line
 
     from ..bound.host import check_host
-    from ..servers.sglang.command import check_installed, server_command
+    from ..servers.sglang.command import added_flags, check_installed, server_command
     from ..servers.sglang.line import check_line, typed
     from ..servers.sglang.server_fit import load_runnable
     from ..servers.sglang.words import STRATEGY_VARIABLE
@@ -52,6 +52,8 @@ def command(server: str, strategy: str, model_path: str, dry_run: bool, argument
     for mode, rival in file.faster_rivals:
         echo(rival_line(mode, rival), err=True)
     echo(shlex.join(shown), err=not dry_run, whole=True)
+    for flag in added_flags(file, arguments):
+        echo(f"  {flag}", err=True)
     if dry_run:
         return
     sys.stdout.flush()

@@ -7,9 +7,11 @@ group already. Neither depends on the plan, its backend or its parallelism.
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +32,9 @@ from .groups import Group, control_group
 LISTEN_VARIABLE = "COMMPLAN_LISTEN"
 _BACKLOG = 2048
 _SLACK_S = 3.0  # beyond torch's own timeout
+# A thread of gloo's that gives back the tensor of the last sum only once the interpreter is torn down ends the process
+# by SIGABRT, after all its work was done. It needs microseconds: main leaves it the core and the interpreter.
+_LAST_RELEASE_S = 0.05
 _LINGER_S = 10.0  # rank 0 serves the store: it stays until the others have read it
 
 
@@ -55,6 +60,8 @@ class Rendezvous:
             timeout=timedelta(seconds=timeout_s),
             **options,
         )
+        if backend == "gloo":
+            atexit.register(time.sleep, _LAST_RELEASE_S)
 
 
 def meet(timeout_s: float) -> Rendezvous:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from commplan.planner.strategy.file import StrategyFile
 
@@ -34,6 +34,7 @@ class Forward:
     executed: list[tuple[Count, int]] = field(default_factory=list)
     unplanned: int = 0
     at_head: bool = False  # the logits travel in the server's own way
+    owed: bool = False  # the last layer's sum waits for the final norm
 
     @property
     def tokens(self) -> int:
@@ -100,6 +101,8 @@ class Forwards:
         self.current = Forward(self.program(mode, tokens), sizes)
         try:
             yield self.current
+            if self.current.owed:
+                raise BoundaryError("the final norm did not come", where="the last mlp_out")
         finally:
             done, self.current = self.current, None
         if self._live:
@@ -150,9 +153,49 @@ class Forwards:
             raise BoundaryError(
                 f"holds {partial.shape[0]} rows in a forward of {now.tokens} tokens", where=f"layer {layer} {boundary}"
             )
+        bound = self._bound(now, layer, boundary)
+        if bound.norm is None:
+            return self.run(bound, bound.sum, partial)
+        if boundary != "mlp_out" or layer + 1 < len(now.program.layers):
+            raise BoundaryError("a sum that does the norm as well was asked for alone", where=str(bound.place))
+        now.owed = True
+        return partial
+
+    def fuses(self, layer: int, boundary: str) -> bool:
+        """Does the op at a boundary do the norm behind it, in the forward in progress?"""
+        return self._bound(self.at(f"layer {layer} {boundary}"), layer, boundary).norm is not None
+
+    def fused(
+        self, layer: int, boundary: str, partial: Tensor, residual: Tensor, norm: nn.Module
+    ) -> tuple[Tensor, Tensor] | None:
+        """(norm of sum + residual, sum + residual) by the planned op, or None if that op does no norm.
+
+        The residual's memory is the caller's to give: the new one may be written over it.
+        """
+        where = f"layer {layer} {boundary}"
+        now = self.at(where)
+        bound = self._bound(now, layer, boundary)
+        if bound.norm is None:
+            return None
+        if partial.shape[0] != now.tokens or residual.shape != partial.shape:
+            raise BoundaryError(
+                f"holds {partial.shape[0]} rows and a residual of {residual.shape[0]} in a forward of {now.tokens} "
+                "tokens",
+                where=where,
+            )
+        now.owed = False
+        self._in_op = True
+        try:
+            out = bound.norm(partial, residual, now.sizes, norm, True)
+        finally:
+            self._in_op = False
+        now.executed.append((bound.count, partial.shape[0]))
+        return out
+
+    @staticmethod
+    def _bound(now: Forward, layer: int, boundary: str) -> BoundOut:
         ops = now.program.layers[layer]
-        bound = ops.attn_out if boundary == "attn_out" else ops.mlp_out
-        return self.run(bound, bound.sum, partial)
+        return ops.attn_out if boundary == "attn_out" else ops.mlp_out
 
     @contextmanager
     def embedding(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from commplan.planner.strategy.file import (
 )
 
 from ..errors import RefusedError
-from ..kernels.peer_impls import EXECUTOR_NAME, PEER_IMPLS, check_peer_ops
+from ..kernels.peer_impls import CAN, EXECUTOR_NAME, PEER_IMPLS, check_peer_ops
 from .models import Adapter, adapter_for
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -89,9 +89,15 @@ def _check_impls(file: StrategyFile) -> None:
     for mode, ranges in file.modes.items():
         for index, plan in enumerate(ranges):
             for layer, boundary, op in places(plan):
+                where = boundary if layer is None else f"layers.{layer}.{boundary}"
+                if op.kind.is_collective and op.name not in CAN.ops:
+                    raise RefusedError(
+                        f"{CAN.cannot_run(op.name)}; plan again for this executor",
+                        field=f"modes.{mode}[{index}].{where}",
+                        value=str(op),
+                    )
                 if op.impl in (None, backend, *PEER_IMPLS):
                     continue
-                where = boundary if layer is None else f"layers.{layer}.{boundary}"
                 raise RefusedError(
                     f"this runtime performs {op.name} by {backend} alone, or by collectives of our own "
                     f"({', '.join(PEER_IMPLS)}); plan again for this executor, or leave `impl` out",

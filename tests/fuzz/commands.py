@@ -31,6 +31,7 @@ def refused(text: str) -> Reading:
 
 
 SENSITIVE = "--set numerics.sensitivity=sensitivity.yaml --set numerics.error_budget=0.02"
+FOR_VLLM = "--set hardware.compute_capability=9.0 --set parallelism.attn_dp=1"
 OF_CHECKPOINT = "strategy.yaml --model checkpoint"
 
 FILES = {
@@ -74,6 +75,8 @@ READERS: dict[str, list[Reading]] = {
         reading("report strategy.yaml --deployment deployment.yaml -o %o", "out.html", 1),
         reading("calibrate deployment.yaml -o %o", "out.yaml", 1),
         reading("verify strategy.yaml --deployment deployment.yaml", weight=1),
+        reading(f"export vllm deployment.yaml {FOR_VLLM}"),
+        reading("export sglang-table deployment.yaml --set hardware.compute_capability=9.0"),
     ],
     "model": [
         *_PLANNED,
@@ -94,14 +97,19 @@ READERS: dict[str, list[Reading]] = {
         reading("what-if deployment.yaml --vary link_bandwidth=10,100 --tokens 8"),
         reading("plan deployment.yaml --set hardware.links.intra_node.latency_us=2"),
         reading("backtest --tables calibration.yaml"),
+        reading(f"export vllm deployment.yaml {FOR_VLLM}"),
+        reading("export sglang-table deployment.yaml --set hardware.compute_capability=9.0"),
         reading("backtest case.yaml"),
     ],
     "strategy": [
         reading("validate strategy.yaml", weight=5),
         reading("diff strategy.yaml other.yaml"),
         reading("diff other.yaml strategy.yaml"),
+        reading("diff other.yaml strategy.yaml --deployment deployment.yaml"),
+        reading("validate strategy.yaml --deployment deployment.yaml"),
         reading("explain deployment.yaml --strategy strategy.yaml"),
         reading("export sglang strategy.yaml"),
+        refused(f"export vllm deployment.yaml {FOR_VLLM} --strategy strategy.yaml"),
         refused("launch sglang strategy.yaml --model-path nowhere --dry-run"),
         reading("report strategy.yaml --deployment deployment.yaml", "strategy.html", 1),
         refused("report strategy.yaml --deployment deployment.yaml -o strategy.yaml"),

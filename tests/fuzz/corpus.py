@@ -85,7 +85,10 @@ def _tiny(folder: Path, latent: bool) -> None:
         },
     )
     _write(folder / "case.yaml", _CASE)
-    save(plan_setup(load_setup(str(folder / "deployment.yaml"))), folder / "strategy.yaml")
+    save(
+        plan_setup(load_setup(str(folder / "deployment.yaml"), ("search.range_tolerance=0.005",))),
+        folder / "strategy.yaml",
+    )
     shutil.copyfile(folder / "strategy.yaml", folder / "other.yaml")
 
 

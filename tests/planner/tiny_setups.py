@@ -123,6 +123,7 @@ class Machine:
     devices_per_node: int = 8
     num_nodes: int = 1
     vendor: str = "nvidia"
+    compute_capability: str | None = None
     topology: str = "switch"
     link_gb_per_s: float = 100.0
     link_efficiency: float = 1.0
@@ -155,6 +156,7 @@ class Machine:
             "vendor": self.vendor,
             "devices_per_node": self.devices_per_node,
             "num_nodes": self.num_nodes,
+            **({} if self.compute_capability is None else {"compute_capability": self.compute_capability}),
             "backend": {"nvidia": "nccl", "ascend": "hccl", "cpu": "gloo"}[self.vendor],
             "compute": {
                 "bf16_tflops": figure(self.bf16_tflops),

@@ -17,7 +17,8 @@ from .wire_format import COLOUR, ERRORS, WIRE_FORMAT
 pytestmark = pytest.mark.slow
 Command = Callable[..., subprocess.CompletedProcess[str]]
 DEPLOYMENT, LAYERS = "qwen3-0.6b-cpu-tp2", 2
-PINNED = ("--set", "numerics.loosest=quantized", "--set", "numerics.pin=[{op: fp8_all_reduce, boundary: mlp_out}]")
+LISTED = ("--set", "numerics.loosest=quantized", "--set", "numerics.wire_formats=[int8, fp8_e4m3]")
+PINNED = (*LISTED, "--set", "numerics.pin=[{op: fp8_all_reduce, boundary: mlp_out}]")
 
 
 @pytest.fixture(scope="module")

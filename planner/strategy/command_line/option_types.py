@@ -60,6 +60,15 @@ class Seconds(Bounded):
         super().__init__(least, most)
 
 
+class Milliseconds(Bounded):
+    """A time that a user waits."""
+
+    noun, of = "a number of milliseconds", float
+
+    def __init__(self) -> None:
+        super().__init__(0.001, 3_600_000)
+
+
 class Seed(Bounded):
     """A seed of random numbers, in 64 bits."""
 

@@ -6,6 +6,8 @@ plugin.py             what SGLang calls in each of its processes: which hooks go
 server_fit.py, arguments.py
                       checks at start, on values alone: plan, model, parallelism, server arguments
 binding.py            a plan's ops on SGLang's groups
+stages.py, fused_reads.py
+                      the sums that stages owe, and reads that do a sum, the add and the norm by one kernel
 attention_dp.py       hooks between attention and MLP, for DP groups
 scheduler.py          hooks of a scheduler process, and the proof that they are in place
 launcher.py           hooks of the processes that start the others

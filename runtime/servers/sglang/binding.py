@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -14,23 +15,40 @@ from commplan.planner.strategy.file import Parallelism, StrategyFile
 from ...backends import Backend, load_backend
 from ...bound.bound_ops import BoundOut
 from ...bound.counts import Counters
+from ...bound.peer_pool import PeerPool
 from ...bound.program import LayerProgram, Program, build_programs
 from ...bound.sizes import Sizes
 from ...errors import BoundaryError, RefusedError
+from ...kernels.peer_impls import check_peer_limits, peers_needed
 from ...ranks.groups import Group, Groups
 from .words import ONE_SHOT
 
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-def bind(
-    file: StrategyFile, tp_group: Any, attn_tp_group: Any, counters: Counters, element_bytes: int
-) -> dict[str, tuple[Program, ...]]:
-    """Programs by mode. The groups are SGLang's GroupCoordinators of the tp ranks and of the ranks of a DP group."""
-    groups = groups_of(file, tp_group, attn_tp_group)
-    programs = build_programs(file, groups, _backend(file), counters, element_bytes)
-    return {
-        mode: tuple(_with_custom_all_reduce(program, tp_group) for program in of_mode)
-        for mode, of_mode in programs.items()
-    }
+
+class Binding:
+    """The groups of a server, and the collectives of our own over them: made once, before the KV cache takes memory.
+
+    `tp_group`, `attn_tp_group`: SGLang's GroupCoordinators of the tp ranks and of the ranks of a DP group. Every rank
+    makes one, for the same plan.
+    """
+
+    def __init__(self, file: StrategyFile, tp_group: Any, attn_tp_group: Any, device: torch.device) -> None:
+        self._file, self._tp_group = file, tp_group
+        self._groups = groups_of(file, tp_group, attn_tp_group)
+        self._backend = _backend(file)
+        self.peers = PeerPool(self._groups, self._backend)
+        check_peer_limits(file, self._backend.name, self._backend.peer_limits)
+        self.peers.make(peers_needed(file), device, TORCH_DTYPES[file.deployment.activations])
+
+    def programs(self, counters: Counters) -> dict[str, tuple[Program, ...]]:
+        """Programs by mode, in the order of their ranges."""
+        width = TORCH_DTYPES[self._file.deployment.activations].itemsize
+        programs = build_programs(self._file, self._groups, self._backend, counters, width, self.peers)
+        return {
+            mode: tuple(_with_custom_all_reduce(program, self._tp_group) for program in of_mode)
+            for mode, of_mode in programs.items()
+        }
 
 
 def groups_of(file: StrategyFile, tp_group: Any, attn_tp_group: Any) -> Groups:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from typing import NamedTuple
 
 from commplan.planner.strategy.file import StrategyFile
 from commplan.planner.strategy.packages import CHECKOUT
@@ -18,44 +19,79 @@ from .words import TESTED_VERSIONS
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
+class Flag(NamedTuple):
+    """An argument that a plan needs, its values, and why."""
+
+    name: str
+    values: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        """As a person reads it."""
+        return f"{' '.join((self.name, *self.values))}: {self.reason}"
+
+
 def server_command(file: StrategyFile, model_path: str, extra: Sequence[str] = ()) -> list[str]:
     """`python -m sglang.launch_server` with what the plan needs, then `extra` as it is.
 
     -P keeps the current folder out of the import path: a checkout that stands there could hide the installed plugin.
     """
-    given = {argument.split("=")[0] for argument in extra}
-    added: list[str] = []
-    for flag, *values in (("--model-path", model_path), *needed(file)):
-        if flag not in given:
-            added += [flag, *values]
-    return [sys.executable, "-P", "-m", "sglang.launch_server", *added, *extra]
+    model = Flag("--model-path", (model_path,), "")
+    named = () if _is_given(model.name, extra) else (model.name, *model.values)
+    added = [word for flag in added_flags(file, extra) for word in (flag.name, *flag.values)]
+    return [sys.executable, "-P", "-m", "sglang.launch_server", *named, *added, *extra]
 
 
-def needed(file: StrategyFile) -> list[tuple[str, ...]]:
-    """Flags without which the plan would be refused, each with its values."""
+def added_flags(file: StrategyFile, extra: Sequence[str] = ()) -> list[Flag]:
+    """What the plan needs, less what `extra` says already."""
+    return [flag for flag in needed(file) if not _is_given(flag.name, extra)]
+
+
+def _is_given(name: str, extra: Sequence[str]) -> bool:
+    return any(argument.split("=")[0] == name for argument in extra)
+
+
+def needed(file: StrategyFile) -> list[Flag]:
+    """Flags without which the plan would be refused."""
     p = file.parallelism
-    flags: list[tuple[str, ...]] = [("--tp-size", str(p.tp))]
-    flags += [("--attn-dp-size", str(p.attn_dp))] if p.attn_dp > 1 else []
-    flags += [("--ep-size", str(p.ep))] if p.ep > 1 else []
-    flags.append(("--dtype", _DTYPES[file.deployment.activations]))
+    flags = [Flag("--tp-size", (str(p.tp),), f"the plan is for {p.tp} ranks")]
+    if p.attn_dp > 1:
+        flags.append(Flag("--attn-dp-size", (str(p.attn_dp),), "the plan is for so many DP groups of attention"))
+    if p.ep > 1:
+        flags.append(Flag("--ep-size", (str(p.ep),), "the plan is for experts divided so"))
+    activations = file.deployment.activations
+    flags.append(Flag("--dtype", (_DTYPES[activations],), f"messages are priced in {activations}"))
     if "prefill" in file.modes:
-        flags.append(("--chunked-prefill-size", str(longest_chunk(file))))
+        most = longest_chunk(file)
+        flags.append(Flag("--chunked-prefill-size", (str(most),), f"the plan's prefill ends at {most} tokens"))
     if "decode" in file.modes:
-        flags.append(("--max-running-requests", str(most_requests(file))))
+        most = most_requests(file)
+        flags.append(Flag("--max-running-requests", (str(most),), f"the plan's decode ends at {most} tokens"))
     return flags + _for_gpus(file) if file.hardware.backend == "nccl" else flags
 
 
-def _for_gpus(file: StrategyFile) -> list[tuple[str, ...]]:
+def _for_gpus(file: StrategyFile) -> list[Flag]:
     """FlashInfer's fusion and prefill graphs are on by default there."""
-    flags: list[tuple[str, ...]] = [
-        ("--enforce-disable-flashinfer-allreduce-fusion",),
-        ("--disable-prefill-cuda-graph",),
-    ]
+    fusion = Flag(
+        "--enforce-disable-flashinfer-allreduce-fusion",
+        (),
+        "it would take sums that the plan has given an op, up to 2048 tokens; nobody has run it beside a plan",
+    )
     if file.parallelism.attn_dp > 1:
-        return [*flags[:1], ("--disable-cuda-graph",)]
+        return [fusion, Flag("--disable-cuda-graph", (), "graphs were never run under a plan with attention DP")]
+    flags = [
+        fusion,
+        Flag(
+            "--disable-prefill-cuda-graph",
+            (),
+            "never run under a plan; below some 2000 tokens they are worth up to a fifth of a step, which the gain "
+            "over the stock server counts",
+        ),
+    ]
     decode = file.modes.get("decode", ())
     if len(decode) > 1:
-        flags.append(("--cuda-graph-bs-decode", *map(str, sizes_for(decode))))
+        sizes = tuple(map(str, sizes_for(decode)))
+        flags.append(Flag("--cuda-graph-bs-decode", sizes, "no graph may serve two ranges of the plan"))
     return flags
 
 

@@ -1,7 +1,7 @@
 """The nearest that SGLang 0.5.23 has without a plugin: one of its own switches, and what it does not express.
 
 A switch is a whole forward in the words of a plan: which op it runs at a boundary, by mode and kind of layer. What
-follows is read in the source of 0.5.23 (docs/decisions.md); none of it was timed.
+follows is read in the source of 0.5.23 (docs/decisions/sglang.md); none of it was timed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from commplan.planner.strategy.file import NONE, Op, RangePlan, StrategyFile, places
 
-from .command import needed
+from .command import Flag, needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Switch:
     """Flags of SGLang's and the op that they run at a place; `fits` says for which plans they can be set at all."""
 
     name: str
-    flags: tuple[tuple[str, ...], ...]
+    flags: tuple[Flag, ...]
     fits: Callable[[StrategyFile], bool]
     op: Callable[[Place], str]
     note: str = ""
@@ -54,7 +54,7 @@ class Export:
     """The nearest switch, what it shares with the plan and what not."""
 
     switch: Switch
-    flags: list[tuple[str, ...]]
+    flags: list[Flag]
     matched: float  # share of the planned sums and gathers, weighted by tokens
     differences: list[Difference]
 
@@ -88,7 +88,7 @@ def _judge(file: StrategyFile, switch: Switch) -> Export:
                     run = open_runs.setdefault((boundary, planned, native), [])
                     run += [] if layer is None else [layer]
             differences += _differences(mode, plan, open_runs)
-    flags = [flag for flag in needed(file) if flag[0] not in _FOR_THE_PLUGIN]
+    flags = [flag for flag in needed(file) if flag.name not in _FOR_THE_PLUGIN]
     return Export(switch, [*flags, *switch.flags], same / total if total else 1.0, differences)
 
 
@@ -155,21 +155,21 @@ SWITCHES = (
     Switch("plain all-reduce", (), lambda file: file.parallelism.attn_dp == 1, _plain),
     Switch(
         "INT8 gather",
-        (("--enable-quant-communications",),),
+        (Flag("--enable-quant-communications", (), "sums in INT8 in every mode but decode"),),
         lambda file: _ordinary_tp(file) and file.hardware.backend == "hccl",
         _quantised,
         "every mode but decode, whatever the token count; sums of MoE layers stay plain",
     ),
     Switch(
         "sharded norm",
-        (("--enable-layernorm-sp",),),
+        (Flag("--enable-layernorm-sp", (), "norms on shards in every prefill"),),
         lambda file: _ordinary_tp(file) and file.model.architecture == "Qwen3ForCausalLM",
         _layernorm_sp,
         "every prefill, whatever the token count; its first layer gathers once more than a plan would",
     ),
     Switch(
         "late latent gather",
-        (("--enable-attn-tp-input-scattered",),),
+        (Flag("--enable-attn-tp-input-scattered", (), "rows in shards up to the latents in every prefill"),),
         lambda file: (
             _ordinary_tp(file)
             and file.hardware.backend != "gloo"
@@ -181,7 +181,7 @@ SWITCHES = (
     ),
     Switch(
         "attention data parallelism",
-        (("--boundary-reduction", "rs"),),
+        (Flag("--boundary-reduction", ("rs",), "reduce-scatter instead of all-reduce where rows are padded"),),
         lambda file: file.parallelism.attn_dp > 1,
         _attention_dp,
         "by mode alone: in shards where no group prefills and groups are of like size, else in buffers of all rows "

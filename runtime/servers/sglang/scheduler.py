@@ -11,7 +11,6 @@ import os
 import pkgutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from commplan.planner.strategy.file import StrategyFile, dump, one_line, plan_hash
+from commplan.planner.strategy.vendors import BACKENDS
 
 from ...errors import RefusedError
 from ...ranks.agreement import gather_json
@@ -28,33 +28,18 @@ from ..forward import Forwards
 from ..stop import or_stop
 from .arguments import check_arguments, check_running, uses_impl
 from .attention_dp import AttentionDpHooks
-from .binding import bind, check_custom_all_reduce
+from .binding import Binding, check_custom_all_reduce
+from .fused_reads import FinalNorm
 from .server_fit import check_model
+from .stages import PlannedStages
 from .words import CAPTURE_FLAG, MODES, ONE_SHOT, SEAMS
 
 logger = logging.getLogger(__name__)
 
 _SCHEDULER = "sglang.srt.managers.scheduler.Scheduler"
-_BOUNDARIES = {"ATTENTION": "attn_out", "FFN": "mlp_out"}
-ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+_STREAMER = "sglang.srt.managers.scheduler_components.output_streamer.SchedulerOutputStreamer"
 
 Hook = Callable[..., Any]
-
-
-class PlannedSum:
-    """The sum of one boundary of one layer, as SGLang calls it: run(partial, forward_batch)."""
-
-    def __init__(self, forwards: Forwards, layer: int, boundary: str) -> None:
-        self.forwards, self.layer, self.boundary = forwards, layer, boundary
-
-    def __call__(self, partial: Tensor, forward_batch: object = None) -> Tensor:  # noqa: ARG002
-        """[T, H] partial rows to their sum."""
-        return self.forwards.sum(self.layer, self.boundary, partial)
-
-
-def never_deferred(forward_batch: object) -> bool:  # noqa: ARG001
-    """An FFN's sum left to the next layer could be taken by a fused kernel of SGLang's; ours runs where it stands."""
-    return False
 
 
 class SchedulerHooks:
@@ -63,8 +48,9 @@ class SchedulerHooks:
     def __init__(self, file: StrategyFile, path: str) -> None:
         self.file, self.path, self.hash = file, path, plan_hash(file)
         self.forwards = Forwards(file, self._bind)
+        self.binding: Binding | None = None
         self.attention_dp = AttentionDpHooks(file, self.forwards) if file.parallelism.attn_dp > 1 else None
-        self._sums: dict[tuple[int, str], Any] = {}
+        self.stages = PlannedStages(file, self.forwards)
 
     def table(self) -> dict[str, Hook]:
         """Dotted path of a function of SGLang's -> the hook around it."""
@@ -75,6 +61,9 @@ class SchedulerHooks:
             f"{_SCHEDULER}.__init__": self.around_scheduler,
             f"{_SCHEDULER}.get_init_info": self.around_init_info,
             f"{_SCHEDULER}.get_internal_state": self.around_internal_state,
+            f"{_STREAMER}.stream_output": self.around_output,
+            "sglang.srt.model_executor.model_runner.ModelRunner.load_model": self.around_load,
+            "sglang.srt.layers.layer_boundary.residual.batch.final_norm": self.around_final_norm,
             "sglang.srt.model_executor.model_runner.ModelRunner.forward": self.around_runner,
             f"{seam.model}.forward": self.around_model,
             "sglang.srt.layers.vocab_parallel_embedding.VocabParallelEmbedding.forward": self.around_embedding,
@@ -89,18 +78,7 @@ class SchedulerHooks:
         if options.get("is_nextn"):
             return stages
         layer = options.get("layer_id", args[-1])
-        return tuple(replace(stage, sum_impl=self._sum(layer, _BOUNDARIES[stage.kind.name])) for stage in stages)
-
-    def _sum(self, layer: int, boundary: str) -> Any:
-        """One object for a boundary: SGLang compares what a layer declares with what its class declares."""
-        from sglang.srt.layers.layer_boundary.output import SumImplementation
-
-        found = self._sums.get((layer, boundary))
-        if found is None:
-            can_defer = never_deferred if boundary == "mlp_out" else None
-            found = SumImplementation(PlannedSum(self.forwards, layer, boundary), can_defer=can_defer)
-            self._sums[layer, boundary] = found
-        return found
+        return tuple(self.stages.planned(stage, layer) for stage in stages)
 
     def around_model(
         self, forward: Hook, model: Any, input_ids: Any, positions: Any, batch: Any, *args: Any, **options: Any
@@ -114,6 +92,15 @@ class SchedulerHooks:
             scope = nullcontext() if mode is None else self.forwards.forward(mode, rows)
         with scope:
             return forward(model, input_ids, positions, batch, *args, **options)
+
+    def around_final_norm(
+        self, final_norm: Hook, hidden: Any, batch: Any, norm: Any, *args: Any, **options: Any
+    ) -> Any:
+        """residual_batch.final_norm: by the last FFN's op, where that does the norm."""
+        now = self.forwards.current
+        if now is not None and now.owed:
+            norm = FinalNorm(self.forwards, self.file.model.num_hidden_layers - 1, norm)
+        return final_norm(hidden, batch, norm, *args, **options)
 
     def around_embedding(self, forward: Hook, *args: Any, **options: Any) -> Any:
         """VocabParallelEmbedding.forward: the all-reduce inside is embed_out."""
@@ -133,14 +120,32 @@ class SchedulerHooks:
             self.forwards.replayed(MODES[batch.forward_mode.name], runner.decode_cuda_graph_runner.bs)
         return output
 
+    def around_load(self, load_model: Hook, runner: Any, *args: Any, **options: Any) -> Any:
+        """ModelRunner.load_model: what kernels of our own share is taken before the KV cache is given the rest."""
+        loaded = load_model(runner, *args, **options)
+        or_stop(self.forwards.bind)
+        return loaded
+
     def _bind(self, counters: Any) -> Any:
+        import torch
         from sglang.srt.runtime_context import get_parallel
 
         parallel = get_parallel()
         if uses_impl(self.file, ONE_SHOT):
             check_custom_all_reduce(parallel.tp_group)
-        width = ELEMENT_BYTES[self.file.deployment.activations]
-        return bind(self.file, parallel.tp_group, parallel.attn_tp_group, counters, width)
+        kind = BACKENDS[self.file.hardware.backend].device_type
+        device = torch.device(kind) if kind == "cpu" else torch.device(kind, torch.accelerator.current_device_index())
+        self.binding = Binding(self.file, parallel.tp_group, parallel.attn_tp_group, device)
+        return self.binding.programs(counters)
+
+    def around_output(self, stream_output: Hook, *args: Any, **options: Any) -> Any:
+        """SchedulerOutputStreamer.stream_output: nothing leaves once a kernel has given up waiting for a rank.
+
+        The tokens are on the host by now, and the kernels set their flag before they came.
+        """
+        if self.binding is not None:
+            or_stop(self.binding.peers.check)
+        return stream_output(*args, **options)
 
     # ---- the scheduler ----------------------------------------------------------------------------------------------
 
@@ -198,17 +203,7 @@ class SchedulerHooks:
             self.attention_dp.prove(index, layer, _carries)
             return
         for name, boundary in (("attn_boundary", "attn_out"), ("ffn_boundary", "mlp_out")):
-            self._prove_boundary(index, boundary, getattr(layer, name))
-
-    def _prove_boundary(self, layer: int, boundary: str, stage: Any) -> None:
-        for variant, path in stage.plan.paths.items():
-            run = getattr(path.output.sum_impl, "run", None)
-            ours = isinstance(run, PlannedSum) and run.forwards is self.forwards
-            here = isinstance(run, PlannedSum) and (run.layer, run.boundary) == (layer, boundary)
-            if variant.name != "ORDINARY" or not ours or not here:
-                raise RefusedError(
-                    f"layer {layer} {boundary} does not run the planned op on {variant.name} batches", field="layers"
-                )
+            self.stages.prove(index, boundary, getattr(layer, name))
 
 
 def check_server(file: StrategyFile, path: str, server_args: Any) -> None:
@@ -245,4 +240,4 @@ def _carries(function: Any, hook: Hook) -> bool:
     return False
 
 
-__all__ = ["PlannedSum", "SchedulerHooks", "check_server"]
+__all__ = ["SchedulerHooks", "check_server"]

@@ -19,6 +19,7 @@ from commplan.planner.strategy.file import (
 )
 
 from ...errors import RefusedError
+from ...kernels.peer_impls import PEER_IMPLS, check_peer_ops
 from .words import CAN, DTYPES, EXECUTOR, ONE_SHOT, SEAMS, TESTED_VERSIONS
 
 
@@ -62,6 +63,7 @@ def check_plan(file: StrategyFile) -> None:
     for mode, ranges in file.modes.items():
         for plan in ranges:
             _check_ops(file, mode, f"modes.{mode} [{plan.first}, {plan.last}]", plan)
+    check_peer_ops(file)
 
 
 def _check_ops(file: StrategyFile, mode: str, where: str, plan: RangePlan) -> None:
@@ -77,7 +79,7 @@ def _check_ops(file: StrategyFile, mode: str, where: str, plan: RangePlan) -> No
             raise RefusedError(f"SGLang runs {names} there; {again}", field=at, value=str(op))
         if not _has_impl(file, mode, boundary, op):
             raise RefusedError(
-                f"SGLang has no such impl of {op.name}; it has {file.hardware.backend}; {again}",
+                f"SGLang has no such impl of {op.name} there; it has {file.hardware.backend}; {again}",
                 field=f"{at}: impl",
                 value=op.impl,
             )
@@ -96,7 +98,8 @@ def _has_impl(file: StrategyFile, mode: str, boundary: str, op: Op) -> bool:
     """Is an op performed by the library of the machine, or by an impl of SGLang's own that has it here?"""
     if op.impl in (None, file.hardware.backend):
         return True
-    return op.impl == ONE_SHOT and CAN.refusal(boundary, op, mode, "dense", file.parallelism) is None
+    has = op.impl == ONE_SHOT or op.impl in PEER_IMPLS
+    return has and CAN.refusal(boundary, op, mode, "dense", file.parallelism) is None
 
 
 def check_version(version: str) -> None:

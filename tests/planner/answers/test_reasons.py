@@ -58,6 +58,20 @@ def test_the_reason_of_a_sum_is_that_of_its_own_group(group: str) -> None:
     assert all(reason.startswith("numerics.pin[0] wants reduce_scatter here") for reason in of_group)
 
 
+def test_a_rule_that_names_an_impl_forbids_or_wants_the_op_by_that_impl_alone() -> None:
+    here = ("qwen3-32b-h200-tp2", "--mode", "decode", "--tokens", 1, "--boundary", "attn_out", "--layer", 12)
+
+    def by(rule: str) -> dict[str, Any]:
+        return {o["impl"]: o for o in options(*here, rule) if "all_reduce" in o["ops"]["attn_out"]}
+
+    forbidden = by("--set=numerics.forbid=[{op: all_reduce, impl: commplan_triton_norm}]")
+    assert forbidden["commplan_triton_norm"]["reason"].startswith("forbidden by numerics.forbid[0]")
+    assert forbidden["commplan_triton"]["legal"]
+    pinned = by("--set=numerics.pin=[{op: all_reduce, impl: nccl, boundary: attn_out}]")
+    assert pinned["nccl"]["legal"]
+    assert pinned["commplan_triton"]["reason"].startswith("numerics.pin[0] wants all_reduce by nccl here")
+
+
 def test_what_needs_a_forbidden_op_is_answered_with_that_op_and_its_rule() -> None:
     rule = "--set=numerics.forbid=[{op: all_reduce_all_gather}]"
     (reason,) = reasons("fused", *ATTENTION_DP, rule, "--boundary", "mlp_in", "--layer", 12)

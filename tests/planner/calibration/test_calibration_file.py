@@ -18,7 +18,7 @@ from commplan.planner.executors import load_executor
 from commplan.planner.search.graph import Restriction
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategy.errors import InputError
-from commplan.planner.strategy.op_kinds import INT8
+from commplan.planner.strategy.wire_formats import INT8
 from commplan.planner.strategy.yaml_file import parse_yaml
 
 MACHINE = {"ranks": "2", "torch": "2.13.0", "backend": "nccl", "device": "an invented one"}

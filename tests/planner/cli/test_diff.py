@@ -199,3 +199,32 @@ def test_overrides_that_differ_are_part_of_what_a_file_was_made_for(current: str
     made_for = {each["field"]: (each["before"], each["after"]) for each in answer("diff", a, b)["made_for"]}
     assert made_for["overrides.modes.decode.tokens"] == ("-", "[1, 64]")
     assert "overrides.executor" not in made_for
+
+
+def test_files_that_were_made_for_the_same_are_held_against_each_other_by_what_it_is_today(
+    current: str, tmp_path: Path
+) -> None:
+    """An edited file still holds the predictions of the first: by those nothing would have changed."""
+    stale = current.replace(load(written(tmp_path, current, "a.yaml")).hardware.fingerprint, "f" * 16)
+    a = written(tmp_path, stale, "a.yaml")
+    b = written(tmp_path, stale.replace("custom_one_shot", "nccl"), "b.yaml")
+    report = answer("diff", a, b)
+    why = "the hardware has changed since the file was planned: times are of what it is now"
+    assert report["notes"] == {"before": [why], "after": [why]}
+    assert max(each["change_us"] for each in report["steps"]) > 100
+
+
+def test_a_mode_that_the_deployment_has_not_is_told_by_predictions(current: str, tmp_path: Path) -> None:
+    """An edit that no deployment would plan is still a file that can be compared."""
+    text = current.replace("  decode:\n", "  target_verify:\n")
+    a, b = written(tmp_path, text, "a.yaml"), written(tmp_path, text, "b.yaml")
+    report = answer("diff", a, b)
+    assert {each["mode"] for each in report["steps"]} == {"prefill", "target_verify"}
+    assert any("modes.target_verify: the deployment has no such mode" in note for note in report["notes"]["after"])
+
+
+def test_an_executor_that_there_is_not_is_refused_before_anything_is_printed(current: str, tmp_path: Path) -> None:
+    a = written(tmp_path, current, "a.yaml")
+    b = written(tmp_path, current.replace("executor: sglang\n", "executor: nccl\n"), "b.yaml")
+    error = refused("diff", a, b)
+    assert (error["file"], error["field"], error["value"]) == (str(b), "executor", "nccl")

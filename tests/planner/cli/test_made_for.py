@@ -212,3 +212,11 @@ def test_validate_groups_in_json_what_it_groups_in_text(file: Path) -> None:
     text = run("validate", file).out
     for group in found["groups"]:
         assert f"{group['field']}: {group['reason']}" in text
+
+
+def test_a_file_for_another_model_is_refused_as_that_and_not_for_its_executor(tmp_path: Path) -> None:
+    """The executor of the file could not load the weights of the deployment that is named."""
+    answer("plan", SMALL, "-o", tmp_path / "plan.yaml")
+    for command in (("explain", R1, "--strategy", tmp_path / "plan.yaml"),):
+        error = refused(*command)
+        assert (error["file"], error["field"]) == (str(tmp_path / "plan.yaml"), "model.fingerprint")

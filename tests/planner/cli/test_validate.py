@@ -56,7 +56,7 @@ def test_one_illegal_file_among_legal_ones_fails_the_command_and_is_named(file: 
             "modes.prefill[1].embed_out",
             "executor sglang: a sum of SGLang's gives complete rows",
         ),
-        ("executor: transformers", "executor: vllm", "executor", "accepted: plan_only, sglang, transformers"),
+        ("executor: transformers", "executor: tgi", "executor", "accepted: plan_only, sglang, transformers, vllm"),
         ("DeepseekV3ForCausalLM", "LlamaForCausalLM", "executor", "no adapter for LlamaForCausalLM"),
         ("backend: nccl", "backend: mpi", "hardware.backend", "no such impl"),
         (
@@ -80,7 +80,7 @@ def test_what_a_file_is_made_for_is_part_of_its_legality(
 
 
 def test_an_unknown_executor_does_not_hide_an_illegal_op(file: Path) -> None:
-    text = file.read_text().replace("executor: transformers", "executor: vllm")
+    text = file.read_text().replace("executor: transformers", "executor: tgi")
     file.write_text(text.replace("mlp_out: all_reduce", "mlp_out: none", 1))
     assert {"executor", "modes.prefill[0].layers.0.mlp_out"} <= {e["field"] for e in errors(file)}
 

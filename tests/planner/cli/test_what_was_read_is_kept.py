@@ -17,6 +17,7 @@ from commplan.planner.strategy.command_line.option_types import OutputFile
 from .commandline import answer, refused, run
 
 CONFIGS = Path(__file__).parents[3] / "configs"
+OUTPUT = Path(__file__).parents[1] / "calibration" / "outputs" / "hccl_8.txt"
 HF_CONFIG = Path(__file__).parents[1] / "descriptions" / "hf_configs" / "qwen3-0.6b.json"
 SMALL = "qwen3-0.6b-cpu-tp2"
 OWN_FILES = ("deployment.yaml", "model.yaml", "hardware.yaml", "calibration.yaml", "sensitivity.yaml")
@@ -30,6 +31,7 @@ COMMANDS: dict[tuple[str, str], tuple[list[str], tuple[str, ...]]] = {
     ("report", "--output"): (["report", "plan.yaml", "--deployment", "deployment.yaml"], ("plan.yaml", *OWN_FILES)),
     ("report", "--html"): (["report", "plan.yaml", "--deployment", "deployment.yaml"], ("plan.yaml", *OWN_FILES)),
     ("import-model", "--output"): (["import-model", "config.json"], ("config.json",)),
+    ("import-table", "--output"): (["import-table", "output.txt", "--machine", "8 NPUs"], ("output.txt",)),
 }
 PAIRS = [(command, option, file) for (command, option), (_, files) in COMMANDS.items() for file in files]
 
@@ -64,6 +66,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     own = ["model: model.yaml", "hardware: hardware.yaml", "numerics: {sensitivity: sensitivity.yaml}"]
     (tmp_path / "deployment.yaml").write_text("\n".join([*lines, *own, ""]))
     shutil.copy(HF_CONFIG, tmp_path / "config.json")
+    shutil.copy(OUTPUT, tmp_path / "output.txt")
     answer("plan", "deployment.yaml", "-o", "plan.yaml")
     return tmp_path
 

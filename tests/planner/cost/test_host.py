@@ -146,10 +146,24 @@ def test_between_two_measured_steps_the_factor_lies_between_and_beyond_them_it_s
     assert factors[0] == factors[1] > factors[2] > factors[3] == factors[4] > 1
 
 
+def test_a_measured_step_leaves_passes_over_memory_as_they_are(folder):
+    """A norm inside a kernel saves what the norm takes by itself, however long the GEMMs beside it are."""
+    modelled = planner_of(folder, Machine(), modes=modes())
+    scaled = planner_of(folder, Machine(), modes=modes(measured_step_us={1024: 3 * plain_us(modelled, 1024)}))
+    norms = []
+    for planner in (modelled, scaled):
+        edges = planner.plain(1024).edges
+        terms = {term for edge in edges for term in edge.terms if term.category == "norm"}
+        norms.append(sorted(planner.costs.estimate(term, 1024).total_us for term in terms))
+    assert scaled.compute_factor(1024) > 3
+    assert norms[0] == norms[1] and norms[0][0] > 0
+
+
 def test_a_measured_step_shorter_than_its_communication_is_refused(folder):
     planner = planner_of(folder, Machine(), modes=modes(measured_step_us={64: 0.5}))
-    with pytest.raises(InputError, match="shorter than the communication of plain all-reduce at 64 tokens") as refused:
-        planner.best(64)
+    short = "shorter than the communication and the norms of plain all-reduce at 64 tokens"
+    with pytest.raises(InputError, match=short) as refused:
+        planner.step_us(planner.best(64), 64)
     assert refused.value.field == "modes.prefill.measured_step_us"
 
 

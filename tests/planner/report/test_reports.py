@@ -1,92 +1,141 @@
-"""The page: charts that plotly accepts, findings in words, nothing from outside, no word of complaint in a browser."""
+"""The page: what its charts show and its tables hold, findings in words, nothing from outside."""
 
 from __future__ import annotations
 
-import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from commplan.planner.report.bar_plot import BarPlot
+from commplan.planner.report.chart import Chart
+from commplan.planner.report.map_plot import MapPlot
 from commplan.planner.report.page import Page, html_of
+from commplan.planner.report.strategy_report import report_strategy
+from commplan.planner.report.table import Cell, Table
+from commplan.planner.report.xy_plot import XYPlot
+from commplan.planner.strategy.op_kinds import KINDS
+from commplan.planner.strategy.words import PROVENANCES
 
 from ..cli.commandline import refused, run
-from .browser import opened
+from .conftest import A2, R1
 
-pytest.importorskip("plotly")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reports")]  # one process makes the pages for all
-SWEPT = ("--vary", "tokens=64,1024,16384", "--vary", "tp=4,8,16")
-R1, A2 = "deepseek-r1-h20-tp8", "qwen3-32b-a2-tp2"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("reports")
+def page(folder: Path, planned: Path) -> Page:
+    """What the page of a strategy file says."""
+    return report_strategy(str(planned.with_suffix(".yaml")), None, (), folder / "same.html")
 
 
 @pytest.fixture(scope="module")
-def planned(folder) -> Path:
-    """The page of a strategy file."""
-    file = folder / f"{A2}.yaml"
-    assert run("plan", A2, "-o", file).code == 0
-    result = run("report", file)
-    assert (result.code, result.err) == (0, "")
-    return file.with_suffix(".html")
-
-
-@pytest.fixture(scope="module")
-def swept(folder) -> Path:
-    """The page of a sweep with illegal points."""
-    page = folder / "sweep.html"
-    result = run("what-if", R1, "--set", "loaded_layers=8", *SWEPT, "--html", page)
-    assert (result.code, result.err) == (0, "")
-    return page
-
-
-@pytest.fixture(scope="module")
-def long_names(folder) -> Path:
-    """The page of 94 layers, with the names of every strategy at its axes."""
-    file = folder / "long.yaml"
-    assert run("plan", "qwen3-235b-h200-tp8", "-o", file).code == 0
-    assert run("report", file).code == 0
-    return file.with_suffix(".html")
-
-
-def charts(page: Path) -> list[dict[str, Any]]:
-    text = page.read_text()
-    found = re.search(r'<script type="application/json" id="charts">(.*?)</script>', text, re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
+def charts(page: Page) -> list[Chart]:
+    return [chart for _, group in page.sections for chart in group]
 
 
 def findings(page: Path) -> list[str]:
-    return re.findall(r"<figcaption><h3>(.*?)</h3>", page.read_text())
+    found = re.findall(r"<figcaption><h3>(.*?)</h3>", page.read_text())
+    return [re.sub(r"<.*?>", "", finding) for finding in found]
 
 
-def test_every_chart_is_one_that_plotly_accepts(planned, swept):
-    from plotly.graph_objects import Figure
-
-    def without_themes(value: Any) -> Any:
-        if isinstance(value, dict):
-            names = ("ink", "muted", "faint", "line")
-            return {k: "black" if k == "color" and v in names else without_themes(v) for k, v in value.items()}
-        return [without_themes(v) for v in value] if isinstance(value, list) else value
-
-    for page in (planned, swept):
-        for chart in charts(page):
-            Figure(data=without_themes(chart["traces"]), layout=without_themes(chart["layout"]))
+def first(cell: str | Cell) -> str:
+    return cell if isinstance(cell, str) else cell.text
 
 
-def test_the_charts_that_were_asked_for_are_there(planned):
-    kinds = [chart["traces"][0]["type"] for chart in charts(planned)]
-    assert kinds == ["scatter", "scatter", "bar", "bar", "heatmap", "scatter", "scatter"]
-    speed_up = charts(planned)[0]
+def column(table: Table, name: str) -> list[str]:
+    index = next(k for k, head in enumerate(table.columns) if head.split(" --")[0] == name)
+    return [first(row[index]) for row in table.rows]
+
+
+# ---- charts ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_charts_that_were_asked_for_are_there(charts):
+    kinds = [type(chart.plot) for chart in charts]
+    assert kinds == [XYPlot, XYPlot, BarPlot, BarPlot, MapPlot, XYPlot, XYPlot]
+    speed_up = charts[0].plot
     names = {"plan", "all_reduce", "tp_sp", "int8_all_reduce", "stock server", "its best flag"}
-    assert {trace["name"] for trace in speed_up["traces"]} == names
-    assert [note["text"].strip() for note in speed_up["layout"]["annotations"]] == ["int8_all_reduce from 585"]
-    assert all(trace["text"][0] for trace in speed_up["traces"]), "provenance on hover"
+    assert {key.name for key in speed_up.keys} == {each.key.name for each in speed_up.series} == names
+    assert [mark.words for mark in speed_up.marks] == ["int8_all_reduce from 585"]
+
+
+def test_the_table_of_a_curve_has_the_figures_of_its_lines_and_what_they_rest_on(charts):
+    for chart in charts[:2]:
+        table, grounds = chart.tables
+        for series in chart.plot.series:
+            assert column(table, "tokens") == [f"{x:,}" for x, _ in series.points]
+            told = ["–" if y is None else f"{y:.3f}x" for _, y in series.points]
+            assert column(table, series.key.name) == told
+            assert series.key.name in column(grounds, "line")
+        assert {words.removesuffix(", extrapolated") for words in column(grounds, "wire times from")} <= {*PROVENANCES}
+        assert set(column(grounds, "compute from")) <= {*PROVENANCES, "–"}
+        assert "exact" in column(grounds, "numerics")
+
+
+def test_the_table_of_bars_has_their_lengths_and_what_each_rests_on(charts):
+    for chart in charts[2:4]:
+        (table,) = chart.tables
+        for bar, row in zip(chart.plot.bars, table.rows, strict=True):
+            assert first(row[0]) == bar.name
+            assert first(row[1]) in bar.note
+            shown = [in_ms(cell.text) for cell in row[2:] if isinstance(cell, Cell)]
+            assert shown[:-1] == pytest.approx(bar.parts, rel=0.01)
+            assert all(cell.note for cell in row[2:] if isinstance(cell, Cell))
+            # With the compute that no choice changes, the parts are the step.
+            assert sum(shown) == pytest.approx(in_ms(first(row[1])), rel=0.01)
+
+
+def in_ms(words: str) -> float:
+    value, unit = words.replace(",", "").split()
+    return float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
+
+
+def test_the_table_of_a_frontier_has_a_row_per_point(charts):
+    for chart in charts[5:]:
+        (table,) = chart.tables
+        points = [(each.key.name, x, y) for each in chart.plot.series for x, y in each.points]
+        rows = [(first(row[0]), float(first(row[1])), in_ms(first(row[2]))) for row in table.rows]
+        assert [name for name, _, _ in rows] == [name for name, _, _ in points]
+        assert [x for _, x, _ in rows] == pytest.approx([x for _, x, _ in points], abs=1e-4)
+        assert [y for _, _, y in rows] == pytest.approx([y for _, _, y in points], rel=0.01)
+
+
+def test_the_map_and_its_table_cover_every_layer(charts):
+    plot, (table,) = charts[4].plot, charts[4].tables
+    assert plot.rows == 64
+    for panel in plot.panels:
+        where = " ".join(panel.heading)
+        covered = [(block.column, layer) for block in panel.blocks for layer in range(block.first, block.last + 1)]
+        assert len(covered) == len(set(covered))
+        for block in panel.blocks:
+            tokens, layers, boundary, op = map(first, table.rows[block.row])
+            ends = f"{block.first}" if block.first == block.last else f"{block.first}–{block.last}"
+            assert (tokens, layers, boundary) == (where, ends, plot.columns[block.column])
+            assert op.split("(")[0] == plot.keys[block.key].name
+        sums = [layer for block_column, layer in covered if block_column in (1, 3)]
+        assert sorted(sums) == sorted(2 * list(range(64))), "partial sums travel in every layer"
+    assert "int8_all_reduce(algorithm=gather)" in column(table, "op")
+    assert {key.name for key in plot.keys} <= set(KINDS)
+
+
+def test_colours_of_a_strategy_are_the_same_in_every_chart(charts):
+    colours: dict[str, set[str]] = {}
+    for chart in charts:
+        for key in chart.plot.keys:
+            colours.setdefault(key.name, set()).add(key.colour)
+    shared = {name: found for name, found in colours.items() if name in ("plan", "tp_sp")}
+    assert len(shared) == 2
+    assert all(len(found) == 1 for found in shared.values())
+
+
+def test_every_row_of_a_table_that_has_a_figure_is_found_in_every_picture(charts):
+    for chart in charts:
+        for width in (320, 560, 960):
+            rows = {int(row) for row in re.findall(r'data-row="(\d+)"', chart.plot.drawn(width))}
+            assert rows == set(range(len(chart.tables[0].rows)))
 
 
 def test_titles_state_the_finding(planned, swept):
@@ -98,7 +147,7 @@ def test_titles_state_the_finding(planned, swept):
 
 def title(page: Path) -> str:
     (found,) = re.findall(r"<h1>(.*?)</h1>", page.read_text())
-    return found
+    return re.sub(r"<.*?>", "", found)
 
 
 def test_the_title_tells_the_gain_over_the_stock_server_then_over_its_flag_then_over_the_library(planned):
@@ -116,78 +165,91 @@ def test_a_page_of_a_plan_that_a_flag_beats_says_that_first(folder):
     assert words in title(file.with_suffix(".html"))
 
 
-def test_stacked_parts_add_up_to_what_a_choice_changes(planned):
-    bars = charts(planned)[2]
-    steps = {note["y"]: note["x"] for note in bars["layout"]["annotations"]}
-    for index, name in enumerate(bars["traces"][0]["y"]):
-        assert sum(trace["x"][index] for trace in bars["traces"]) == pytest.approx(steps[name])
-
-
-def test_the_map_has_a_row_per_layer_and_a_colour_per_op(planned):
-    heat = next(chart["traces"][0] for chart in charts(planned) if chart["traces"][0]["type"] == "heatmap")
-    layers = [row for row in heat["text"] if any("layer " in cell for cell in row)]
-    assert len(layers) == 64
-    assert "layer 12 attn_out: <b>int8_all_reduce(algorithm=gather)</b>" in " ".join(layers[12])
-
-
-def test_colours_of_a_strategy_are_the_same_in_every_chart(planned, swept):
-    colours: dict[str, set[str]] = {}
-    for page in (planned, swept):
-        for chart in charts(page):
-            for trace in chart["traces"]:
-                if trace["name" if "name" in trace else "type"] in ("all_reduce", "tp_sp", "int8_all_reduce"):
-                    style = trace["line"] if trace["mode"] == "lines" else trace["marker"]
-                    colours.setdefault(trace["name"], set()).add(style["color"])
-    assert colours
-    assert all(len(found) == 1 for found in colours.values())
-
-
 def test_illegal_points_stand_in_the_table_with_their_reason(swept):
     text = swept.read_text()
-    assert text.count("<tr class=illegal>") == 3
+    assert text.count('<tr class="illegal">') == 3
     assert "larger than the machine" in text
 
 
-class _References(HTMLParser):
-    """Every attribute that could load something."""
+# ---- the page --------------------------------------------------------------------------------------------------------
 
-    def __init__(self) -> None:
+
+class _Elements(HTMLParser):
+    """Attributes that could load something, ids, headings, and whether every element ends where it should."""
+
+    VOID = ("meta", "wbr", "br")
+
+    def __init__(self, text: str) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.headings: list[int] = []
+        self.stack: list[str] = []
+        self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
 
 
-def test_a_page_loads_nothing(planned, swept):
-    for page in (planned, swept):
-        parser = _References()
-        parser.feed(re.sub(r"<script>.*?</script>", "", page.read_text(), flags=re.DOTALL))
-        assert parser.found == []
-        assert "default-src 'none'" in page.read_text()
+def test_a_page_loads_nothing_and_runs_its_own_script_alone(pages):
+    for page in pages.values():
+        text = page.read_text()
+        elements = _Elements(text)
+        assert all(place.removeprefix("#") in elements.ids for place in elements.loads)
+        assert "default-src 'none'; script-src 'sha256-" in text
+        assert "script-src 'unsafe-inline'" not in text
+
+
+def test_elements_are_nested_ids_are_single_and_headings_leave_out_no_level(pages):
+    for page in pages.values():
+        elements = _Elements(page.read_text())
+        assert elements.stack == []
+        assert len(elements.ids) == len(set(elements.ids))
+        assert elements.headings[0] == 1
+        assert elements.headings.count(1) == 1
+        assert all(after - before <= 1 for before, after in pairwise(elements.headings))
+
+
+def test_a_page_is_small(pages):
+    assert all(page.stat().st_size < 500_000 for page in pages.values())
+
+
+def test_a_page_of_a_large_sweep_draws_some_of_it_says_so_and_is_no_larger_than_it_should_be(folder):
+    page = folder / "large.html"
+    sweep = ("--vary", "tokens=1..520:+1", "--vary", "tp=1,2")
+    assert run("what-if", "qwen3-0.6b-cpu-tp2", *sweep, "--html", page).code == 0
+    text = page.read_text()
+    assert page.stat().st_size < 1_500_000
+    assert "<p>1,040 points; 41 of 520 values of tokens are drawn.</p>" in text
+    assert "The first 1000 of 1040 points; --csv has them all." in text
+
+
+def test_the_same_file_gives_the_same_page(folder, planned):
+    again = folder / "again.html"
+    assert run("report", planned.with_suffix(".yaml"), "-o", again).code == 0
+    assert again.read_bytes() == planned.read_bytes()
 
 
 def test_names_cannot_leave_their_place():
     evil = "</script><script>alert(1)</script>"
-    page = html_of(Page(evil, evil, [(evil, evil)], [], answers=[(evil, evil)], notes=[evil]))
-    assert "alert(1)</script>" not in page.replace(evil.replace("<", "&lt;").replace(">", "&gt;"), "")
+    table = Table(evil, [evil, evil], [[evil, Cell(evil, evil)]], note=evil)
+    page = html_of(Page(evil, evil, [(evil, evil)], [], answers=[(evil, evil)], tables=[table], notes=[evil]))
+    assert "<script>alert" not in page
+    assert _Elements(page).stack == []
 
 
-@pytest.mark.slow
-def test_a_browser_draws_every_chart_and_has_nothing_to_say(planned, swept, long_names):
-    for page in (planned, swept, long_names):
-        seen = opened(page, "--dump-dom")
-        assert seen.console == []
-        drawn = re.findall(r'<div class="chart js-plotly-plot"', seen.dom)
-        assert len(drawn) == len(charts(page))
-        assert seen.dom.count('class="main-svg"') >= len(drawn)
-
-
-@pytest.mark.slow
-def test_a_page_prints(planned, folder):
-    pdf = folder / "page.pdf"
-    assert opened(planned, f"--print-to-pdf={pdf}").console == []
-    assert pdf.stat().st_size > 20_000
+# ---- what is refused -------------------------------------------------------------------------------------------------
 
 
 def test_a_file_for_something_else_is_refused(folder, planned):

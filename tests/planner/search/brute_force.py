@@ -40,6 +40,7 @@ class Move:
     group: str | None = None
     residual: str | None = None
     impl: str | None = None
+    wire: tuple[str, int] | None = None  # format, and columns of a scale, where the op says them
     moe: bool = False  # the layer's MLP takes and returns shards
 
     @property
@@ -56,11 +57,17 @@ class Move:
         """As the planner spells it: a group is written only where attention DP gives a choice."""
         spelled = self.group if world.dp > 1 and self.name not in FUSED_OPS else None
         given = {"algorithm": self.algorithm, "group": spelled, "residual": self.residual, "impl": self.impl}
+        if self.wire is not None:  # then `group` is the columns, and the ranks are those that it goes over
+            given = {"wire": self.wire[0], "group": self.wire[1], "algorithm": self.algorithm, "over": spelled} | {
+                key: given[key] for key in ("residual", "impl")
+            }
         inside = ", ".join(f"{key}={value}" for key, value in given.items() if value is not None)
         return f"{self.name}({inside})" if inside else self.name
 
 
 WITH_NORM = ("all_reduce", "int8_all_reduce", "reduce_scatter")  # the residual add and norm in the same kernel
+NAMES_ITS_FORMAT = ("quantized_all_reduce",)
+FP8 = ("fp8_e4m3", 256)
 FUSED_OPS = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
 
 
@@ -76,6 +83,7 @@ class World:
     executor: str = "transformers"
     one_shot: bool = False  # a custom one-shot all-reduce has a table here
     own: bool = False  # every op that commplan's kernels do has a table here
+    fp8: bool = False  # FlashInfer's FP8 all-reduce has a table here, and the deployment allows it
     switched: bool = True  # links through a switch, which fused kernels over more than two ranks want
 
     @property
@@ -129,7 +137,8 @@ class World:
             for residual in ways:
                 for impl in self._impls(boundary, name):
                     after = Streams(rows, rows, spans)
-                    yield Move(boundary, name, before, after, algorithm, group, residual, impl, moe)
+                    wire = FP8 if name in NAMES_ITS_FORMAT else None
+                    yield Move(boundary, name, before, after, algorithm, group, residual, impl, wire, moe)
 
     def _sums(self, boundary: str, moe: bool) -> Iterator[tuple[str, str | None, str | None, str, bool]]:
         """(op, algorithm, group, rows that a rank holds afterwards, does the next boundary's work too)."""
@@ -148,8 +157,12 @@ class World:
         if boundary == "embed_out":
             return
         for name, algorithms in quantised(self.executor).items():
+            if name in NAMES_ITS_FORMAT:
+                continue
             for algorithm in algorithms:
                 yield name, algorithm, group, self.attention_rows, False
+        if self.fp8:
+            yield NAMES_ITS_FORMAT[0], "two_shot", group, self.attention_rows, False
         yield "reduce_scatter_all_gather", None, group, self.attention_rows, False
         if self.dp == 1:
             return
@@ -165,6 +178,8 @@ class World:
         if name == "none":
             return (None,)
         if self.executor == "plan_only":
+            if name in NAMES_ITS_FORMAT:
+                return ("flashinfer_fp8",)  # a table shows that it ran here, whatever the links
             if not self.switched and self.tp > 2:
                 return () if name in FUSED_OPS else (None,)
             if name in FUSED_OPS:
@@ -172,7 +187,7 @@ class World:
             both = {("mlp_in", "all_gather"), ("head_in", "all_gather"), ("mlp_out", "reduce_scatter")}
             return (None, "flashinfer_mixed") if (boundary, name) in both and self.dp > 1 else (None,)
         if self.executor == "sglang":
-            able = {"all_reduce", *QUANTISED, "reduce_scatter_all_gather"}
+            able = {"all_reduce", *quantised("sglang"), "reduce_scatter_all_gather"}
             if self.dp > 1:
                 able |= {"all_gather", *FUSED_OPS} | ({"reduce_scatter"} if boundary != "embed_out" else set())
             at_head = boundary == "head_in" and self.attn > 1  # takes the rows of whole DP groups

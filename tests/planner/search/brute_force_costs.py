@@ -21,7 +21,7 @@ from commplan.planner.strategy.op_kinds import KINDS
 from ...quantised_ops import QUANTISED
 from .brute_force import ALL, FUSED_OPS, GROUP, SHARD, Move
 
-OWN = ("commplan_triton", "commplan_triton_norm")
+OWN = ("commplan_triton", "commplan_triton_norm", "flashinfer_fp8")
 SCALE_BYTES, INT8_BYTES = 4, 1
 
 
@@ -264,6 +264,8 @@ class Prices:
         name = "all_gather" if move.name == "latent_all_gather" else move.name
         dp = self.dp if move.name in FUSED_OPS else None
         work = OneKernel(name, move.impl or "", self.dtype, move.group or "tp", self.element, move.algorithm, dp)
+        if move.wire is not None:
+            work = work._replace(wire=move.wire[0], scale_group=str(move.wire[1]))
         time = self.wire.one_kernel(work, rows, width or self.model.hidden_size).total_us
         return Bought(time, self._call("one_kernel"))
 

@@ -117,7 +117,11 @@ def test_a_memory_limit_holds_at_every_token_count_of_a_range(folder):
 
 def test_a_range_ends_with_the_largest_message_that_its_impl_takes():
     """The custom one-shot all-reduce of SGLang takes 16 MiB, which are 1024 rows of 8192 columns in bf16."""
-    planner = ModePlanner(load_setup("qwen2.5-72b-h100-tp4"), "prefill")
+    without_own = (
+        "numerics.forbid=[{op: all_reduce, impl: commplan_triton}, {op: all_reduce, impl: commplan_triton_norm}, "
+        "{op: int8_all_reduce}]"
+    )
+    planner = ModePlanner(load_setup("qwen2.5-72b-h100-tp4", [without_own]), "prefill")
     ends = {r.last for r in planner.ranges() if "custom_one_shot" in {edge.op.impl for edge in r.plan.edges}}
     assert ends == {1024}
     assert "custom_one_shot" in {edge.op.impl for edge in planner.best(1024).edges}

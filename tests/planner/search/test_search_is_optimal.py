@@ -21,6 +21,15 @@ from .brute_force_costs import Cost, Prices
 
 A2A = {"tp": 4, "ep": 4, "moe_backend": "all_to_all"}
 ONE_SHOT = table("all_reduce", 2, {512: 3.0, 65536: 9.0, 1048576: 40.0}, impl="custom_one_shot")
+FP8 = table(
+    "quantized_all_reduce.two_shot",
+    2,
+    {512: 4.0, 65536: 7.0, 1048576: 20.0},
+    impl="flashinfer_fp8",
+    wire="fp8_e4m3",
+    scale_group="256",
+)
+ANY_FORMAT = {"wire_formats": ["int8", "fp8_e4m3"], "ranks_may_differ": True}
 
 
 @dataclass(frozen=True)
@@ -32,12 +41,14 @@ class Case:
     split: Mapping = field(default_factory=dict)
     vendor: str = "nvidia"
     extra_tables: tuple[Mapping, ...] = ()
+    numerics: Mapping = field(default_factory=dict)
 
     def planner(self, folder: SetupFolder, machine: Machine, mode: str = "prefill", **rules: object) -> ModePlanner:
         backend = {"nvidia": "nccl", "ascend": "hccl", "cpu": "gloo"}[self.vendor]
         tables = (*(table | {"impl": backend} for table in machine.tables), *self.extra_tables)
         given = replace(machine, vendor=self.vendor, tables=tables)
         writer = SetupFolder(folder.folder, self.world.executor, folder.modes)
+        rules["numerics"] = {**self.numerics, **rules.get("numerics", {})}
         return ModePlanner(writer.setup(self.model, given, **(self.split or {"tp": self.world.tp}), **rules), mode)
 
 
@@ -57,6 +68,9 @@ CASES = {
     "attention 2x2, latent": Case(World(4, 2, dp=2, latent=True), latent_model(), {"tp": 4, "attn_dp": 2}),
     "attention 2x2, all-to-all": Case(
         World(4, 2, dp=2, latent=True, shard_layers=frozenset({1})), latent_model(), {**A2A, "attn_dp": 2}
+    ),
+    "tp 2, FP8 of FlashInfer": Case(
+        World(2, 1, executor="plan_only", fp8=True), dense_model(1), extra_tables=(FP8,), numerics=ANY_FORMAT
     ),
     "tp 2, own kernels": Case(World(2, 1, own=True), dense_model(1), extra_tables=own_tables((2,))),
     "tp 2, latent, own kernels": Case(

@@ -44,6 +44,7 @@ def test_the_tuples_beside_the_types_hold_all_their_words() -> None:
         "Category",
         "Provenance",
         "WeightPart",
+        "ScaleGroup",
     )
     assert tuples == {SETS[name] for name in (*read, "ImplKind")}
 

@@ -90,7 +90,7 @@ def test_figures_are_the_planners_own():
     assert steps["plan"] == planner.step_us(planner.best(16384), 16384)
     assert steps["all_reduce"] == planner.step_us(planner.plain(16384), 16384)
     assert steps["tp_sp"] == planner.uniform("tp_sp", 16384).step_us
-    assert {"int8_all_reduce", "mixed_comm"} == set(point["refused"])
+    assert {"int8_all_reduce", "quantized_all_reduce", "mixed_comm"} == set(point["refused"])
 
 
 @pytest.mark.slow

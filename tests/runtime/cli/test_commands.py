@@ -266,7 +266,7 @@ def test_a_program_under_torchrun_executes_a_plan(checkpoint: Checkpoint, tmp_pa
     folder = checkpoint("qwen3")
     save(sharded_from_nine_tokens(folder), tmp_path / "plan.yaml")
     ended = under_torchrun(folder, tmp_path / "program.py", tmp_path / "plan.yaml", tmp_path / "plan.yaml")
-    assert ended.returncode == 0, ended
+    assert ended.returncode == 0, ended.stderr
     said = [json.loads((tmp_path / f"program.py.{rank}").read_text()) for rank in range(2)]
     assert said[0] == said[1]
     assert said[0][0][:3] == [5, 3, 11]

@@ -146,24 +146,20 @@ def test_check_and_run_look_for_devices_first(
         assert "torch sees no CUDA device" in said
 
 
-def test_planning_and_export_need_neither_torch_nor_the_extras(without: Callable[..., str]) -> None:
-    hidden = "torch transformers plotly pyarrow triton sglang accelerate safetensors"
+def test_planning_reports_and_export_need_neither_torch_nor_the_extras(without: Callable[..., str]) -> None:
+    hidden = "torch transformers pyarrow triton sglang accelerate safetensors"
     without(hidden, "plan", TINY, "--set", "executor=sglang", "-o", "plan.yaml", code=0)
     assert "Nearest without the plugin" in without(hidden, "export", "sglang", "plan.yaml", code=0)
     without(hidden, "validate", "plan.yaml", code=0)
-    without(hidden, "what-if", TINY, "--vary", "tokens=1", code=0)
+    without(hidden, "what-if", TINY, "--vary", "tokens=1", "--html", "sweep.html", code=0)
+    without(hidden, "report", "plan.yaml", "--deployment", TINY, "--set", "executor=sglang", code=0)
 
 
-def test_reports_imports_and_servers_name_their_extra_too(without: Callable[..., str]) -> None:
+def test_imports_and_servers_name_their_extra_too(without: Callable[..., str]) -> None:
     without("", "plan", TINY, "--set", "executor=sglang", "-o", "plan.yaml", code=0)
-    for arguments, field, extra in (
-        (("report", "plan.yaml"), "", "report"),
-        (("what-if", TINY, "--html", "x.html"), "--html: ", "report"),
-        (("calibrate", "--import", "aiconfigurator:h200_sxm"), "--import: ", "import"),
-    ):
-        said = without("plotly pyarrow aiconfigurator_core", *arguments)
-        assert said.startswith(f"error: {field}needs ")
-        assert INSTALL.format(extra) in said
+    said = without("pyarrow aiconfigurator_core", "calibrate", "--import", "aiconfigurator:h200_sxm")
+    assert said.startswith("error: --import: needs ")
+    assert INSTALL.format("import") in said
     said = without("sglang", "launch", "sglang", "plan.yaml", "--model-path", "owner/name", "--dry-run")
     assert "SGLang 0.5.23 is not installed beside commplan" in said
     assert "pip install . in a checkout of commplan" in said

@@ -41,6 +41,13 @@ def change_impl(file: StrategyFile) -> StrategyFile:
     return replace(file, modes={**file.modes, "decode": (replace(plan, layers=layers),)})
 
 
+def in_another_format(file: StrategyFile) -> StrategyFile:
+    (plan,) = file.modes["decode"]
+    int8 = Op("quantized_all_reduce", algorithm="gather", wire_name="int8", scale_group="64")
+    layers = (plan.layers[0], replace(plan.layers[1], mlp_out=int8))
+    return replace(file, modes={**file.modes, "decode": (replace(plan, layers=layers),)})
+
+
 def misplaced(file: StrategyFile) -> StrategyFile:
     (plan,) = file.modes["prefill"]
     layers = (LayerOps(NONE, Op("reduce_scatter"), NONE, AR), plan.layers[1])
@@ -65,6 +72,12 @@ CHANGES: dict[str, tuple[Callable[[StrategyFile], StrategyFile], str, Any, tuple
         "deployment.activations",
         "fp8",
         ("fp32, bf16, fp16", "--set dtypes.activations=bf16"),
+    ),
+    "a wire format that this runtime does not send": (
+        in_another_format,
+        "modes.decode[0].layers.1.mlp_out",
+        "quantized_all_reduce(wire=int8, group=64, algorithm=gather)",
+        ("cannot run quantized_all_reduce", "use int8_all_reduce", "plan again for this executor"),
     ),
     "another architecture": (
         lambda f: replace(f, model=replace(f.model, name="other", architecture="Qwen2ForCausalLM")),

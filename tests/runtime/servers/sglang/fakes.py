@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from commplan.planner.strategy.file import (
     DeploymentStamp,
     HardwareStamp,
@@ -18,7 +20,7 @@ from commplan.planner.strategy.file import (
 )
 from commplan.runtime.bound.counts import Counters
 from commplan.runtime.bound.program import Program
-from commplan.runtime.servers.sglang.binding import bind
+from commplan.runtime.servers.sglang.binding import Binding
 
 NONE, PLAIN, TWO_STEPS = Op("none"), Op("all_reduce"), Op("reduce_scatter_all_gather")
 
@@ -60,7 +62,7 @@ def bind_to(file: StrategyFile) -> Callable[[Counters], dict[str, tuple[Program,
         return replace(bound, sum=lambda x, sizes: x)
 
     def programs(counters: Counters) -> dict[str, tuple[Program, ...]]:
-        bound = bind(file, FakeGroup(), FakeGroup(), counters, 4)
+        bound = Binding(file, FakeGroup(), FakeGroup(), torch.device("cpu")).programs(counters)
         return {mode: tuple(_with(program, silent) for program in of_mode) for mode, of_mode in bound.items()}
 
     return programs

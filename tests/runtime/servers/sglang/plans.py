@@ -95,6 +95,45 @@ def quantised(checkpoint: Path) -> StrategyFile:
     )
 
 
+def own(name: str, norm: bool = True, algorithm: str | None = None) -> Op:
+    """An op by kernels of our own, with the norm behind it or without."""
+    return Op(name, algorithm, impl="commplan_triton_norm" if norm else "commplan_triton")
+
+
+FUSED_SUM, OWN_SUM = own("all_reduce"), own("all_reduce", norm=False)
+FUSED_TWO_SHOT = own("int8_all_reduce", algorithm="two_shot")
+FUSED_GATHER = own("int8_all_reduce", algorithm="gather")
+# Fused beside plain, each next to each, and the last FFN's sum in the final norm.
+FUSED_SUMS: Sums = [(FUSED_SUM, FUSED_SUM), (PLAIN, FUSED_SUM), (FUSED_SUM, PLAIN), (OWN_SUM, FUSED_SUM)]
+ALL_FUSED: Sums = [(FUSED_SUM, FUSED_SUM)] * 4
+FUSED_QUANTISED: Sums = [
+    (FUSED_TWO_SHOT, FUSED_GATHER),
+    (FUSED_GATHER, PLAIN),
+    (PLAIN, FUSED_TWO_SHOT),
+    (own("int8_all_reduce", norm=False, algorithm="two_shot"), FUSED_TWO_SHOT),
+]
+
+
+def fused(checkpoint: Path) -> StrategyFile:
+    """Kernels of our own, with norms and without; the embedding too. Other layers in other ranges."""
+    short, long = tokens(1, 16, ALL_FUSED), tokens(17, PREFILL_TOKENS, FUSED_SUMS)
+    return plan(
+        checkpoint,
+        prefill=[replace(short, embed_out=OWN_SUM), long],
+        decode=[tokens(1, 2, FUSED_SUMS), tokens(3, DECODE_TOKENS, EVERYWHERE_PLAIN)],
+    )
+
+
+def fused_quantised(checkpoint: Path) -> StrategyFile:
+    """As `quantised`, by kernels of our own with norms."""
+    return plan(
+        checkpoint,
+        "quantized",
+        prefill=[tokens(1, PREFILL_TOKENS, FUSED_QUANTISED)],
+        decode=[tokens(1, DECODE_TOKENS, ALL_FUSED)],
+    )
+
+
 # ---- attention DP ----------------------------------------------------------------------------------------------------
 
 

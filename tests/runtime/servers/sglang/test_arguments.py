@@ -136,7 +136,9 @@ def test_launch_adds_what_the_plan_needs_and_leaves_what_was_said() -> None:
 
 
 def test_on_gpus_launch_turns_off_what_is_on_by_default_and_captures_the_ends_of_ranges() -> None:
-    flags = {flag: values for flag, *values in needed(strategy(hardware=HardwareStamp("h200-8", "nccl", "0" * 16)))}
+    flags = {
+        flag.name: list(flag.values) for flag in needed(strategy(hardware=HardwareStamp("h200-8", "nccl", "0" * 16)))
+    }
     assert "--enforce-disable-flashinfer-allreduce-fusion" in flags
     assert "--disable-prefill-cuda-graph" in flags
     assert flags["--cuda-graph-bs-decode"] == ["1", "2", "4", "8"]
@@ -235,9 +237,9 @@ def test_the_last_layer_must_not_leave_a_shard_to_the_head() -> None:
 
 
 def test_launch_starts_dp_groups_with_whole_shards() -> None:
-    flags = {flag: values for flag, *values in needed(grouped(prefill=63, decode=18))}
+    flags = {flag.name: list(flag.values) for flag in needed(grouped(prefill=63, decode=18))}
     assert flags["--attn-dp-size"] == ["2"]
     assert flags["--chunked-prefill-size"] == ["60"]
     assert flags["--max-running-requests"] == ["16"]
-    on_gpus = {flag for flag, *_ in needed(replace(grouped(), hardware=HardwareStamp("h200-8", "nccl", "0" * 16)))}
+    on_gpus = {flag.name for flag in needed(replace(grouped(), hardware=HardwareStamp("h200-8", "nccl", "0" * 16)))}
     assert "--disable-cuda-graph" in on_gpus

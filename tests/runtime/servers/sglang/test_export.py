@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from commplan.planner.cli.export import command as export
 from commplan.planner.executors import load_executor
 from commplan.planner.strategy.file import Predicted, StrategyFile, load
 from commplan.planner.strategy.file.document import FasterRival
-from commplan.runtime.cli.export import command as export
 from commplan.runtime.servers.sglang.nearest_flags import SWITCHES, Difference, Place, Switch, _words, nearest
 
 from .fakes import PLAIN, a_range, strategy
@@ -34,7 +34,8 @@ PLANS = Path(__file__).parents[3] / "planner" / "strategy" / "file" / "plans"  #
 )
 def test_the_nearest_switch(plan: Path, switch: tuple[str, ...] | None, matched: float) -> None:
     found = nearest(load(plan))
-    assert found.switch.flags == (() if switch is None else (switch,))
+    assert tuple((flag.name, *flag.values) for flag in found.switch.flags) == (() if switch is None else (switch,))
+    assert all(flag.reason for flag in found.flags)
     assert set(found.switch.flags) <= set(found.flags)
     assert found.matched == pytest.approx(matched, abs=0.005)
     assert bool(found.differences) == (matched < 1)
@@ -44,7 +45,7 @@ def test_attention_dp_without_the_plugin_differs_by_mode_and_boundary() -> None:
     """SGLang sums a prefill in buffers of all rows, which the plan never does, and sends a decode in shards."""
     file = load(PLANS / "attention_dp.yaml")
     found = nearest(file)
-    assert ("--attn-dp-size", "4") in found.flags
+    assert ("--attn-dp-size", ("4",)) in [flag[:2] for flag in found.flags]
     (short, long), (decode,) = file.modes["prefill"], file.modes["decode"]
     every, later = tuple(range(94)), tuple(range(1, 94))
     expected = [
@@ -110,11 +111,11 @@ STOCK_FLAGS = {flag.name: flag for flag in load_executor("sglang").stock.flags}
 
 
 @pytest.mark.parametrize(
-    "switch", [s for s in SWITCHES if s.flags and s.flags[0][0] in STOCK_FLAGS], ids=lambda s: s.name
+    "switch", [s for s in SWITCHES if s.flags and s.flags[0].name in STOCK_FLAGS], ids=lambda s: s.name
 )
 def test_a_switch_runs_the_ops_by_which_its_flag_is_priced(switch: Switch) -> None:
     """What is exported and what plans are held against are one reading of SGLang."""
-    flag = STOCK_FLAGS[switch.flags[0][0]]
+    flag = STOCK_FLAGS[switch.flags[0].name]
     for mode in ("prefill", "mixed", "decode"):
         for moe, last in itertools.product((False, True), repeat=2):
             if mode not in (flag.modes or ()):
@@ -126,4 +127,4 @@ def test_a_switch_runs_the_ops_by_which_its_flag_is_priced(switch: Switch) -> No
 
 
 def test_every_flag_that_is_priced_is_a_switch_that_can_be_exported() -> None:
-    assert set(STOCK_FLAGS) <= {switch.flags[0][0] for switch in SWITCHES if switch.flags}
+    assert set(STOCK_FLAGS) <= {switch.flags[0].name for switch in SWITCHES if switch.flags}

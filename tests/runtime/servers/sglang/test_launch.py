@@ -49,11 +49,13 @@ def launched(plan: Path, *arguments: object, model: object = "owner/model", dry:
 @pytest.mark.usefixtures("installed")
 def test_launch_shows_its_command_and_dry_run_leaves_it_at_that(plan: Path, executed: list[list[str]]) -> None:
     done = launched(plan, "--port", "1")
-    assert (done.code, done.err, executed) == (0, "", [])
+    assert (done.code, executed) == (0, [])
+    assert done.err.splitlines()[0] == "  --tp-size 2: the plan is for 2 ranks"
+    assert done.err.splitlines()[-1] == "  --max-running-requests 8: the plan's decode ends at 8 tokens"
     assert done.out.startswith(f"COMMPLAN_STRATEGY={plan} ")
     assert done.out.endswith("--max-running-requests 8 --port 1\n")
     started = launched(plan, "--port", "1", dry=False)
-    assert (started.code, started.out, started.err) == (0, "", done.out)
+    assert (started.code, started.out, started.err) == (0, "", done.out + done.err)
     assert [line[-2:] for line in executed] == [["--port", "1"]]
 
 

@@ -1,4 +1,4 @@
-"""The server session of the README, typed as it stands there."""
+"""The server session of docs/serving-sglang.md, typed as it stands there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WITHIN_S = 900  # a start alone takes minutes on busy cores
 
 def session() -> list[tuple[str, str]]:
     """Commands, each with what it prints."""
-    (block,) = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    (block,) = BLOCK.findall((ROOT / "docs/serving-sglang.md").read_text(encoding="utf-8"))
     parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
     return [(command, output.strip("\n")) for command, _, output in (part.partition("\n") for part in parts)]
 

@@ -1,0 +1,54 @@
+"""Kernels of our own in a server: sums with the add and the norm behind them, beside sums that stand alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from commplan.runtime.servers.executed import change, differences, planned_calls
+
+from .plans import fused, fused_quantised, written
+from .server import serving
+from .test_server_families import answers
+from .test_server_qwen3 import logprobs
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2", "qwen3_moe", "deepseek_v3"])
+def test_fused_sums_say_the_tokens_of_a_server_without_a_plan(
+    family: str, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model, strategy = checkpoint(family), fused(checkpoint(family))
+    with serving(model, tmp_path, None) as server:
+        expected, exact = answers(server), logprobs(server)
+    with serving(model, tmp_path, written(strategy, tmp_path / "plan.yaml")) as server:
+        before = server.counts()
+        assert answers(server) == expected
+        after = server.counts()
+        assert logprobs(server) == pytest.approx(exact, abs=1e-4)
+    for rank_before, rank_after in zip(before, after, strict=True):
+        assert differences(strategy, rank_after) == []
+        ran = change(rank_before, rank_after)
+        used = {(told["mode"], told["range"]) for told in ran["forwards"]}
+        assert used == {("prefill", 0), ("prefill", 1), ("decode", 0), ("decode", 1)}
+        assert {impl for *_, impl in planned_calls(strategy, ran)} == {
+            "commplan_triton",
+            "commplan_triton_norm",
+            "gloo",
+        }
+
+
+def test_quantised_fused_sums_stay_near_the_exact_ones_and_are_counted(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model, strategy = checkpoint("qwen3"), fused_quantised(checkpoint("qwen3"))
+    with serving(model, tmp_path, None) as server:
+        exact = logprobs(server)
+    with serving(model, tmp_path, written(strategy, tmp_path / "plan.yaml")) as server:
+        near = logprobs(server)
+        assert [differences(strategy, rank) for rank in server.counts()] == [[], []]
+    assert near == pytest.approx(exact, abs=0.05)
+    assert near != exact
