@@ -54,9 +54,11 @@ test-fast: $(EVERYTHING) ## the tests that do not take seconds, without the chec
 check: $(EVERYTHING) ## lint, formatting, types, who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@mkdir -p build/types/commplan && ln -sfn ../../../planner ../../../runtime build/types/commplan/
-	$(BIN)/mypy -p commplan.planner -p commplan.runtime
-	$(BIN)/lint-imports --no-logo
+	@rm -rf build/types && mkdir -p build/types/commplan/planner
+	@cd build/types/commplan && ln -s ../../../planner/library/* ../../../runtime ../../../configs .
+	@cd build/types/commplan/planner && ln -s ../../../../planner/* . && rm library
+	$(BIN)/mypy -p commplan
+	PYTHONPATH=build/types $(BIN)/lint-imports --no-logo
 
 fmt: $(EVERYTHING) ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix-only .

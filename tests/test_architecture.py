@@ -30,9 +30,9 @@ def modules_below(folder: str) -> list[str]:
 
 
 def of_the_planner(loaded: set[str]) -> set[str]:
-    """The planner's modules among them, but for those that runtime and planner share."""
+    """The planner's modules and the library's among them, but for those that runtime and planner share."""
     shared = "commplan.planner.strategy"
-    planner = {name for name in loaded if name.startswith("commplan.planner.")}
+    planner = {name for name in loaded if name.startswith(("commplan.planner.", "commplan._"))}
     return {name for name in planner if name != shared and not name.startswith(f"{shared}.")}
 
 
@@ -98,7 +98,16 @@ def test_every_folder_with_code_is_a_listed_package() -> None:
         for package, folder in setup["package-dir"].items()
         for path in (ROOT / folder).rglob("*.py")
     }
-    assert found == set(setup["packages"])
+    assert found - {"commplan.planner.library"} == set(setup["packages"])  # which is `commplan` itself
+
+
+def test_every_module_of_the_library_is_in_its_contracts() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (users,) = (contract for contract in contracts if "commplan" in contract.get("protected_modules", ()))
+    (asks,) = (contract for contract in contracts if "commplan._plan" in contract.get("source_modules", ()))
+    modules = {f"commplan.{path.stem}" for path in (ROOT / "planner" / "library").glob("_[a-z]*.py")}
+    assert set(users["protected_modules"]) == {*modules, "commplan"}
+    assert set(asks["source_modules"]) == modules
 
 
 def run_command(arguments: list[str]) -> set[str]:

@@ -24,7 +24,7 @@ from .refusals import Place, rejection, same, why_absent, why_not_around
 from .to_file import collective_provenance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Option:
     """One op at the place asked about.
 
@@ -44,6 +44,10 @@ class Option:
     slower_by_us: float | None
     neighbours: dict[str, str]
     wire_contains: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        time = "" if self.time_us is None else f"{self.time_us:.1f} us here, "
+        return f"<Option {self.op}: {time}{'' if self.legal else 'not allowed: '}{self.reason}>"
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,12 @@ def command(before: str, after: str, deployment: str | None, as_json: bool) -> N
 
 def _loaded(file: str) -> StrategyFile:
     """A file whose executor there is: who it is held against is that one's to say."""
+    from commplan import load
+
     from ..executors import load_executor
     from ..strategy.errors import InputError
-    from ..strategy.file import load
 
-    strategy = load(file)
+    strategy = load(file).strategy
     try:
         load_executor(strategy.executor)
     except InputError as error:

@@ -54,40 +54,24 @@ def command(
 
     An alternative is judged by the chosen plan with this one op exchanged, and the fewest changes that layouts demand.
     """
-    from ..answers.asked import asked_of
-    from ..answers.explanation import Explainer
-    from ..search.planning import ModePlanner
-    from ..strategy.errors import NoLegalPlanError
-    from ..strategy.layout import FORWARD_BOUNDARIES
+    from commplan import explain
 
-    asked = asked_of(deployment, strategy_file, overrides)
-    setup = asked.setup
-    mode, tokens = asked.forward(mode, tokens)
-    if layer is None and boundary not in FORWARD_BOUNDARIES:
-        layer = setup.model.num_hidden_layers // 2
-    planner = ModePlanner(setup, mode)
-    try:
-        plan, served, otherwise = asked.chosen(planner, tokens)
-    except NoLegalPlanError as error:
-        raise error.in_file(setup.file) from None
-    explanation = Explainer(planner, tokens, plan, bool(otherwise), served).explain(boundary, layer)
-    if only_op is not None:
-        explanation = _narrowed(explanation, only_op)
-    more = [*asked.notes, *otherwise]
+    found = explain(
+        deployment,
+        mode=mode,
+        tokens=tokens,
+        layer=layer,
+        boundary=boundary,
+        op=only_op,
+        strategy=strategy_file,
+        set=overrides,
+    )
     if as_json:
-        _print_json(explanation, (*setup.notes, *more))
+        _print_json(found.details, found.notes)
     else:
-        options.print_notes(setup, more)
-        _print(setup, explanation, *served)
-
-
-def _narrowed(explanation: Explanation, name: str) -> Explanation:
-    from ..strategy.errors import InputError, did_you_mean
-    from ..strategy.op_kinds import KINDS
-
-    if name not in KINDS:
-        raise InputError(f"no such op; {did_you_mean(name, KINDS)}", field="--op", value=name)
-    return replace(explanation, alternatives=[o for o in explanation.alternatives if o.op.name == name])
+        for note in found.notes:
+            options.print_note(note)
+        _print(found.setup, found.details, found.first, found.last)
 
 
 # ---- output ----------------------------------------------------------------------------------------------------------

@@ -8,11 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..answers.gains import prices_json, server_name, yardsticks
 from ..strategy.command_line.terminal import echo, styled
 
 if TYPE_CHECKING:
     from ..search.stock import StockPrices
     from ..strategy.file import Predicted, StrategyFile
+
+__all__ = [
+    "COLUMNS",
+    "cells",
+    "faster_here",
+    "gains_json",
+    "price_cells",
+    "prices_json",
+    "print_faster_rivals",
+    "print_gains",
+    "ranges_json",
+    "sentence",
+    "server_name",
+    "yardsticks",
+]
 
 COLUMNS = ("vs stock", "vs its best flag", "vs library")
 
@@ -54,16 +70,6 @@ def gains_json(predicted: Predicted | None) -> dict[str, object]:
     }
 
 
-def prices_json(prices: StockPrices) -> dict[str, object]:
-    """The same at one token count."""
-    flag = prices.best_flag
-    return {
-        "stock_us": prices.stock.step_us,
-        "best_stock_flag": None if flag is None else {"name": flag.name, "step_us": flag.step_us},
-        "library_us": prices.library.step_us,
-    }
-
-
 def sentence(prices: StockPrices, step_us: float, backend: str) -> str:
     """The three gains of a step in words."""
     from .output import times
@@ -81,20 +87,6 @@ def faster_here(prices: StockPrices, step_us: float, mode: str, tokens: int) -> 
     for step in (prices.best_flag, prices.stock):
         if step is not None and is_faster(step.step_us, step_us):
             yield rival_line(mode, FasterRival(step.name or None, tokens, tokens, 1 - step.step_us / step_us))
-
-
-def yardsticks(executor: str, backend: str) -> str:
-    """What the columns hold a plan against."""
-    return f"stock is {server_name(executor)}, library is plain all-reduce by {backend} alone"
-
-
-def server_name(executor: str) -> str:
-    """What the stock server of an executor is called."""
-    from ..executors import load_executor, server_of
-
-    stock = server_of(load_executor(executor)).stock
-    assert stock is not None
-    return stock.source
 
 
 def ranges_json(strategy: StrategyFile) -> dict[str, list[dict[str, object]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ..answers.spelled import duration, span, times
 from ..strategy.command_line.terminal import (
     Cell,
     Part,
@@ -18,7 +19,7 @@ from ..strategy.command_line.terminal import (
     write_line,
 )
 
-__all__ = ["duration", "heading", "print_json", "span", "table", "times"]
+__all__ = ["duration", "heading", "print_json", "print_wrapped", "span", "table", "times"]
 
 
 def heading(text: str) -> None:
@@ -110,25 +111,6 @@ def _broken(text: str, room: int) -> list[str]:
         else:
             lines.append(part)
     return lines
-
-
-def duration(us: float) -> str:
-    """`12.3 us`, `4.56 ms` or `7.89 s`."""
-    if us < 1000:
-        return f"{us:.1f} us"
-    if us < 1_000_000:
-        return f"{us / 1000:.2f} ms"
-    return f"{us / 1_000_000:.3f} s"
-
-
-def span(first: int, last: int) -> str:
-    """`113-16384`, or one number."""
-    return str(first) if first == last else f"{first}-{last}"
-
-
-def times(rival_us: float | None, step_us: float) -> str:
-    """`1.147x`, a rival's step over this one's, or `-` where there is none."""
-    return "-" if rival_us is None else f"{rival_us / step_us:.3f}x"
 
 
 def print_wrapped(text: str, indent: str) -> None:

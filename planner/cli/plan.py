@@ -12,12 +12,10 @@ from ..strategy.files import shown
 from . import options
 
 if TYPE_CHECKING:
-    from ..answers.to_file import Chosen
-    from ..descriptions.setup import Setup
-    from ..fit.verdict import Fit
+    from commplan import Plan
+
     from ..strategy.file import RangePlan, StrategyFile
     from ..strategy.file.document import Predicted
-    from .trust import Trusts
 
 
 @click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
@@ -45,60 +43,42 @@ def command(
     as_json: bool,
 ) -> None:
     """Find the cheapest legal plan of DEPLOYMENT (a preset or a path) and write its strategy file."""
-    from ..answers.to_file import plan_setup
-    from ..descriptions.loader import load_setup
-    from ..strategy.errors import NoLegalPlanError
-    from ..strategy.file import save
-    from .trust import print_trusts, trusts_of
+    from commplan import plan
 
-    setup = load_setup(deployment, overrides)
-    if not as_json:
-        options.print_notes(setup)
-    try:
-        found: Chosen = {}
-        strategy = plan_setup(setup, found)
-    except NoLegalPlanError as error:
-        raise error.in_file(setup.file) from None
-    memory = _memory(setup, strategy, require_fit, warns=not as_json)
+    from .trust import print_trusts
+
+    found = plan(deployment, set=overrides, require_fit=require_fit, on_note=None if as_json else options.print_note)
+    if not found.fits and not as_json:  # looked at before anything is written
+        _warn(found)
     if cross_check:
-        _cross_check(setup, strategy)
+        _cross_check(found)
     if output is not None:
-        save(strategy, output)
-    trusts = trusts_of(found, fits=memory.fits)
+        found.save(output)
     if as_json:
-        _print_json(strategy, output, setup, memory, trusts)
+        _print_json(found, output)
     else:
-        _print(strategy)
+        _print(found.strategy)
         if not brief:
-            _print_notes(strategy, setup.deployment.search.range_tolerance, memory)
-            print_trusts(found, trusts)
+            _print_notes(found)
+            print_trusts(found)
         echo()
         echo(f"Written to {shown(output)}" if output else "Nothing written: name a file with -o.")
 
 
-def _memory(setup: Setup, strategy: StrategyFile, required: bool, warns: bool) -> Fit:
-    """Does it fit? A warning on standard error where it does not (JSON holds it); DoesNotFitError where it has to."""
-    from ..fit.peaks import peak_of
-    from ..fit.verdict import fit
+def _warn(found: Plan) -> None:
+    """On standard error, where the devices have no memory for it (JSON holds it)."""
     from ..fit.words import does_not_fit
 
-    found = fit(setup, peak=peak_of(setup, strategy))
-    if not found.fits:
-        error = does_not_fit(setup, found)
-        if required:
-            raise error
-        if warns:
-            options.print_warning(error.message)
-    return found
+    options.print_warning(does_not_fit(found.setup, found.fit).message)
 
 
-def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
+def _cross_check(found: Plan) -> None:
     from ..search.cross_check import cross_check
     from ..search.planning import ModePlanner
 
     checked = 0
-    for mode, ranges in strategy.modes.items():
-        planner = ModePlanner(setup, mode)
+    for mode, ranges in found.strategy.modes.items():
+        planner = ModePlanner(found.setup, mode)
         for tokens in sorted({count for plan in ranges for count in (plan.first, plan.last)}):
             ours, theirs = cross_check(planner, tokens)
             if ours != theirs:
@@ -107,24 +87,20 @@ def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
     echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
 
 
-def _print_json(strategy: StrategyFile, output: str | None, setup: Setup, memory: Fit, trusts: Trusts) -> None:
-    from ..fit.words import as_json, ways_out
-    from ..strategy.file import plan_hash
+def _print_json(found: Plan, output: str | None) -> None:
+    from ..backtest.plan_trust import trust_json
     from .output import print_json
-    from .trust import trust_json
 
     print_json(
         {
             "strategy_file": output,
-            "numerics": strategy.numerics,
-            "hash": plan_hash(strategy),
-            "notes": list(setup.notes),
-            "memory": as_json(memory) | {"ways_out": [] if memory.fits else list(ways_out(setup, memory))},
+            "numerics": found.strategy.numerics,
+            "hash": found.hash,
+            "notes": list(found.notes),
+            "memory": found.memory,
             "modes": {
-                mode: [
-                    _range_json(r) | {"trust": trust_json(trust)} for r, trust in zip(ranges, trusts[mode], strict=True)
-                ]
-                for mode, ranges in strategy.modes.items()
+                mode: [_range_json(each.ops) | {"trust": trust_json(each.trust)} for each in found.ranges(mode)]
+                for mode in found.modes
             },
         }
     )
@@ -164,10 +140,11 @@ def _print(strategy: StrategyFile) -> None:
     echo(f"Gains are steps over the plan's: {yardsticks(strategy.executor, strategy.hardware.backend)}.")
 
 
-def _print_notes(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
+def _print_notes(found: Plan) -> None:
     from ..fit.words import line
     from .output import print_wrapped, span
 
+    strategy, tolerance = found.strategy, found.setup.deployment.search.range_tolerance
     echo("Times and ratios are at the last token count of each range.")
     if _uniform_is_ahead(strategy, tolerance):
         why = f"one plan serves a whole range, and may lose {tolerance:.2%} (search.range_tolerance)"
@@ -179,7 +156,7 @@ def _print_notes(strategy: StrategyFile, tolerance: float, memory: Fit) -> None:
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"
             echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
-    print_wrapped(f"{line(memory)}.", "  ")
+    print_wrapped(f"{line(found.fit)}.", "  ")
 
 
 def _uniform_is_ahead(strategy: StrategyFile, tolerance: float) -> bool:
@@ -190,7 +167,7 @@ def _uniform_is_ahead(strategy: StrategyFile, tolerance: float) -> bool:
 
 
 def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:
-    from .describe import layer_summary
+    from ..answers.describe import layer_summary
     from .gains import COLUMNS, cells
     from .output import span, table
 

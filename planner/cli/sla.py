@@ -42,10 +42,10 @@ def answer(
     from ..descriptions.loader import load_setup
     from ..strategy.command_line.terminal import echo, print_json
     from ..strategy.errors import InputError
+    from ..what_if.rows import sweep_json
     from ..what_if.sla import Limits, by_devices, loads_of, missing
     from ..what_if.sla_answers import devices_answer, load_answer, notes
     from .output import heading, print_wrapped
-    from .what_if_rows import sweep_json
 
     asked = Limits(_us(ttft_ms), _us(itl_ms), requests or 1)
     if lacks := missing(base, asked):

@@ -11,9 +11,8 @@ from ..strategy.command_line.terminal import echo, styled
 from . import options, sla
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from ..descriptions.setup import Setup
     from ..strategy.command_line.terminal import Cell
     from ..what_if.crossovers import Crossover
     from ..what_if.marginal_answers import Answer
@@ -68,20 +67,14 @@ def command(
 
         sla.answer(load_setup(deployment, overrides), deployment, overrides, ttft_ms, itl_ms, requests, as_json)
         return
-    from ..descriptions.loader import load_setup
-    from ..what_if.sweep import Sweep
-    from ..what_if.varied_answers import varied_answers
-    from .output import print_json
-    from .what_if_rows import sweep_json, write_csv
+    from commplan import what_if
 
-    base = load_setup(deployment, overrides)
-    mode = _mode(base, mode)
-    count = tokens or base.deployment.modes[mode].tokens[1]
-    sweep = Sweep.of(deployment, overrides, vary or (_default_axis(base, mode),), mode, count, base)
-    points = _points(sweep)
-    found = _crossovers(sweep, points)
-    answers = varied_answers(sweep, points)
-    notes = _notes(sweep)
+    from ..what_if.rows import sweep_json, write_csv
+    from .output import print_json
+
+    asked = what_if(deployment, vary=vary, mode=mode, tokens=tokens, set=overrides, progress=_watched)
+    sweep, points, found = asked.sweep, list(asked.points), list(asked.crossovers)
+    answers, notes = list(asked.answers), list(asked.notes)
     if html_file is not None:
         from ..report.sweep_report import write_what_if
         from ..strategy.errors import NoLegalPlanError
@@ -89,7 +82,7 @@ def command(
         try:
             write_what_if(html_file, sweep, points, answers, notes)
         except NoLegalPlanError as error:
-            raise error.in_file(base.file) from None
+            raise error.in_file(sweep.base.file) from None
     if csv_file is not None:
         write_csv(points, csv_file)
     if as_json:
@@ -98,65 +91,16 @@ def command(
         _print(sweep, points, found, answers, [*notes, *_written(csv_file, html_file)])
 
 
-def _mode(base: Setup, mode: str | None) -> str:
-    from ..strategy.errors import InputError, did_you_mean
-
-    modes = base.deployment.modes
-    if mode is not None and mode not in modes:
-        raise InputError(f"the deployment has no such mode; {did_you_mean(mode, modes)}", field="--mode", value=mode)
-    return mode or next(iter(modes))
-
-
-def _default_axis(base: Setup, mode: str) -> str:
-    first, last = base.deployment.modes[mode].tokens
-    counts = sorted({first, last, *(2**k for k in range(40) if first < 2**k < last)})
-    return "tokens=" + ",".join(map(str, counts))
-
-
-def _points(sweep: Sweep) -> list[Point]:
-    """All points, with a progress bar on standard error where somebody watches it."""
+def _watched(points: Iterator[Point], total: int) -> Iterator[Point]:
+    """The points, with a progress bar on standard error where somebody watches it."""
     import sys
 
     if not sys.stderr.isatty():
-        return list(sweep.points())
-    bar: Any = click.progressbar(sweep.points(), length=sweep.size, label="points", file=sys.stderr)
-    with bar as points:
-        return list(points)
-
-
-def _crossovers(sweep: Sweep, points: list[Point]) -> list[tuple[dict[str, Any], Crossover]]:
-    """Crossovers over the varied token counts, for each combination of the other values."""
-    from ..what_if.crossovers import crossovers
-
-    if sweep.axis_of_tokens is None:
-        return []
-    groups: dict[str, list[Point]] = {}
-    for point in points:
-        if point.legal:
-            others = {name: value for name, value in point.values.items() if name != "tokens"}
-            groups.setdefault(repr(others), []).append(point)
-    found = []
-    for group in groups.values():
-        others = {name: value for name, value in group[0].values.items() if name != "tokens"}
-        counts = [point.tokens for point in group]
-        found += [(others, c) for c in crossovers(sweep.evaluator(group[0].values), group[0].mode, counts)]
-    return found
-
-
-def _notes(sweep: Sweep) -> list[str]:
-    from ..cost.collectives import NOTE
-    from ..search.offers import has_own_kernels
-    from ..what_if.evaluation import OWN_NOTE
-
-    notes = [
-        *sweep.base.notes,
-        "no overlap of communication and compute is assumed, but in flags of a server that have it",
-    ]
-    if any(axis.is_link for axis in sweep.axes):
-        notes.insert(0, f"a link is varied: {NOTE}, and marked `formula`")
-    if has_own_kernels(sweep.base):
-        notes.append(OWN_NOTE)
-    return notes
+        yield from points
+        return
+    bar: Any = click.progressbar(points, length=total, label="points", file=sys.stderr)
+    with bar as watched:
+        yield from watched
 
 
 def _written(*files: str | None) -> list[str]:

@@ -79,6 +79,11 @@ def one_command() -> Iterator[None]:
         _running.pop()
 
 
+def is_command() -> bool:
+    """True while a command runs, and false where Python code asks for itself."""
+    return bool(_running)
+
+
 def note_read(path: str | Path) -> None:
     """This file is read, by whatever reads it; raises OverwriteError where the command is to write it."""
     if _running and (found := _stat(path)) is not None:

@@ -60,29 +60,41 @@ class Axis:
         return self.field.startswith("hardware.links.")
 
 
-def read_axes(texts: tuple[str, ...], modes: tuple[str, ...], beside: str | None = None) -> tuple[Axis, ...]:
+Vary = str | tuple[str, str | tuple[Any, ...]]
+"""`FIELD=VALUES`, or a field and its values in order, or spelled."""
+
+
+def read_axes(varied: tuple[Vary, ...], modes: tuple[str, ...], beside: str | None = None) -> tuple[Axis, ...]:
     """The axes of a sweep over the deployment in the file `beside`.
 
     InputError for a field that does not exist, a value that it can have in no deployment, no value, or a field named
     twice. A value that this one deployment cannot have is a point without figures, and no error.
     """
     axes: list[Axis] = []
-    for text in texts:
-        axis = _axis(text, modes, beside)
+    for each in varied:
+        name, values = _parted(each) if isinstance(each, str) else each
+        axis = _axis(name, values, modes, beside)
         if axis.field in [other.field for other in axes]:
             raise InputError("is varied twice: give all its values at once", file="--vary", field=axis.name)
         axes.append(axis)
     return tuple(axes)
 
 
-def _axis(text: str, modes: tuple[str, ...], beside: str | None) -> Axis:
+def _parted(text: str) -> tuple[str, str]:
+    """The field and the values of `FIELD=VALUES`."""
     name, separator, values = text.partition("=")
-    name = name.strip()
-    if not separator or not name:
+    if not separator or not name.strip():
         raise InputError("a sweep is written FIELD=VALUES, as in tokens=1,64,4096", field="--vary", value=text)
+    return name.strip(), values
+
+
+def _axis(name: str, values: str | tuple[Any, ...], modes: tuple[str, ...], beside: str | None) -> Axis:
+    """An axis of values, given or spelled."""
     field = SHORT_NAMES.get(name, name)
     check_field(field, modes)
-    found = tuple(_values(values, name))
+    found = tuple(_values(values, name)) if isinstance(values, str) else values
+    if not found:
+        raise _no_value(name)
     for value in found:
         try:
             check_value(field, value, modes, beside)
@@ -188,7 +200,7 @@ def _model(annotation: Any) -> type[Spec] | None:
 def _values(text: str, name: str) -> Iterator[Any]:
     parts = list(_split(text))
     if not any(part.strip() for part in parts):
-        raise InputError("no value is given", file="--vary", field=name)
+        raise _no_value(name)
     count = 0
     for part in parts:
         for value in _range(part.strip(), name) if ".." in part else (_value(part.strip(), name),):
@@ -196,6 +208,10 @@ def _values(text: str, name: str) -> Iterator[Any]:
             if count > _MOST_VALUES:
                 raise InputError(f"more than {_MOST_VALUES} values", file="--vary", field=name, value=part)
             yield value
+
+
+def _no_value(name: str) -> InputError:
+    return InputError("no value is given", file="--vary", field=name)
 
 
 def _split(text: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from ..answers.spelled import duration
 from ..descriptions.loader import load_setup
 from ..descriptions.setup import Setup
 from ..fit.verdict import Fit
@@ -15,13 +16,13 @@ from ..fit.words import reason as why_not
 from ..strategy.errors import CommplanError, InputError
 from ..strategy.yaml_file import flow_text
 from .evaluation import PLAN, Evaluation, Evaluator, Structure
-from .fields import FORWARD_FIELDS, PRICES, Axis, read_axes
+from .fields import FORWARD_FIELDS, PRICES, Axis, Vary, read_axes
 from .memory import fit_at
 
 MOST_POINTS = 100_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Point:
     """One combination of values: what was found there, or the reason why it is illegal."""
 
@@ -37,6 +38,13 @@ class Point:
     def legal(self) -> bool:
         """True where the deployment is legal, has a plan, and fits its devices."""
         return self.found is not None
+
+    def __repr__(self) -> str:
+        where = ", ".join(f"{name} {value}" for name, value in self.values.items())
+        if self.found is None:
+            return f"<Point {where}: illegal, {self.reason}>"
+        step_us = self.found.plans[PLAN].parts.step_us
+        return f"<Point {where}: {duration(step_us)}, {self.found.over_stock:.3f}x over the stock server>"
 
 
 @dataclass
@@ -54,7 +62,7 @@ class Sweep:
 
     @classmethod
     def of(
-        cls, deployment: str, overrides: tuple[str, ...], vary: tuple[str, ...], mode: str, tokens: int, base: Setup
+        cls, deployment: str, overrides: tuple[str, ...], vary: tuple[Vary, ...], mode: str, tokens: int, base: Setup
     ) -> Sweep:
         """A sweep; InputError for a field that does not exist."""
         axes = read_axes(vary, tuple(base.deployment.modes), base.file)

@@ -57,6 +57,7 @@ def add_to_a_copy(folder: Path, *trials: Trial) -> Path:
     package = folder / "commplan"
     for part in PACKAGES:
         shutil.copytree(ROOT / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package / "planner" / "library", package, dirs_exist_ok=True)
     for trial in trials:
         for path, part in trial.parts.items():
             if not path.startswith(PACKAGES):
@@ -88,6 +89,7 @@ def changed_files(folder: Path) -> list[str]:
         path.relative_to(copy).as_posix()
         for path in copy.rglob("*")
         if path.is_file()
+        and path.parent != copy  # the library, which lies in the planner's folder
         and "__pycache__" not in path.parts
         and not ((ROOT / path.relative_to(copy)).is_file() and filecmp.cmp(path, ROOT / path.relative_to(copy), False))
     )

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from commplan.planner.backtest.accuracy_file import CaseRecord, Summary, shipped_summary
+from commplan.planner.backtest.plan_trust import trust_json
 from commplan.planner.backtest.trust import nearest_case, shares_of, trust_of
-from commplan.planner.cli.trust import trust_json, trust_line
+from commplan.planner.cli.trust import trust_line
 from commplan.planner.search.graph import Plan
 from commplan.planner.search.planning import ModePlanner
 

@@ -1,10 +1,12 @@
-"""The points of a sweep as JSON and as rows of a CSV file."""
+"""The points of a sweep as JSON, as records, and as rows of a CSV file."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from ..what_if.crossovers import Crossover
     from ..what_if.marginal_answers import Answer
     from ..what_if.sweep import Point
@@ -25,7 +27,7 @@ def sweep_json(
 
 
 def _point_json(point: Point) -> dict[str, object]:
-    from .gains import prices_json
+    from ..answers.gains import prices_json
 
     found = point.found
     return {
@@ -59,7 +61,39 @@ def _plan_json(point: Point, name: str) -> dict[str, object]:
     }
 
 
-def write_csv(points: list[Point], file: str) -> None:
+def records(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """A row for each point and plan, by the names of its columns; None where there is nothing to say."""
+    names = list(points[0].values) if points else []
+    return [row for point in points for row in _rows(point, [n for n in ("mode", "tokens") if n not in names])]
+
+
+def _rows(point: Point, extra: list[str]) -> Iterator[dict[str, Any]]:
+    given = {**point.values, **{name: getattr(point, name) for name in extra}}
+    if point.found is None:
+        yield {**given, "legal": False, "reason": point.reason, **dict.fromkeys(("plan", *_KNOWN))}
+        return
+    prices = point.found.held_against
+    flag = prices.best_flag
+    rivals = {
+        "stock_us": prices.stock.step_us,
+        "best_stock_flag": None if flag is None else flag.name,
+        "best_stock_flag_us": None if flag is None else flag.step_us,
+        "library_us": prices.library.step_us,
+    }
+    for name in point.found.plans:
+        known = _plan_json(point, name) | rivals
+        yield {**given, "legal": True, "reason": None, "plan": name, **{column: known[column] for column in _KNOWN}}
+
+
+_KNOWN = (
+    *("step_us", "communication_us", "communication_share", "speed_up"),
+    *("wire_bytes", "activation_bytes", "kv_tokens_left", "numerics", "provenance"),
+    *("stock_us", "best_stock_flag", "best_stock_flag_us", "library_us"),
+)
+"""What a row says of a plan."""
+
+
+def write_csv(points: Sequence[Point], file: str) -> None:
     """Write a row for each point and plan."""
     import csv
     import io
@@ -67,25 +101,10 @@ def write_csv(points: list[Point], file: str) -> None:
     from ..strategy.errors import one_line
     from ..strategy.files import write_text_atomically
 
-    names = list(points[0].values) if points else []
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    times = ("step_us", "communication_us", "communication_share", "speed_up")
-    columns = (*times, "wire_bytes", "activation_bytes", "kv_tokens_left")
-    extra = [n for n in ("mode", "tokens") if n not in names]
-    against = ("stock_us", "best_stock_flag", "best_stock_flag_us", "library_us")
-    writer.writerow([*names, *extra, "legal", "reason", "plan", *columns, "numerics", "provenance", *against])
-    for point in points:
-        given = [*point.values.values(), *(getattr(point, n) for n in extra)]
-        given = [one_line(value) if isinstance(value, str) else value for value in given]
-        if point.found is None:
-            writer.writerow([*given, False, one_line(point.reason), "", *("" for _ in (*columns, *against)), "", ""])
-            continue
-        prices = point.found.held_against
-        flag = prices.best_flag
-        rivals = [prices.stock.step_us, *((flag.name, flag.step_us) if flag else ("", "")), prices.library.step_us]
-        for name in point.found.plans:
-            row = _plan_json(point, name)
-            told = [*(row[c] for c in columns), row["numerics"], row["provenance"]]
-            writer.writerow([*given, True, "", name, *told, *rivals])
+    rows = records(points)
+    writer.writerow(rows[0] if rows else ("mode", "tokens", "legal", "reason", "plan", *_KNOWN))
+    for row in rows:
+        writer.writerow(one_line(value) if isinstance(value, str) else value for value in row.values())
     write_text_atomically(file, stream.getvalue())
