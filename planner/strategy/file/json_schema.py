@@ -40,6 +40,7 @@ def strategy_schema() -> _Schema:
         "model": _model(),
         "hardware": _texts("name", "backend", "fingerprint"),
         "deployment": _texts("name", "activations", "fingerprint"),
+        "overrides": {"type": "object", "description": "fields that --set gave when it was planned"},
         "executor": _TEXT,
         "parallelism": _object(
             {"tp": _COUNT, "attn_dp": _COUNT, "ep": _COUNT, "moe_backend": {"enum": list(MOE_BACKENDS)}}
@@ -49,7 +50,8 @@ def strategy_schema() -> _Schema:
                   "additionalProperties": ranges},
         "end": {"const": True, "description": "the last line: a file without it is truncated"},
     }  # fmt: skip
-    return {**_object({key: sections[key] for key in KEYS}), "$defs": {"Op": _op()}}
+    required = tuple(key for key in KEYS if key != "overrides")
+    return {**_object({key: sections[key] for key in KEYS}, required), "$defs": {"Op": _op()}}
 
 
 def _model() -> _Schema:
@@ -62,7 +64,7 @@ def _model() -> _Schema:
         "latent_width": {"type": "integer", "minimum": 0},
         "fingerprint": _TEXT,
     }
-    return _object(fields | {"moe_layers": _LAYERS}, tuple(fields))
+    return _object(fields | {"moe_layers": _LAYERS, "residual_streams": _COUNT}, tuple(fields))
 
 
 def _op() -> _Schema:
@@ -78,9 +80,13 @@ def _op() -> _Schema:
 
 
 def _parameters(kind: OpKind) -> _Schema:
+    ranks = {"enum": list(GROUPS)}
+    columns = sorted({group for wire in kind.formats for group in kind.groups_of(wire.name)}, key=str)
     words = {
         "algorithm": {"enum": list(kind.algorithms or kind.own_algorithms)},
-        "group": {"enum": list(GROUPS)},
+        "wire": {"enum": list(dict.fromkeys(wire.name for wire in kind.formats))},
+        "over": ranks,
+        "group": {"enum": columns, "description": "columns of a scale"} if "over" in kind.parameters else ranks,
         "residual": {"enum": list(RESIDUAL_RULES)},
     }
     fields = {name: words.get(name, _TEXT) for name in kind.parameters}
