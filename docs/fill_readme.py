@@ -6,6 +6,7 @@ and `<!-- end -->`. First of all it writes configs/accuracy/summary.yaml, which 
 
 python docs/fill_readme.py            # rewrites the outputs
 python docs/fill_readme.py --check    # exits 1 if one differs
+python -m tests.test_own_machine_page # docs/own-machine.md
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from commplan.planner.cli import main as commplan
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 README, ACCURACY, LIBRARY = ROOT / "README.md", DOCS / "accuracy.md", DOCS / "library.md"
-PAGES = [README, *sorted(page for page in DOCS.glob("*.md") if page not in (ACCURACY, LIBRARY))]
+OWN_MACHINE = DOCS / "own-machine.md"  # has a test of its own, which fills it too
+PAGES = [README, *sorted(page for page in DOCS.glob("*.md") if page not in (ACCURACY, LIBRARY, OWN_MACHINE))]
 SUMMARY = ROOT / "configs" / "accuracy" / "summary.yaml"
 # What lies in the folder where sessions are typed: a strategy file, and what other tools have printed.
 STRATEGY = ROOT / "tests" / "golden" / "deepseek-r1-h20-tp8.yaml"
