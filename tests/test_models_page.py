@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from commplan.planner.descriptions.loader import load_model, preset_names
-from commplan.planner.executors import executor_names, load_executor
+from commplan.planner.executors import load_executor
 from commplan.planner.strategy.architectures import every
 
 from .planner.cli.commandline import run
@@ -41,7 +41,7 @@ def test_a_row_names_the_executors_that_run_it_and_else_says_why_none_does(name:
 
 
 def test_plan_only_plans_every_architecture() -> None:
-    assert {e for e in executor_names() if load_executor(e).architectures is None} == {"plan_only"}
+    assert load_executor("plan_only").architectures is None
 
 
 def test_the_model_file_of_the_page_is_planned(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ _RANK = re.compile(
 )
 _FAILURES = re.compile(r"Test (?:NCCL|CUDA|HIP|RCCL)? ?failure", re.IGNORECASE)
 _MEAN_SHARE, _MEAN_LEAST = 0.002, 0.01
+_SUM, _NO_SUM = "sum", "none"  # as the tools spell what ranks do with their values
 
 
 @dataclass
@@ -276,8 +277,8 @@ def _point(
     if dtype is None:
         left[f"of type {row.dtype}"] += 1
         return None
-    if row.redop not in (None, "sum" if op in SUMS else "none"):
-        if row.redop in ("sum", "none"):
+    if row.redop not in (None, _SUM if op in SUMS else _NO_SUM):
+        if row.redop in (_SUM, _NO_SUM):
             raise refuse(file, row.line, f"{op} has another reduction", "redop", row.redop)
         left[f"of reduction {row.redop}"] += 1
         return None

@@ -8,6 +8,7 @@ import click
 
 from ..strategy.command_line.option_types import FILLED, Count, Name, OutputFile
 from ..strategy.command_line.terminal import echo
+from ..strategy.op_kinds import COLLECTIVES
 from . import options
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ..descriptions.hardware import Hardware
 
 MAX_RANKS = 4096
-_OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+_OPS = tuple(COLLECTIVES)
 
 
 @click.command("import-table", short_help="Make a calibration file from the output of a benchmark of collectives.")

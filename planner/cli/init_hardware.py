@@ -28,7 +28,7 @@ class QuantityType(click.ParamType):  # type: ignore[type-arg, unused-ignore]  #
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
         """The text as it was given; raises InputError where it is no figure of that kind."""
         text = str(value)
-        if not (self.can_lack and text == "none"):
+        if not (self.can_lack and text == _LACKS):
             self.quantity.read(text, param.opts[-1] if param is not None else None)
         return text
 
@@ -106,7 +106,7 @@ def _asked(given: dict[str, Any], ask: bool) -> DataSheet:
     from .init_questions import answered
 
     values = answered(_questions(), given, ask)
-    known = {name: str(values[name]) for name in _FIGURES if values.get(name) not in (None, "none")}
+    known = {name: str(values[name]) for name in _FIGURES if values.get(name) not in (None, _LACKS)}
     figures = {name: _FIGURES[name].read(text) for name, text in known.items()}
     as_given = {name: text for name, text in known.items() if not _is_bare(text)}
     rates = {name: figures.get(name) for name in ("fp8_tflops", "int8_tops") if values.get(name) is not None}
@@ -128,6 +128,7 @@ def _asked(given: dict[str, Any], ask: bool) -> DataSheet:
     )
 
 
+_LACKS = "none"  # a device without such a rate
 _FIGURES = {
     "memory_gb": BYTES,
     "memory_gb_per_s": MEMORY_RATE,

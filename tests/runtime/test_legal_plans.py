@@ -18,6 +18,7 @@ from commplan.planner.strategy.file import (
 from commplan.planner.strategy.layout import IllegalOpError, LayerShape, Parallelism, State, apply
 from commplan.planner.strategy.op_kinds import KINDS
 from commplan.planner.strategy.ops import GROUPS, RESIDUAL_RULES, Op
+from commplan.runtime.kernels.peer_impls import CAN
 
 from .legal_plans import Streams, World, all_edges, all_plans, covering_plans, edges
 from .strategy_files import ranges_of
@@ -78,10 +79,12 @@ def _same(world: World, layer: int | None, boundary: str, written: Op, edge: Op)
 
 
 def vocabulary(layer: int | None, boundary: str) -> Iterator[Op]:
-    """Every op that a file can spell."""
+    """Every op that a file can spell, and this runtime can execute."""
     producers = ("embed_out", "previous.mlp_out", f"{(layer or 0) - 1}.mlp_out", "5.mlp_out", None)
     values = {"group": (*GROUPS, None), "residual": (*RESIDUAL_RULES, None), "from": producers}
     for name, kind in KINDS.items():
+        if kind.runs and name not in CAN.ops:
+            continue
         given = [values[key] if key in kind.parameters else (None,) for key in values]
         for algorithm, group, residual, producer in itertools.product(kind.algorithms or (None,), *given):
             if boundary == "embed_out" and residual is not None:

@@ -9,8 +9,8 @@ final norm, which is no stage: its partial rows travel there, and the norm is do
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from copy import copy as copy_of
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ def with_fused_sum(read: Any, run: FusedSum, carried: bool) -> Any:
         )
     names = (SumGroup.TP, SumGroup.MOE_OUTPUT) if carried else (SumGroup.ATTN_TP, SumGroup.TP)
     fused = tuple(ReadoutFusion(completes=name, run=run, reads=True, carried=carried) for name in names)
-    found = copy.copy(read)
+    found = copy_of(read)
     object.__setattr__(found, "completing_fusions", fused)
     return found
 
