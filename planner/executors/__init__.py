@@ -125,6 +125,8 @@ class Executor(Spec):
     architectures: tuple[Text, ...] | None
     versions: tuple[Text, ...] | None = None
     moe_backends: tuple[MoeBackend, ...] = MOE_BACKENDS
+    hybrid_experts: bool = True
+    pipeline: bool = False
     impls: dict[str, Impl]
     ops: dict[str, OpCapability]
     absent: dict[str, Text] = Field(default_factory=dict)

@@ -113,6 +113,8 @@ class Capabilities:
     architectures  null: any
     versions       of what it runs in, that it was tested with; null: it comes with commplan
     absent         ops that are not listed, and why
+    hybrid_experts false: experts are spread over one or all ranks (ep), never over some
+    pipeline       runs a model whose layers are divided over stages (pp)
     """
 
     name: str
@@ -125,6 +127,20 @@ class Capabilities:
     moe_backends: tuple[MoeBackend, ...] = MOE_BACKENDS
     absent: dict[str, str] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
+    hybrid_experts: bool = True
+    pipeline: bool = False
+
+    # ---- split ------------------------------------------------------------------------------------------------------
+
+    def split_refusal(self, p: Parallelism) -> tuple[str, str] | None:
+        """(key, why) where the executor cannot run a model that is split like this, or None."""
+        if p.ep not in (1, p.tp) and not self.hybrid_experts:
+            why = f"{self.name} spreads experts over 1 or all {p.tp} ranks, not over some with each split over the rest"
+            return "ep", f"{why}: use 1 or {p.tp}, or executor plan_only for costs and reports"
+        if p.pp > 1 and not self.pipeline:
+            why = f"{self.name} runs plans of one stage: every rank has all layers, and none hands its streams on"
+            return "pp", f"{why}; use 1, or executor plan_only for costs and reports"
+        return None
 
     # ---- impls ------------------------------------------------------------------------------------------------------
 

@@ -184,4 +184,5 @@ class StrategyFile:
         return LayerShape(
             all_to_all=all_to_all and layer in self.model.moe_layers,
             has_latent=self.model.latent_width > 0,
+            ends_stage=self.parallelism.ends_stage(layer, self.model.num_hidden_layers),
         )
