@@ -76,11 +76,11 @@ def _cannot_perform(
     layer: int | None, boundary: str, op: Op, before: State | None, strategy: StrategyFile, executor: Executor
 ) -> str | None:
     """Why the impl of an op cannot perform it here, or None."""
-    p = strategy.parallelism
-    size = p.group_size(group_of(boundary, op, before, strategy.layer_shape(layer or 0), p))
+    p, shape = strategy.parallelism, strategy.layer_shape(layer or 0)
+    size = p.group_size(group_of(boundary, op, before, shape, p))
     model, dtype = strategy.model, strategy.deployment.activations
     width = model.latent_width if op.kind.latent else model.hidden_size
-    return executor.can.impl_refusal(boundary, op, strategy.hardware.backend, dtype, size, width)
+    return executor.can.impl_refusal(boundary, op, strategy.hardware.backend, dtype, size, width, shape)
 
 
 def _too_large(op: Op, plan: RangePlan, strategy: StrategyFile, executor: Executor) -> str | None:

@@ -154,7 +154,8 @@ def _print(strategy: StrategyFile) -> None:
     p = strategy.parallelism
     attention = f", attention DP {p.attn_dp} x TP {p.attn_tp}" if p.attn_dp > 1 else ""
     print_faster_rivals(strategy)
-    heading(f"{strategy.model.name} on {strategy.hardware.name}, TP {p.tp}{attention}, executor {strategy.executor}")
+    split = f"TP {p.tp}{f' x PP {p.pp}' if p.pp > 1 else ''}{attention}"
+    heading(f"{strategy.model.name} on {strategy.hardware.name}, {split}, executor {strategy.executor}")
     for mode, ranges in strategy.modes.items():
         echo()
         heading(mode)

@@ -30,9 +30,10 @@ from ..strategy.ops import Op
 from ..strategy.words import Category, GroupName, QuantizablePart, RowRule, StepRows
 from .collectives import CollectiveCosts
 from .estimate import Estimate
+from .hand_over import HandOverCosts
 from .kernels import NOTHING, DeviceCosts
 from .measured import MeasuredKernels
-from .terms import COMMUNICATION, Gemm, OneKernel, Passes, PeerKernel, Term, Wire
+from .terms import COMMUNICATION, Gemm, HandOver, OneKernel, Passes, PeerKernel, Term, Wire
 from .workload import Work, work_of
 
 _FOLD = (Kernel(name="fold_residual", read=Traffic(message=4), write=Traffic(message=2)),)
@@ -51,6 +52,7 @@ class OpCosts:
         left = WeightFormat(dtypes.activations, None)
         self._unquantized = DeviceCosts(setup.hardware, left, dtypes.activations, measured)
         self.collectives = CollectiveCosts(setup)
+        self._hand_overs = HandOverCosts(setup, self.collectives)
         self._p = setup.parallelism
         self._dtype = dtypes.activations
         self._backend = setup.hardware.backend
@@ -78,7 +80,14 @@ class OpCosts:
             *self._sum(boundary, op, impl, before, shape),
             *(self._cut(before.residual, after.residual) if before is not None else ()),
             *self._add_and_norm(op, impl, before, after),
+            *([self._hand_over(after.hidden)] if boundary == "mlp_out" and shape.ends_stage else ()),
         )
+
+    def _hand_over(self, layout: Layout) -> Term:
+        """Hidden and residual stream, which share their layout behind a sum, to the next pipeline stage."""
+        group: GroupName | None = {REPLICATED: "tp", DP_LOCAL: "attn_tp", TOKEN_SHARDED: None}[layout]  # type: ignore[assignment]
+        work = HandOver(self._backend, self._dtype, group, self.device.activation_bytes)
+        return Term("wire", work.op, _rows_of(layout), self._hidden, work)
 
     def _sum(self, boundary: str, op: Op, impl: str, before: State | None, shape: LayerShape) -> list[Term]:
         if op.kind.is_none:
@@ -245,6 +254,8 @@ class OpCosts:
             return self.device_of("attention").gemm(rows, term.width, work.columns)
         if isinstance(work, OneKernel):
             return self.collectives.one_kernel(work, rows, term.width)
+        if isinstance(work, HandOver):
+            return self._hand_overs.estimate(work, elements * work.bytes_per_element)
         mine = self.rows("dp_local", tokens) * term.width * self.device.activation_bytes
         return self.collectives.peer_to_peer(work.op, elements * self.device.activation_bytes, mine)
 

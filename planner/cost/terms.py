@@ -40,6 +40,18 @@ class OneKernel(NamedTuple):
     attn_dp: int | None = None
 
 
+class HandOver(NamedTuple):
+    """Both streams of a stage to the next one: every rank sends what it holds to its like, or a slice of that, which
+    the ranks there gather. `group` is those that hold the same rows; None: nobody else does."""
+
+    impl: str
+    dtype: str
+    group: GroupName | None
+    bytes_per_element: float
+    op: str = "hand_over"
+    streams: int = 2
+
+
 class Passes(NamedTuple):
     """Kernels that pass over memory; `group_size` is the N of gathered and shard."""
 
@@ -53,7 +65,7 @@ class Gemm(NamedTuple):
     columns: int
 
 
-COMMUNICATION = (Wire, PeerKernel, OneKernel)
+COMMUNICATION = (Wire, PeerKernel, OneKernel, HandOver)
 
 
 class Term(NamedTuple):
@@ -68,4 +80,4 @@ class Term(NamedTuple):
     label: str
     rows: RowRule
     width: int
-    work: Wire | PeerKernel | OneKernel | Passes | Gemm
+    work: Wire | PeerKernel | OneKernel | HandOver | Passes | Gemm

@@ -38,6 +38,11 @@ _ELSEWHERE = {
 """Keys that others have, and what there is here instead."""
 
 
+def elsewhere(key: object) -> str | None:
+    """Of a key of parallelism that others have and commplan has not (`cp`, `cp_size`): why, and what to write."""
+    return _ELSEWHERE.get(str(key).removesuffix("_size"))
+
+
 class ParallelismSpec(Spec):
     """tp ranks; attn_dp splits them for attention, ep for the experts of a MoE; pp divides the layers over stages.
 
@@ -54,10 +59,9 @@ class ParallelismSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _has_no_such(cls, data: Any) -> Any:
-        for name, why in _ELSEWHERE.items() if isinstance(data, dict) else ():
-            for key in (name, f"{name}_size"):
-                if key in data:
-                    raise FieldError(key, why, data[key], kind="unknown_key")
+        for key in data if isinstance(data, dict) else ():
+            if why := elsewhere(key):
+                raise FieldError(key, why, data[key], kind="unknown_key")
         return data
 
     @model_serializer(mode="wrap")

@@ -12,7 +12,7 @@ from ..executors import Impl
 from ..executors.launches import ONE_LAUNCH
 from ..strategies import PLAIN, Offer, Strategy, strategies
 from ..strategy.errors import NoLegalPlanError
-from ..strategy.layout import IllegalOpError
+from ..strategy.layout import IllegalOpError, LayerShape
 from ..strategy.ops import Op
 from ..strategy.words import GroupName
 from .graph import Restriction
@@ -121,12 +121,12 @@ class Offers:
         """False for an op whose impl is used only where it was measured, and this op over this group was not."""
         return op.impl is None or restriction.unmeasured or not self.costs.lacks_table(terms)
 
-    def check_impl(self, boundary: str, op: Op, group: GroupName) -> None:
+    def check_impl(self, boundary: str, op: Op, group: GroupName, shape: LayerShape) -> None:
         """Raise IllegalOpError where the impl of an op cannot perform it over this group."""
         setup = self.setup
         dtype, size = setup.deployment.dtypes.activations, setup.parallelism.group_size(group)
         width = setup.model.latent_width if op.kind.latent else setup.model.hidden_size
-        why = setup.executor.can.impl_refusal(boundary, op, setup.hardware.backend, dtype, size, width)
+        why = setup.executor.can.impl_refusal(boundary, op, setup.hardware.backend, dtype, size, width, shape)
         if why is None and op.impl is not None and op.impl in ONE_LAUNCH:
             nodes = self.costs.collectives.num_nodes(group)
             why = f"{op.impl} reaches the devices of one node, and this group spans {nodes}" if nodes > 1 else None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .errors import InputError, did_you_mean
-from .layout import Parallelism
+from .layout import LayerShape, Parallelism
 from .op_kinds import KINDS
 from .ops import Op
 from .vendors import BACKENDS
@@ -22,6 +22,7 @@ from .yaml_file import read_mapping
 FOLDER = Path(__file__).parents[1] / "executors"
 RESIDUAL_OUT = ("attn_out", "mlp_out")
 """Where a residual is added and a norm follows."""
+_INSIDE = LayerShape()  # of a layer whose follower is on the same devices
 _STRICT = {"extra": "forbid"}  # for pydantic, where the planner validates a file
 
 
@@ -159,7 +160,9 @@ class Capabilities:
             return impl == backend
         return BACKENDS[backend].vendor in self.impls[impl].vendors
 
-    def impl_refusal(self, boundary: str, op: Op, backend: str, dtype: str, group_size: int, width: int) -> str | None:
+    def impl_refusal(
+        self, boundary: str, op: Op, backend: str, dtype: str, group_size: int, width: int, shape: LayerShape = _INSIDE
+    ) -> str | None:
         """Why the impl of an op cannot perform it here, or None. `backend` is the library of the machine."""
         if op.impl is None or op.impl not in self.impls:
             return None
@@ -172,6 +175,9 @@ class Capabilities:
             return f"{op.algorithm} is an algorithm of commplan's own kernel of {op.name}, and {name} is another impl"
         if impl.fuses_norm and boundary not in RESIDUAL_OUT:
             why = f"{name} does the residual add and norm too, and at {boundary} there is no residual yet"
+            return f"{why}: use one without"
+        if impl.fuses_norm and boundary == "mlp_out" and shape.ends_stage:
+            why = f"{name} does the norm of the next layer too, and that layer is on the devices of the next stage"
             return f"{why}: use one without"
         if impl.dtypes is not None and dtype not in impl.dtypes:
             return f"{name} takes {' or '.join(impl.dtypes)} activations, not {dtype}"
