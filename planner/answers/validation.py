@@ -48,8 +48,8 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
         runs = ", ".join(executor.moe_backends)
         found.append(Problem("parallelism.moe_backend", moe_backend, f"{executor.name} runs {runs} experts only"))
     if split := executor.can.split_refusal(strategy.parallelism):
-        key, why = split
-        found.append(Problem(f"parallelism.{key}", str(getattr(strategy.parallelism, key)), why))
+        key, reason = split
+        found.append(Problem(f"parallelism.{key}", str(getattr(strategy.parallelism, key)), reason))
     if strategy.hardware.backend not in executor.impls:
         found.append(Problem("hardware.backend", strategy.hardware.backend, f"{executor.name} has no such impl"))
     for mode, ranges in strategy.modes.items():

@@ -11,6 +11,7 @@ from ..strategy.command_line.terminal import echo
 from . import options
 
 if TYPE_CHECKING:
+    from ..answers.experts import Experts
     from ..answers.to_file import Chosen
     from ..descriptions.setup import Setup
     from ..fit.verdict import Fit
@@ -44,10 +45,13 @@ def command(
     as_json: bool,
 ) -> None:
     """Find the cheapest legal plan of DEPLOYMENT (a preset or a path) and write its strategy file."""
+    from ..answers.experts import compare_experts
     from ..answers.to_file import plan_setup
     from ..descriptions.loader import load_setup
     from ..strategy.errors import NoLegalPlanError
     from ..strategy.file import save
+    from .experts import experts_line
+    from .output import print_wrapped
     from .trust import print_trusts, trusts_of
 
     setup = load_setup(deployment, overrides)
@@ -64,12 +68,16 @@ def command(
     if output is not None:
         save(strategy, output)
     trusts = trusts_of(found, fits=memory.fits)
+    counts = [(mode, r.last) for mode, ranges in strategy.modes.items() for r in ranges]
+    experts = compare_experts(setup, counts) if as_json or not brief else None
     if as_json:
-        _print_json(strategy, output, setup, memory, trusts)
+        _print_json(strategy, output, setup, memory, trusts, experts)
     else:
         _print(strategy)
         if not brief:
             _print_notes(strategy, setup.deployment.search.range_tolerance, memory)
+            if experts is not None:
+                print_wrapped(experts_line(experts, setup), "  ")
             print_trusts(found, trusts)
         echo()
         echo(f"Written to {output}" if output else "Nothing written: name a file with -o.")
@@ -106,9 +114,12 @@ def _cross_check(setup: Setup, strategy: StrategyFile) -> None:
     echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
 
 
-def _print_json(strategy: StrategyFile, output: str | None, setup: Setup, memory: Fit, trusts: Trusts) -> None:
+def _print_json(
+    strategy: StrategyFile, output: str | None, setup: Setup, memory: Fit, trusts: Trusts, experts: Experts | None
+) -> None:
     from ..fit.words import as_json, ways_out
     from ..strategy.file import plan_hash
+    from .experts import experts_json
     from .output import print_json
     from .trust import trust_json
 
@@ -119,6 +130,7 @@ def _print_json(strategy: StrategyFile, output: str | None, setup: Setup, memory
             "hash": plan_hash(strategy),
             "notes": list(setup.notes),
             "memory": as_json(memory) | {"ways_out": [] if memory.fits else list(ways_out(setup, memory))},
+            "experts": experts_json(experts),
             "modes": {
                 mode: [
                     _range_json(r) | {"trust": trust_json(trust)} for r, trust in zip(ranges, trusts[mode], strict=True)

@@ -85,7 +85,7 @@ class OpCosts:
 
     def _hand_over(self, layout: Layout) -> Term:
         """Hidden and residual stream, which share their layout behind a sum, to the next pipeline stage."""
-        group: GroupName | None = {REPLICATED: "tp", DP_LOCAL: "attn_tp", TOKEN_SHARDED: None}[layout]  # type: ignore[assignment]
+        group: GroupName | None = {REPLICATED: "tp", DP_LOCAL: "attn_tp", TOKEN_SHARDED: None}[layout]
         work = HandOver(self._backend, self._dtype, group, self.device.activation_bytes)
         return Term("wire", work.op, _rows_of(layout), self._hidden, work)
 

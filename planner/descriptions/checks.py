@@ -186,7 +186,7 @@ def _check_executor(setup: Setup) -> None:
     moe_backend = setup.parallelism.moe_backend
     if moe_backend not in executor.moe_backends:
         raise InputError(
-            f"{executor.name} runs {', '.join(executor.moe_backends)} experts only",
+            f"{executor.name} runs {', '.join(executor.moe_backends)} experts only; plan_only prices others",
             field="parallelism.moe_backend",
             value=moe_backend,
         )

@@ -25,10 +25,12 @@ CacheType = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
 
 
 _NO_CONTEXT_PARALLELISM = (
-    "context parallelism splits each sequence over ranks, and no layout of a plan does: leave it out; for long contexts "
-    "take a larger tp, attn_dp, or pp with executor plan_only"
+    "context parallelism splits each sequence over ranks, and no layout of a plan does: leave it out; for long "
+    "contexts take a larger tp, attn_dp, or pp with executor plan_only"
 )
-_REPLICAS = "replicas share nothing, so each is a deployment of its own: leave it out; for attention alone it is attn_dp"
+_REPLICAS = (
+    "replicas share nothing, so each is a deployment of its own: leave it out; for attention alone it is attn_dp"
+)
 _ELSEWHERE = {
     **dict.fromkeys(("cp", "dcp", "pcp", "attn_cp", "context_parallel"), _NO_CONTEXT_PARALLELISM),
     "sp": "sequence parallelism is no size but a choice at each boundary (strategy tp_sp): leave it out",

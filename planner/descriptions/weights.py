@@ -44,9 +44,7 @@ class Matrix:
         return self.rows * self.columns * self.count
 
 
-def matrices(
-    model: Model, p: Parallelism, layers: int | None = None, stage: range | None = None
-) -> Iterator[Matrix]:
+def matrices(model: Model, p: Parallelism, layers: int | None = None, stage: range | None = None) -> Iterator[Matrix]:
     """What a rank holds of the model, of its first layers, or of a pipeline stage's layers.
 
     The first stage has the embedding, the last one the head and the norm before it: a tied head is a copy there.

@@ -99,10 +99,13 @@ def fit(setup: Setup, forwards: Iterable[tuple[str, int]] | None = None, peak: P
         replace(_of_stage(setup, stage, forwards, peak), stage=(number, len(stages)))
         for number, stage in enumerate(stages, start=1)
     ]
-    return min(found, key=lambda each: (each.kv_tokens_left if each.token_bytes else _ANY, each.cache_room - each.cache))
+    return min(found, key=_room)
 
 
-_ANY = float("inf")  # tokens of a cache that holds none
+def _room(found: Fit) -> tuple[float, float]:
+    """Tokens that there is room for, and bytes; a stage without a cache of tokens takes any number of them."""
+    tokens = found.kv_tokens_left if found.token_bytes or found.misses else float("inf")
+    return tokens, found.cache_room - found.cache
 
 
 def _of_stage(setup: Setup, stage: range | None, forwards: list[tuple[str, int]], peak: Peak) -> Fit:
