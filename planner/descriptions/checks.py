@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ..strategy.bounds import MAX_RANKS
 from ..strategy.errors import InputError, did_you_mean
 from ..strategy.layout import ALL_TO_ALL, Parallelism
 from ..strategy.op_kinds import KINDS
@@ -81,6 +82,8 @@ def _check_devices(setup: Setup, p: Parallelism) -> None:
             field="parallelism.tp",
             value=p.tp,
         )
+    if p.tp > MAX_RANKS:
+        raise InputError(f"up to {MAX_RANKS} ranks can be planned", field="parallelism.tp", value=p.tp)
     inside = ranks_per_node(p.tp, hardware)
     if inside is None:
         why = f"{p.tp} ranks do not spread evenly over {-(-p.tp // holds)} to {nodes} nodes of {holds} devices"
