@@ -1,4 +1,4 @@
-"""Ranks of a stage spread evenly over nodes, whatever their number; what cannot be spread is refused with the reason."""
+"""Ranks of a stage spread evenly over nodes, whatever their number; what cannot be is refused with the reason."""
 
 from __future__ import annotations
 
