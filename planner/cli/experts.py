@@ -19,14 +19,24 @@ def experts_line(found: Experts, setup: Setup) -> str:
         return f"{who}: an all-to-all cannot be compared: {found.missing}."
     modes = {at.mode: [each for each in found.at if each.mode == at.mode] for at in found.at}
     told = "; ".join(f"{mode} {', '.join(_told(counts))}" for mode, counts in modes.items())
-    exchange = next(iter({each.exchange for each in found.at}), "formula")
-    basis = f"dispatch and combine are the library's all-to-alls ({exchange}), not overlapped, rows spread evenly"
+    by = f"the library's all-to-alls ({_basis(found, setup)})"
+    basis = f"dispatch and combine are {by}, not overlapped, rows spread evenly"
     if found.ep is not None:
         basis += f"; all_to_all with ep {found.ep}"
     if found.priced_as is not None:
         only = " and ".join(setup.executor.moe_backends)
         basis += f"; both priced as executor {found.priced_as}, since {setup.executor.name} runs {only} alone"
     return f"{who}, the faster backend: {told}; {basis}."
+
+
+def _basis(found: Experts, setup: Setup) -> str:
+    """What their times rest on, and what would be better."""
+    from ..cost.estimate import weakest
+
+    exchange = weakest({each.exchange for each in found.at})
+    if exchange in ("measured", "table", "table (transferred)"):
+        return exchange
+    return f"{exchange}: no table of all_to_all over {setup.parallelism.tp} ranks"
 
 
 def _told(counts: list[AtTokens]) -> Iterator[str]:

@@ -122,7 +122,10 @@ def test_the_faster_backend_is_named_with_its_gain():
     text = " ".join(run("plan", V3).out.split())
     assert "Experts over 16 ranks, the faster backend: prefill " in text
     assert f"{at['gain']:.3f}x at {at['tokens']}" in text
-    assert "dispatch and combine are the library's all-to-alls (assumed), not overlapped" in text
+    missing = "(assumed: no table of all_to_all over 16 ranks)"
+    assert f"dispatch and combine are the library's all-to-alls {missing}, not overlapped" in text
+    measured = " ".join(run("plan", QWEN, "--set=parallelism.ep=8").out.split())
+    assert "dispatch and combine are the library's all-to-alls (table), not overlapped" in measured
 
 
 def test_a_backend_that_the_executor_does_not_run_is_priced_by_one_that_does():
