@@ -50,6 +50,7 @@ class Impl:
     strategies: tuple[str, ...] | None = None  # offered to these strategies alone
     dtypes: tuple[str, ...] | None = None  # of the activations; null: any
     max_ranks: int | None = None  # of the group it runs over
+    ranks: tuple[int, ...] | None = None  # sizes of a group that it was built for; null: any
     row_multiple: int = 1  # elements of a row are a multiple of this
     max_message_bytes: int | None = None  # larger messages it refuses
     max_message_bytes_by: dict[str, dict[int, int | None]] | None = None
@@ -183,6 +184,8 @@ class Capabilities:
             return f"{name} takes {' or '.join(impl.dtypes)} activations, not {dtype}"
         if impl.max_ranks is not None and group_size > impl.max_ranks:
             return f"{name} runs over up to {impl.max_ranks} ranks, and this group has {group_size}"
+        if impl.ranks is not None and group_size not in impl.ranks:
+            return f"{name} runs over {' or '.join(map(str, impl.ranks))} ranks, and this group has {group_size}"
         if width % impl.row_multiple:
             return f"{name} takes rows of a multiple of {impl.row_multiple} elements, and these have {width}"
         return None
