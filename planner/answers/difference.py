@@ -68,7 +68,7 @@ def headers(a: StrategyFile, b: StrategyFile) -> list[tuple[str, str, str]]:
         ("executor", a.executor, b.executor),
         *(
             (f"parallelism.{name}", str(getattr(a.parallelism, name)), str(getattr(b.parallelism, name)))
-            for name in ("tp", "attn_dp", "ep", "moe_backend")
+            for name in ("tp", "attn_dp", "ep", "moe_backend", "pp")
         ),
         ("numerics", a.numerics, b.numerics),
     ]

@@ -26,7 +26,7 @@ def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str
             field="hardware.backend",
             value=strategy.hardware.backend,
         )
-    for name in ("tp", "attn_dp", "ep", "moe_backend"):
+    for name in ("tp", "attn_dp", "ep", "moe_backend", "pp"):
         planned, wanted = getattr(strategy.parallelism, name), getattr(setup.parallelism, name)
         if planned != wanted:
             raise InputError(f"the deployment has {wanted}", file=file, field=f"parallelism.{name}", value=planned)

@@ -60,6 +60,9 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
     if moe_backend not in executor.moe_backends:
         runs = ", ".join(executor.moe_backends)
         found.append(Problem("parallelism.moe_backend", moe_backend, f"{executor.name} runs {runs} experts only"))
+    if split := executor.can.split_refusal(strategy.parallelism):
+        key, reason = split
+        found.append(Problem(f"parallelism.{key}", str(getattr(strategy.parallelism, key)), reason))
     if strategy.hardware.backend not in executor.impls:
         found.append(Problem("hardware.backend", strategy.hardware.backend, f"{executor.name} has no such impl"))
     for mode, ranges in strategy.modes.items():
@@ -86,12 +89,11 @@ def _cannot_perform(
     layer: int | None, boundary: str, op: Op, before: State | None, strategy: StrategyFile, executor: Executor
 ) -> str | None:
     """Why the impl of an op cannot perform it here, or None."""
-    p = strategy.parallelism
-    size = p.group_size(group_of(boundary, op, before, strategy.layer_shape(layer or 0), p))
+    p, shape = strategy.parallelism, strategy.layer_shape(layer or 0)
+    size = p.group_size(group_of(boundary, op, before, shape, p))
     model, dtype = strategy.model, strategy.deployment.activations
     width = model.latent_width if op.kind.latent else model.hidden_size
-    backend, streams = strategy.hardware.backend, model.residual_streams
-    return executor.can.impl_refusal(boundary, op, backend, dtype, size, width, streams)
+    return executor.can.impl_refusal(boundary, op, strategy.hardware.backend, dtype, size, width, shape)
 
 
 def _too_large(op: Op, plan: RangePlan, strategy: StrategyFile, executor: Executor) -> str | None:

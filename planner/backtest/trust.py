@@ -127,7 +127,7 @@ def shares_of(planner: ModePlanner, plan: Plan, tokens: int, step_us: float | No
 def _figure(term: Term) -> tuple[str, Kind]:
     work = term.work
     if isinstance(work, COMMUNICATION):
-        group = getattr(work, "group", "tp")
+        group = getattr(work, "group", "tp") or "tp"
         return f"{work.op} by {getattr(work, 'impl', 'a fused kernel')} over {group}", "communication"
     return ("gemm" if isinstance(work, Gemm) else _PASSES), "device"
 
@@ -149,7 +149,8 @@ def _fields(name: str, kind: Kind, estimate: Estimate, setup: Setup) -> set[str]
     if estimate.provenance in _TABLES and name != _COMPUTE:
         return set()
     if kind == "communication":
-        far = links.inter_node if setup.parallelism.tp > hardware.devices_per_node else None
+        p = setup.parallelism
+        far = links.inter_node if p.tp * p.pp > hardware.devices_per_node else None
         between = set() if far is None else _assumed_of(far, "links.inter_node")
         return _assumed_of(links.intra_node, "links.intra_node") | between
     memory = _assumed_of(hardware.memory, "memory") - {"memory.capacity_gb"}

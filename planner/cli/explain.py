@@ -72,6 +72,9 @@ def command(
         for note in found.notes:
             options.print_note(note)
         _print(found.setup, found.details, found.first, found.last)
+        setup, at = found.setup, found.details
+        if at.boundary in ("mlp_in", "mlp_out") and setup.model.mlp_kind(at.layer or 0) == "moe":
+            _print_experts(setup, at.mode, at.tokens)
 
 
 # ---- output ----------------------------------------------------------------------------------------------------------
@@ -152,6 +155,9 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
             echo(f"By the measured step, GEMMs and attention take {factor:.2f} times as long as modelled")
         _print_stock(setup, explanation, chosen.step_us)
     echo(f"Wire time from {chosen.source}" if chosen.source else "No wire time")
+    p, layer = setup.parallelism, explanation.layer
+    if explanation.boundary == "mlp_out" and layer is not None and p.ends_stage(layer, setup.model.num_hidden_layers):
+        echo("The layer ends a pipeline stage: wire times hold the hand-over of both streams to the next one")
     echo()
     rows = [_row(o) for o in [chosen, *explanation.alternatives] if o.time_us is not None]
     heading("Time at this boundary, us (the last column is about the whole step)")
@@ -177,6 +183,18 @@ def _print(setup: Setup, explanation: Explanation, first: int, last: int) -> Non
         echo()
         heading("Not possible here")
         table(["op", "because"], [[_label(o.op), o.reason] for o in refused])
+
+
+def _print_experts(setup: Setup, mode: str, tokens: int) -> None:
+    """Around experts over several ranks: what the other backend would make of it."""
+    from ..answers.experts import compare_experts
+    from .experts import experts_line
+    from .output import print_wrapped
+
+    experts = compare_experts(setup, [(mode, tokens)])
+    if experts is not None:
+        echo()
+        print_wrapped(experts_line(experts, setup), "  ")
 
 
 def _print_stock(setup: Setup, explanation: Explanation, step_us: float) -> None:

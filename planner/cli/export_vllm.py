@@ -66,7 +66,9 @@ def _arguments(setup: Setup, told: Told) -> list[str]:
 
     passes = told.setting.pass_config(row_bytes(setup))
     config = ["--compilation-config", json.dumps({"pass_config": passes})] if passes else []
-    return ["--tensor-parallel-size", str(setup.parallelism.tp), *config, *told.setting.flags]
+    p = setup.parallelism
+    experts = ["--enable-expert-parallel"] if p.ep > 1 else []  # over all ranks: the executor has no other
+    return ["--tensor-parallel-size", str(p.tp), *experts, *config, *told.setting.flags]
 
 
 def _print_json(setup: Setup, told: Told, entries: list[Entry]) -> None:

@@ -14,6 +14,7 @@ from . import options
 if TYPE_CHECKING:
     from commplan import Plan
 
+    from ..answers.experts import Experts
     from ..strategy.file import RangePlan, StrategyFile
     from ..strategy.file.document import Predicted
 
@@ -45,6 +46,9 @@ def command(
     """Find the cheapest legal plan of DEPLOYMENT (a preset or a path) and write its strategy file."""
     from commplan import plan
 
+    from ..answers.experts import compare_experts
+    from .experts import experts_line
+    from .output import print_wrapped
     from .trust import print_trusts
 
     found = plan(deployment, set=overrides, require_fit=require_fit, on_note=None if as_json else options.print_note)
@@ -54,12 +58,16 @@ def command(
         _cross_check(found)
     if output is not None:
         found.save(output)
+    counts = [(mode, r.last) for mode, ranges in found.strategy.modes.items() for r in ranges]
+    experts = compare_experts(found.setup, counts) if as_json or not brief else None
     if as_json:
-        _print_json(found, output)
+        _print_json(found, output, experts)
     else:
         _print(found.strategy)
         if not brief:
             _print_notes(found)
+            if experts is not None:
+                print_wrapped(experts_line(experts, found.setup), "  ")
             print_trusts(found)
         echo()
         echo(f"Written to {shown(output)}" if output else "Nothing written: name a file with -o.")
@@ -87,8 +95,9 @@ def _cross_check(found: Plan) -> None:
     echo(f"networkx finds the same cheapest step at {checked} token counts.", err=True)
 
 
-def _print_json(found: Plan, output: str | None) -> None:
+def _print_json(found: Plan, output: str | None, experts: Experts | None) -> None:
     from ..backtest.plan_trust import trust_json
+    from .experts import experts_json
     from .output import print_json
 
     print_json(
@@ -98,6 +107,7 @@ def _print_json(found: Plan, output: str | None) -> None:
             "hash": found.hash,
             "notes": list(found.notes),
             "memory": found.memory,
+            "experts": experts_json(experts),
             "modes": {
                 mode: [_range_json(each.ops) | {"trust": trust_json(each.trust)} for each in found.ranges(mode)]
                 for mode in found.modes
@@ -131,7 +141,8 @@ def _print(strategy: StrategyFile) -> None:
     p = strategy.parallelism
     attention = f", attention DP {p.attn_dp} x TP {p.attn_tp}" if p.attn_dp > 1 else ""
     print_faster_rivals(strategy)
-    heading(f"{strategy.model.name} on {strategy.hardware.name}, TP {p.tp}{attention}, executor {strategy.executor}")
+    split = f"TP {p.tp}{f' x PP {p.pp}' if p.pp > 1 else ''}{attention}"
+    heading(f"{strategy.model.name} on {strategy.hardware.name}, {split}, executor {strategy.executor}")
     for mode, ranges in strategy.modes.items():
         echo()
         heading(mode)

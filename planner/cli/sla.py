@@ -61,7 +61,8 @@ def answer(
         print_json(sweep_json([], [], answers, said))
         return
     p = base.parallelism
-    heading(f"{base.deployment.name}: {base.model.name} on {base.hardware.name}, TP {p.tp}")
+    stages = f" x PP {p.pp}" if p.pp > 1 else ""
+    heading(f"{base.deployment.name}: {base.model.name} on {base.hardware.name}, TP {p.tp}{stages}")
     for each in answers:
         print_wrapped(f"  {each.question} {each.answer[0].upper()}{each.answer[1:]}.", "    ")
     echo()

@@ -124,7 +124,8 @@ def _print(
 
     _print_faster(points)
     p = sweep.base.parallelism
-    heading(f"{sweep.base.deployment.name}: {sweep.base.model.name} on {sweep.base.hardware.name}, TP {p.tp}")
+    stages = f" x PP {p.pp}" if p.pp > 1 else ""
+    heading(f"{sweep.base.deployment.name}: {sweep.base.model.name} on {sweep.base.hardware.name}, TP {p.tp}{stages}")
     at = "" if sweep.axis_of_tokens else f", {sweep.tokens} tokens"
     echo(f"Unless varied: {sweep.mode}{at}. Columns of strategies are speed-ups over plain all-reduce.")
     echo(f"Gains of the plan: {yardsticks(sweep.base.executor.name, sweep.base.hardware.backend)}.")

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..descriptions.hardware import Hardware, Link
+from ..descriptions.placement import ranks_per_node
 from ..strategy.layout import Parallelism
 from ..strategy.op_kinds import ALL_TO_ALL, COLLECTIVES
 from ..strategy.words import GroupName
@@ -39,8 +40,10 @@ class Placement:
 def placement(group: GroupName, p: Parallelism, hardware: Hardware) -> Placement:
     """Ranks are numbered node by node, and a DP group is a run of attn_tp neighbours; the dp axis strides over it."""
     size, stride = p.group_size(group), p.attn_tp if group == "attn_dp" else 1
-    per_node = max(1, min(size, hardware.devices_per_node // stride))
-    return Placement(per_node, -(-size // per_node))
+    inside = ranks_per_node(p.tp, hardware)
+    assert inside is not None  # checked when the deployment was read
+    per_node = max(1, min(size, inside // stride))
+    return Placement(per_node, size // per_node)
 
 
 def bandwidth_bytes_per_us(link: Link, group_size: int, devices: int) -> float:

@@ -15,10 +15,11 @@ from ..strategy.ops import Op
 from ..strategy.words import QuantizablePart, RowRule
 from .collectives import CollectiveCosts
 from .estimate import Estimate
+from .hand_over import HandOverCosts
 from .kernels import NOTHING, DeviceCosts
 from .measured import MeasuredKernels
 from .op_terms import OpTerms
-from .terms import SCALED, Gemm, OneKernel, Passes, Term, Wire
+from .terms import SCALED, Gemm, HandOver, OneKernel, Passes, Term, Wire
 from .workload import Work, work_of
 
 
@@ -36,6 +37,7 @@ class OpCosts:
         self._other = DeviceCosts(setup.hardware, other, dtypes.activations, measured) if other else self.device
         self.collectives = CollectiveCosts(setup)
         self._terms = OpTerms(setup, self.device.activation_bytes)
+        self._hand_overs = HandOverCosts(setup, self.collectives)
         self._p = setup.parallelism
         self._impls = setup.impls
         self._mode_spec = setup.deployment.modes[mode]
@@ -78,6 +80,8 @@ class OpCosts:
             return self.device_of("attention").gemm(rows, term.width, work.columns)
         if isinstance(work, OneKernel):
             return self.collectives.one_kernel(work, rows, term.width)
+        if isinstance(work, HandOver):
+            return self._hand_overs.estimate(work, elements * work.bytes_per_element)
         mine = self.rows("dp_local", tokens) * term.width * self.device.activation_bytes
         return self.collectives.peer_to_peer(work.op, elements * self.device.activation_bytes, mine)
 

@@ -26,7 +26,7 @@ from ..strategy.wire import Part
 from ..strategy.wire import Wire as WireFormat
 from ..strategy.words import Category, GroupName, RowRule, StepRows
 from .streams import mixing
-from .terms import Gemm, OneKernel, Passes, PeerKernel, Term, Wire
+from .terms import Gemm, HandOver, OneKernel, Passes, PeerKernel, Term, Wire
 
 _FOLD = (Kernel(name="fold_residual", read=Traffic(message=4), write=Traffic(message=2)),)
 _COPY = (Kernel(name="copy", read=Traffic(message=2), write=Traffic(message=2)),)
@@ -51,7 +51,15 @@ class OpTerms:
             *self._sum(boundary, op, impl, before, shape),
             *(self._cut(before.residual, after.residual) if before is not None else ()),
             *self._add_and_norm(op, impl, before, after),
+            *([self._hand_over(after.hidden)] if boundary == "mlp_out" and shape.ends_stage else ()),
         )
+
+    def _hand_over(self, layout: Layout) -> Term:
+        """Hidden and residual streams, which share their layout behind a sum, to the next pipeline stage."""
+        group: GroupName | None = {REPLICATED: "tp", DP_LOCAL: "attn_tp", TOKEN_SHARDED: None}[layout]
+        streams = 1 + self._setup.model.residual_streams
+        work = HandOver(self._backend, self._dtype, group, self._element, streams=streams)
+        return Term("wire", work.op, _rows_of(layout), self._hidden, work)
 
     def _sum(self, boundary: str, op: Op, impl: str, before: State | None, shape: LayerShape) -> list[Term]:
         if op.kind.is_none:

@@ -42,6 +42,18 @@ class OneKernel(NamedTuple):
     scale_group: ScaleGroup | None = None
 
 
+class HandOver(NamedTuple):
+    """Both streams of a stage to the next one: every rank sends what it holds to its like, or a slice of that, which
+    the ranks there gather. `group` is those that hold the same rows; None: nobody else does."""
+
+    impl: str
+    dtype: str
+    group: GroupName | None
+    bytes_per_element: float
+    op: str = "hand_over"
+    streams: int = 2
+
+
 class Passes(NamedTuple):
     """Kernels that pass over memory; `group_size` is the N of gathered and shard."""
 
@@ -55,7 +67,7 @@ class Gemm(NamedTuple):
     columns: int
 
 
-COMMUNICATION = (Wire, PeerKernel, OneKernel)
+COMMUNICATION = (Wire, PeerKernel, OneKernel, HandOver)
 SCALED = (Gemm,)
 """What a measured step scales: arithmetic. Passes over memory take what bandwidth and tables say, whatever is beside
 them; a step that is longer than modelled is longer by its GEMMs, its attention, and work that no model lists."""
@@ -73,4 +85,4 @@ class Term(NamedTuple):
     label: str
     rows: RowRule
     width: int
-    work: Wire | PeerKernel | OneKernel | Passes | Gemm
+    work: Wire | PeerKernel | OneKernel | HandOver | Passes | Gemm

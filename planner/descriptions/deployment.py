@@ -29,13 +29,53 @@ ActivationType = Literal["fp32", "bf16", "fp16"]
 CacheType = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
 
 
+_NO_CONTEXT_PARALLELISM = (
+    "context parallelism splits each sequence over ranks, and no layout of a plan does: leave it out; for long "
+    "contexts take a larger tp, attn_dp, or pp with executor plan_only"
+)
+_REPLICAS = (
+    "replicas share nothing, so each is a deployment of its own: leave it out; for attention alone it is attn_dp"
+)
+_ELSEWHERE = {
+    **dict.fromkeys(("cp", "dcp", "pcp", "attn_cp", "context_parallel"), _NO_CONTEXT_PARALLELISM),
+    "sp": "sequence parallelism is no size but a choice at each boundary (strategy tp_sp): leave it out",
+    "dp": _REPLICAS,
+    "moe_tp": "follows from tp / ep: leave it out",
+}
+"""Keys that others have, and what there is here instead."""
+
+
+def elsewhere(key: object) -> str | None:
+    """Of a key of parallelism that others have and commplan has not (`cp`, `cp_size`): why, and what to write."""
+    return _ELSEWHERE.get(str(key).removesuffix("_size"))
+
+
 class ParallelismSpec(Spec):
-    """tp ranks; attn_dp splits them for attention, ep for the experts of a MoE."""
+    """tp ranks; attn_dp splits them for attention, ep for the experts of a MoE; pp divides the layers over stages.
+
+    A stage is tp ranks, so a deployment takes tp * pp devices. Experts over fewer than tp ranks (ep) are each split
+    over tp / ep.
+    """
 
     tp: PositiveInt
     attn_dp: PositiveInt = 1
     ep: PositiveInt = 1
     moe_backend: MoeBackend = TENSOR_PARALLEL
+    pp: PositiveInt = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_such(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if why := elsewhere(key):
+                raise FieldError(key, why, data[key], kind="unknown_key")
+        return data
+
+    @model_serializer(mode="wrap")
+    def _without_one_stage(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A field that came later is left out where it says nothing: fingerprints of older files stay."""
+        data: dict[str, Any] = write(self)
+        return {k: v for k, v in data.items() if k != "pp" or v > 1}
 
     @model_validator(mode="after")
     def _divides(self) -> ParallelismSpec:

@@ -247,4 +247,5 @@ class Model(Spec):
             all_to_all=moe and parallelism.moe_backend == ALL_TO_ALL and parallelism.tp > 1,
             has_latent=self.latent_width > 0,
             streams=self.residual_streams,
+            ends_stage=parallelism.ends_stage(layer, self.num_hidden_layers),
         )

@@ -50,7 +50,7 @@ class Setup:
     def parallelism(self) -> Parallelism:
         """The same numbers as the deployment's, in the words of the layout algebra."""
         p = self.deployment.parallelism
-        return Parallelism(p.tp, p.attn_dp, p.ep, p.moe_backend)
+        return Parallelism(p.tp, p.attn_dp, p.ep, p.moe_backend, p.pp)
 
     @cached_property
     def impls(self) -> dict[str, Impl]:

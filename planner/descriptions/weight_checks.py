@@ -95,7 +95,7 @@ def _cut(setup: Setup, p: Parallelism) -> Iterator[Matrix]:
 
 def _ways_out(setup: Setup) -> Iterator[str]:
     """Sizes that keep blocks whole: ep at this tp, then tp at this ep, the nearest first."""
-    from .checks import check_parallelism
+    from .checks import can_split
 
     p = setup.parallelism
     trials = [("ep", ep, replace(p, ep=ep)) for ep in range(1, p.tp + 1) if p.tp % ep == 0]
@@ -103,11 +103,7 @@ def _ways_out(setup: Setup) -> Iterator[str]:
         if tp % p.attn_dp == 0 and tp % p.ep == 0:
             trials.append(("tp", tp, replace(p, tp=tp)))
     for name, size, trial in trials:
-        if trial == p:
-            continue
-        try:
-            check_parallelism(setup, trial)
-        except InputError:
+        if trial == p or not can_split(setup, trial) or setup.executor.can.split_refusal(trial):
             continue
         if next(_cut(setup, trial), None) is None:
             yield f"{name} {size}"

@@ -44,20 +44,24 @@ class Matrix:
         return self.rows * self.columns * self.count
 
 
-def matrices(model: Model, p: Parallelism, layers: int | None = None) -> Iterator[Matrix]:
-    """What a rank holds of the model, or of its first layers."""
+def matrices(model: Model, p: Parallelism, layers: int | None = None, stage: range | None = None) -> Iterator[Matrix]:
+    """What a rank holds of the model, of its first layers, or of a pipeline stage's layers.
+
+    The first stage has the embedding, the last one the head and the norm before it: a tied head is a copy there.
+    """
     rows = math.ceil(model.vocab_size / p.tp)
-    yield Matrix("embedding", "vocab_size", rows, model.hidden_size, 1, "rows", p.tp, plain=True)
-    if not model.tie_word_embeddings:
+    held = stage if stage is not None else range(layers or model.num_hidden_layers)
+    is_first, is_last = held.start == 0, stage is None or held.stop == model.num_hidden_layers
+    if is_first:
+        yield Matrix("embedding", "vocab_size", rows, model.hidden_size, 1, "rows", p.tp, plain=True)
+    if is_last and not (is_first and model.tie_word_embeddings):
         yield Matrix("head", "vocab_size", rows, model.hidden_size, 1, "rows", p.tp, plain=True)
-    held = range(layers or model.num_hidden_layers)
-    yield Matrix("norms", "hidden_size", 1, model.hidden_size, 2 * len(held) + 1, plain=True)
+    yield Matrix("norms", "hidden_size", 1, model.hidden_size, 2 * len(held) + is_last, plain=True)
     if model.hc_mult is not None:  # by which streams are mixed, at both blocks of a layer
         of_one = (2 + model.hc_mult) * model.hc_mult
         yield Matrix("norms", "hc_mult", of_one, model.hc_mult * model.hidden_size, 2 * len(held), plain=True)
-        yield Matrix(
-            "norms", "hc_mult", model.hc_mult, model.hc_mult * model.hidden_size, plain=True
-        )  # before the head
+        if is_last:  # before the head
+            yield Matrix("norms", "hc_mult", model.hc_mult, model.hc_mult * model.hidden_size, plain=True)
     if model.takes_target_rows:
         yield Matrix("head", "hidden_size", model.hidden_size, 2 * model.hidden_size, plain=True)
     attention: Counter[AttentionKind] = Counter(model.attention_kind(layer) for layer in held)

@@ -125,6 +125,8 @@ class Executor(Spec):
     architectures: tuple[Text, ...] | None
     versions: tuple[Text, ...] | None = None
     moe_backends: tuple[MoeBackend, ...] = MOE_BACKENDS
+    hybrid_experts: bool = True
+    pipeline: bool = False
     impls: dict[str, Impl]
     ops: dict[str, OpCapability]
     absent: dict[str, Text] = Field(default_factory=dict)
@@ -150,6 +152,8 @@ class Executor(Spec):
                 value = getattr(impl, field)
                 if value is not None and value < 1:
                     raise FieldError(f"impls.{name}.{field}", "a positive whole number is expected", value)
+            if impl.ranks is not None and (not impl.ranks or min(impl.ranks) < 2):
+                raise FieldError(f"impls.{name}.ranks", "sizes of groups are expected, from 2", list(impl.ranks))
         self.host.check_calls(tuple(self.impls))
         for op, capability in self.ops.items():
             _check_op(self, op, capability)

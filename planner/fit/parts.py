@@ -17,12 +17,18 @@ _STATE_BYTES = 4  # the state of linear attention is kept in fp32
 _INDEX_SCALE_BYTES = 4  # of V3.2's index keys: 8-bit elements and an fp32 scale per token
 
 
-def weight_bytes(setup: Setup) -> dict[WeightPart, float]:
+def stages_of(setup: Setup) -> tuple[range | None, ...]:
+    """The layers of each pipeline stage; None alone where one stage has all that are loaded."""
+    pp = setup.parallelism.pp
+    return setup.parallelism.stages(setup.model.num_hidden_layers) if pp > 1 else (None,)
+
+
+def weight_bytes(setup: Setup, stage: range | None = None) -> dict[WeightPart, float]:
     """Bytes of weights on a rank by part of the model, in the order of the words; parts it has not are left out."""
     weights, activations = setup.weights, DTYPE_BYTES[setup.deployment.dtypes.activations]
     plain = activations if weights.record.quantized else weights.record.value_bytes
     total: dict[WeightPart, float] = {}
-    for matrix in matrices(setup.model, setup.parallelism, setup.deployment.loaded_layers):
+    for matrix in matrices(setup.model, setup.parallelism, setup.deployment.loaded_layers, stage):
         quantized = not matrix.plain and weights.is_quantized(matrix.part)
         kind = weights.of(matrix.part)
         each = kind.record.bytes(kind.block) if quantized else plain
@@ -42,12 +48,12 @@ class Asked:
 class Cache:
     """The KV cache of a rank: bytes per token, and bytes per request of linear attention's state."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, stage: range | None = None) -> None:
         m = setup.model
         self._setup = setup
         element = DTYPE_BYTES[setup.deployment.dtypes.kv_cache]
-        held = setup.deployment.loaded_layers or m.num_hidden_layers
-        kinds: Counter[AttentionKind] = Counter(m.attention_kind(layer) for layer in range(held))
+        held = stage if stage is not None else range(setup.deployment.loaded_layers or m.num_hidden_layers)
+        kinds: Counter[AttentionKind] = Counter(m.attention_kind(layer) for layer in held)
         self.token_bytes = self.request_bytes = 0.0
         for kind, count in kinds.items():
             of_a_layer = self._row_elements(kind) * element

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ..descriptions.setup import Setup
 from ..strategy.words import WeightPart
-from .parts import Asked, Cache, weight_bytes
+from .parts import Asked, Cache, stages_of, weight_bytes
 
 Part = Literal["weights", "activations", "kv_cache"]
 
@@ -41,6 +41,7 @@ class Fit:
     request_bytes: float
     peak: Peak
     layers: tuple[int, int]  # that are loaded, of the model's
+    stage: tuple[int, int] | None = None  # the pipeline stage that has least room, of how many; None: there is one
     most_tokens: Mapping[str, int] = field(default_factory=dict)
     """By mode whose largest forward finds no room in the cache: the largest that does, 0 where none does."""
 
@@ -86,22 +87,42 @@ class Fit:
 
 
 def fit(setup: Setup, forwards: Iterable[tuple[str, int]] | None = None, peak: Peak = NO_ACTIVATIONS) -> Fit:
-    """What the forwards (mode and tokens; each mode's largest, if none are given) need of a device of the setup."""
-    cache, deployment = Cache(setup), setup.deployment
-    forwards = list(forwards or ((mode, spec.tokens[1]) for mode, spec in deployment.modes.items()))
+    """What the forwards (mode and tokens; each mode's largest, if none are given) need of a device of the setup.
+
+    Of pipeline stages the one that has least room. The peak is that of the whole forward, wherever it lies.
+    """
+    forwards = list(forwards or ((mode, spec.tokens[1]) for mode, spec in setup.deployment.modes.items()))
+    stages = stages_of(setup)
+    if stages == (None,):
+        return _of_stage(setup, None, forwards, peak)
+    found = [
+        replace(_of_stage(setup, stage, forwards, peak), stage=(number, len(stages)))
+        for number, stage in enumerate(stages, start=1)
+    ]
+    return min(found, key=_room)
+
+
+def _room(found: Fit) -> tuple[float, float]:
+    """Tokens that there is room for, and bytes; a stage without a cache of tokens takes any number of them."""
+    tokens = found.kv_tokens_left if found.token_bytes or found.misses else float("inf")
+    return tokens, found.cache_room - found.cache
+
+
+def _of_stage(setup: Setup, stage: range | None, forwards: list[tuple[str, int]], peak: Peak) -> Fit:
+    cache, deployment = Cache(setup, stage), setup.deployment
     asked = max((cache.asked(mode, tokens) for mode, tokens in forwards), key=cache.bytes)
     fraction = deployment.limits.static_fraction or setup.executor.memory.static_fraction.value
     layers = setup.model.num_hidden_layers
     found = Fit(
         capacity=setup.hardware.memory.capacity_gb.value * 1e9,
         static_fraction=fraction,
-        weights=weight_bytes(setup),
+        weights=weight_bytes(setup, stage),
         cache=cache.bytes(asked),
         asked=asked,
         token_bytes=cache.token_bytes,
         request_bytes=cache.request_bytes,
         peak=peak,
-        layers=(deployment.loaded_layers or layers, layers),
+        layers=(len(stage) if stage is not None else deployment.loaded_layers or layers, layers),
     )
     most = {mode: _most_tokens(cache, mode, tokens, found.cache_room) for mode, tokens in forwards}
     return replace(found, most_tokens={mode: most[mode] for mode, tokens in forwards if most[mode] < tokens})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..descriptions.checks import check_parallelism
+from ..descriptions.checks import can_split
 from ..descriptions.setup import Setup
 from ..descriptions.weight_checks import check_weights
 from ..strategy.errors import DoesNotFitError, InputError
@@ -18,6 +18,8 @@ _MOST_FRACTION = 0.95  # more is left to no server
 def line(found: Fit) -> str:
     """One line: fits or not, GB by part, room for the KV cache, what the plan costs of it."""
     layers = "" if found.layers[0] == found.layers[1] else f" of {found.layers[0]} of {found.layers[1]} layers"
+    if found.stage is not None:
+        layers = f" of stage {found.stage[0]} of {found.stage[1]}, which has least room ({found.layers[0]} layers)"
     asked, kept = found.asked, gb(found.capacity - found.static)
     text = (
         f"Memory of a rank{layers}: {_verdict(found)} in {gb(found.capacity)} GB; weights {gb(found.weight_bytes)}, "
@@ -53,6 +55,7 @@ def as_json(found: Fit) -> dict[str, object]:
         "weights_gb": _round(found.weight_bytes),
         "weights_by_part_gb": {part: _round(count) for part, count in found.weights.items()},
         "loaded_layers": found.layers[0],
+        "stage": None if found.stage is None else list(found.stage),
         "kv_cache_gb": _round(found.cache),
         "kv_cache_asked_by": found.asked.mode,
         "kv_tokens_asked": found.asked.tokens,
@@ -116,6 +119,8 @@ def ways_out(setup: Setup, found: Fit) -> Iterator[str]:
         yield "set limits.activation_memory_gb, or end modes.prefill.tokens earlier"
     if (tp := _enough_ranks(setup, found)) is not None:
         yield f"parallelism.tp={tp}"
+    if (pp := _enough_stages(setup, found)) is not None:
+        yield f"parallelism.pp={pp}"
     if found.misses == "weights" and (types := ", ".join(_smaller_types(setup, found))):
         yield f"a smaller type of weights, dtypes.weights: {types}"
 
@@ -136,19 +141,31 @@ def _smaller_types(setup: Setup, found: Fit) -> Iterator[str]:
 
 def _enough_ranks(setup: Setup, found: Fit) -> int | None:
     """The smallest larger tp of the machine that fits, activations taken as they are."""
-    deployment, p = setup.deployment, setup.deployment.parallelism
+    p = setup.deployment.parallelism
     size = p.tp * 2
     while size <= setup.hardware.num_devices:
         ep = size if p.ep == p.tp > 1 else p.ep
-        wider = p.model_copy(update={"tp": size, "ep": ep})
-        trial = replace(setup, deployment=deployment.model_copy(update={"parallelism": wider}))
-        try:
-            check_parallelism(trial, trial.parallelism)
-        except InputError:
-            pass
-        else:
-            then = fit(trial, None, found.peak)
-            if then.fits or (found.misses == "weights" and all(then.most_tokens.values())):
-                return size
+        if _would_fit(setup, found, {"tp": size, "ep": ep}):
+            return size
         size *= 2
     return None
+
+
+def _enough_stages(setup: Setup, found: Fit) -> int | None:
+    """The same with more stages, where the executor has any."""
+    size = setup.parallelism.pp * 2
+    while setup.executor.pipeline and found.misses != "activations" and size <= setup.model.num_hidden_layers:
+        if _would_fit(setup, found, {"pp": size}):
+            return size
+        size *= 2
+    return None
+
+
+def _would_fit(setup: Setup, found: Fit, split: dict[str, int]) -> bool:
+    deployment = setup.deployment
+    other = deployment.parallelism.model_copy(update=split)
+    trial = replace(setup, deployment=deployment.model_copy(update={"parallelism": other}))
+    if not can_split(trial, trial.parallelism):
+        return False
+    then = fit(trial, None, found.peak)
+    return then.fits or (found.misses == "weights" and all(then.most_tokens.values()))

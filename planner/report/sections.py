@@ -46,8 +46,10 @@ def headline(study: Study) -> str:
 def subtitle(study: Study) -> str:
     """The deployment in a line."""
     p, d = study.setup.parallelism, study.setup.deployment
+    stages = f" x PP {p.pp}" if p.pp > 1 else ""
     attention = f" (attention DP {p.attn_dp} x TP {p.attn_tp})" if p.attn_dp > 1 else ""
-    return f"{d.name}: TP {p.tp}{attention}, executor {study.setup.executor.name}, numerics up to {d.numerics.loosest}"
+    split = f"TP {p.tp}{stages}{attention}"
+    return f"{d.name}: {split}, executor {study.setup.executor.name}, numerics up to {d.numerics.loosest}"
 
 
 def facts(study: Study) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ..cost.memory import MemoryCosts
@@ -187,6 +187,8 @@ class GraphBuilder:
         return found if isinstance(found, Edge) else None
 
     def _edge(self, boundary: str, op: Op, before: State | None, shape: LayerShape) -> Edge | IllegalOpError:
+        if shape.ends_stage and boundary != "mlp_out":
+            shape = replace(shape, ends_stage=False)  # the same op there as in any layer
         key = (boundary, op, before, shape)
         if key not in self._edges:
             self._edges[key] = self._new_edge(boundary, op, before, shape)
@@ -200,7 +202,7 @@ class GraphBuilder:
             if spelled != op:
                 return self._edge(boundary, spelled, before, shape)
             group = group_of(boundary, op, before, shape, p)
-            self.offers.check_impl(boundary, op, group)
+            self.offers.check_impl(boundary, op, group, shape)
         except IllegalOpError as reason:
             return reason
         numerics = numerics_class(boundary, op, p)

@@ -12,7 +12,7 @@ from ..executors import Impl
 from ..executors.launches import ONE_LAUNCH
 from ..strategies import PLAIN, Offer, Strategy, strategies
 from ..strategy.errors import NoLegalPlanError
-from ..strategy.layout import IllegalOpError
+from ..strategy.layout import IllegalOpError, LayerShape
 from ..strategy.ops import Op
 from ..strategy.words import GroupName
 from .graph import Restriction
@@ -126,13 +126,12 @@ class Offers:
         """False for an op whose impl is used only where it was measured, and this op over this group was not."""
         return op.impl is None or restriction.unmeasured or not self.costs.lacks_table(terms)
 
-    def check_impl(self, boundary: str, op: Op, group: GroupName) -> None:
+    def check_impl(self, boundary: str, op: Op, group: GroupName, shape: LayerShape) -> None:
         """Raise IllegalOpError where the impl of an op cannot perform it over this group."""
         setup = self.setup
         dtype, size = setup.deployment.dtypes.activations, setup.parallelism.group_size(group)
         width = setup.model.latent_width if op.kind.latent else setup.model.hidden_size
-        backend, streams = setup.hardware.backend, setup.model.residual_streams
-        why = setup.executor.can.impl_refusal(boundary, op, backend, dtype, size, width, streams)
+        why = setup.executor.can.impl_refusal(boundary, op, setup.hardware.backend, dtype, size, width, shape)
         if why is None and op.wire is not None and op.wire.needs_fp8 and setup.hardware.compute.fp8_tflops is None:
             why = f"travels in {op.wire.words}, and compute.fp8_tflops of {setup.hardware.name} says of none"
         if why is None and op.impl is not None and op.impl in ONE_LAUNCH:

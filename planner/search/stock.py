@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..cost.terms import Term, Wire
+from ..cost.terms import HandOver, Term, Wire
 from ..descriptions.setup import Setup
 from ..executors import Executor, server_of
 from ..executors.stock import Stock, StockFlag, StockForward
@@ -205,7 +205,8 @@ class StockPlanner:
             return 0.0
         fused = [(e, n) for e, n in plan.counted if e.boundary in LAYER_BOUNDARIES and e.op.kind.is_collective]
         estimate = self.server.costs.estimate
-        wire_us = sum(n * estimate(t, tokens).total_us for e, n in fused for t in e.terms if t.category == "wire")
+        terms = [(t, n) for e, n in fused for t in e.terms if t.category == "wire" and not isinstance(t.work, HandOver)]
+        wire_us = sum(n * estimate(t, tokens).total_us for t, n in terms)
         beside = 1 - 1 / self.setup.parallelism.tp
         hidden = min(wire_us, self.server.fixed_ps(tokens) / 10**6) * beside
         return max(0.0, hidden - overlap.per_op_us.value * sum(n for _, n in fused))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .errors import InputError, did_you_mean
-from .layout import Parallelism
+from .layout import LayerShape, Parallelism
 from .op_kinds import KINDS
 from .ops import Op
 from .vendors import BACKENDS
@@ -22,6 +22,7 @@ from .yaml_file import read_mapping
 FOLDER = Path(__file__).parents[1] / "executors"
 RESIDUAL_OUT = ("attn_out", "mlp_out")
 """Where a residual is added and a norm follows."""
+_INSIDE = LayerShape()  # of a layer whose follower is on the same devices
 _STRICT = {"extra": "forbid"}  # for pydantic, where the planner validates a file
 
 
@@ -132,6 +133,8 @@ class Capabilities:
     architectures  null: any
     versions       of what it runs in, that it was tested with; null: it comes with commplan
     absent         ops that are not listed, and why
+    hybrid_experts false: experts are spread over one or all ranks (ep), never over some
+    pipeline       runs a model whose layers are divided over stages (pp)
     """
 
     name: str
@@ -144,6 +147,20 @@ class Capabilities:
     moe_backends: tuple[MoeBackend, ...] = MOE_BACKENDS
     absent: dict[str, str] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
+    hybrid_experts: bool = True
+    pipeline: bool = False
+
+    # ---- split ------------------------------------------------------------------------------------------------------
+
+    def split_refusal(self, p: Parallelism) -> tuple[str, str] | None:
+        """(key, why) where the executor cannot run a model that is split like this, or None."""
+        if p.ep not in (1, p.tp) and not self.hybrid_experts:
+            why = f"{self.name} spreads experts over 1 or all {p.tp} ranks, not over some with each split over the rest"
+            return "ep", f"{why}: use 1 or {p.tp}, or executor plan_only for costs and reports"
+        if p.pp > 1 and not self.pipeline:
+            why = f"{self.name} runs plans of one stage: every rank has all layers, and none hands its streams on"
+            return "pp", f"{why}; use 1, or executor plan_only for costs and reports"
+        return None
 
     # ---- impls ------------------------------------------------------------------------------------------------------
 
@@ -163,7 +180,7 @@ class Capabilities:
         return BACKENDS[backend].vendor in self.impls[impl].vendors
 
     def impl_refusal(
-        self, boundary: str, op: Op, backend: str, dtype: str, group_size: int, width: int, streams: int = 1
+        self, boundary: str, op: Op, backend: str, dtype: str, group_size: int, width: int, shape: LayerShape = _INSIDE
     ) -> str | None:
         """Why the impl of an op cannot perform it here, or None. `backend` is the library of the machine."""
         columns = op.wire.scales.columns if op.wire is not None else None
@@ -180,11 +197,8 @@ class Capabilities:
             return f"{name} runs on {' and '.join(impl.vendors)}, not where {backend} is the backend"
         if op.algorithm in op.kind.own_algorithms and not impl.is_own:
             return f"{op.algorithm} is an algorithm of commplan's own kernel of {op.name}, and {name} is another impl"
-        if impl.fuses_norm and boundary not in RESIDUAL_OUT:
-            why = f"{name} does the residual add and norm too, and at {boundary} there is no residual yet"
-            return f"{why}: use one without"
-        if impl.fuses_norm and streams > 1:
-            return f"{name} adds one residual to the sum and norms it; this model mixes the sum into {streams} streams"
+        if impl.fuses_norm and (why := _norm_refusal(name, boundary, shape)):
+            return why
         if impl.dtypes is not None and dtype not in impl.dtypes:
             return f"{name} takes {' or '.join(impl.dtypes)} activations, not {dtype}"
         if impl.max_ranks is not None and group_size > impl.max_ranks:
@@ -263,3 +277,16 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _norm_refusal(name: str, boundary: str, shape: LayerShape) -> str | None:
+    """Why a kernel that does the add and the norm behind a sum cannot do them here, or None."""
+    if boundary not in RESIDUAL_OUT:
+        why = f"{name} does the residual add and norm too, and at {boundary} there is no residual yet"
+        return f"{why}: use one without"
+    if shape.streams > 1:
+        return f"{name} adds one residual to the sum and norms it; this model mixes it into {shape.streams} streams"
+    if boundary == "mlp_out" and shape.ends_stage:
+        why = f"{name} does the norm of the next layer too, and that layer is on the devices of the next stage"
+        return f"{why}: use one without"
+    return None

@@ -14,6 +14,7 @@ that away, so no state below ever carries a partial across a boundary.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from .op_record import Rows
@@ -41,12 +42,24 @@ class IllegalOpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Parallelism:
-    """tp ranks; attention splits them into attn_dp groups of attn_tp = tp / attn_dp ranks."""
+    """tp ranks; attention splits them into attn_dp groups of attn_tp = tp / attn_dp ranks.
+
+    The layers are divided over pp stages of tp ranks each. Layouts and groups are those within a stage.
+    """
 
     tp: int
     attn_dp: int = 1
     ep: int = 1
     moe_backend: MoeBackend = TENSOR_PARALLEL
+    pp: int = 1
+
+    def stages(self, num_layers: int) -> tuple[range, ...]:
+        """The layers of each stage."""
+        return _stages(self.pp, num_layers)
+
+    def ends_stage(self, layer: int, num_layers: int) -> bool:
+        """Does another stage follow this layer, which both streams are handed to?"""
+        return self.pp > 1 and layer in _stage_ends(self.pp, num_layers)
 
     @property
     def attn_tp(self) -> int:
@@ -76,6 +89,26 @@ class Parallelism:
         return shard if layout == TOKEN_SHARDED else shard * self.attn_tp
 
 
+@cache
+def _stages(pp: int, num_layers: int) -> tuple[range, ...]:
+    """As vLLM divides them: alike, and what is left over one by one from the last stage but one backwards.
+
+    The last stage has the head, so it gets none of these; the first has the embedding, so it gets one last of all.
+    """
+    least, over = divmod(num_layers, pp)
+    found, start = [], 0
+    for stage in range(pp):
+        end = start + least + (pp - 1 - over <= stage < pp - 1)
+        found.append(range(start, end))
+        start = end
+    return tuple(found)
+
+
+@cache
+def _stage_ends(pp: int, num_layers: int) -> frozenset[int]:
+    return frozenset(stage[-1] for stage in _stages(pp, num_layers)[:-1])
+
+
 @dataclass(frozen=True, slots=True)
 class LayerShape:
     """What the algebra needs to know of one layer."""
@@ -83,6 +116,7 @@ class LayerShape:
     all_to_all: bool = False  # its MLP takes and returns token shards: a MoE with an all-to-all backend
     has_latent: bool = False  # MLA with q_lora_rank: q_a/kv_a may run on the shard, before the gather
     streams: int = 1  # residual streams of hidden width; blocks read and write one that is mixed from them
+    ends_stage: bool = False  # its streams go on to the next pipeline stage, rank by rank, in any layout
 
     def mlp_layout(self) -> Layout:
         """What the MLP consumes."""

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import create_model
 
 from ..descriptions.base import Figure, Spec, build
-from ..descriptions.deployment import Deployment
+from ..descriptions.deployment import Deployment, ParallelismSpec, elsewhere
 from ..descriptions.hardware import Hardware
 from ..descriptions.loader import find
 from ..descriptions.model import Model
@@ -33,7 +33,7 @@ from .evaluation import check_tokens
 FORWARD_FIELDS = ("tokens", "mode")
 LINK_BANDWIDTH = "hardware.links.intra_node.bandwidth_gb_per_s"
 SHORT_NAMES = {
-    **{name: f"parallelism.{name}" for name in ("tp", "attn_dp", "ep", "moe_backend")},
+    **{name: f"parallelism.{name}" for name in ("tp", "attn_dp", "ep", "moe_backend", "pp")},
     **{name: f"dtypes.{name}" for name in ("weights", "activations", "kv_cache")},
     **{name: f"numerics.{name}" for name in ("loosest", "error_budget")},
     "activation_memory_gb": "limits.activation_memory_gb",
@@ -118,6 +118,8 @@ def check_field(field: str, modes: tuple[str, ...]) -> None:
     if head in _INTO and rest:
         _walk(_INTO[head], rest, field)
         return
+    if head not in Deployment.model_fields and (why := elsewhere(head)):
+        raise InputError(why, kind="unknown_key", file="--vary", field=field)
     if head not in Deployment.model_fields or head == "schema_":
         raise _no_such(field, head, [*_names(Deployment), *FORWARD_FIELDS, *SHORT_NAMES])
     _walk(Deployment, [head, *rest], field)
@@ -161,6 +163,8 @@ def _walk(spec: type[Spec], parts: list[str], field: str) -> Any:
         if model is not None:
             names = _names(model)
             if part not in names:
+                if model is ParallelismSpec and (why := elsewhere(part)):
+                    raise InputError(why, kind="unknown_key", file="--vary", field=field)
                 raise _no_such(field, part, names)
             current = model.model_fields[part].rebuild_annotation()
         elif typing.get_origin(current) is dict:

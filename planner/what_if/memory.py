@@ -23,9 +23,9 @@ def fit_at(setup: Setup, mode: str, tokens: int, found: Evaluation, name: str = 
 
 
 def tp_sizes(setup: Setup) -> Iterator[int]:
-    """Sizes that the machine has devices for: powers of two, from the number of DP groups on."""
+    """Sizes of tp that the machine has devices for: powers of two, from the number of DP groups on."""
     size = max(1, setup.parallelism.attn_dp)
-    while size <= setup.hardware.num_devices:
+    while size * setup.parallelism.pp <= setup.hardware.num_devices:
         yield size
         size *= 2
 
@@ -59,18 +59,19 @@ def fewest_devices(base: Setup, load: Callable[..., Setup]) -> Fewest:
     lacking: dict[int, str] = {}
     first: tuple[int, Fit] | None = None
     for tp in tp_sizes(base):
+        devices = tp * base.parallelism.pp
         try:
             found = _whole(load(*with_tp(base, tp)))
         except CommplanError as error:
             if first is None:
-                lacking[tp] = error.message
+                lacking[devices] = error.message
             continue
         if found.fits:
-            return Fewest(*(first or (tp, found)), tp, lacking, None)
+            return Fewest(*(first or (devices, found)), devices, lacking, None)
         if first is None and holds(found):
-            first = (tp, found)
+            first = (devices, found)
         elif first is None:
-            lacking[tp] = reason(found)
+            lacking[devices] = reason(found)
     if first is None:
         return Fewest(None, None, None, lacking, _at_least(base))
     return Fewest(*first, None, lacking, None)
@@ -101,7 +102,7 @@ def _at_least(base: Setup) -> int | None:
     while size <= _MOST_DEVICES:
         wider = p.model_copy(update={"tp": size, "ep": size if p.ep == p.tp else p.ep})
         trial = replace(base, deployment=deployment.model_copy(update={"parallelism": wider}))
-        if size > base.hardware.num_devices and fit(trial).misses != "weights":
-            return size
+        if size * p.pp > base.hardware.num_devices and fit(trial).misses != "weights":
+            return size * p.pp
         size *= 2
     return None

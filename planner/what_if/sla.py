@@ -120,16 +120,17 @@ def by_devices(base: Setup, limits: Limits, load: Callable[..., Setup]) -> Itera
     """
     factors = {mode: _Question(base, mode, limits).factors for mode in limits.modes}
     for tp in tp_sizes(base):
+        devices = tp * base.parallelism.pp
         try:
             setup = load(*with_tp(base, tp))
             bare = fit(setup)
             if bare.misses == "weights":
-                yield AtSize(tp, reason=reason(bare))
+                yield AtSize(devices, reason=reason(bare))
                 continue
             questions = {mode: _Question(setup, mode, limits, factors[mode]) for mode in limits.modes}
-            yield AtSize(tp, {mode: question.load(stock=False) for mode, question in questions.items()})
+            yield AtSize(devices, {mode: question.load(stock=False) for mode, question in questions.items()})
         except CommplanError as error:
-            yield AtSize(tp, reason=error.message)
+            yield AtSize(devices, reason=error.message)
 
 
 class _Question:

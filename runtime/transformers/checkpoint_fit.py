@@ -65,6 +65,13 @@ def check_runnable(file: StrategyFile) -> None:
             field="parallelism.ep",
             value=p.ep,
         )
+    if p.pp > 1:
+        raise RefusedError(
+            "this runtime loads all layers on every rank, and hands no stream on to another stage; plan again with "
+            "--set parallelism.pp=1",
+            field="parallelism.pp",
+            value=p.pp,
+        )
     for problem in problems(file):
         raise RefusedError(problem.reason, field=problem.field, value=problem.value)
     _check_impls(file)

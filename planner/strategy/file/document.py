@@ -191,4 +191,5 @@ class StrategyFile:
             all_to_all=all_to_all and layer in self.model.moe_layers,
             has_latent=self.model.latent_width > 0,
             streams=self.model.residual_streams,
+            ends_stage=self.parallelism.ends_stage(layer, self.model.num_hidden_layers),
         )

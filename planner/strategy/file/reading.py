@@ -88,7 +88,7 @@ def parse(text: str) -> StrategyFile:
             **_texts(_mapping(data, "deployment", ""), "deployment", ("name", "activations", "fingerprint"))
         ),
         executor=_text(data, "executor", ""),
-        parallelism=_parallelism(_mapping(data, "parallelism", "")),
+        parallelism=_parallelism(_mapping(data, "parallelism", ""), model.num_hidden_layers),
         numerics=_choice(data, "numerics", "", NUMERICS_CLASSES),
         modes={mode: _ranges(mode, value, model.num_hidden_layers) for mode, value in modes.items()},
         overrides=_overrides(data),
@@ -119,8 +119,8 @@ def _model(data: dict[str, Any]) -> ModelStamp:
     )
 
 
-def _parallelism(data: dict[str, Any]) -> Parallelism:
-    _only(data, ("tp", "attn_dp", "ep", "moe_backend"), "parallelism")
+def _parallelism(data: dict[str, Any], num_layers: int) -> Parallelism:
+    _only(data, ("tp", "attn_dp", "ep", "moe_backend", "pp"), "parallelism")
     tp, attn_dp, ep = (_number(data, key, "parallelism", 1) for key in ("tp", "attn_dp", "ep"))
     for key, value in (("attn_dp", attn_dp), ("ep", ep)):
         if tp % value:
@@ -128,7 +128,10 @@ def _parallelism(data: dict[str, Any]) -> Parallelism:
     moe_backend = _choice(data, "moe_backend", "parallelism", MOE_BACKENDS)
     if moe_backend == ALL_TO_ALL and ep != tp:
         raise InputError(f"an all-to-all MoE needs ep equal to tp {tp}", field="parallelism.ep", value=ep)
-    return Parallelism(tp, attn_dp, ep, moe_backend)
+    pp = _number(data, "pp", "parallelism", 1) if "pp" in data else 1
+    if pp > num_layers:
+        raise InputError(f"more stages than the {num_layers} layers", field="parallelism.pp", value=pp)
+    return Parallelism(tp, attn_dp, ep, moe_backend, pp)
 
 
 def _overrides(data: dict[str, Any]) -> dict[str, Any]:

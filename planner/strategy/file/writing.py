@@ -70,7 +70,10 @@ def _lines(strategy: StrategyFile) -> Iterator[str]:
     if strategy.overrides:
         yield f"overrides: {flow_text(strategy.overrides)}"
     yield f"executor: {scalar_text(strategy.executor)}"
-    yield "parallelism: " + flow_text({"tp": p.tp, "attn_dp": p.attn_dp, "ep": p.ep, "moe_backend": p.moe_backend})
+    stages = {"pp": p.pp} if p.pp > 1 else {}  # came later: older files say nothing of it
+    yield "parallelism: " + flow_text(
+        {"tp": p.tp, "attn_dp": p.attn_dp, "ep": p.ep, "moe_backend": p.moe_backend, **stages}
+    )
     yield f"numerics: {strategy.numerics}"
     yield "modes:"
     for mode, ranges in strategy.modes.items():

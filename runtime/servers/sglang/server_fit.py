@@ -60,6 +60,12 @@ def check_plan(file: StrategyFile) -> None:
             field="parallelism.moe_backend",
             value=file.parallelism.moe_backend,
         )
+    if file.parallelism.pp > 1:
+        raise RefusedError(
+            "gives a rank part of the layers, which was never run under a plan; plan with --set parallelism.pp=1",
+            field="parallelism.pp",
+            value=file.parallelism.pp,
+        )
     for mode, ranges in file.modes.items():
         for plan in ranges:
             _check_ops(file, mode, f"modes.{mode} [{plan.first}, {plan.last}]", plan)

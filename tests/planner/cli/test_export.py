@@ -103,3 +103,10 @@ def test_every_server_has_its_help_and_an_unknown_one_is_a_usage_error() -> None
         assert "--json" in run("export", server, "--help").out
     result = run("export", "tgi", "--json")
     assert (result.code, result.json["error"]["kind"]) == (2, "usage")
+
+
+def test_experts_over_all_ranks_are_told_to_vllm() -> None:
+    given = ("export", "vllm", "qwen3-235b-h200-tp8", "--set=executor=vllm")
+    assert "--enable-expert-parallel" not in answer(*given)["arguments"]
+    told = answer(*given, "--set=parallelism.ep=8")["arguments"]
+    assert told[:3] == ["--tensor-parallel-size", "8", "--enable-expert-parallel"]

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from commplan.planner.descriptions.base import build
+from commplan.planner.descriptions.loader import load_setup
 from commplan.planner.executors import Executor, Impl, load_executor
+from commplan.planner.search.planning import ModePlanner
+from commplan.planner.search.stock import StockPlanner
 from commplan.planner.strategy.errors import InputError
 from commplan.planner.strategy.executor_file import executor_path
 from commplan.planner.strategy.ops import Op
@@ -88,6 +91,35 @@ def test_an_op_by_our_kernels_keeps_their_limits(dtype: str, ranks: int, width: 
     can = load_executor("transformers").can
     why = can.impl_refusal("attn_out", Op("all_reduce", impl=KERNELS), "nccl", dtype, ranks, width)
     assert why == (None if words is None else f"{KERNELS} {words}")
+
+
+@pytest.mark.parametrize(
+    ("impl", "ranks", "words"),
+    [
+        ("flashinfer", 8, None),
+        ("flashinfer", 6, "flashinfer runs over 2 or 4 or 8 ranks, and this group has 6"),
+        ("vllm_custom", 6, None),
+        ("vllm_custom", 3, "vllm_custom runs over 2 or 4 or 6 or 8 ranks, and this group has 3"),
+        ("mscclpp", 2, "mscclpp runs over 4 or 8 or 16 or 32 or 64 ranks, and this group has 2"),
+        ("custom_one_shot", 3, None),
+    ],
+)
+def test_kernels_run_over_the_numbers_of_ranks_that_they_were_built_for(
+    impl: str, ranks: int, words: str | None
+) -> None:
+    can = load_executor("plan_only").can
+    assert can.impl_refusal("attn_out", Op("all_reduce", impl=impl), "nccl", "bf16", ranks, 5120) == words
+
+
+@pytest.mark.parametrize("executor", ["plan_only", "sglang", "vllm"])
+def test_neither_plan_nor_server_sums_over_six_ranks_by_kernels_for_two_four_and_eight(executor: str) -> None:
+    heads = ("model.num_attention_heads=48", "model.num_key_value_heads=6", "model.intermediate_size=24576")
+    machine = ("hardware=h200-8", f"executor={executor}", "parallelism.tp=6")
+    planner = ModePlanner(load_setup("qwen3-32b-h200-tp2", (*heads, *machine)), "decode")
+    for tokens in (1, 16, 256):
+        for plan in (planner.best(tokens), StockPlanner(planner).prices(tokens).stock.plan):
+            impls = {edge.op.impl for edge in plan.edges if edge.op.kind.is_collective}
+            assert impls and not impls & {"flashinfer", "flashinfer_fused", "mscclpp"}
 
 
 @pytest.mark.parametrize(

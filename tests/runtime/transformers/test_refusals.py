@@ -153,6 +153,14 @@ def test_experts_over_some_of_the_ranks_are_refused(checkpoint: Checkpoint) -> N
     assert_names(vars(raised.value), "parallelism.ep", 2, ("1 or all 4 ranks", "--set parallelism.ep=4"))
 
 
+def test_a_plan_of_several_stages_is_refused(checkpoint: Checkpoint) -> None:
+    folder = checkpoint("qwen3")
+    file = strategy_file(folder, Parallelism(1, pp=2), {"prefill": [whole(sums=NONE)]})
+    with pytest.raises(RefusedError) as raised:
+        load_model(folder, file)
+    assert_names(vars(raised.value), "parallelism.pp", 2, ("all layers on every rank", "--set parallelism.pp=1"))
+
+
 def test_an_architecture_without_adapter_is_refused_by_name(checkpoint: Checkpoint, tmp_path: Path) -> None:
     folder = checkpoint("qwen3")
     config = json.loads((folder / "config.json").read_text())

@@ -8,6 +8,7 @@ import pytest
 
 from commplan.planner.answers.validation import validate
 from commplan.planner.strategy.file import load, problems, walk
+from commplan.runtime.errors import RefusedError
 from commplan.runtime.servers.sglang.server_fit import load_runnable
 
 from ....planner.cli.commandline import run
@@ -37,3 +38,11 @@ def test_it_has_the_sharded_norm_and_whole_groups_at_the_head(tmp_path: Path) ->
     assert before is not None
     assert before.hidden == "dp_local"
     assert longest.layers[-1].mlp_out.name != "reduce_scatter" == longest.layers[0].mlp_out.name
+
+
+def test_a_plan_of_several_stages_is_refused(tmp_path: Path) -> None:
+    path = made(tmp_path / "plan.yaml")
+    path.write_text(path.read_text().replace("moe_backend: tensor_parallel}", "moe_backend: tensor_parallel, pp: 2}"))
+    with pytest.raises(RefusedError, match=r"--set parallelism\.pp=1") as raised:
+        load_runnable(path)
+    assert (raised.value.field, raised.value.value) == ("parallelism.pp", 2)
