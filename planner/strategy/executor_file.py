@@ -285,7 +285,8 @@ def _norm_refusal(name: str, boundary: str, shape: LayerShape) -> str | None:
         why = f"{name} does the residual add and norm too, and at {boundary} there is no residual yet"
         return f"{why}: use one without"
     if shape.streams > 1:
-        return f"{name} adds one residual to the sum and norms it; this model mixes it into {shape.streams} streams"
+        why = f"{name} adds one residual to the sum and norms it"
+        return f"{why}; this model mixes the sum into {shape.streams} streams"
     if boundary == "mlp_out" and shape.ends_stage:
         why = f"{name} does the norm of the next layer too, and that layer is on the devices of the next stage"
         return f"{why}: use one without"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from commplan.planner.report.palette import AREA, on_card
+
 from ..runtime.transformers.tiny_models import write_checkpoint
 from .trial import add_to_a_copy, changed_files, python
 from .wire_format import COLOUR, ERRORS, WIRE_FORMAT
@@ -108,11 +110,11 @@ def test_it_is_drawn_in_its_own_colour(command: Command, setting: tuple[str, ...
     done = command("report", plan, *setting[1:], "-o", page)
     assert done.returncode == 0, done.stderr
     assert "fp8_all_reduce(algorithm=gather)" in page.read_text()
-    assert COLOUR in page.read_text()
+    assert on_card(COLOUR, AREA) in page.read_text()
 
 
 def test_what_if_asks_about_it(command: Command, setting: tuple[str, ...]) -> None:
-    done = command("what-if", *setting, "--json")
+    done = command("what-if", *setting, "--vary", "error_budget=0.01,1", "--json")
     assert done.returncode == 0, done.stderr
     assert "fp8_all_reduce" in done.stdout
     assert "What does one more FP8 or INT8 boundary buy?" in done.stdout

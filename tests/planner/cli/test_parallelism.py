@@ -44,7 +44,7 @@ def test_stages_can_be_varied_and_leave_room_for_a_step_that_is_a_little_longer(
 
 
 def test_the_fewest_devices_count_those_of_every_stage():
-    found = answer("what-if", R1, *STAGED, "--vary", "tokens=64")["answers"]
+    found = answer("what-if", R1, *STAGED, "--vary", "parallelism.tp=4,8")["answers"]
     fewest = next(each for each in found if each["question"] == "Fewest devices?")
     tried = [row["devices"] for row in fewest["figures"]]
     assert all(devices % 2 == 0 for devices in tried) and max(tried) == 8
@@ -60,7 +60,7 @@ def test_explain_says_that_a_layer_hands_its_streams_on():
 
 def test_a_file_of_other_stages_is_not_explained(tmp_path):
     run("plan", R1, *STAGED, "-o", tmp_path / "two.yaml")
-    error = refused("explain", R1, "--set=parallelism.tp=8", "--strategy", tmp_path / "two.yaml")
+    error = refused("explain", R1, STAGED[0], "--set=parallelism.pp=1", "--strategy", tmp_path / "two.yaml")
     assert (error["field"], error["value"], error["message"]) == ("parallelism.pp", 2, "the deployment has 1")
 
 

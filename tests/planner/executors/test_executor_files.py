@@ -97,10 +97,10 @@ def test_an_op_by_our_kernels_keeps_their_limits(dtype: str, ranks: int, width: 
     ("impl", "ranks", "words"),
     [
         ("flashinfer", 8, None),
-        ("flashinfer", 6, "flashinfer runs over 2 or 4 or 8 ranks, and this group has 6"),
+        ("flashinfer", 6, "flashinfer runs over 2, 4 or 8 ranks, and this group has 6"),
         ("vllm_custom", 6, None),
-        ("vllm_custom", 3, "vllm_custom runs over 2 or 4 or 6 or 8 ranks, and this group has 3"),
-        ("mscclpp", 2, "mscclpp runs over 4 or 8 or 16 or 32 or 64 ranks, and this group has 2"),
+        ("vllm_custom", 3, "vllm_custom runs over 2, 4, 6 or 8 ranks, and this group has 3"),
+        ("mscclpp", 2, "mscclpp runs over 4, 8, 16, 32 or 64 ranks, and this group has 2"),
         ("custom_one_shot", 3, None),
     ],
 )
