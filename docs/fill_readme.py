@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -58,7 +59,11 @@ def _folder() -> Iterator[None]:
 
 
 def printed(command: str) -> str:
-    """What a command prints; where that is nothing, what it says on standard error."""
+    """What a command prints; where that is nothing, what it says on standard error. A pipe behind it is the shell's."""
+    command, _, through = command.partition(" | ")
+    if through:
+        pipe = subprocess.run(through, shell=True, input=printed(command), stdout=subprocess.PIPE, text=True, check=True)
+        return pipe.stdout
     name, *arguments = shlex.split(command.replace("\\\n", " "))
     if name == "cat":
         return Path(arguments[0]).read_text(encoding="utf-8")
