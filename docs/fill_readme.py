@@ -62,7 +62,9 @@ def printed(command: str) -> str:
     """What a command prints; where that is nothing, what it says on standard error. A pipe behind it is the shell's."""
     command, _, through = command.partition(" | ")
     if through:
-        pipe = subprocess.run(through, shell=True, input=printed(command), stdout=subprocess.PIPE, text=True, check=True)
+        pipe = subprocess.run(
+            through, shell=True, input=printed(command), stdout=subprocess.PIPE, text=True, check=True
+        )
         return pipe.stdout
     name, *arguments = shlex.split(command.replace("\\\n", " "))
     if name == "cat":
