@@ -23,7 +23,7 @@ from ..ranks.groups import Groups
 from .checkpoint_fit import check_runnable, check_same_weights
 from .compiled_graphs import Graphs
 from .head import no_logits
-from .layer import layer_forward, rows_of_mlp
+from .layer import attention_of, layer_forward, rows_of_mlp
 from .norms import check_norms
 from .running_forward import RunningForward
 
@@ -64,6 +64,7 @@ class Executor:
         for index, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
             layer._commplan, layer._commplan_index = self.now, index
             layer.forward = functools.partial(layer_forward, layer)
+            self.now.attentions.append(attention_of(layer))
             self.now.mlps.append(rows_of_mlp(layer.mlp))
         inner = model.forward
         model.forward = functools.wraps(inner)(functools.partial(self._outer_forward, inner))

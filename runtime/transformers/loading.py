@@ -31,6 +31,7 @@ from .outline import outline_of
 from .sharding import (
     attention_mesh,
     cut_kv_heads,
+    cut_linear_attention,
     keep_bias_once,
     local_rows,
     register_styles,
@@ -151,6 +152,11 @@ def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:
     layers: Any = base.layers  # type: ignore[union-attr]
     _check_stamp(executor, "moe_layers", {n for n, layer in enumerate(layers) if hasattr(layer.mlp, "experts")})
     for index, layer in enumerate(layers):
+        _prepare_mlp(layer.mlp, executor, index)
+        if not hasattr(layer, "self_attn"):
+            assert adapter.linear is not None
+            cut_linear_attention(layer.linear_attn, adapter.linear, attn.rank, attn.size)
+            continue
         attention = layer.self_attn
         if adapter.kv and config.num_key_value_heads % attn.size:
             heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -160,7 +166,6 @@ def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:
         if adapter.latent and getattr(attention, "q_a_proj", None) is not None:
             executor.now.latents[index] = Latents(attention, adapter.latent)
             _check_stamp(executor, "latent_width", executor.now.latents[index].width)
-        _prepare_mlp(layer.mlp, executor, index)
     _shard_vocabulary(model, executor)
     executor.attach(model)
 

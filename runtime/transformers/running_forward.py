@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ _is_compiling = torch.compiler.is_compiling  # at every boundary: a lookup less
 class RunningForward:
     """One forward after another, on one rank; `begin` starts the next.
 
-    latents, mlps   of the layers, by their index
+    latents, attentions, mlps   of the layers, by their index
     shapes          what every rank brings to this forward
     head_rows_NH    the rows whose logits the ranks compute together, once they are there
     place           where the last op ran; None before the first, and in graphs
@@ -35,6 +36,7 @@ class RunningForward:
     def __init__(self, groups: Groups, backend: Backend, hidden_size: int, *, agree: bool) -> None:
         self.groups, self.backend, self.hidden_size = groups, backend, hidden_size
         self.latents: dict[int, Latents] = {}
+        self.attentions: list[Callable[[Tensor, dict[str, Any]], tuple[Tensor, tuple[Any, ...]]]] = []
         self.mlps: list[Callable[[Tensor], Tensor]] = []
         self.program: Program
         self.sizes = Sizes(0, 0, 0, 0)

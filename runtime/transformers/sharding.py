@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from ..ranks.groups import Groups
-from .models import Adapter
+from .models import Adapter, LinearAttention
 
 _meshes: dict[tuple[int, int, int, str], DeviceMesh] = {}
 
@@ -103,8 +103,13 @@ def _styles(adapter: Adapter, config: Any, groups: Groups) -> dict[str, str]:
         plan[attention + name] = "commplan_none" if whole else "commplan_attn_column"
     for name in adapter.row:
         plan[attention + name] = "commplan_attn_row"
+    if adapter.linear is not None:
+        linear = "model.layers.*.linear_attn."
+        plan |= {linear + name: "commplan_attn_column" for name in adapter.linear.column}
+        plan |= {linear + name: "commplan_none" for name in adapter.linear.blocks}
+        plan |= {linear + name: "commplan_attn_row" for name in adapter.linear.row}
     mlp = "model.layers.*.mlp."
-    for prefix in ("", "shared_experts."):
+    for prefix in ("", "shared_experts.", "shared_expert."):
         whole = prefix and p.moe_backend == "all_to_all"
         plan[f"{mlp}{prefix}gate_proj"] = "commplan_none" if whole else "commplan_column"
         plan[f"{mlp}{prefix}up_proj"] = "commplan_none" if whole else "commplan_column"
@@ -138,6 +143,17 @@ def cut_kv_heads(
         if projection.bias is not None:
             projection.bias = nn.Parameter(projection.bias[rows].clone(), requires_grad=False)
     attention.num_key_value_groups = heads // ranks  # type: ignore[assignment]
+
+
+def cut_linear_attention(module: nn.Module, linear: LinearAttention, rank: int, ranks: int) -> None:
+    """Each block of its weights is cut by head; the module then counts this rank's heads alone."""
+    for name, sizes in linear.blocks.items():
+        owner = module.get_submodule(name)
+        parts = owner.weight.split([getattr(module, size) for size in sizes])  # type: ignore[operator]
+        mine = torch.cat([part.chunk(ranks)[rank] for part in parts])
+        owner.weight = nn.Parameter(mine, requires_grad=False)
+    for count in linear.counts:
+        setattr(module, count, getattr(module, count) // ranks)
 
 
 def keep_bias_once(projection: nn.Module, rank: int) -> None:

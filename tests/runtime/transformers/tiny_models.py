@@ -31,6 +31,13 @@ _COMMON = {
     "pad_token_id": None,
 }
 _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_LINEAR = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 4,
+    "linear_num_value_heads": 8,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
 _MLA = {
     "num_key_value_heads": 4,
     "q_lora_rank": 32,
@@ -62,6 +69,7 @@ FAMILIES = {
     "qwen2": Family("Qwen2ForCausalLM"),
     "qwen3": Family("Qwen3ForCausalLM", {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": True}),
     "qwen3_moe": Family("Qwen3MoeForCausalLM", {"head_dim": 16, "num_experts": 8, **_EXPERTS}, seed=38),
+    "qwen3_5": Family("Qwen3_5ForCausalLM", {"head_dim": 16, **_LINEAR}),
     "glm4_moe": Family(
         "Glm4MoeForCausalLM",
         {
