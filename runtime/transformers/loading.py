@@ -25,6 +25,7 @@ from ..ranks.rendezvous import meet
 from .checkpoint_fit import DTYPES, check_fit, check_world
 from .executor import Executor
 from .experts import AllToAllExperts, LocalExperts
+from .head_norms import SpanningNorms
 from .latent import Latents
 from .models import Adapter
 from .outline import outline_of
@@ -33,6 +34,7 @@ from .sharding import (
     cut_kv_heads,
     cut_linear_attention,
     keep_bias_once,
+    keep_expert_biases_once,
     local_rows,
     register_styles,
     shard_plan,
@@ -164,8 +166,11 @@ def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:
         for name in adapter.row:
             keep_bias_once(attention.get_submodule(name), attn.rank)
         if adapter.latent and getattr(attention, "q_a_proj", None) is not None:
-            executor.now.latents[index] = Latents(attention, adapter.latent)
-            _check_stamp(executor, "latent_width", executor.now.latents[index].width)
+            latents = executor.now.latents[index] = Latents(attention, adapter.latent)
+            if latents.complete:
+                _check_stamp(executor, "latent_width", latents.width)
+        if adapter.norms and attn.size > 1:
+            SpanningNorms(attention, adapter.norms, attn, executor.backend)
     _shard_vocabulary(model, executor)
     executor.attach(model)
 
@@ -182,7 +187,10 @@ def _prepare_mlp(mlp: Any, executor: Executor, index: int) -> None:
     shape = executor.strategy.layer_shape(index)
     if not shape.all_to_all and hasattr(mlp, "down_proj"):
         keep_bias_once(mlp.down_proj, groups.tp.rank)
-    if not hasattr(mlp, "experts") or groups.parallelism.ep == 1:
+    if not hasattr(mlp, "experts"):
+        return
+    if groups.parallelism.ep == 1:
+        keep_expert_biases_once(mlp.experts, groups.tp.rank)
         return
     count = mlp.experts.num_experts = mlp.experts.down_proj.shape[0]
     if shape.all_to_all:

@@ -74,6 +74,8 @@ def register_styles(attention: DeviceMesh | None) -> None:
         "commplan_column": ShardOnly(0),
         "commplan_row": ShardOnly(-1, bias=False),
         "commplan_packed": ShardOnly(-2, packed=True),
+        "commplan_column_transposed": ShardOnly(-1),
+        "commplan_row_transposed": ShardOnly(-2),
         "commplan_expert": ShardOnly(0),
         "commplan_none": Whole(),
     }
@@ -89,7 +91,23 @@ def shard_plan(adapter: Adapter, model: Any, groups: Groups) -> dict[str, str]:
     """
     names = {re.sub(r"\.\d+\.", ".*.", name) for name, _ in [*model.named_modules(), *model.named_parameters()]}
     plan = dict.fromkeys(model.tp_plan or {}, "commplan_none")
-    return plan | {name: style for name, style in _styles(adapter, model.config, groups).items() if name in names}
+    styles = _styles(adapter, model.config, groups) | _expert_styles(model, by_expert=groups.parallelism.ep > 1)
+    return plan | {name: style for name, style in styles.items() if name in names}
+
+
+def _expert_styles(model: Any, *, by_expert: bool) -> dict[str, str]:
+    """How the experts' weights are cut: expert by expert, or each of them by column and row as it lies in memory."""
+    experts = "model.layers.*.mlp.experts."
+    if by_expert:
+        names = ("gate_up_proj", "gate_up_proj_bias", "down_proj", "down_proj_bias")
+        return {experts + name: "commplan_expert" for name in names}
+    if not any(getattr(module, "is_transposed", False) for module in model.modules()):
+        return {experts + "gate_up_proj": "commplan_packed", experts + "down_proj": "commplan_row"}
+    return {
+        experts + "gate_up_proj": "commplan_column_transposed",  # gate and up interleaved, so a part has both
+        experts + "gate_up_proj_bias": "commplan_column_transposed",
+        experts + "down_proj": "commplan_row_transposed",
+    }
 
 
 def _styles(adapter: Adapter, config: Any, groups: Groups) -> dict[str, str]:
@@ -114,9 +132,6 @@ def _styles(adapter: Adapter, config: Any, groups: Groups) -> dict[str, str]:
         plan[f"{mlp}{prefix}gate_proj"] = "commplan_none" if whole else "commplan_column"
         plan[f"{mlp}{prefix}up_proj"] = "commplan_none" if whole else "commplan_column"
         plan[f"{mlp}{prefix}down_proj"] = "commplan_none" if whole else "commplan_row"
-    by_expert = p.ep > 1
-    plan[f"{mlp}experts.gate_up_proj"] = "commplan_expert" if by_expert else "commplan_packed"
-    plan[f"{mlp}experts.down_proj"] = "commplan_expert" if by_expert else "commplan_row"
     return plan
 
 
@@ -137,11 +152,10 @@ def cut_kv_heads(
     head_dim: int = attention.head_dim  # type: ignore[assignment]
     mine = rank * kv_heads // ranks
     for name in names:
-        projection: nn.Linear = getattr(attention, name)
+        projection = attention.get_submodule(name)
         rows = slice(mine * head_dim, (mine + 1) * head_dim)
-        projection.weight = nn.Parameter(projection.weight[rows].clone(), requires_grad=False)
-        if projection.bias is not None:
-            projection.bias = nn.Parameter(projection.bias[rows].clone(), requires_grad=False)
+        for key, parameter in list(projection.named_parameters()):
+            setattr(projection, key, nn.Parameter(parameter[rows].clone(), requires_grad=False))
     attention.num_key_value_groups = heads // ranks  # type: ignore[assignment]
 
 
@@ -161,6 +175,13 @@ def keep_bias_once(projection: nn.Module, rank: int) -> None:
     bias = getattr(projection, "bias", None)
     if bias is not None and rank != 0:
         projection.register_parameter("bias", None)
+
+
+def keep_expert_biases_once(experts: nn.Module, rank: int) -> None:
+    """The same for experts that are sliced; their code adds the bias whatever it is."""
+    bias = getattr(experts, "down_proj_bias", None)
+    if bias is not None and rank != 0:
+        bias.zero_()
 
 
 def vocabulary_slice(vocab_size: int, rank: int, ranks: int) -> tuple[int, int]:

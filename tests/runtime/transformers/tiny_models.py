@@ -38,6 +38,7 @@ _LINEAR = {
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
 }
+_GATED_SHARED = {"num_experts": 8, "shared_expert_intermediate_size": 32, **_EXPERTS}
 _MLA = {
     "num_key_value_heads": 4,
     "q_lora_rank": 32,
@@ -70,6 +71,29 @@ FAMILIES = {
     "qwen3": Family("Qwen3ForCausalLM", {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": True}),
     "qwen3_moe": Family("Qwen3MoeForCausalLM", {"head_dim": 16, "num_experts": 8, **_EXPERTS}, seed=38),
     "qwen3_5": Family("Qwen3_5ForCausalLM", {"head_dim": 16, **_LINEAR}),
+    "qwen3_5_moe": Family("Qwen3_5MoeForCausalLM", {"head_dim": 16, **_LINEAR, **_GATED_SHARED}, seed=42),
+    "qwen3_next": Family("Qwen3NextForCausalLM", {"head_dim": 16, **_LINEAR, **_GATED_SHARED}, seed=14),
+    "gpt_oss": Family(
+        "GptOssForCausalLM",
+        {"head_dim": 16, "num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": 6},
+        seed=22,
+    ),
+    "minimax_m2": Family(
+        "MiniMaxM2ForCausalLM",
+        {"head_dim": 16, "num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 32},
+        seed=27,
+    ),
+    "glm_moe_dsa": Family(
+        "GlmMoeDsaForCausalLM",
+        {
+            **_MLA,
+            "index_n_heads": 8,
+            "index_head_dim": 16,
+            "index_topk": 6,
+            "indexer_types": ["full", "shared"],
+        },
+        seed=2,
+    ),
     "glm4_moe": Family(
         "Glm4MoeForCausalLM",
         {
@@ -117,7 +141,7 @@ def _routing_biases(model: Any) -> dict[str, Any]:
 
 
 def _fill(name: str, tensor: Any, generator: Any) -> None:
-    if name.endswith(("mlp.gate.weight", "indexer.wk.weight", "indexer.wq_b.weight", "indexer.weights_proj.weight")):
+    if name.endswith(("mlp.gate.weight", "mlp.router.weight", "indexer.wk.weight", "indexer.wq_b.weight", "indexer.weights_proj.weight")):
         tensor.normal_(0, 0.4, generator=generator)  # wide scores: no two of them nearly equal
     elif "embed_tokens" in name or "lm_head" in name:
         tensor.normal_(0, 0.06, generator=generator)
@@ -125,8 +149,8 @@ def _fill(name: str, tensor: Any, generator: Any) -> None:
         tensor.normal_(0, 0.12, generator=generator)  # the layers outweigh the embedding: generated tokens vary
     elif "bias" in name:
         tensor.normal_(0, 0.1, generator=generator)
-    else:
-        tensor.normal_(1, 0.1, generator=generator)  # weights of norms
+    else:  # weights of norms; of those that add one to it, which start at 0, around that
+        tensor.normal_(1.0 if tensor.any() else 0.0, 0.1, generator=generator)
 
 
 if __name__ == "__main__":
