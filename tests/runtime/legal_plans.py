@@ -31,13 +31,17 @@ class Streams(NamedTuple):
 
 @dataclass(frozen=True)
 class World:
-    """Ranks and model. `sharded_mlps`: the layers whose MLP takes and returns shards (all-to-all MoE)."""
+    """Ranks and model. `sharded_mlps`: the layers whose MLP takes and returns shards (all-to-all MoE).
+
+    `spanning_norms`: queries and keys are normed over the heads of all ranks, by a sum within the attention.
+    """
 
     tp: int
     attn_dp: int = 1
     latent: bool = False
     layers: int = 2
     sharded_mlps: frozenset[int] = field(default_factory=frozenset)
+    spanning_norms: bool = False
 
     @property
     def attn_tp(self) -> int:

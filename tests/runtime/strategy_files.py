@@ -54,7 +54,8 @@ def world_of(checkpoint: str | Path, p: Parallelism) -> World:
     """What is legal for a checkpoint on these ranks."""
     config = read_config(checkpoint)
     sharded = moe_layers(config) if p.moe_backend == "all_to_all" and p.tp > 1 else frozenset()
-    return World(p.tp, p.attn_dp, latent_width(config) > 0, config["num_hidden_layers"], sharded)
+    spanning = config["model_type"] == "minimax_m2"
+    return World(p.tp, p.attn_dp, latent_width(config) > 0, config["num_hidden_layers"], sharded, spanning)
 
 
 def ranges_of(ops: Sequence[Op], first: int = 1, last: int = MOST_TOKENS) -> RangePlan:

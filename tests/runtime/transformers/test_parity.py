@@ -38,7 +38,7 @@ def spelled(p: Parallelism) -> str:
 def kind(family: str, p: Parallelism) -> tuple[bool, str]:
     """What the layout algebra sees of a family: does it have latents, and which layers take token shards."""
     fields = FAMILIES[family].fields
-    experts = "some" if "n_routed_experts" in fields else "all" if "num_experts" in fields else "none"
+    experts = "some" if "n_routed_experts" in fields else "all" if {"num_experts", "num_local_experts"} & set(fields) else "none"
     return bool(fields.get("q_lora_rank")), experts if p.moe_backend == "all_to_all" else "none"
 
 
