@@ -24,7 +24,7 @@ from .checkpoint_fit import check_runnable, check_same_weights
 from .compiled_graphs import Graphs
 from .head import no_logits
 from .layer import attention_of, layer_forward, rows_of_mlp
-from .norms import check_norms
+from .norms import check_norms, mark_norms
 from .running_forward import RunningForward
 
 _UNPLANNED = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
@@ -60,6 +60,7 @@ class Executor:
         """Take over a sharded model: its layers' forwards, its final norm, its outer forward. `build` comes next."""
         self.model = model
         self._weights = next(model.parameters())
+        mark_norms(model, self._weights.dtype)
         self._check_strategy(self.strategy)
         for index, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
             layer._commplan, layer._commplan_index = self.now, index

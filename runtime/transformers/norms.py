@@ -14,6 +14,15 @@ from ..errors import RefusedError
 from ..kernels.peer_impls import TRITON, fuses_norm, peer_uses
 
 
+def mark_norms(model: Any, dtype: torch.dtype) -> None:
+    """Tell the backends which norms of the streams their kernels do not compute: those go by the model's module."""
+    norms = [(layer.input_layernorm, layer.post_attention_layernorm) for layer in model.model.layers]
+    for norm in [*(norm for pair in norms for norm in pair), model.model.norm.norm]:
+        weight = norm.weight
+        plain = weight.dtype == dtype and _not_plain(norm, weight.shape[0]) is None
+        norm._commplan_plain = plain
+
+
 def check_norms(model: Any, file: StrategyFile) -> None:
     """Can the kernels of a plan stand for the norms behind their sums? Raises RefusedError."""
     behind = {(use.layer, use.boundary): use for use in peer_uses(file) if fuses_norm(use.op.impl)}
