@@ -23,7 +23,7 @@ from ..ranks.groups import Groups
 from .checkpoint_fit import check_runnable, check_same_weights
 from .compiled_graphs import Graphs
 from .head import no_logits
-from .layer import attention_of, layer_forward, rows_of_mlp
+from .layer import attention_of, layer_forward, picks_by_id, rows_of_mlp
 from .norms import check_norms, mark_norms
 from .running_forward import RunningForward
 
@@ -43,6 +43,7 @@ class Executor:
         self.model: Any = None
         self.now = RunningForward(groups, backend, strategy.model.hidden_size, agree=agree)
         self.forwards: list[tuple[str, int]] = []
+        self._brings_ids = False
         self._modes: Callable[[], str] | None = None
         self._programs = Programs({})
         self._graphs: Graphs | None = None
@@ -66,7 +67,8 @@ class Executor:
             layer._commplan, layer._commplan_index = self.now, index
             layer.forward = functools.partial(layer_forward, layer)
             self.now.attentions.append(attention_of(layer))
-            self.now.mlps.append(rows_of_mlp(layer.mlp))
+            self.now.mlps.append(rows_of_mlp(layer.mlp, self.now))
+            self._brings_ids = self._brings_ids or picks_by_id(layer.mlp)
         inner = model.forward
         model.forward = functools.wraps(inner)(functools.partial(self._outer_forward, inner))
 
@@ -193,6 +195,8 @@ class Executor:
         kept = self._kept(kwargs.get("logits_to_keep", 0), seq)
         self.check_peers()
         self._begin(mode, batch, seq, batch * kept)
+        if self._brings_ids:
+            self.now.bring_ids(given)
         try:
             if self.now.sizes.total == 0:
                 return no_logits(self.model, batch, kept, source.device)

@@ -15,12 +15,21 @@ from ..bound.bound_ops import BoundIn, BoundOut
 from ..bound.sizes import Sizes
 from .running_forward import RunningForward
 from .stream import Stream
+from .streams import read_block
 
 _OF_FULL_ATTENTION = ("position_embeddings", "position_ids", "past_key_values")
 
 
-def add_and_norm(now: RunningForward, stream: Stream, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """(normed rows, new residual) of a stream: the one place where residual add and norm happen."""
+def add_and_norm(
+    now: RunningForward, stream: Stream, norm: nn.Module, connection: nn.Module | None = None
+) -> tuple[Tensor, Tensor]:
+    """(normed rows, new residual) of a stream: the one place where residual add and norm happen.
+
+    `connection`: the residual is several streams, and this makes one row of them.
+    """
+    if connection is not None:
+        row, waiting = read_block(connection, stream)
+        return now.backend.rms_norm(row, norm), waiting
     if stream.pending is not None:
         return _sum_add_and_norm(now, stream.pending, stream, norm)
     if stream.residual_RH is None:
@@ -72,14 +81,15 @@ def layer_forward(layer: nn.Module, hidden_states: Any, **kwargs: Any) -> Any:
     ops = now.program.layers[index]
     stream = hidden_states if isinstance(hidden_states, Stream) else now.enter(hidden_states)
     sizes = stream.sizes
-    normed, residual = add_and_norm(now, stream, layer.input_layernorm)  # type: ignore[arg-type]
+    of_attention, of_mlp = now.connections.get(index, (None, None))
+    normed, residual = add_and_norm(now, stream, layer.input_layernorm, of_attention)  # type: ignore[arg-type]
     if ops.attn_in.latent:
         normed = now.latents[index].project(normed)
     rows = cross_in(now, ops.attn_in, normed, sizes)
     partial, handed_on = _attention(now, index, rows, stream, kwargs)
     owned = stream.pending is not None or stream.residual_RH is not None  # else the residual is what came in
     stream = Stream(*cross_out(now, ops.attn_out, partial, residual, sizes), sizes, stream.batch, stream.seq, owned)
-    normed, residual = add_and_norm(now, stream, layer.post_attention_layernorm)  # type: ignore[arg-type]
+    normed, residual = add_and_norm(now, stream, layer.post_attention_layernorm, of_mlp)  # type: ignore[arg-type]
     rows = cross_in(now, ops.mlp_in, normed, sizes)
     partial = now.mlps[index](rows)
     stream = Stream(*cross_out(now, ops.mlp_out, partial, residual, sizes), sizes, stream.batch, stream.seq)
@@ -122,12 +132,18 @@ def attention_of(layer: nn.Module) -> Callable[[Tensor, dict[str, Any]], tuple[T
     return attend if hasattr(layer, "self_attn") else attend_linearly
 
 
-def rows_of_mlp(mlp: nn.Module) -> Callable[[Tensor], Tensor]:
-    """An MLP on rows [R, H]; some blocks insist on [1, R, H]."""
+def rows_of_mlp(mlp: nn.Module, now: RunningForward) -> Callable[[Tensor], Tensor]:
+    """An MLP on rows [R, H]; some blocks insist on [1, R, H], and some choose experts by the rows' token ids."""
+    by_id = picks_by_id(mlp)
 
     def run(rows: Tensor) -> Tensor:
-        found = mlp(rows.unsqueeze(0))
+        found = mlp(rows.unsqueeze(0), input_ids=now.ids_of(rows)) if by_id else mlp(rows.unsqueeze(0))
         out: Tensor = found[0] if isinstance(found, tuple) else found
         return out.reshape(rows.shape[0], -1)
 
     return run
+
+
+def picks_by_id(mlp: nn.Module) -> bool:
+    """Does a table pick this MLP's experts by token id?"""
+    return hasattr(getattr(mlp, "gate", None), "tid2eid")

@@ -31,6 +31,7 @@ from .models import Adapter
 from .outline import outline_of
 from .sharding import (
     attention_mesh,
+    count_own_heads,
     cut_kv_heads,
     cut_linear_attention,
     keep_bias_once,
@@ -41,6 +42,7 @@ from .sharding import (
     to_local,
     vocabulary_slice,
 )
+from .streams import take_over_head
 from .vocabulary import FinalNorm, VocabParallelEmbedding, VocabParallelHead
 from .weights import weights_digest
 
@@ -153,8 +155,11 @@ def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:
     attn = groups.attn_tp
     layers: Any = base.layers  # type: ignore[union-attr]
     _check_stamp(executor, "moe_layers", {n for n, layer in enumerate(layers) if hasattr(layer.mlp, "experts")})
+    _check_stamp(executor, "residual_streams", getattr(config, "hc_mult", 1))
     for index, layer in enumerate(layers):
         _prepare_mlp(layer.mlp, executor, index)
+        if hasattr(layer, "attn_hc"):
+            executor.now.connections[index] = (layer.attn_hc, layer.ffn_hc)
         if not hasattr(layer, "self_attn"):
             assert adapter.linear is not None
             cut_linear_attention(layer.linear_attn, adapter.linear, attn.rank, attn.size)
@@ -163,6 +168,7 @@ def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:
         if adapter.kv and config.num_key_value_heads % attn.size:
             heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
             cut_kv_heads(attention, adapter.kv, kv_heads, attn.rank, attn.size, heads)
+        count_own_heads(attention, adapter.counts, attn.size)
         for name in adapter.row:
             keep_bias_once(attention.get_submodule(name), attn.rank)
         if adapter.latent and getattr(attention, "q_a_proj", None) is not None:
@@ -209,4 +215,4 @@ def _shard_vocabulary(model: Any, executor: Executor) -> None:
     first, last = vocabulary_slice(vocab_size, tp.rank, tp.size)
     weight = local_rows(head, first, last, -(-vocab_size // tp.size))
     model.lm_head = VocabParallelHead(weight, vocab_size, tp, executor.now)
-    base.norm = FinalNorm(base.norm, executor.now)
+    base.norm = FinalNorm(base.norm, executor.now, take_over_head(base))

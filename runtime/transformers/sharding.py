@@ -6,6 +6,8 @@ alone. After loading the parameters become plain local tensors, and every collec
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from typing import Any
 
@@ -168,6 +170,16 @@ def cut_linear_attention(module: nn.Module, linear: LinearAttention, rank: int, 
         owner.weight = nn.Parameter(mine, requires_grad=False)
     for count in linear.counts:
         setattr(module, count, getattr(module, count) // ranks)
+
+
+def count_own_heads(attention: nn.Module, counts: tuple[str, ...], ranks: int) -> None:
+    """What its code counts becomes this rank's part; a config that it reads is a copy of its own from then on."""
+    for name in counts:
+        *path, attribute = name.split(".")
+        if path == ["config"]:
+            attention.config = copy.copy(attention.config)  # type: ignore[arg-type]
+        owner = functools.reduce(getattr, path, attention)
+        setattr(owner, attribute, getattr(owner, attribute) // ranks)
 
 
 def keep_bias_once(projection: nn.Module, rank: int) -> None:

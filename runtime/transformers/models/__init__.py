@@ -40,6 +40,7 @@ class Adapter:
     row        projections whose output is partial
     latent     readers of the hidden states that a late gather replaces, in the order of their columns
     linear     the same for layers without `self_attn`
+    counts     attributes that count heads or groups of all ranks, where the module's code goes by them
     norms      norms of queries and of keys that span the heads of all ranks
     """
 
@@ -50,6 +51,7 @@ class Adapter:
     row: tuple[str, ...] = ("o_proj",)
     latent: tuple[str, ...] = ()
     linear: LinearAttention | None = None
+    counts: tuple[str, ...] = ()
     norms: tuple[str, ...] = ()
 
 

@@ -35,11 +35,12 @@ def spelled(p: Parallelism) -> str:
     return f"tp{p.tp}-dp{p.attn_dp}{experts}"
 
 
-def kind(family: str, p: Parallelism) -> tuple[bool, str]:
-    """What the layout algebra sees of a family: does it have latents, and which layers take token shards."""
+def kind(family: str, p: Parallelism) -> tuple[bool, str, bool]:
+    """What the layout algebra sees of a family: latents, which layers take token shards, streams of its residual."""
     fields = FAMILIES[family].fields
-    experts = "some" if "n_routed_experts" in fields else "all" if {"num_experts", "num_local_experts"} & set(fields) else "none"
-    return bool(fields.get("q_lora_rank")), experts if p.moe_backend == "all_to_all" else "none"
+    experts = "some" if "first_k_dense_replace" in fields else "all" if {"num_experts", "num_local_experts", "n_routed_experts"} & set(fields) else "none"
+    latents = bool(fields.get("q_lora_rank")) and "kv_lora_rank" in fields
+    return latents, experts if p.moe_backend == "all_to_all" else "none", "hc_sinkhorn_iters" in fields
 
 
 def worlds_of(family: str) -> list[Parallelism]:

@@ -112,6 +112,29 @@ FAMILIES = {
     "deepseek_v2": Family("DeepseekV2ForCausalLM", {**_MLA, "topk_method": "group_limited_greedy"}, seed=53),
     "deepseek_v2_lite": Family("DeepseekV2ForCausalLM", {**_MLA, "q_lora_rank": None}, seed=46),
     "deepseek_v3": Family("DeepseekV3ForCausalLM", _MLA, seed=45),
+    "deepseek_v4": Family(
+        "DeepseekV4ForCausalLM",
+        {
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "partial_rotary_factor": 0.5,
+            "q_lora_rank": 32,
+            "o_groups": 4,
+            "o_lora_rank": 8,
+            "index_n_heads": 4,
+            "index_head_dim": 16,
+            "index_topk": 2,
+            "sliding_window": 6,
+            "hc_sinkhorn_iters": 4,
+            "layer_types": ["heavily_compressed_attention", "compressed_sparse_attention"],
+            "compress_rates": {"heavily_compressed_attention": 8, "compressed_sparse_attention": 4},
+            "mlp_layer_types": ["hash_moe", "moe"],
+            "n_routed_experts": 8,
+            "n_shared_experts": 1,
+            **_EXPERTS,
+        },
+        seed=33,
+    ),
     "deepseek_v32": Family(
         "DeepseekV32ForCausalLM", {**_MLA, "index_n_heads": 8, "index_head_dim": 16, "index_topk": 6}, seed=36
     ),
@@ -137,12 +160,17 @@ def write_checkpoint(family: str, folder: str | Path, *, seed: int | None = None
 
 
 def _routing_biases(model: Any) -> dict[str, Any]:
-    return {name: buffer for name, buffer in model.named_buffers() if name.endswith("e_score_correction_bias")}
+    """What a checkpoint holds for its routers beside parameters: biases, and tables of experts by token."""
+    names = ("e_score_correction_bias", "tid2eid")
+    return {name: buffer for name, buffer in model.named_buffers() if name.endswith(names)}
 
 
 def _fill(name: str, tensor: Any, generator: Any) -> None:
-    if name.endswith(("mlp.gate.weight", "mlp.router.weight", "indexer.wk.weight", "indexer.wq_b.weight", "indexer.weights_proj.weight")):
+    if name.endswith(("mlp.gate.weight", "mlp.router.weight", "indexer.wk.weight", "indexer.wq_b.weight", "indexer.weights_proj.weight", "indexer.scorer.weights_proj.weight", "indexer.q_b_proj.weight")):
         tensor.normal_(0, 0.4, generator=generator)  # wide scores: no two of them nearly equal
+    elif name.endswith("tid2eid"):  # two experts of eight
+        first = tensor[:, :1].random_(8, generator=generator)
+        tensor.copy_((first + 3 * tensor.new_tensor([[0, 1]])) % 8)
     elif "embed_tokens" in name or "lm_head" in name:
         tensor.normal_(0, 0.06, generator=generator)
     elif tensor.ndim > 1:
