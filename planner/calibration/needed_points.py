@@ -88,10 +88,12 @@ def _steps_of(executor: Executor, impl: str, kernels: Kernels) -> list[str]:
 def _of_gemms(setup: Setup) -> Iterator[Point]:
     """The projections that no choice changes: they make a step's time, not its plan."""
     m, p, dtype = setup.model, setup.parallelism, setup.deployment.dtypes.activations
-    if setup.deployment.dtypes.weights != dtype or m.is_mla:
+    if setup.deployment.dtypes.weights != dtype or m.is_mla or m.compress_ratios:
         return
     heads, kv = m.num_attention_heads // p.attn_tp, max(1, m.num_key_value_heads // p.attn_tp)
-    shapes = [(m.hidden_size, (heads + 2 * kv) * m.head_dim), (heads * m.head_dim, m.hidden_size)]
+    values = heads * m.value_head_dim
+    projected = heads * m.head_dim + kv * (m.head_dim + m.value_head_dim) + values * m.attention_output_gate
+    shapes = [(m.hidden_size, projected), (values, m.hidden_size)]
     if m.intermediate_size:
         columns = m.intermediate_size // p.tp
         shapes += [(m.hidden_size, 2 * columns), (columns, m.hidden_size)]

@@ -204,7 +204,10 @@ def _in_role(model: Model, deployment: Deployment) -> Model:
     if deployment.model_role != "mtp":
         return model
     if not model.num_nextn_predict_layers:
-        why = f"{model.name} has no MTP layers (num_nextn_predict_layers is 0); a draft model of its own is a `draft`"
+        why = (
+            f"the file of {model.name} names no MTP layers: say model.num_nextn_predict_layers where its checkpoint has "
+            "some; a draft model of its own is a `draft`"
+        )
         raise InputError(why, field="model_role", value=deployment.model_role)
     return model.drafts()
 

@@ -241,4 +241,6 @@ def test_a_draft_reads_the_target_s_row_beside_its_own_token() -> None:
 def test_a_model_without_mtp_layers_has_no_such_role() -> None:
     error = refused("plan", "qwen3-32b-h200-tp2", "--set=model_role=mtp")
     assert error["field"] == "model_role"
-    assert "has no MTP layers" in error["message"]
+    assert "names no MTP layers" in error["message"]
+    said = ["--set=model_role=mtp", "--set=model.num_nextn_predict_layers=1", "--set=executor=plan_only"]
+    assert answer("plan", "qwen3-32b-h200-tp2", *said)["modes"]

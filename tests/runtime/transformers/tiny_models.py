@@ -109,6 +109,7 @@ FAMILIES = {
         },
         seed=25,
     ),
+    "glm4_moe_lite": Family("Glm4MoeLiteForCausalLM", {**_MLA, "mlp_layer_types": ["dense", "sparse"]}, seed=45),
     "deepseek_v2": Family("DeepseekV2ForCausalLM", {**_MLA, "topk_method": "group_limited_greedy"}, seed=53),
     "deepseek_v2_lite": Family("DeepseekV2ForCausalLM", {**_MLA, "q_lora_rank": None}, seed=46),
     "deepseek_v3": Family("DeepseekV3ForCausalLM", _MLA, seed=45),
