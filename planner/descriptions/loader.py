@@ -205,8 +205,8 @@ def _in_role(model: Model, deployment: Deployment) -> Model:
         return model
     if not model.num_nextn_predict_layers:
         why = (
-            f"the file of {model.name} names no MTP layers: say model.num_nextn_predict_layers where its checkpoint has "
-            "some; a draft model of its own is a `draft`"
+            f"the file of {model.name} names no MTP layers: say model.num_nextn_predict_layers where its checkpoint "
+            "has some; a draft model of its own is a `draft`"
         )
         raise InputError(why, field="model_role", value=deployment.model_role)
     return model.drafts()

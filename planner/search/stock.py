@@ -314,7 +314,10 @@ class StockPlanner:
             fusing = [r.impl for r in self.rules.fusions if fuses and tokens <= r.max_tokens and self._covers(r)]
             impls = [*fusing, *(rule.impl for rule in self.rules.sums), None]
         folds = ("fold",) if op.kind.folds else ()
-        for residual in (op.residual,) if op.residual is not None else (None, *folds, "gather"):
+        residuals = (op.residual,) if op.residual is not None else (None, *folds, "gather")
+        if self.setup.model.residual_streams > 1:  # no server folds several streams into a sum: they are gathered
+            residuals = tuple("gather" if rule == "fold" else rule for rule in residuals)
+        for residual in residuals:
             for impl in dict.fromkeys(impls):
                 yield replace(op, residual=residual, impl=impl)
 

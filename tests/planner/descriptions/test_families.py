@@ -244,3 +244,21 @@ def test_a_model_without_mtp_layers_has_no_such_role() -> None:
     assert "names no MTP layers" in error["message"]
     said = ["--set=model_role=mtp", "--set=model.num_nextn_predict_layers=1", "--set=executor=plan_only"]
     assert answer("plan", "qwen3-32b-h200-tp2", *said)["modes"]
+
+
+# ---- the server that a plan is held against --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hardware", ["b200-8", "mi300x-8", "ascend-a3-16", "l40s-8"])
+@pytest.mark.parametrize("split", ["attn_dp: 1", "attn_dp: 2", "attn_dp: 8", "ep: 8, moe_backend: all_to_all"])
+def test_the_stock_server_has_a_forward_of_four_streams_on_every_machine(hardware: str, split: str) -> None:
+    """Rules that fold a residual into a sum gather it instead."""
+    options = [
+        "model=deepseek-v4-flash",
+        f"hardware={hardware}",
+        f"parallelism={{tp: 8, {split}}}",
+        "dtypes.weights=bf16",
+        "dtypes.kv_cache=bf16",
+    ]
+    modes = answer("plan", "deepseek-v4-pro-b200-tp8", *(f"--set={text}" for text in options))["modes"]
+    assert all(ranges[-1]["stock_us"] for ranges in modes.values())
