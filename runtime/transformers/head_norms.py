@@ -6,6 +6,8 @@ small all-reduce within the attention, which is no boundary of the plan: the sam
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,8 +22,8 @@ class SpanningNorms:
     """
 
     def __init__(self, attention: nn.Module, names: tuple[str, ...], group: Group, backend: Backend) -> None:
-        self._norms = [attention.get_submodule(name) for name in names]
-        self._projections = [attention.q_proj, attention.k_proj]
+        self._norms: list[Any] = [attention.get_submodule(name) for name in names]
+        self._projections: list[Any] = [attention.q_proj, attention.k_proj]
         self._group, self._backend = group, backend
         self._keys: Tensor | None = None
         attention.q_proj, attention.k_proj = _Asked(self.queries), _Asked(self.keys)
@@ -34,7 +36,7 @@ class SpanningNorms:
         squares = torch.cat([part.square().mean(-1, keepdim=True) for part in wide], dim=-1)
         rows = squares.reshape(-1, len(wide))
         means = (self._backend.all_reduce(rows, self._group) / self._group.size).view(squares.shape)
-        normed = [
+        normed: list[Tensor] = [
             norm.weight * (part * torch.rsqrt(means[..., n : n + 1] + norm.variance_epsilon)).to(x.dtype)
             for n, (norm, part) in enumerate(zip(self._norms, wide, strict=True))
         ]

@@ -177,7 +177,7 @@ def count_own_heads(attention: nn.Module, counts: tuple[str, ...], ranks: int) -
     for name in counts:
         *path, attribute = name.split(".")
         if path == ["config"]:
-            attention.config = copy.copy(attention.config)  # type: ignore[arg-type]
+            attention.config = copy.copy(attention.config)
         owner = functools.reduce(getattr, path, attention)
         setattr(owner, attribute, getattr(owner, attribute) // ranks)
 

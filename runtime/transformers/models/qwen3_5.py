@@ -9,7 +9,7 @@ ADAPTER = Adapter(
     kv=("k_proj", "v_proj"),
     linear=LinearAttention(
         column=("in_proj_z", "in_proj_b", "in_proj_a", "dt_bias", "A_log"),
-        blocks={name: ("key_dim", "key_dim", "value_dim") for name in ("in_proj_qkv", "conv1d")},
+        blocks=dict.fromkeys(("in_proj_qkv", "conv1d"), ("key_dim", "key_dim", "value_dim")),
         counts=("num_k_heads", "num_v_heads", "key_dim", "value_dim", "conv_dim"),
     ),
 )

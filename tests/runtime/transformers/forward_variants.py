@@ -87,12 +87,14 @@ VARIANTS = {
 }
 
 
-def errors(checkpoint: str, plans: list[Named]) -> dict[tuple[str, str], float]:
-    """The error of every variant under every plan."""
+def errors(checkpoint: str, plans: list[Named], without: tuple[str, ...] = ()) -> dict[tuple[str, str], float]:
+    """The error of every variant under every plan; `without` those that the model itself does not have."""
     found = {}
     for plan in plans:
         executor = sharded(checkpoint, plan.file)
         for name, variant in VARIANTS.items():
+            if name in without:
+                continue
             try:
                 found[plan.name, name] = variant(executor, checkpoint)
             except Exception as stopped:

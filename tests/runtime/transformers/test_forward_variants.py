@@ -25,6 +25,10 @@ PLANS = {
 }
 RANKS = [Parallelism(2), Parallelism(4, 2)]
 
+# What DeepSeek-V4 cannot do in one process either: pick experts without ids, keep pooled keys in a cache of fixed size,
+# and leave padding out of what it pools.
+WITHOUT = {"deepseek_v4": ("embeddings_given", "static_cache", "left_padding")}
+
 pytestmark = pytest.mark.slow
 
 
@@ -43,8 +47,8 @@ def named(folder: Path, p: Parallelism) -> list[Named]:
 def test_every_way_of_calling_gives_the_logits_of_one_process(
     family: str, p: Parallelism, checkpoint: Callable[..., Path], world: Callable[[int], RankWorld]
 ) -> None:
-    folder = checkpoint(family)
-    for rank, of_rank in enumerate(world(p.tp).run(errors, str(folder), named(folder, p))):
+    folder, without = checkpoint(family), WITHOUT.get(family, ())
+    for rank, of_rank in enumerate(world(p.tp).run(errors, str(folder), named(folder, p), without)):
         wrong = {key: value for key, value in of_rank.items() if value > 2e-5}
         assert not wrong, (rank, wrong)
 

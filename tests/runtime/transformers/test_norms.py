@@ -15,13 +15,13 @@ from commplan.runtime.transformers.norms import mark_norms
 transformers = pytest.importorskip("transformers")
 
 
-class Kernel(Exception):
+class KernelLaunchedError(Exception):
     """A backend launched a kernel of its own."""
 
 
 class Kernels:
     def __getattr__(self, name: str) -> Any:
-        raise Kernel(name)
+        raise KernelLaunchedError(name)
 
 
 def marked(model_type: str) -> torch.nn.Module:
@@ -55,7 +55,7 @@ def test_a_norm_that_adds_one_to_its_weight_is_computed_by_its_module(backend: A
 @pytest.mark.parametrize("backend", backends(), ids=["nccl", "hccl"])
 def test_a_plain_norm_is_computed_by_the_kernel(backend: Any) -> None:
     norm, x = marked("qwen3"), torch.randn(3, 16)
-    with pytest.raises(Kernel):
+    with pytest.raises(KernelLaunchedError):
         backend.rms_norm(x, norm)
-    with pytest.raises(Kernel):
+    with pytest.raises(KernelLaunchedError):
         backend.add_rms_norm(x, x, norm)

@@ -37,8 +37,14 @@ def counted(path: Any) -> int:
     return sum(m.parameters for m in matrices(load_model(str(path)), Parallelism(1)) if m.rows > 1)
 
 
-# What gates a shared expert, a number for each layer and column; biases of experts, which are matrices (gpt-oss).
-LEFT_OUT = {"qwen3_5_moe": 2 * 64, "qwen3_next": 2 * 64, "gpt_oss": 2 * 8 * (2 * 96 + 64)}
+# What gates a shared expert, a number for each layer and column; the biases of experts (gpt-oss) and of positions
+# (DeepSeek-V4), which are matrices.
+LEFT_OUT = {
+    "qwen3_5_moe": 2 * 64,
+    "qwen3_next": 2 * 64,
+    "gpt_oss": 2 * 8 * (2 * 96 + 64),
+    "deepseek_v4": (8 + 2 * 4 + 2 * 4) * 16,
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -38,7 +38,8 @@ def spelled(p: Parallelism) -> str:
 def kind(family: str, p: Parallelism) -> tuple[bool, str, bool]:
     """What the layout algebra sees of a family: latents, which layers take token shards, streams of its residual."""
     fields = FAMILIES[family].fields
-    experts = "some" if "first_k_dense_replace" in fields else "all" if {"num_experts", "num_local_experts", "n_routed_experts"} & set(fields) else "none"
+    all_have = {"num_experts", "num_local_experts", "n_routed_experts"} & set(fields)
+    experts = "some" if "first_k_dense_replace" in fields else "all" if all_have else "none"
     latents = bool(fields.get("q_lora_rank")) and "kv_lora_rank" in fields
     return latents, experts if p.moe_backend == "all_to_all" else "none", "hc_sinkhorn_iters" in fields
 

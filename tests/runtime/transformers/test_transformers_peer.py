@@ -1,7 +1,7 @@
 """The same checkpoints through transformers' own tensor parallelism give the logits of our all-reduce plan.
 
 transformers shards over two ranks what has a plan of its own, up to 5.17 only where the ranks divide the vocabulary.
-For gpt-oss it has one for experts alone.
+For gpt-oss and DeepSeek-V4 it has one for experts alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..world import RankWorld
 from .tiny_models import FAMILIES
 from .transformers_peer import compared
 
-SHARDED_BY_BOTH = [name for name in FAMILIES if name != "gpt_oss"]
+SHARDED_BY_BOTH = [name for name in FAMILIES if name not in ("gpt_oss", "deepseek_v4")]
 
 
 @pytest.mark.slow

@@ -166,8 +166,19 @@ def _routing_biases(model: Any) -> dict[str, Any]:
     return {name: buffer for name, buffer in model.named_buffers() if name.endswith(names)}
 
 
+_SELECTING = (
+    "mlp.gate.weight",
+    "mlp.router.weight",
+    "indexer.wk.weight",
+    "indexer.wq_b.weight",
+    "indexer.q_b_proj.weight",
+    "indexer.weights_proj.weight",
+    "indexer.scorer.weights_proj.weight",
+)
+
+
 def _fill(name: str, tensor: Any, generator: Any) -> None:
-    if name.endswith(("mlp.gate.weight", "mlp.router.weight", "indexer.wk.weight", "indexer.wq_b.weight", "indexer.weights_proj.weight", "indexer.scorer.weights_proj.weight", "indexer.q_b_proj.weight")):
+    if name.endswith(_SELECTING):
         tensor.normal_(0, 0.4, generator=generator)  # wide scores: no two of them nearly equal
     elif name.endswith("tid2eid"):  # two experts of eight
         first = tensor[:, :1].random_(8, generator=generator)
