@@ -180,9 +180,9 @@ _SELECTING = (
 def _fill(name: str, tensor: Any, generator: Any) -> None:
     if name.endswith(_SELECTING):
         tensor.normal_(0, 0.4, generator=generator)  # wide scores: no two of them nearly equal
-    elif name.endswith("tid2eid"):  # two experts of eight
+    elif name.endswith("tid2eid"):  # for every token different ones of eight experts
         first = tensor[:, :1].random_(8, generator=generator)
-        tensor.copy_((first + 3 * tensor.new_tensor([[0, 1]])) % 8)
+        tensor.copy_((first + 3 * tensor.new_tensor([range(tensor.shape[1])])) % 8)
     elif "embed_tokens" in name or "lm_head" in name:
         tensor.normal_(0, 0.06, generator=generator)
     elif tensor.ndim > 1:
