@@ -35,6 +35,11 @@ def read_config(checkpoint: str | Path) -> dict[str, Any]:
     return config
 
 
+def text_of(config: dict[str, Any]) -> dict[str, Any]:
+    """What a config.json says of the text."""
+    return {**config, **config.get("text_config", {})}
+
+
 def moe_layers(config: Mapping[str, Any]) -> frozenset[int]:
     layers = range(config["num_hidden_layers"])
     if "n_routed_experts" in config:
@@ -52,7 +57,7 @@ def latent_width(config: Mapping[str, Any]) -> int:
 
 def world_of(checkpoint: str | Path, p: Parallelism) -> World:
     """What is legal for a checkpoint on these ranks."""
-    config = read_config(checkpoint)
+    config = text_of(read_config(checkpoint))
     sharded = moe_layers(config) if p.moe_backend == "all_to_all" and p.tp > 1 else frozenset()
     spanning = config["model_type"] == "minimax_m2"
     layers, streams = config["num_hidden_layers"], config.get("hc_mult", 1)

@@ -63,8 +63,17 @@ class Family:
     model_class: str
     fields: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    with_images: dict[str, Any] | None = None
 
 
+_IMAGES = {
+    "depth": 1,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_heads": 2,
+    "out_hidden_size": 64,
+    "num_position_embeddings": 16,
+}
 FAMILIES = {
     "llama": Family("LlamaForCausalLM", {"attention_bias": True, "mlp_bias": False}),
     "qwen2": Family("Qwen2ForCausalLM"),
@@ -141,15 +150,33 @@ FAMILIES = {
     ),
 }
 
+# Checkpoints of models with images, of which the text is executed: it is one of the families above.
+WITH_IMAGES = {
+    "qwen3_5": Family("Qwen3_5ForConditionalGeneration", {"head_dim": 16, **_LINEAR}, with_images=_IMAGES),
+    "qwen3_5_moe": Family(
+        "Qwen3_5MoeForConditionalGeneration",
+        {"head_dim": 16, **_LINEAR, **_GATED_SHARED},
+        seed=42,
+        with_images=_IMAGES,
+    ),
+}
+
 
 def write_checkpoint(family: str, folder: str | Path, *, seed: int | None = None, **changes: Any) -> Path:
-    """Write config.json and weights of a family to a folder; `changes` replace config fields."""
+    """Write config.json and weights of a family to a folder; `changes` replace config fields.
+
+    `qwen3_5+images`: the model with images of that family.
+    """
     import torch
     import transformers
 
-    about = FAMILIES[family]
+    name, _, images = family.partition("+")
+    about = WITH_IMAGES[name] if images else FAMILIES[name]
     model_class = getattr(transformers, about.model_class)
-    config = model_class.config_class(**{**_COMMON, **about.fields, **changes})
+    fields = {**_COMMON, **about.fields, **changes}
+    if about.with_images is not None:
+        fields = {"text_config": fields, "vision_config": about.with_images}
+    config = model_class.config_class(**fields)
     model = model_class(config)
     with torch.no_grad():
         for name, tensor in {**dict(model.named_parameters()), **_routing_biases(model)}.items():
