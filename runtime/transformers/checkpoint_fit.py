@@ -136,7 +136,9 @@ def _check_model(file: StrategyFile, config: dict[str, Any]) -> None:
                 field=f"model.{field}",
                 value=getattr(model, field),
             )
-    if any(part.get("quantization_config") is not None for part in (config, text)):  # null is a field left out, as everywhere in a config.json
+    if any(
+        part.get("quantization_config") is not None for part in (config, text)
+    ):  # null is a field left out, as everywhere in a config.json
         raise RefusedError(
             "quantised checkpoints are not supported yet; take one in bf16, fp16 or fp32", field="quantization_config"
         )

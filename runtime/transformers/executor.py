@@ -142,13 +142,12 @@ class Executor:
     def generate_batch(self, inputs: list[list[int]], **kwargs: Any) -> Any:
         """transformers' continuous batching: prompts and decode steps share its forwards, so all are `mixed`."""
         self._programs.check_mode("mixed")
-        kv_heads, ranks = self.model.config.num_key_value_heads, self.groups.parallelism.tp
         if self.groups.parallelism.attn_dp > 1:
             raise RefusedError(
                 "continuous batching schedules one batch for all ranks; use generate()", field="parallelism.attn_dp"
             )
-        if self.now.latents or kv_heads % ranks:
-            reason = "MLA latents" if self.now.latents else f"{kv_heads} KV heads over {ranks} ranks"
+        reason = self._not_paged()
+        if reason is not None:
             raise RefusedError(
                 f"transformers' paged cache cannot hold {reason}; use generate()", field="continuous batching"
             )
@@ -156,6 +155,17 @@ class Executor:
             out = self.model.generate_batch(inputs, **kwargs)
             self.check_peers()
             return out
+
+    def _not_paged(self) -> str | None:
+        """What of this model transformers' paged cache does not hold."""
+        kv_heads, ranks = self.model.config.num_key_value_heads, self.groups.parallelism.tp
+        if self.now.latents:
+            return "MLA latents"
+        if any(not hasattr(layer, "self_attn") for layer in self.model.model.layers):
+            return "the state of linear attention"
+        if self.now.connections:
+            return "pooled keys"
+        return f"{kv_heads} KV heads over {ranks} ranks" if kv_heads % ranks else None
 
     def compile(self, **options: Any) -> None:
         """From now on run torch.compile'd graphs: one per (mode, range), made on first use."""
