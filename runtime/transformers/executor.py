@@ -171,6 +171,8 @@ class Executor:
         """From now on run torch.compile'd graphs: one per (mode, range), made on first use."""
         if self.groups.parallelism.attn_dp > 1:
             raise RefusedError("graphs need row counts that the ranks agree on outside", field="parallelism.attn_dp")
+        if not self.model._can_compile_fullgraph:
+            raise RefusedError("transformers does not compile this model in one graph", field="compile")
         self._graphs = Graphs(options)
 
     def check_peers(self) -> None:
