@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache, StaticCache
 
 from commplan.runtime import Executor
+from commplan.runtime.errors import RefusedError
 
 from ..cases import Share, split
 from ..parity import Named, forward, mine, reference, sharded, single_process
@@ -100,6 +101,16 @@ def errors(checkpoint: str, plans: list[Named], without: tuple[str, ...] = ()) -
             except Exception as stopped:
                 raise RuntimeError(f"{plan.name}, {name}") from stopped
     return found
+
+
+def refusal_of_embeddings(checkpoint: str, plan: Named) -> str:
+    """What is said where `inputs_embeds` stand for token ids."""
+    executor = sharded(checkpoint, plan.file)
+    try:
+        embeddings_given(executor, checkpoint)
+    except RefusedError as refused:
+        return str(refused)
+    return "went through"
 
 
 def head_in_rows(checkpoint: str, plan: Named) -> tuple[int, int]:
