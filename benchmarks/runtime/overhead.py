@@ -34,7 +34,7 @@ from commplan.runtime.backends import Backend
 from commplan.runtime.bound.bound_ops import BoundIn, BoundOut
 from commplan.runtime.bound.sizes import sizes_of
 from commplan.runtime.ranks.groups import Group, Groups
-from commplan.runtime.transformers.layer import cross_in, cross_out, layer_forward
+from commplan.runtime.transformers.layer import attention_of, cross_in, cross_out, layer_forward
 from commplan.runtime.transformers.stream import Stream
 
 LAYERS, RANGES, TOKENS = 32, 16, 8
@@ -85,6 +85,7 @@ def executor_without_model() -> tuple[Executor, list[Any]]:
         layer = SimpleNamespace(_commplan=executor.now, _commplan_index=index, input_layernorm=None)
         layer.post_attention_layernorm = None
         layer.self_attn = _attention
+        executor.now.attentions.append(attention_of(layer))
         executor.now.mlps.append(_nothing)
         layers.append(layer)
     executor.build()

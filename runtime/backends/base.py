@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from ..kernels.peers import Peers
 
 
+def plain_norm(norm: torch.nn.Module) -> bool:
+    """May a kernel that norms by weight and epsilon stand for this module? `mark_norms` has looked."""
+    return getattr(norm, "_commplan_plain", True) is True
+
+
 def _spelled(*names: str) -> Callable[..., Any]:
     for name in names:
         if hasattr(dist, name):
@@ -125,7 +130,7 @@ class Backend:
         return (values * scales).to(dtype)
 
     def rms_norm(self, x: Tensor, norm: torch.nn.Module) -> Tensor:
-        """RMSNorm by the model's own module."""
+        """RMSNorm by the model's own module, as every backend does where `plain_norm` is false."""
         out: Tensor = norm(x)
         return out
 

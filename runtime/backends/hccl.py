@@ -17,7 +17,7 @@ from commplan.planner.strategy.packages import install
 
 from ..errors import RefusedError
 from ..ranks.groups import Group
-from .base import Backend
+from .base import Backend, plain_norm
 
 _HALF = (torch.float16, torch.bfloat16)
 _FLOATS = (*_HALF, torch.float32)
@@ -100,6 +100,8 @@ class HcclBackend(Backend):
 
     def rms_norm(self, x: Tensor, norm: torch.nn.Module) -> Tensor:
         """npu_rms_norm with the module's weight and epsilon."""
+        if not plain_norm(norm):
+            return super().rms_norm(x, norm)
         _check_norm("npu_rms_norm", x, norm)
         if x.shape[0] == 0:
             return torch.empty_like(x)
@@ -108,6 +110,8 @@ class HcclBackend(Backend):
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
         """npu_add_rms_norm: residual add and norm in one kernel, which takes neither empty nor strided input."""
+        if not plain_norm(norm):
+            return super().add_rms_norm(x, residual, norm)
         _check_norm("npu_add_rms_norm", x, norm)
         if (residual.shape, residual.dtype) != (x.shape, x.dtype):
             raise RefusedError(

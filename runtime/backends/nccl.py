@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..kernels.peer_impls import KERNEL_LIMITS, PeerLimits, Room
 from ..ranks.groups import Group
-from .base import Backend
+from .base import Backend, plain_norm
 
 if TYPE_CHECKING:
     from ..kernels.peers import Peers
@@ -49,13 +49,13 @@ class NcclBackend(Backend):
 
     def rms_norm(self, x: Tensor, norm: torch.nn.Module) -> Tensor:
         """RMSNorm in one kernel."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not plain_norm(norm):
             return super().rms_norm(x, norm)
         return self._kernels.rms_norm(x.contiguous(), norm.weight, norm.variance_epsilon)  # type: ignore[arg-type]
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, norm: torch.nn.Module) -> tuple[Tensor, Tensor]:
         """Residual add and RMSNorm in one kernel."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not plain_norm(norm):
             return super().add_rms_norm(x, residual, norm)
         return self._kernels.add_rms_norm(
             x.contiguous(),

@@ -35,7 +35,7 @@ def command(
     from ..bound.host import check_host
     from ..errors import RefusedError
     from ..ranks.spawning import run_ranks
-    from ..transformers.checkpoint_fit import check_fit
+    from ..transformers.checkpoint_fit import check_fit, text_of
     from ..transformers.generation import encoded, generate_rank, load_tokenizer
 
     if (prompt is None) == (token_ids is None):
@@ -47,13 +47,13 @@ def command(
     except RefusedError as error:
         raise error.in_file(strategy) from None
     if token_ids is not None:
-        _check_ids(ids, config, "--tokens")
+        _check_ids(ids, text_of(config), "--tokens")
     check_host(plan.hardware.backend, plan.parallelism.tp, models=True)
     tokenizer = None
     if prompt is not None:
         tokenizer = load_tokenizer(checkpoint)
         ids = encoded(tokenizer, prompt)
-        _check_ids(ids, config, "--prompt")
+        _check_ids(ids, text_of(config), "--prompt")
     results = run_ranks(
         generate_rank, plan.parallelism.tp, checkpoint, strategy, ids, max_new_tokens, timeout_s=timeout
     )

@@ -118,17 +118,23 @@ class ForwardShape(NamedTuple):
     logit_rows: int
 
 
-def agree_on_forward(groups: Groups, mine: ForwardShape) -> list[ForwardShape]:
-    """The shapes of all ranks; raises BoundaryError on all of them if ranks that share requests differ, or modes do."""
-    if groups.control.size == 1:
-        return [mine]
-    table = torch.zeros(groups.control.size, len(mine), dtype=torch.int64)
+def gather_numbers(group: Group, mine: torch.Tensor) -> torch.Tensor:
+    """[N] whole numbers of each rank of a gloo group to [ranks, N]."""
+    table = torch.zeros(group.size, len(mine), dtype=torch.int64)
     try:
-        dist.all_gather(list(table.unbind(0)), torch.tensor(mine, dtype=torch.int64), group=groups.control.handle)
+        dist.all_gather(list(table.unbind(0)), mine, group=group.handle)
     except RuntimeError as error:
         raise BoundaryError(
             f"another rank is gone or stuck: {first_line(error)}", where="start of the forward"
         ) from error
+    return table
+
+
+def agree_on_forward(groups: Groups, mine: ForwardShape) -> list[ForwardShape]:
+    """The shapes of all ranks; raises BoundaryError on all of them if ranks that share requests differ, or modes do."""
+    if groups.control.size == 1:
+        return [mine]
+    table = gather_numbers(groups.control, torch.tensor(mine, dtype=torch.int64))
     shapes = [ForwardShape(*row) for row in table.tolist()]
     attn_tp = groups.parallelism.attn_tp
     for rank, shape in enumerate(shapes):

@@ -123,6 +123,12 @@ def read_config(checkpoint: str | Path) -> dict[str, Any]:
         raise RefusedError(reason, file=str(path), field=error.field, value=error.value) from None
 
 
+def text_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config.json that is about text: all of it but for models with images."""
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else config
+
+
 def _architecture(config: dict[str, Any]) -> str:
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else "none"
@@ -143,14 +149,17 @@ def _check_model(file: StrategyFile, config: dict[str, Any]) -> None:
             field="model.fingerprint",
             value=found,
         )
+    text = text_of(config)
     for field in ("num_hidden_layers", "hidden_size"):
-        if config.get(field) != getattr(model, field):
+        if text.get(field) != getattr(model, field):
             raise RefusedError(
-                f"the checkpoint has {config.get(field)}, though the fingerprint is its own; {again}",
+                f"the checkpoint has {text.get(field)}, though the fingerprint is its own; {again}",
                 field=f"model.{field}",
                 value=getattr(model, field),
             )
-    if config.get("quantization_config") is not None:  # null is a field left out, as everywhere in a config.json
+    if any(
+        part.get("quantization_config") is not None for part in (config, text)
+    ):  # null is a field left out, as everywhere in a config.json
         raise RefusedError(
             "quantised checkpoints are not supported yet; take one in bf16, fp16 or fp32", field="quantization_config"
         )

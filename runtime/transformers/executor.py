@@ -23,8 +23,8 @@ from ..ranks.groups import Groups
 from .checkpoint_fit import check_runnable, check_same_weights
 from .compiled_graphs import Graphs
 from .head import no_logits
-from .layer import layer_forward, rows_of_mlp
-from .norms import check_norms
+from .layer import attention_of, layer_forward, picks_by_id, rows_of_mlp
+from .norms import check_norms, mark_norms
 from .running_forward import RunningForward
 
 _UNPLANNED = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
@@ -43,6 +43,7 @@ class Executor:
         self.model: Any = None
         self.now = RunningForward(groups, backend, strategy.model.hidden_size, agree=agree)
         self.forwards: list[tuple[str, int]] = []
+        self._brings_ids = False
         self._modes: Callable[[], str] | None = None
         self._programs = Programs({})
         self._graphs: Graphs | None = None
@@ -60,11 +61,14 @@ class Executor:
         """Take over a sharded model: its layers' forwards, its final norm, its outer forward. `build` comes next."""
         self.model = model
         self._weights = next(model.parameters())
+        mark_norms(model, self._weights.dtype)
         self._check_strategy(self.strategy)
         for index, layer in enumerate(model.model.layers):  # type: ignore[union-attr, arg-type]
             layer._commplan, layer._commplan_index = self.now, index
             layer.forward = functools.partial(layer_forward, layer)
-            self.now.mlps.append(rows_of_mlp(layer.mlp))
+            self.now.attentions.append(attention_of(layer))
+            self.now.mlps.append(rows_of_mlp(layer.mlp, self.now))
+            self._brings_ids = self._brings_ids or picks_by_id(layer.mlp)
         inner = model.forward
         model.forward = functools.wraps(inner)(functools.partial(self._outer_forward, inner))
 
@@ -138,13 +142,12 @@ class Executor:
     def generate_batch(self, inputs: list[list[int]], **kwargs: Any) -> Any:
         """transformers' continuous batching: prompts and decode steps share its forwards, so all are `mixed`."""
         self._programs.check_mode("mixed")
-        kv_heads, ranks = self.model.config.num_key_value_heads, self.groups.parallelism.tp
         if self.groups.parallelism.attn_dp > 1:
             raise RefusedError(
                 "continuous batching schedules one batch for all ranks; use generate()", field="parallelism.attn_dp"
             )
-        if self.now.latents or kv_heads % ranks:
-            reason = "MLA latents" if self.now.latents else f"{kv_heads} KV heads over {ranks} ranks"
+        reason = self._not_paged()
+        if reason is not None:
             raise RefusedError(
                 f"transformers' paged cache cannot hold {reason}; use generate()", field="continuous batching"
             )
@@ -153,10 +156,23 @@ class Executor:
             self.check_peers()
             return out
 
+    def _not_paged(self) -> str | None:
+        """What of this model transformers' paged cache does not hold."""
+        kv_heads, ranks = self.model.config.num_key_value_heads, self.groups.parallelism.tp
+        if self.now.latents:
+            return "MLA latents"
+        if any(not hasattr(layer, "self_attn") for layer in self.model.model.layers):
+            return "the state of linear attention"
+        if self.now.connections:
+            return "pooled keys"
+        return f"{kv_heads} KV heads over {ranks} ranks" if kv_heads % ranks else None
+
     def compile(self, **options: Any) -> None:
         """From now on run torch.compile'd graphs: one per (mode, range), made on first use."""
         if self.groups.parallelism.attn_dp > 1:
             raise RefusedError("graphs need row counts that the ranks agree on outside", field="parallelism.attn_dp")
+        if not self.model._can_compile_fullgraph:
+            raise RefusedError("transformers does not compile this model in one graph", field="compile")
         self._graphs = Graphs(options)
 
     def check_peers(self) -> None:
@@ -191,6 +207,8 @@ class Executor:
         kept = self._kept(kwargs.get("logits_to_keep", 0), seq)
         self.check_peers()
         self._begin(mode, batch, seq, batch * kept)
+        if self._brings_ids:
+            self.now.bring_ids(given)
         try:
             if self.now.sizes.total == 0:
                 return no_logits(self.model, batch, kept, source.device)

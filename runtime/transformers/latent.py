@@ -7,6 +7,8 @@ gathered latents that come in as hidden states.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -39,19 +41,22 @@ class LatentProjection(nn.Module):
 
 
 class Latents:
-    """The stand-ins of one attention module."""
+    """The stand-ins of one attention module. `complete`: it has all of them, so no index of another layer (GLM-5)."""
 
     def __init__(self, attention: nn.Module, names: tuple[str, ...]) -> None:
         self.stand_ins: list[LatentProjection] = []
         first = 0
         for name in names:
-            owner = attention.get_submodule(name.rpartition(".")[0])
-            attribute = name.rpartition(".")[2]
+            *path, attribute = name.split(".")
+            owner = functools.reduce(getattr, path, attention)
+            if owner is None:
+                continue
             stand_in = LatentProjection(getattr(owner, attribute), first)
             setattr(owner, attribute, stand_in)
             self.stand_ins.append(stand_in)
             first = stand_in.last
         self.width = first
+        self.complete = len(self.stand_ins) == len(names)
 
     def project(self, x_RH: Tensor) -> Tensor:
         """[R, H] normed rows to [R, width] latents, side by side."""

@@ -15,10 +15,21 @@ from ..bound.bound_ops import BoundIn, BoundOut
 from ..bound.sizes import Sizes
 from .running_forward import RunningForward
 from .stream import Stream
+from .streams import read_block
+
+_OF_FULL_ATTENTION = ("position_embeddings", "position_ids", "past_key_values")
 
 
-def add_and_norm(now: RunningForward, stream: Stream, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """(normed rows, new residual) of a stream: the one place where residual add and norm happen."""
+def add_and_norm(
+    now: RunningForward, stream: Stream, norm: nn.Module, connection: nn.Module | None = None
+) -> tuple[Tensor, Tensor]:
+    """(normed rows, new residual) of a stream: the one place where residual add and norm happen.
+
+    `connection`: the residual is several streams, and this makes one row of them.
+    """
+    if connection is not None:
+        row, waiting = read_block(connection, stream)
+        return now.backend.rms_norm(row, norm), waiting
     if stream.pending is not None:
         return _sum_add_and_norm(now, stream.pending, stream, norm)
     if stream.residual_RH is None:
@@ -63,49 +74,76 @@ def cross_in(now: RunningForward, bound: BoundIn, rows: Tensor, sizes: Sizes) ->
     return bound.run(rows, sizes)
 
 
-def layer_forward(layer: nn.Module, hidden_states: Any, **kwargs: Any) -> Stream:
-    """Forward of a decoder layer under the current program."""
+def layer_forward(layer: nn.Module, hidden_states: Any, **kwargs: Any) -> Any:
+    """Forward of a decoder layer under the current program: a Stream, with what its attention hands to the next one."""
     now: RunningForward = layer._commplan  # type: ignore[assignment]
     index: int = layer._commplan_index  # type: ignore[assignment]
     ops = now.program.layers[index]
     stream = hidden_states if isinstance(hidden_states, Stream) else now.enter(hidden_states)
     sizes = stream.sizes
-    normed, residual = add_and_norm(now, stream, layer.input_layernorm)  # type: ignore[arg-type]
+    of_attention, of_mlp = now.connections.get(index, (None, None))
+    normed, residual = add_and_norm(now, stream, layer.input_layernorm, of_attention)  # type: ignore[arg-type]
     if ops.attn_in.latent:
         normed = now.latents[index].project(normed)
     rows = cross_in(now, ops.attn_in, normed, sizes)
-    partial = _attention(layer, rows, stream, kwargs)
+    partial, handed_on = _attention(now, index, rows, stream, kwargs)
     owned = stream.pending is not None or stream.residual_RH is not None  # else the residual is what came in
     stream = Stream(*cross_out(now, ops.attn_out, partial, residual, sizes), sizes, stream.batch, stream.seq, owned)
-    normed, residual = add_and_norm(now, stream, layer.post_attention_layernorm)  # type: ignore[arg-type]
+    normed, residual = add_and_norm(now, stream, layer.post_attention_layernorm, of_mlp)  # type: ignore[arg-type]
     rows = cross_in(now, ops.mlp_in, normed, sizes)
     partial = now.mlps[index](rows)
-    return Stream(*cross_out(now, ops.mlp_out, partial, residual, sizes), sizes, stream.batch, stream.seq)
+    stream = Stream(*cross_out(now, ops.mlp_out, partial, residual, sizes), sizes, stream.batch, stream.seq)
+    return (stream, *handed_on) if handed_on else stream
 
 
-def _attention(layer: nn.Module, rows: Tensor, stream: Stream, kwargs: dict[str, Any]) -> Tensor:
+def _attention(
+    now: RunningForward, index: int, rows: Tensor, stream: Stream, kwargs: dict[str, Any]
+) -> tuple[Tensor, tuple[Any, ...]]:
     """Attention over this rank's requests: [group rows, width] to partial [group rows, H]; padding rows stay zero."""
     own, batch, seq = stream.sizes.own, stream.batch, stream.seq
-    now: RunningForward = layer._commplan  # type: ignore[assignment]
     if now.idle:
-        return rows.new_zeros(rows.shape[0], now.hidden_size)
+        return rows.new_zeros(rows.shape[0], now.hidden_size), ()
     padded = rows.shape[0] != own
     mine = rows[:own] if padded else rows  # a view costs a microsecond
-    attended, _ = layer.self_attn(hidden_states=mine.view(batch, seq, -1), **kwargs)  # type: ignore[operator]
+    attended, handed_on = now.attentions[index](mine.view(batch, seq, -1), kwargs)
     out: Tensor = attended.reshape(own, -1)
     if not padded:
-        return out
+        return out, handed_on
     partial = out.new_zeros(rows.shape[0], out.shape[1])
     partial[:own] = out
-    return partial
+    return partial, handed_on
 
 
-def rows_of_mlp(mlp: nn.Module) -> Callable[[Tensor], Tensor]:
-    """An MLP on rows [R, H]; some blocks insist on [1, R, H]."""
+def attention_of(layer: nn.Module) -> Callable[[Tensor, dict[str, Any]], tuple[Tensor, tuple[Any, ...]]]:
+    """A layer's attention on [B, S, H] and what the model gives the layer: (partial [B, S, H], what it hands on).
+
+    Handed on to the next layer is what an attention returns behind its output and its weights.
+    """
+
+    def attend(hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...]]:
+        found = layer.self_attn(hidden_states=hidden, **kwargs)  # type: ignore[operator]
+        return found[0], found[2:]
+
+    def attend_linearly(hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...]]:
+        others = {key: value for key, value in kwargs.items() if key not in _OF_FULL_ATTENTION}
+        state = kwargs.get("past_key_values")
+        return layer.linear_attn(hidden_states=hidden, cache_params=state, **others), ()  # type: ignore[operator]
+
+    return attend if hasattr(layer, "self_attn") else attend_linearly
+
+
+def rows_of_mlp(mlp: nn.Module, now: RunningForward) -> Callable[[Tensor], Tensor]:
+    """An MLP on rows [R, H]; some blocks insist on [1, R, H], and some choose experts by the rows' token ids."""
+    by_id = picks_by_id(mlp)
 
     def run(rows: Tensor) -> Tensor:
-        found = mlp(rows.unsqueeze(0))
+        found = mlp(rows.unsqueeze(0), input_ids=now.ids_of(rows)) if by_id else mlp(rows.unsqueeze(0))
         out: Tensor = found[0] if isinstance(found, tuple) else found
         return out.reshape(rows.shape[0], -1)
 
     return run
+
+
+def picks_by_id(mlp: nn.Module) -> bool:
+    """Does a table pick this MLP's experts by token id?"""
+    return hasattr(getattr(mlp, "gate", None), "tid2eid")

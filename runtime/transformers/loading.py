@@ -25,19 +25,24 @@ from ..ranks.rendezvous import meet
 from .checkpoint_fit import DTYPES, check_fit, check_world
 from .executor import Executor
 from .experts import AllToAllExperts, LocalExperts
+from .head_norms import SpanningNorms
 from .latent import Latents
 from .models import Adapter
 from .outline import outline_of
 from .sharding import (
     attention_mesh,
+    count_own_heads,
     cut_kv_heads,
+    cut_linear_attention,
     keep_bias_once,
+    keep_expert_biases_once,
     local_rows,
     register_styles,
     shard_plan,
     to_local,
     vocabulary_slice,
 )
+from .streams import take_over_head
 from .vocabulary import FinalNorm, VocabParallelEmbedding, VocabParallelHead
 from .weights import weights_digest
 
@@ -150,17 +155,28 @@ def _take_over(model: nn.Module, executor: Executor, adapter: Adapter) -> None:
     attn = groups.attn_tp
     layers: Any = base.layers  # type: ignore[union-attr]
     _check_stamp(executor, "moe_layers", {n for n, layer in enumerate(layers) if hasattr(layer.mlp, "experts")})
+    _check_stamp(executor, "residual_streams", getattr(config, "hc_mult", 1))
     for index, layer in enumerate(layers):
+        _prepare_mlp(layer.mlp, executor, index)
+        if hasattr(layer, "attn_hc"):
+            executor.now.connections[index] = (layer.attn_hc, layer.ffn_hc)
+        if not hasattr(layer, "self_attn"):
+            assert adapter.linear is not None
+            cut_linear_attention(layer.linear_attn, adapter.linear, attn.rank, attn.size)
+            continue
         attention = layer.self_attn
         if adapter.kv and config.num_key_value_heads % attn.size:
             heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
             cut_kv_heads(attention, adapter.kv, kv_heads, attn.rank, attn.size, heads)
+        count_own_heads(attention, adapter.counts, attn.size)
         for name in adapter.row:
             keep_bias_once(attention.get_submodule(name), attn.rank)
         if adapter.latent and getattr(attention, "q_a_proj", None) is not None:
-            executor.now.latents[index] = Latents(attention, adapter.latent)
-            _check_stamp(executor, "latent_width", executor.now.latents[index].width)
-        _prepare_mlp(layer.mlp, executor, index)
+            latents = executor.now.latents[index] = Latents(attention, adapter.latent)
+            if latents.complete:
+                _check_stamp(executor, "latent_width", latents.width)
+        if adapter.norms and attn.size > 1:
+            SpanningNorms(attention, adapter.norms, attn, executor.backend)
     _shard_vocabulary(model, executor)
     executor.attach(model)
 
@@ -177,7 +193,10 @@ def _prepare_mlp(mlp: Any, executor: Executor, index: int) -> None:
     shape = executor.strategy.layer_shape(index)
     if not shape.all_to_all and hasattr(mlp, "down_proj"):
         keep_bias_once(mlp.down_proj, groups.tp.rank)
-    if not hasattr(mlp, "experts") or groups.parallelism.ep == 1:
+    if not hasattr(mlp, "experts"):
+        return
+    if groups.parallelism.ep == 1:
+        keep_expert_biases_once(mlp.experts, groups.tp.rank)
         return
     count = mlp.experts.num_experts = mlp.experts.down_proj.shape[0]
     if shape.all_to_all:
@@ -196,4 +215,4 @@ def _shard_vocabulary(model: Any, executor: Executor) -> None:
     first, last = vocabulary_slice(vocab_size, tp.rank, tp.size)
     weight = local_rows(head, first, last, -(-vocab_size // tp.size))
     model.lm_head = VocabParallelHead(weight, vocab_size, tp, executor.now)
-    base.norm = FinalNorm(base.norm, executor.now)
+    base.norm = FinalNorm(base.norm, executor.now, take_over_head(base))

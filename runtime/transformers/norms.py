@@ -14,6 +14,13 @@ from ..errors import RefusedError
 from ..kernels.peer_impls import TRITON, fuses_norm, peer_uses
 
 
+def mark_norms(model: Any, dtype: torch.dtype) -> None:
+    """Tell the backends which norms of the streams their kernels do not compute: those go by the model's module."""
+    norms = [(layer.input_layernorm, layer.post_attention_layernorm) for layer in model.model.layers]
+    for norm in [*(norm for pair in norms for norm in pair), model.model.norm.norm]:
+        norm._commplan_plain = norm.weight.dtype == dtype and _not_plain(norm, norm.weight.shape[0]) is None
+
+
 def check_norms(model: Any, file: StrategyFile) -> None:
     """Can the kernels of a plan stand for the norms behind their sums? Raises RefusedError."""
     behind = {(use.layer, use.boundary): use for use in peer_uses(file) if fuses_norm(use.op.impl)}
@@ -44,14 +51,16 @@ def _not_plain(norm: nn.Module, width: int) -> str | None:
     weight, eps = getattr(norm, "weight", None), getattr(norm, "variance_epsilon", None)
     if not isinstance(weight, Tensor) or weight.shape != (width,) or not isinstance(eps, float):
         return f"has no weight of {width} elements with a variance_epsilon"
-    return None if _computes(norm, weight, eps) else "computes something else than weight * x / rms(x)"
+    return None if _computes(norm, weight.dtype, width, eps) else "computes something else than weight * x / rms(x)"
 
 
-def _computes(norm: nn.Module, weight_H: Tensor, eps: float) -> bool:
-    ramp = torch.linspace(-2.0, 3.0, weight_H.shape[0], device=weight_H.device)
-    probe = torch.stack([ramp, ramp.flip(0)]).to(weight_H.dtype)
+def _computes(norm: nn.Module, dtype: torch.dtype, width: int, eps: float) -> bool:
+    """On the host, with weights of ours: what the module's own hold, and where, is of no account."""
     with torch.no_grad():
-        found: Tensor = norm(probe)
+        ramp = torch.linspace(-2.0, 3.0, width, device="cpu")
+        probe, weight_H = torch.stack([ramp, ramp.flip(0)]).to(dtype), torch.linspace(0.5, 2.0, width, device="cpu")
+        weight_H = weight_H.to(dtype)
+        found: Tensor = torch.func.functional_call(norm, {"weight": weight_H}, (probe,))
         wanted = rms_norm(probe, weight_H, eps)
-    loose = 4 * torch.finfo(weight_H.dtype).eps
+    loose = 4 * torch.finfo(dtype).eps
     return found.shape == wanted.shape and torch.allclose(found.float(), wanted.float(), rtol=loose, atol=loose)

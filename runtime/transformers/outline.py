@@ -1,5 +1,7 @@
 """A checkpoint's config.json as transformers reads it, and the model without weights that it makes of it.
 
+Of a model with images it makes the text's.
+
 transformers checks some fields and fails on the others with whatever Python raises, at load or in the first forward.
 Here all of it is one refusal, before weights are read.
 """
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 
 from ..errors import RefusedError
-from .checkpoint_fit import read_config
+from .checkpoint_fit import read_config, text_of
 
 
 def outline_of(checkpoint: str | Path) -> tuple[Any, nn.Module]:
@@ -24,9 +26,9 @@ def outline_of(checkpoint: str | Path) -> tuple[Any, nn.Module]:
 
     path = str(Path(checkpoint) / "config.json")
     try:
-        _check_values(read_config(checkpoint))
+        _check_values(text_of(read_config(checkpoint)))
         config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
-        _check_groups(config)
+        _check_groups(config.get_text_config())
         if getattr(config, "quantization_config", 0) is None:  # transformers takes the mere name for quantisation
             del config.quantization_config
         with torch.device("meta"):

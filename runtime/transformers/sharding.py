@@ -6,6 +6,8 @@ alone. After loading the parameters become plain local tensors, and every collec
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from ..ranks.groups import Groups
-from .models import Adapter
+from .models import Adapter, LinearAttention
 
 _meshes: dict[tuple[int, int, int, str], DeviceMesh] = {}
 
@@ -74,6 +76,8 @@ def register_styles(attention: DeviceMesh | None) -> None:
         "commplan_column": ShardOnly(0),
         "commplan_row": ShardOnly(-1, bias=False),
         "commplan_packed": ShardOnly(-2, packed=True),
+        "commplan_column_transposed": ShardOnly(-1),
+        "commplan_row_transposed": ShardOnly(-2),
         "commplan_expert": ShardOnly(0),
         "commplan_none": Whole(),
     }
@@ -89,7 +93,23 @@ def shard_plan(adapter: Adapter, model: Any, groups: Groups) -> dict[str, str]:
     """
     names = {re.sub(r"\.\d+\.", ".*.", name) for name, _ in [*model.named_modules(), *model.named_parameters()]}
     plan = dict.fromkeys(model.tp_plan or {}, "commplan_none")
-    return plan | {name: style for name, style in _styles(adapter, model.config, groups).items() if name in names}
+    styles = _styles(adapter, model.config, groups) | _expert_styles(model, by_expert=groups.parallelism.ep > 1)
+    return plan | {name: style for name, style in styles.items() if name in names}
+
+
+def _expert_styles(model: Any, *, by_expert: bool) -> dict[str, str]:
+    """How the experts' weights are cut: expert by expert, or each of them by column and row as it lies in memory."""
+    experts = "model.layers.*.mlp.experts."
+    if by_expert:
+        names = ("gate_up_proj", "gate_up_proj_bias", "down_proj", "down_proj_bias")
+        return {experts + name: "commplan_expert" for name in names}
+    if not any(getattr(module, "is_transposed", False) for module in model.modules()):
+        return {experts + "gate_up_proj": "commplan_packed", experts + "down_proj": "commplan_row"}
+    return {
+        experts + "gate_up_proj": "commplan_column_transposed",  # gate and up interleaved, so a part has both
+        experts + "gate_up_proj_bias": "commplan_column_transposed",
+        experts + "down_proj": "commplan_row_transposed",
+    }
 
 
 def _styles(adapter: Adapter, config: Any, groups: Groups) -> dict[str, str]:
@@ -103,15 +123,17 @@ def _styles(adapter: Adapter, config: Any, groups: Groups) -> dict[str, str]:
         plan[attention + name] = "commplan_none" if whole else "commplan_attn_column"
     for name in adapter.row:
         plan[attention + name] = "commplan_attn_row"
+    if adapter.linear is not None:
+        linear = "model.layers.*.linear_attn."
+        plan |= {linear + name: "commplan_attn_column" for name in adapter.linear.column}
+        plan |= {linear + name: "commplan_none" for name in adapter.linear.blocks}
+        plan |= {linear + name: "commplan_attn_row" for name in adapter.linear.row}
     mlp = "model.layers.*.mlp."
-    for prefix in ("", "shared_experts."):
+    for prefix in ("", "shared_experts.", "shared_expert."):
         whole = prefix and p.moe_backend == "all_to_all"
         plan[f"{mlp}{prefix}gate_proj"] = "commplan_none" if whole else "commplan_column"
         plan[f"{mlp}{prefix}up_proj"] = "commplan_none" if whole else "commplan_column"
         plan[f"{mlp}{prefix}down_proj"] = "commplan_none" if whole else "commplan_row"
-    by_expert = p.ep > 1
-    plan[f"{mlp}experts.gate_up_proj"] = "commplan_expert" if by_expert else "commplan_packed"
-    plan[f"{mlp}experts.down_proj"] = "commplan_expert" if by_expert else "commplan_row"
     return plan
 
 
@@ -132,12 +154,32 @@ def cut_kv_heads(
     head_dim: int = attention.head_dim  # type: ignore[assignment]
     mine = rank * kv_heads // ranks
     for name in names:
-        projection: nn.Linear = getattr(attention, name)
+        projection = attention.get_submodule(name)
         rows = slice(mine * head_dim, (mine + 1) * head_dim)
-        projection.weight = nn.Parameter(projection.weight[rows].clone(), requires_grad=False)
-        if projection.bias is not None:
-            projection.bias = nn.Parameter(projection.bias[rows].clone(), requires_grad=False)
+        for key, parameter in list(projection.named_parameters()):
+            setattr(projection, key, nn.Parameter(parameter[rows].clone(), requires_grad=False))
     attention.num_key_value_groups = heads // ranks  # type: ignore[assignment]
+
+
+def cut_linear_attention(module: nn.Module, linear: LinearAttention, rank: int, ranks: int) -> None:
+    """Each block of its weights is cut by head; the module then counts this rank's heads alone."""
+    for name, sizes in linear.blocks.items():
+        owner = module.get_submodule(name)
+        parts = owner.weight.split([getattr(module, size) for size in sizes])  # type: ignore[operator]
+        mine = torch.cat([part.chunk(ranks)[rank] for part in parts])
+        owner.weight = nn.Parameter(mine, requires_grad=False)
+    for count in linear.counts:
+        setattr(module, count, getattr(module, count) // ranks)
+
+
+def count_own_heads(attention: nn.Module, counts: tuple[str, ...], ranks: int) -> None:
+    """What its code counts becomes this rank's part; a config that it reads is a copy of its own from then on."""
+    for name in counts:
+        *path, attribute = name.split(".")
+        if path == ["config"]:
+            attention.config = copy.copy(attention.config)
+        owner = functools.reduce(getattr, path, attention)
+        setattr(owner, attribute, getattr(owner, attribute) // ranks)
 
 
 def keep_bias_once(projection: nn.Module, rank: int) -> None:
@@ -145,6 +187,13 @@ def keep_bias_once(projection: nn.Module, rank: int) -> None:
     bias = getattr(projection, "bias", None)
     if bias is not None and rank != 0:
         projection.register_parameter("bias", None)
+
+
+def keep_expert_biases_once(experts: nn.Module, rank: int) -> None:
+    """The same for experts that are sliced; their code adds the bias whatever it is."""
+    bias = getattr(experts, "down_proj_bias", None)
+    if bias is not None and rank != 0:
+        bias.zero_()
 
 
 def vocabulary_slice(vocab_size: int, rank: int, ranks: int) -> tuple[int, int]:

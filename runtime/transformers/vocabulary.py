@@ -10,6 +10,7 @@ from .head import head_rows, leave, own_logit_rows
 from .layer import add_and_norm
 from .running_forward import RunningForward
 from .stream import Stream
+from .streams import read_head
 
 
 class VocabParallelEmbedding(nn.Module):
@@ -28,16 +29,21 @@ class VocabParallelEmbedding(nn.Module):
 
 
 class FinalNorm(nn.Module):
-    """The model's last norm, then head_in: a stream becomes the rows that the head reads."""
+    """The model's last norm, then head_in: a stream becomes the rows that the head reads.
 
-    def __init__(self, norm: nn.Module, now: RunningForward) -> None:
+    `connection`: the residual is several streams, and this makes one row of them.
+    """
+
+    def __init__(self, norm: nn.Module, now: RunningForward, connection: nn.Module | None = None) -> None:
         super().__init__()
-        self.norm = norm
+        self.norm, self.connection = norm, connection
         self._now = [now]  # in a list: not a submodule
 
     def forward(self, stream: Stream) -> Tensor:
         """A Stream to [B, kept, H]."""
         now = self._now[0]
+        if self.connection is not None:
+            return leave(now, now.backend.rms_norm(read_head(self.connection, stream), self.norm), stream)
         normed, _ = add_and_norm(now, stream, self.norm)
         return leave(now, normed, stream)
 

@@ -31,13 +31,19 @@ class Streams(NamedTuple):
 
 @dataclass(frozen=True)
 class World:
-    """Ranks and model. `sharded_mlps`: the layers whose MLP takes and returns shards (all-to-all MoE)."""
+    """Ranks and model. `sharded_mlps`: the layers whose MLP takes and returns shards (all-to-all MoE).
+
+    `spanning_norms`: queries and keys are normed over the heads of all ranks, by a sum within the attention.
+    `streams`: of the residual; no sum carries several.
+    """
 
     tp: int
     attn_dp: int = 1
     latent: bool = False
     layers: int = 2
     sharded_mlps: frozenset[int] = field(default_factory=frozenset)
+    spanning_norms: bool = False
+    streams: int = 1
 
     @property
     def attn_tp(self) -> int:
@@ -132,7 +138,7 @@ def _out(world: World, boundary: str, before: Streams | None, sharded: bool) -> 
             yield op, after
             continue
         for rule in ("fold", "gather"):  # the residual lacks rows that the sum brings
-            if rule == "gather" or op.name not in QUANTISED:
+            if rule == "gather" or (op.name not in QUANTISED and world.streams == 1):
                 yield Op(op.name, op.algorithm, op.group, rule), after
 
 

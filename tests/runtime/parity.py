@@ -106,8 +106,9 @@ def failures(checkpoint: str, plans: list[Named], bound: float) -> list[str]:
                     found.append(f"{plan.name}, {case.name}: logits differ by {error:.2e}")
         found += [f"{plan.name}: {text}" for text in _miscounted(executor, plan, len(todo))]
         if plan.prefill is not None and plan.decode is not None:
-            once = [planned_calls(world, plan.prefill)] + DECODE_STEPS * [planned_calls(world, plan.decode)]
-            if seen != len(todo) * [call for calls in once for call in calls]:
+            pieces = (plan.prefill, *DECODE_STEPS * (plan.decode,))
+            idle = [not mine(executor, case).batch for case in todo]
+            if seen != [call for i in idle for piece in pieces for call in planned_calls(world, piece, idle=i)]:
                 found.append(f"{plan.name}: collectives other than planned ran: {seen[:20]} ...")
     return found
 

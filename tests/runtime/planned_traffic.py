@@ -21,13 +21,15 @@ class Call(NamedTuple):
     group_size: int
 
 
-def planned_calls(world: World, plan: Plan) -> list[Call]:
-    """Collectives of one forward, LM head included."""
+def planned_calls(world: World, plan: Plan, *, idle: bool = False) -> list[Call]:
+    """Collectives of one forward, LM head included. `idle`: of a rank whose DP group has no rows."""
     sizes = {"tp": world.tp, "attn_tp": world.attn_tp, "attn_dp": world.attn_dp, None: world.tp}
     calls: list[Call] = []
     for (layer, boundary), edge in zip(world.places, plan, strict=True):
         if boundary == "mlp_out" and layer in world.sharded_mlps:
             calls += [Call("all_to_all", world.tp)] + 3 * [Call("all_to_all_uneven", world.tp)]
+        if boundary == "attn_out" and world.spanning_norms and world.attn_tp > 1 and not idle:
+            calls.append(Call("all_reduce", world.attn_tp))
         calls += [Call(name, size) for name, size in _of_op(edge.op, sizes, world) if size > 1]
         if edge.op.residual == "gather":
             assert edge.before is not None

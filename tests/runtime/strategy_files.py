@@ -35,16 +35,21 @@ def read_config(checkpoint: str | Path) -> dict[str, Any]:
     return config
 
 
+def text_of(config: dict[str, Any]) -> dict[str, Any]:
+    """What a config.json says of the text."""
+    return {**config, **config.get("text_config", {})}
+
+
 def moe_layers(config: Mapping[str, Any]) -> frozenset[int]:
     layers = range(config["num_hidden_layers"])
     if "n_routed_experts" in config:
-        return frozenset(n for n in layers if n >= config["first_k_dense_replace"])
+        return frozenset(n for n in layers if n >= config.get("first_k_dense_replace", 0))
     return frozenset(layers) if {"num_experts", "num_local_experts"} & set(config) else frozenset()
 
 
 def latent_width(config: Mapping[str, Any]) -> int:
     """Columns of the latents that MLA reads its hidden states into; 0 without q_lora_rank."""
-    if not config.get("q_lora_rank"):
+    if not config.get("q_lora_rank") or "kv_lora_rank" not in config:
         return 0
     width = config["q_lora_rank"] + config["kv_lora_rank"] + config["qk_rope_head_dim"]
     return int(width + config.get("index_head_dim", 0) + config.get("index_n_heads", 0))
@@ -52,9 +57,11 @@ def latent_width(config: Mapping[str, Any]) -> int:
 
 def world_of(checkpoint: str | Path, p: Parallelism) -> World:
     """What is legal for a checkpoint on these ranks."""
-    config = read_config(checkpoint)
+    config = text_of(read_config(checkpoint))
     sharded = moe_layers(config) if p.moe_backend == "all_to_all" and p.tp > 1 else frozenset()
-    return World(p.tp, p.attn_dp, latent_width(config) > 0, config["num_hidden_layers"], sharded)
+    spanning = config["model_type"] == "minimax_m2"
+    layers, streams = config["num_hidden_layers"], config.get("hc_mult", 1)
+    return World(p.tp, p.attn_dp, latent_width(config) > 0, layers, sharded, spanning, streams)
 
 
 def ranges_of(ops: Sequence[Op], first: int = 1, last: int = MOST_TOKENS) -> RangePlan:
@@ -84,6 +91,7 @@ def strategy_file(
             hidden_size=config["hidden_size"],
             latent_width=latent_width(config),
             moe_layers=moe_layers(config),
+            residual_streams=config.get("hc_mult", 1),
             fingerprint=fingerprint,
         ),
         hardware=HardwareStamp("cpu-gloo", "gloo", "0" * 16),

@@ -14,6 +14,23 @@ from ...errors import RefusedError
 
 
 @dataclass(frozen=True)
+class LinearAttention:
+    """How layers of linear attention are sharded by head over attn_tp. Names are relative to `layers.N.linear_attn`.
+
+    column     projections and parameters sharded by head
+    blocks     weights that hold heads of several kinds one after another, with the attributes that say how many rows of
+               each: loaded whole, then cut block by block
+    counts     attributes that count heads or rows of all ranks
+    row        projections whose output is partial
+    """
+
+    column: tuple[str, ...]
+    blocks: dict[str, tuple[str, ...]]
+    counts: tuple[str, ...]
+    row: tuple[str, ...] = ("out_proj",)
+
+
+@dataclass(frozen=True)
 class Adapter:
     """How one architecture is sharded over the ranks. Names are relative to `layers.N.self_attn`.
 
@@ -22,6 +39,9 @@ class Adapter:
     kv         key and value projections: replicated and cut where there are fewer heads than ranks
     row        projections whose output is partial
     latent     readers of the hidden states that a late gather replaces, in the order of their columns
+    linear     the same for layers without `self_attn`
+    counts     attributes that count heads or groups of all ranks, where the module's code goes by them
+    norms      norms of queries and of keys that span the heads of all ranks
     """
 
     architecture: str
@@ -30,6 +50,9 @@ class Adapter:
     kv: tuple[str, ...] = ()
     row: tuple[str, ...] = ("o_proj",)
     latent: tuple[str, ...] = ()
+    linear: LinearAttention | None = None
+    counts: tuple[str, ...] = ()
+    norms: tuple[str, ...] = ()
 
 
 @cache

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from transformers import StaticCache
 
+from commplan.planner.strategy.file import StrategyFile
 from commplan.runtime import Executor, load_model
+from commplan.runtime.errors import RefusedError
 
-from ..parity import Named, forward, reference
+from ..parity import Named, forward, reference, sharded
 from ..prompts import requests
 
 STEPS = 2
@@ -59,3 +61,12 @@ def _run(executor: Executor, checkpoint: str) -> float:
 
 def _counts(executor: Executor) -> dict[Any, tuple[int, int]]:
     return {count.key: (count.calls, count.rows) for count in executor.counters.executed()}
+
+
+def refusal_to_compile(checkpoint: str, file: StrategyFile) -> str:
+    executor = sharded(checkpoint, file)
+    try:
+        executor.compile()
+    except RefusedError as error:
+        return str(error)
+    return "went through"

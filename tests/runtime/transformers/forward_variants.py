@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache, StaticCache
 
 from commplan.runtime import Executor
+from commplan.runtime.errors import RefusedError
 
 from ..cases import Share, split
 from ..parity import Named, forward, mine, reference, sharded, single_process
@@ -87,17 +88,29 @@ VARIANTS = {
 }
 
 
-def errors(checkpoint: str, plans: list[Named]) -> dict[tuple[str, str], float]:
-    """The error of every variant under every plan."""
+def errors(checkpoint: str, plans: list[Named], without: tuple[str, ...] = ()) -> dict[tuple[str, str], float]:
+    """The error of every variant under every plan; `without` those that the model itself does not have."""
     found = {}
     for plan in plans:
         executor = sharded(checkpoint, plan.file)
         for name, variant in VARIANTS.items():
+            if name in without:
+                continue
             try:
                 found[plan.name, name] = variant(executor, checkpoint)
             except Exception as stopped:
                 raise RuntimeError(f"{plan.name}, {name}") from stopped
     return found
+
+
+def refusal_of_embeddings(checkpoint: str, plan: Named) -> str:
+    """What is said where `inputs_embeds` stand for token ids."""
+    executor = sharded(checkpoint, plan.file)
+    try:
+        embeddings_given(executor, checkpoint)
+    except RefusedError as refused:
+        return str(refused)
+    return "went through"
 
 
 def head_in_rows(checkpoint: str, plan: Named) -> tuple[int, int]:

@@ -11,9 +11,9 @@ from commplan.planner.strategy.file import LayerShape, Op, Parallelism, RangePla
 from commplan.runtime.bound.sizes import rows_into, sizes_of
 
 from ..parity import Named
-from ..strategy_files import latent_width, ranges_of, read_config, strategy_file
+from ..strategy_files import latent_width, ranges_of, read_config, strategy_file, uniform
 from ..world import RankWorld
-from .compiled import SHAPES, STEPS, compiled
+from .compiled import SHAPES, STEPS, compiled, refusal_to_compile
 
 NONE, AR, RS, AG = Op("none"), Op("all_reduce"), Op("reduce_scatter"), Op("all_gather")
 LATENT = {0: Op("latent_all_gather", producer="embed_out"), 1: Op("latent_all_gather", producer="previous.mlp_out")}
@@ -28,7 +28,7 @@ def two_ranges(folder: Path, edge: int) -> list[RangePlan]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "deepseek_v3"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "deepseek_v3", "glm_moe_dsa", "minimax_m2"])
 def test_every_mode_and_range_is_one_graph_that_counts_its_replays(
     family: str, checkpoint: Callable[..., Path], world: Callable[[int], RankWorld]
 ) -> None:
@@ -41,6 +41,16 @@ def test_every_mode_and_range_is_one_graph_that_counts_its_replays(
         assert done.compiled_counts == done.eager_counts
         ran = sum(calls for key, (calls, _) in done.compiled_counts.items() if key[1:3] == (1, "mlp_out"))
         assert ran == len(SHAPES) * (1 + STEPS)
+
+
+@pytest.mark.slow
+def test_a_model_that_transformers_does_not_compile_is_refused(
+    checkpoint: Callable[..., Path], world: Callable[[int], RankWorld]
+) -> None:
+    folder = checkpoint("deepseek_v4")
+    plan = uniform(folder, Parallelism(2), "all_reduce", folder)
+    for said in world(2).run(refusal_to_compile, str(folder), plan):
+        assert "compile: transformers does not compile this model in one graph" in said
 
 
 def test_rows_that_enter_a_boundary_follow_from_the_layouts() -> None:

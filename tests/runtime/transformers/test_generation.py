@@ -86,7 +86,7 @@ def mixed_plan(folder: Path, p: Parallelism, preferred: tuple[str, ...]) -> Name
 
 
 @pytest.mark.parametrize("preferred", [WHOLE, SHARDED], ids=["all_reduce", "shards"])
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "qwen3_moe"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "qwen3_moe", "llama", "glm4_moe", "gpt_oss", "minimax_m2"])
 def test_continuous_batching_generates_the_tokens_of_one_process(
     family: str, preferred: tuple[str, ...], checkpoint: Checkpoint, world: Worlds
 ) -> None:
@@ -101,6 +101,8 @@ def test_continuous_batching_generates_the_tokens_of_one_process(
     ("family", "p", "reason"),
     [
         ("deepseek_v3", Parallelism(2), "cannot hold MLA latents; use generate()"),
+        ("qwen3_5", Parallelism(2), "cannot hold the state of linear attention; use generate()"),
+        ("deepseek_v4", Parallelism(2), "cannot hold pooled keys; use generate()"),
         ("qwen3", Parallelism(4), "cannot hold 2 KV heads over 4 ranks; use generate()"),
         ("qwen3", Parallelism(2, 2), "schedules one batch for all ranks; use generate()"),
     ],
