@@ -155,6 +155,7 @@ def _text(fields: Mapping[str, Any], model: Model, reasons: Mapping[str, str]) -
         ("parallelism:", ""),
         (f"  tp: {p['tp']}", f"ranks that share every layer; {reasons['tp']}"),
         (f"  attn_dp: {p['attn_dp']}", "groups of them that each attend to requests of their own"),
+        (f"  pp: {p.get('pp', 1)}", "stages that the layers are divided over, each of tp ranks"),
         (f"  ep: {p['ep']}", "groups of them that each hold some of the experts"),
         (f"  moe_backend: {p['moe_backend']}", " | ".join(MOE_BACKENDS)),
         ("dtypes:", ""),

@@ -265,10 +265,19 @@ def capabilities(name: str) -> Capabilities:
     """What the executor of that name can run; raises InputError with the accepted names."""
     data = read_mapping(executor_path(name))
     known = {key: _plain(value) for key, value in data.items() if key in Capabilities.__dataclass_fields__}
-    known["impls"] = {each: Impl(**_values(given)) for each, given in data["impls"].items()}
+    known["impls"] = {each: Impl(**_values(_by_ranks(given))) for each, given in data["impls"].items()}
     known["ops"] = {each: OpCapability(**_values(given)) for each, given in data["ops"].items()}
     known["refusals"] = tuple(Refusal(**_values(given)) for given in data.get("refusals", ()))
     return Capabilities(**known)
+
+
+def _by_ranks(given: dict[str, Any]) -> dict[str, Any]:
+    """Limits by numbers of ranks: a key of YAML is a text."""
+    by = given.get("max_message_bytes_by")
+    if by is None:
+        return given
+    limits = {capability: {int(ranks): most for ranks, most in each.items()} for capability, each in by.items()}
+    return {**given, "max_message_bytes_by": limits}
 
 
 def _values(given: dict[str, Any]) -> dict[str, Any]:

@@ -83,8 +83,8 @@ def test_a_misspelt_key_is_one_fault_not_two(tmp_path: Path) -> None:
 
 def test_every_size_that_a_config_json_lacks_is_named_at_once(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    path.write_text('{\n "architectures": ["Qwen3MoeForCausalLM"],\n "hidden_size": 64,\n "vocab_size": 10\n}')
-    assert set(faults(refused("import-model", path))) == {
+    path.write_text('{\n "architectures": ["OddForCausalLM"],\n "hidden_size": 64,\n "vocab_size": 10\n}')
+    assert set(faults(refused("import-model", path, "--plain", "moe"))) == {
         "num_attention_heads",
         "num_hidden_layers",
         "num_experts",

@@ -32,7 +32,7 @@ def completed(words: str, shell: str = "bash") -> list[str]:
     ("words", "offered"),
     [
         ("commplan pl", {"plan"}),
-        ("commplan i", {"init", "import-model"}),
+        ("commplan i", {"init", "import-model", "import-table"}),
         ("commplan init ", {"hardware", "deployment"}),
         ("commplan init hardware --mem", {"--memory-gb", "--memory-gb-per-s"}),
         ("commplan init hardware --link ", {"switch", "full_mesh", "pcie", "loopback"}),
@@ -53,8 +53,8 @@ def test_a_word_is_completed(words: str, offered: set[str]) -> None:
         ("commplan calibrate deepseek-r1-h20-", "deepseek-r1-h20-tp8"),
         ("commplan report x.yaml --deployment deepseek-r1-h20-", "deepseek-r1-h20-tp8"),
         ("commplan init deployment qwen3-8", "qwen3-8b"),
-        ("commplan init deployment x --hardware h20-", "h20-8"),
-        ("commplan init hardware --like h20-", "h20-8"),
+        ("commplan init deployment x --hardware h20-8", "h20-8"),
+        ("commplan init hardware --like b300-", "b300-8"),
     ],
 )
 def test_presets_are_offered_where_a_preset_may_stand_and_files_too(words: str, preset: str) -> None:

@@ -46,7 +46,7 @@ class Case:
     def planner(self, folder: SetupFolder, machine: Machine, mode: str = "prefill", **rules: object) -> ModePlanner:
         backend = {"nvidia": "nccl", "ascend": "hccl", "cpu": "gloo"}[self.vendor]
         tables = (*(table | {"impl": backend} for table in machine.tables), *self.extra_tables)
-        given = replace(machine, vendor=self.vendor, tables=tables)
+        given = replace(machine, vendor=self.vendor, tables=tables, fp8_tflops=200.0 if self.world.fp8 else None)
         writer = SetupFolder(folder.folder, self.world.executor, folder.modes)
         rules["numerics"] = {**self.numerics, **rules.get("numerics", {})}
         return ModePlanner(writer.setup(self.model, given, **(self.split or {"tp": self.world.tp}), **rules), mode)

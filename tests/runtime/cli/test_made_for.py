@@ -46,7 +46,7 @@ def test_our_runtime_names_the_file_and_the_way_out(command: tuple[str, ...], in
 def test_launch_names_the_way_out(plan: Path) -> None:
     result = run("launch", "sglang", plan, "--model-path", "nowhere", "--dry-run")
     assert result.code == 2
-    assert f"{plan}: executor: " in result.err and again("sglang") in result.err
+    assert f"{plan}:6: executor: " in result.err and again("sglang") in result.err
 
 
 def test_an_export_says_that_a_plan_was_made_for_another_executor(plan: Path, in_sglang: Path) -> None:

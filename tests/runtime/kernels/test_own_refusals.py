@@ -170,10 +170,12 @@ def test_a_backend_without_them_makes_none() -> None:
     assert all(impl in str(raised.value.value) for impl in PEER_IMPLS)
 
 
-def test_sglang_does_not_run_them(checkpoint: Checkpoint) -> None:
+def test_sglang_runs_their_sums_but_not_under_attention_dp(checkpoint: Checkpoint) -> None:
     file = replace(file_of(checkpoint("qwen3"), whole(NORMED)), executor="sglang")
-    with pytest.raises(RefusedError, match="SGLang has no such impl of all_reduce"):
-        check_plan(file)
+    check_plan(file)
+    grouped = replace(file, parallelism=replace(file.parallelism, attn_dp=2))
+    with pytest.raises(RefusedError, match="SGLang has no such impl of all_reduce there"):
+        check_plan(grouped)
 
 
 # ---- norms -------------------------------------------------------------------------------------------------------
