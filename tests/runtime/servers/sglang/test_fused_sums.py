@@ -1,0 +1,119 @@
+"""Sums with the add and the norm behind them, as a server asks for them: without a server, and without kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from commplan.runtime.bound.counts import Counters
+from commplan.runtime.bound.program import Program
+from commplan.runtime.errors import BoundaryError
+from commplan.runtime.servers.executed import of_rank
+from commplan.runtime.servers.forward import Forwards
+from commplan.runtime.servers.sglang.fused_reads import FinalNorm, FusedSum
+from commplan.runtime.servers.sglang.stages import Deferral
+
+from .fakes import PLAIN, a_range, bind_to, strategy
+
+FILE = strategy(modes={"prefill": (a_range(1, 16, PLAIN),), "decode": (a_range(1, 8, PLAIN),)})
+X, RESIDUAL = torch.ones(3, 4), torch.full((3, 4), 2.0)
+NORM = nn.Identity()
+
+
+def forwards(*fused: tuple[int, str]) -> Forwards:
+    """Two layers; the op at these places does the norm too: here it gives the sum, and what it adds up to."""
+
+    def norm(x: Tensor, residual: Tensor, sizes: Any, module: nn.Module, owned: bool) -> tuple[Tensor, Tensor]:
+        assert module is NORM and owned
+        return x, x + residual
+
+    def changed(program: Program) -> Program:
+        layers = [
+            replace(layer, **{b: replace(getattr(layer, b), norm=norm) for at, b in fused if at == index})
+            for index, layer in enumerate(program.layers)
+        ]
+        return replace(program, layers=tuple(layers))
+
+    def bind(counters: Counters) -> dict[str, tuple[Program, ...]]:
+        return {mode: tuple(map(changed, of)) for mode, of in bind_to(FILE)(counters).items()}
+
+    return Forwards(FILE, bind)
+
+
+def ran(now: Forwards) -> dict[tuple[int | None, str], int]:
+    return {(op["layer"], op["boundary"]): op["calls"] for op in of_rank(now)["ops"] if op["calls"]}
+
+
+def test_a_read_runs_the_op_that_does_the_norm_and_counts_it() -> None:
+    now = forwards((0, "attn_out"))
+    with now.serving(), now.forward("prefill", 3):
+        normed, residual = FusedSum(now, 0, "attn_out")(X, RESIDUAL, None, NORM)
+    assert torch.equal(normed, X) and torch.equal(residual, X + RESIDUAL)
+    assert ran(now) == {(0, "attn_out"): 1}
+
+
+def test_a_read_leaves_every_other_op_to_the_server() -> None:
+    now = forwards((0, "attn_out"))
+    with now.serving(), now.forward("prefill", 3):
+        assert FusedSum(now, 1, "attn_out")(X, RESIDUAL, None, NORM) is None
+        assert FusedSum(now, 0, "mlp_out")(object(), RESIDUAL, None, NORM) is None  # more than a sum is owed
+    assert ran(now) == {}
+
+
+def test_an_ffn_leaves_its_sum_where_the_op_does_the_norm_but_in_the_last_layer() -> None:
+    now = forwards((0, "mlp_out"), (1, "mlp_out"))
+    with now.forward("prefill", 3):
+        assert Deferral(now, 0)(None) is True
+        assert Deferral(now, 1)(None) is False
+        now.sum(1, "mlp_out", X)
+        FinalNorm(now, 1, NORM)(X, RESIDUAL)
+    with forwards().forward("prefill", 3) as _:
+        pass
+    plain = forwards()
+    with plain.forward("prefill", 3):
+        assert Deferral(plain, 0)(None) is False
+
+
+def test_the_last_sum_travels_to_the_final_norm() -> None:
+    now = forwards((1, "mlp_out"))
+    with now.serving(), now.forward("prefill", 3) as forward:
+        assert now.sum(1, "mlp_out", X) is X
+        assert forward.owed
+        normed, residual = FinalNorm(now, 1, NORM)(X, RESIDUAL)
+        assert not forward.owed
+    assert torch.equal(normed, X) and torch.equal(residual, X + RESIDUAL)
+    assert ran(now) == {(1, "mlp_out"): 1}
+
+
+def test_a_forward_that_ends_with_a_sum_owed_is_an_error() -> None:
+    now = forwards((1, "mlp_out"))
+    with pytest.raises(BoundaryError, match="the final norm did not come"), now.forward("prefill", 3):
+        now.sum(1, "mlp_out", X)
+
+
+def test_a_sum_that_does_the_norm_is_never_run_alone() -> None:
+    now = forwards((0, "attn_out"), (0, "mlp_out"))
+    with now.forward("prefill", 3):
+        for boundary in ("attn_out", "mlp_out"):
+            with pytest.raises(BoundaryError, match="was asked for alone"):
+                now.sum(0, boundary, X)
+
+
+@pytest.mark.parametrize(("partial", "residual"), [(torch.ones(2, 4), RESIDUAL), (X, torch.ones(2, 4))])
+def test_rows_that_are_not_those_of_the_forward_are_an_error(partial: Tensor, residual: Tensor) -> None:
+    now = forwards((0, "attn_out"))
+    with now.forward("prefill", 3), pytest.raises(BoundaryError, match="in a forward of 3 tokens"):
+        FusedSum(now, 0, "attn_out")(partial, residual, None, NORM)
+
+
+def test_a_final_norm_that_is_called_in_another_way_is_an_error() -> None:
+    now = forwards((1, "mlp_out"))
+    with now.forward("prefill", 3) as forward:
+        now.sum(1, "mlp_out", X)
+        with pytest.raises(BoundaryError, match="in another way"):
+            FinalNorm(now, 1, NORM)(X)
+        forward.owed = False
