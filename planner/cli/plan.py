@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..strategy.file import RangePlan, StrategyFile
     from ..strategy.file.document import Predicted
 
+SHOWN_SHARE = 0.005  # of a step in which the device waits for the host
+
 
 @click.command("plan", short_help="Find the cheapest legal plan of a deployment and write its strategy file.")
 @click.argument("deployment", type=options.DEPLOYMENT)
@@ -161,8 +163,14 @@ def _print_notes(found: Plan) -> None:
         why = f"one plan serves a whole range, and may lose {tolerance:.2%} (search.range_tolerance)"
         echo(f"Where a uniform strategy is ahead: {why}.")
     echo("No overlap of communication is assumed, but in flags of a server that have it.")
-    if any(r.predicted is not None and r.predicted.host_wait_us for ranges in strategy.modes.values() for r in ranges):
+    predicted = [r.predicted for ranges in strategy.modes.values() for r in ranges if r.predicted is not None]
+    if any(each.host_wait_us >= SHOWN_SHARE * each.step_us for each in predicted):
         echo("A share for the host: so much of the step the device waits for eager launches.")
+    for mode in sorted({mode for mode, rival in strategy.faster_rivals if rival.flag is None}):
+        if _is_eager_beside_graphs(found, mode):
+            why = f"The stock server replays graphs in {mode}, and the plan's kernels are launched one by one"
+            way = f"Where they run from graphs too, say so: --set modes.{mode}.launch=graph"
+            print_wrapped(f"{why}: that alone can make it slower in short forwards. {way}.", "  ")
     for mode, plan in [(mode, plan) for mode, ranges in strategy.modes.items() for plan in ranges]:
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"
@@ -175,6 +183,17 @@ def _uniform_is_ahead(strategy: StrategyFile, tolerance: float) -> bool:
     found = [r.predicted for ranges in strategy.modes.values() for r in ranges]
     leads = [1 - p.best_uniform[1] / p.step_us for p in found if p is not None and p.best_uniform is not None]
     return any(0.0005 <= lead <= tolerance for lead in leads)
+
+
+def _is_eager_beside_graphs(found: Plan, mode: str) -> bool:
+    from ..executors import server_of
+
+    setup = found.setup
+    host = dict(setup.executor.host.launch) if setup.executor.host is not None else {}
+    launch = setup.deployment.modes[mode].launch or {str(name): how for name, how in host.items()}.get(mode)
+    stock = server_of(setup.executor).stock
+    graphs = stock.graphs if stock is not None else ()
+    return launch == "eager" and any(rule.modes is None or mode in rule.modes for rule in graphs)
 
 
 def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:
@@ -206,4 +225,4 @@ def _step(predicted: Predicted) -> str:
     from .output import duration
 
     share = predicted.host_wait_us / predicted.step_us
-    return duration(predicted.step_us) + (f", {share:.0%} host" if share >= 0.005 else "")
+    return duration(predicted.step_us) + (f", {share:.0%} host" if share >= SHOWN_SHARE else "")

@@ -102,6 +102,13 @@ def _refuse_unread(config: ConfigJson, architecture: Architecture, plain: str | 
 
 
 def _defaults_taken(config: ConfigJson, architecture: Architecture) -> str:
+    for field in config.defaulted:
+        if (misspelt := config.unread_like(field)) is not None:
+            raise InputError(
+                f"{architecture.model_type} has no such field, and {field} is left out: is that meant?",
+                file=config.file,
+                field=misspelt,
+            )
     taken = ", ".join(f"{field} {value}" for field, value in sorted(config.defaulted.items()))
     return f"left out of the config.json, so transformers' defaults of {architecture.model_type}: {taken}" * bool(taken)
 

@@ -234,6 +234,15 @@ def suspicions(sheet: DataSheet, lender: Lender) -> list[str]:
             f"links of {sheet.link_gb_per_s:g} GB/s are twice those of {near.name}, whose devices are much like these: "
             f"data sheets often add both directions; one direction is meant"
         )
+    for name, ours, preset, larger in (
+        ("memory bandwidth", sheet.memory_gb_per_s, near.memory.bandwidth_gb_per_s.value, "GB/s, not in TB/s"),
+        ("rate in bf16", sheet.bf16_tflops, near.compute.bf16_tflops.value, "TFLOP/s, not in PFLOP/s"),
+        ("memory", sheet.memory_gb, near.memory.capacity_gb.value, "GB, not in TB"),
+    ):
+        if ours < preset / 20:
+            found.append(
+                f"the {name} is {ours:g}, and {near.name}, the nearest preset, has {preset:g}: is it in {larger}?"
+            )
     if sheet.link_gb_per_s > sheet.memory_gb_per_s:
         found.append("links are faster than memory: are the two bandwidths exchanged?")
     dense = near.compute.bf16_tflops.value

@@ -5,6 +5,7 @@ Light on purpose: the runtime takes the fingerprint of a config through it.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -121,8 +122,13 @@ class ConfigJson:
         return [
             (self.path + key, value)
             for key, value in self._given.items()
-            if key in names and self.path + key not in self.read and value and not _says_nothing(value)
+            if key in names and self.path + key not in self.read and value and not _says_nothing(key, value)
         ]
+
+    def unread_like(self, field: str) -> str | None:
+        """A field beside it that was never asked for and is spelled almost like it."""
+        near = difflib.get_close_matches(field, (key for key in self._given if key not in self.read), n=1, cutoff=0.88)
+        return near[0] if near else None
 
     def _is_there(self, key: str) -> bool:
         self.read.add(self.path + key)
@@ -180,5 +186,8 @@ class ConfigJson:
         return self._data[key]
 
 
-def _says_nothing(value: Any) -> bool:
+def _says_nothing(key: str, value: Any) -> bool:
+    """Experts in every layer, full attention in every layer: what a plain decoder has."""
+    if key == "decoder_sparse_step":
+        return bool(value == 1)
     return isinstance(value, list) and set(map(str, value)) <= {"full_attention"}
