@@ -175,15 +175,8 @@ class Explainer:
 
     def _over_budget(self, plan: Plan) -> str:
         """Empty, or what a plan's quantised sums add up to where that is above the budget."""
-        budget = self._planner.budget
-        if budget is None:
-            return ""
-        weights = self._planner.graph().weights
-        total = 0.0
-        for index, layer in enumerate(plan.layers):
-            by_boundary = dict(zip(("attn_out", "mlp_out"), weights[index] if weights else (1.0, 1.0), strict=True))
-            total += sum(e.squared_error * by_boundary.get(e.boundary, 0.0) ** 2 for e in layer)
-        if total <= budget:
+        budget, total = self._planner.budget, self._planner.squared_error(plan)
+        if budget is None or total <= budget:
             return ""
         allowed = self._planner.setup.deployment.numerics.error_budget
         return f"its plan has error {math.sqrt(total / ERROR_UNIT):.4g}, over numerics.error_budget {allowed:g}"

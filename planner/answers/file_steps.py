@@ -31,6 +31,7 @@ class FileSteps:
     notes: list[str]
     unchanged: bool
     planners: _Planners = field(default_factory=dict)
+    stale: bool = False  # its predictions were found to be of other ops
 
     def __call__(self, mode: str, tokens: int) -> float | None:
         """The step in us; None where nobody can say."""
@@ -53,6 +54,7 @@ class FileSteps:
         plan, _ = plan_of(planner, self.strategy, tokens, self.file)
         step_us = planner.step_us(plan, tokens)
         if self.unchanged and (told := told_otherwise(mode, self.strategy.range_of(mode, tokens), tokens, step_us)):
+            self.stale = True
             self.notes.append(f"{told}: it was edited, or planned by another version")
         return step_us
 

@@ -19,7 +19,14 @@ def server_name(executor: str) -> str:
 
 def yardsticks(executor: str, backend: str) -> str:
     """What the columns hold a plan against."""
-    return f"stock is {server_name(executor)}, library is plain all-reduce by {backend} alone"
+    from ..executors import load_executor, server_of
+
+    server = server_of(load_executor(executor)).name
+    # Charged with the same waits, an executor and the server that it stands for differ by communication alone.
+    host = (
+        "" if server == executor else f", waiting for the host as this executor does (its own host: executor={server})"
+    )
+    return f"stock is {server_name(executor)}{host}; library is plain all-reduce by {backend} alone"
 
 
 def prices_json(prices: StockPrices) -> dict[str, object]:

@@ -54,8 +54,11 @@ def command(before: str, after: str, deployment: str | None, as_json: bool) -> N
         _print_changes(decisions)
     if decisions or any(each.change_us for each in times):
         _print_steps(times)
-    for name, file in ((before, a), (after, b)):
-        print_gains(file, name)
+    for name, file, prices in ((before, a, priced[0]), (after, b, priced[1])):
+        if prices.stale:
+            echo(f"Gains of {name}: left out, its predictions are of other ops; explain --strategy {name} tells them.")
+        else:
+            print_gains(file, name)
 
 
 def _loaded(file: str) -> StrategyFile:

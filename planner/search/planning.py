@@ -64,6 +64,15 @@ class ModePlanner:
         """The squared error budget in integer units."""
         return squared_budget(self.setup.deployment.numerics.error_budget)
 
+    def squared_error(self, plan: Plan) -> float:
+        """What a plan's quantised sums add up to, by the sensitivity of their places, in the units of `budget`."""
+        weights = self.graph().weights
+        total = 0.0
+        for index, layer in enumerate(plan.layers):
+            by_boundary = dict(zip(("attn_out", "mlp_out"), weights[index] if weights else (1.0, 1.0), strict=True))
+            total += sum(e.squared_error * by_boundary.get(e.boundary, 0.0) ** 2 for e in layer)
+        return total
+
     def graph(self, restriction: Restriction = ANY) -> ForwardGraph:
         """The graph of the mode under a restriction."""
         if restriction not in self._graphs:

@@ -17,7 +17,7 @@ from ..strategy.layout import LAYER_BOUNDARIES
 from ..strategy.op_kinds import ALL_GATHER
 from ..strategy.ops import numerics_rank
 from ..strategy.words import IMPL_KINDS
-from .graph import Plan
+from .graph import Edge, Plan
 from .offers import wire_refusal
 from .planning import ModePlanner
 from .stock_forwards import StockForwards
@@ -162,7 +162,21 @@ class StockPlanner:
         """The step under each flag that numerics allow."""
         loosest = numerics_rank(self.setup.deployment.numerics.loosest)
         steps = (self._step(flag.name, flag, tokens) for flag in self.flags)
-        return [step for step in steps if step.plan.numerics_rank <= loosest and self._may_travel(step.plan)]
+        return [step for step in steps if step.plan.numerics_rank <= loosest and self._is_allowed(step.plan)]
+
+    def _is_allowed(self, plan: Plan) -> bool:
+        """False for a flag that breaks what the deployment says of numerics: formats, error budget, forbidden ops."""
+        budget = self.planner.budget
+        if not self._may_travel(plan) or (budget is not None and self.planner.squared_error(plan) > budget):
+            return False
+        places: list[tuple[int | None, Edge]] = [(None, plan.embed_out), (None, plan.head_in)]
+        places += [(index, edge) for index, layer in enumerate(plan.layers) for edge in layer]
+        backend, rules = self.setup.hardware.backend, self.setup.deployment.numerics.forbid
+        return not any(
+            rule.means(edge.op, backend) and rule.covers(self.planner.mode, edge.boundary, layer)
+            for rule in rules
+            for layer, edge in places
+        )
 
     def _may_travel(self, plan: Plan) -> bool:
         """False for a plan whose sums travel in a wire format that the deployment does not list."""

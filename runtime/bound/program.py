@@ -89,9 +89,11 @@ class Programs:
         programs = self._by_mode[mode]
         program = programs[bisect_right(self._starts[mode], tokens) - 1]
         if not program.first <= tokens <= program.last:
+            first, last = programs[0].first, programs[-1].last
+            way = "send fewer at once" if tokens > last else "send more at once"
             raise RefusedError(
-                f"planned for {programs[0].first} to {programs[-1].last} tokens; send fewer at once, or plan again "
-                f"with --set modes.{mode}.tokens=[1,{tokens}]",
+                f"planned for {first} to {last} tokens; {way}, or plan again with "
+                f"--set modes.{mode}.tokens=[1,{max(tokens, last)}]",
                 field=f"modes.{mode}",
                 value=tokens,
             )

@@ -46,6 +46,7 @@ def _json(export: Export, faster: list[str]) -> dict[str, object]:
         "arguments": [word for flag in export.flags for word in (flag.name, *flag.values)],
         "reasons": {flag.name: flag.reason for flag in export.flags},
         "matched": export.matched,
+        "own_kernels": list(export.own),
         "differences": [
             {
                 "mode": d.mode,
@@ -69,8 +70,11 @@ def _print(export: Export, faster: list[str]) -> None:
     for flag in export.flags:
         echo(f"  {flag}")
     echo(f"It runs {export.matched:.0%} of the planned ops, weighted by tokens.")
+    if export.own:
+        names = " and ".join(export.own)
+        echo(f"Whatever the flags, {names} stay behind: kernels of commplan's, which the plugin brings.")
     if not export.differences:
-        if not faster:  # else it is the plan itself that loses
+        if not faster and not export.own:  # else it is the plan itself that loses
             echo("Nothing is lost.")
         return
     echo(styled("What it does not express:", bold=True))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from commplan.planner.strategy.file import NONE, Op, RangePlan, StrategyFile, places
 
+from ...kernels.peer_impls import peer_uses
 from .command import Flag, needed
 
 
@@ -55,13 +56,19 @@ class Export:
 
     switch: Switch
     flags: list[Flag]
+    own: tuple[str, ...]  # impls of commplan's own that the plan names: no server without the plugin has them
     matched: float  # share of the planned sums and gathers, weighted by tokens
     differences: list[Difference]
 
 
 _NOTHING = str(NONE)
 # Needed so that a planned op stays the planned one; without the plugin graphs may freeze what they like.
-_FOR_THE_PLUGIN = ("--disable-prefill-cuda-graph", "--disable-cuda-graph", "--cuda-graph-bs-decode")
+_FOR_THE_PLUGIN = (
+    "--disable-prefill-cuda-graph",
+    "--disable-cuda-graph",
+    "--cuda-graph-bs-decode",
+    "--enforce-disable-flashinfer-allreduce-fusion",
+)
 
 
 def nearest(file: StrategyFile) -> Export:
@@ -89,7 +96,8 @@ def _judge(file: StrategyFile, switch: Switch) -> Export:
                     run += [] if layer is None else [layer]
             differences += _differences(mode, plan, open_runs)
     flags = [flag for flag in needed(file) if flag.name not in _FOR_THE_PLUGIN]
-    return Export(switch, [*flags, *switch.flags], same / total if total else 1.0, differences)
+    own = tuple(sorted({str(use.op.impl) for use in peer_uses(file)}))
+    return Export(switch, [*flags, *switch.flags], own, same / total if total else 1.0, differences)
 
 
 def _differences(mode: str, plan: RangePlan, runs: dict[tuple[str, str, str], list[int]]) -> Iterator[Difference]:
