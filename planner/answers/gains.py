@@ -23,9 +23,7 @@ def yardsticks(executor: str, backend: str) -> str:
 
     server = server_of(load_executor(executor)).name
     # Charged with the same waits, an executor and the server that it stands for differ by communication alone.
-    host = (
-        "" if server == executor else f", waiting for the host as this executor does (its own host: executor={server})"
-    )
+    host = "" if server == executor else f", on this executor's host (its own: executor={server})"
     return f"stock is {server_name(executor)}{host}; library is plain all-reduce by {backend} alone"
 
 

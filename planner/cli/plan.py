@@ -138,7 +138,7 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
 
 def _print(strategy: StrategyFile) -> None:
     from .gains import print_faster_rivals, yardsticks
-    from .output import heading
+    from .output import heading, print_wrapped
 
     p = strategy.parallelism
     attention = f", attention DP {p.attn_dp} x TP {p.attn_tp}" if p.attn_dp > 1 else ""
@@ -150,7 +150,7 @@ def _print(strategy: StrategyFile) -> None:
         heading(mode)
         _print_ranges(ranges)
     echo()
-    echo(f"Gains are steps over the plan's: {yardsticks(strategy.executor, strategy.hardware.backend)}.")
+    print_wrapped(f"Gains are steps over the plan's: {yardsticks(strategy.executor, strategy.hardware.backend)}.", "  ")
 
 
 def _print_notes(found: Plan) -> None:

@@ -6,9 +6,9 @@ alone. After loading the parameters become plain local tensors, and every collec
 
 from __future__ import annotations
 
-import copy
 import functools
 import re
+from copy import copy as copy_of
 from typing import Any
 
 import torch
@@ -177,7 +177,7 @@ def count_own_heads(attention: nn.Module, counts: tuple[str, ...], ranks: int) -
     for name in counts:
         *path, attribute = name.split(".")
         if path == ["config"]:
-            attention.config = copy.copy(attention.config)
+            attention.config = copy_of(attention.config)
         owner = functools.reduce(getattr, path, attention)
         setattr(owner, attribute, getattr(owner, attribute) // ranks)
 

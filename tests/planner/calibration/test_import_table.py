@@ -387,7 +387,8 @@ def test_an_import_is_planned_with_at_once_and_explained_by_its_file(outputs):
     plan = outputs.folder / "s.yaml"
     assert run("plan", "qwen2.5-72b-h100-tp4", "-o", plan, "--set", said["set"]).code == 0
     asked = ("--mode", "prefill", "--tokens", 4096, "--layer", 3, "--op", "all_reduce")
-    text = run("explain", "qwen2.5-72b-h100-tp4", *asked, "--set", said["set"]).out
+    library = "numerics.pin=[{op: all_reduce, impl: nccl, boundary: attn_out}]"
+    text = run("explain", "qwen2.5-72b-h100-tp4", *asked, "--set", said["set"], "--set", library).out
     assert "measured: nccl-tests 2.18.0: output.txt" in text
 
 

@@ -106,7 +106,7 @@ def test_points_of_several_deployments_are_measured_once():
     ("deployment", "overrides"),
     [
         ("qwen3-0.6b-cpu-tp2", ()),
-        (QWEN, ("executor=sglang",)),
+        (QWEN, ("executor=vllm",)),
         (QWEN, ("dtypes.activations=fp32",)),
         ("deepseek-r1-2xh200nodes-tp16", ()),
     ],

@@ -93,6 +93,13 @@ def test_every_size_that_a_config_json_lacks_is_named_at_once(tmp_path: Path) ->
     }
 
 
+def test_a_misspelt_size_is_not_taken_for_one_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hiden_size": 4096}')
+    error = refused("import-model", path)
+    assert (error["field"], "hidden_size is left out" in error["message"]) == ("hiden_size", True)
+
+
 def test_every_size_that_a_model_file_lacks_is_named_at_once(tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "configs" / "models" / "deepseek-v2-lite.yaml").read_text()
     kept = [line for line in text.splitlines() if not line.startswith(("v_head_dim", "qk_rope", "moe_inter"))]

@@ -135,3 +135,16 @@ def test_a_file_that_is_older_than_the_gains_is_read_and_tells_none() -> None:
         ]
         > 0
     )
+
+
+@pytest.mark.parametrize("rule", ["error_budget=0.02", "forbid=[{op: int8_all_reduce}]", "loosest=reordered"])
+def test_a_flag_that_breaks_the_numerics_of_a_deployment_is_no_rival(rule: str) -> None:
+    flag, quantized = "--enable-quant-communications", "--set=numerics.loosest=quantized"
+    assert flag in run("plan", "qwen3-32b-a2-tp2", quantized, "--brief").out
+    assert flag not in run("plan", "qwen3-32b-a2-tp2", quantized, f"--set=numerics.{rule}", "--brief").out
+
+
+def test_a_plan_without_graphs_beside_a_server_with_them_is_told_apart() -> None:
+    plan = ("plan", "qwen3-32b-h200-tp2", "--set=executor=sglang")
+    assert "--set modes.prefill.launch=graph" in run(*plan).out
+    assert "--set modes.prefill.launch=graph" not in run(*plan, "--set=modes.prefill.launch=graph").out

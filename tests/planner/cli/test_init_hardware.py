@@ -192,6 +192,8 @@ def test_a_name_that_no_file_should_have_is_refused(name: str, folder: Path) -> 
         ({"memory_gb": "80", "memory_gb_per_s": "3350", "bf16_tflops": "989"}, "add both directions"),
         ({"memory_gb": "80", "memory_gb_per_s": "3350", "bf16_tflops": "1979"}, "with sparsity"),
         ({"memory_gb_per_s": "800"}, "are the two bandwidths exchanged"),
+        ({"memory_gb_per_s": "7"}, "is it in GB/s, not in TB/s?"),
+        ({"bf16_tflops": "2.1"}, "is it in TFLOP/s, not in PFLOP/s?"),
     ],
 )
 def test_a_figure_that_looks_like_another_kind_is_doubted_and_written(changed: dict[str, str], said: str) -> None:

@@ -55,7 +55,7 @@ def test_key_value_heads_that_neither_divide_nor_are_divided_are_refused() -> No
 
 
 @pytest.mark.parametrize(
-    ("deployment", "executor"), [("qwen3.5-397b-h200-dp4", "transformers"), ("qwen3.5-397b-h200-dp8", "sglang")]
+    ("deployment", "executor"), [("kimi-k2.5-2xh20nodes-tp16", "transformers"), ("qwen3.5-397b-h200-dp8", "sglang")]
 )
 def test_an_executor_without_an_adapter_for_the_model(deployment: str, executor: str) -> None:
     error = refused("plan", deployment, f"--set=executor={executor}")

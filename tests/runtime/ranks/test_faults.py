@@ -179,7 +179,7 @@ def test_a_damaged_file_on_one_rank_is_told_by_all(
     damaged.write_text(content)
     files = [file_of(folder, Parallelism(2), WHOLE), str(damaged)]
     said = errors_of(faults.files_of_their_own, tmp_path, str(folder), files, str(tmp_path))
-    assert said[1].startswith(f"{damaged}: ")
+    assert said[1].startswith(f"{damaged}:")
     assert said[0] == f"start: rank 1 cannot go on: {said[1]}"
 
 

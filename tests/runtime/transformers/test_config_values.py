@@ -120,7 +120,7 @@ def test_ranks_say_it_once(spoilt: Callable[..., Path], checkpoint: Checkpoint, 
     done = run("check", tmp_path / "plan.yaml", "--model", folder)
     assert (done.code, done.out) == (2, "")
     (line,) = [line for line in done.err.splitlines() if not line.startswith("Loading")]
-    assert line.startswith(f"error: {folder / 'config.json'}: rope_scaling.rope_type: accepted: default,")
+    assert line.startswith(f"error: {folder / 'config.json'}:1: rope_scaling.rope_type: accepted: default,")
 
 
 @pytest.mark.slow

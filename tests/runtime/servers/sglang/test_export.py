@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from commplan.planner.cli.export import command as export
 from commplan.planner.executors import load_executor
-from commplan.planner.strategy.file import Predicted, StrategyFile, load
+from commplan.planner.strategy.file import DeploymentStamp, HardwareStamp, ModelStamp, Op, Predicted, StrategyFile, load
 from commplan.planner.strategy.file.document import FasterRival
 from commplan.runtime.servers.sglang.nearest_flags import SWITCHES, Difference, Place, Switch, _words, nearest
 
@@ -105,6 +105,18 @@ def test_nothing_is_lost_is_never_said_while_a_flag_would_win(tmp_path: Path) ->
     assert "Nothing is lost" not in output
     told = json.loads(CliRunner().invoke(export, ["sglang", str(file), "--json"]).output)
     assert len(told["faster_rivals"]) == 1
+
+
+def test_sums_by_kernels_of_our_own_are_lost_without_the_plugin(tmp_path: Path) -> None:
+    own = a_range(1, 16, Op("all_reduce", impl="commplan_triton_norm"), Op("all_reduce", impl="commplan_triton_norm"))
+    bf16 = DeploymentStamp("tiny", "bf16", "0" * 16)
+    model = ModelStamp("tiny", "target", "Qwen3ForCausalLM", 2, 64, 0, frozenset(), "0" * 16)
+    plan = strategy(
+        modes={"prefill": (own,)}, deployment=bf16, model=model, hardware=HardwareStamp("h", "nccl", "0" * 16)
+    )
+    output = CliRunner().invoke(export, ["sglang", str(written(plan, tmp_path / "own.yaml"))]).output
+    assert "commplan_triton_norm stay behind" in output
+    assert "Nothing is lost" not in output
 
 
 STOCK_FLAGS = {flag.name: flag for flag in load_executor("sglang").stock.flags}
