@@ -65,7 +65,7 @@ def words(text: str) -> str:
 
 if (
     __name__ == "__main__"
-):  # python -m tests.runtime.servers.sglang.test_server_readme: the block anew, from the commands that stand there
+):  # python -m tests.runtime.servers.sglang.test_serving_page: the block anew, from the commands that stand there
     commands = [command for command, _ in session()]
     for command, output in zip(commands, typed(commands, "30000"), strict=True):
         print(f"$ {command}" + (f"\n{output}" if output else ""))
