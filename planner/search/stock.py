@@ -169,9 +169,11 @@ class StockPlanner:
         budget = self.planner.budget
         if not self._may_travel(plan) or (budget is not None and self.planner.squared_error(plan) > budget):
             return False
+        backend, rules = self.setup.hardware.backend, self.setup.deployment.numerics.forbid
+        if not rules:  # asked at every token count
+            return True
         places: list[tuple[int | None, Edge]] = [(None, plan.embed_out), (None, plan.head_in)]
         places += [(index, edge) for index, layer in enumerate(plan.layers) for edge in layer]
-        backend, rules = self.setup.hardware.backend, self.setup.deployment.numerics.forbid
         return not any(
             rule.means(edge.op, backend) and rule.covers(self.planner.mode, edge.boundary, layer)
             for rule in rules

@@ -51,6 +51,20 @@ def latent(config: ConfigJson) -> Fields:
     }
 
 
+def with_experts(config: ConfigJson, fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of attention, and of an MLP as DeepSeek names it: dense first layers, then experts, some shared."""
+    expert, dense = config.size("moe_intermediate_size"), dense_layers(config, fields["num_hidden_layers"])
+    return fields | {
+        **({"intermediate_size": config.size("intermediate_size")} if dense else config.sizes("intermediate_size")),
+        "num_experts": config.size_by("n_routed_experts", "num_local_experts"),
+        "num_experts_per_tok": config.size("num_experts_per_tok"),
+        "moe_intermediate_size": expert,
+        "shared_expert_intermediate_size": config.count("n_shared_experts", 0) * expert,
+        "dense_layers": dense,
+        "num_nextn_predict_layers": config.count("num_nextn_predict_layers", 0),
+    }
+
+
 def dense_layers(config: ConfigJson, num_layers: int) -> list[int]:
     """The layers without experts, by a word for each layer, a number for each, or the first and every n-th."""
     words = config.kinds("mlp_layer_types", num_layers, ("dense", "sparse"))

@@ -6,23 +6,13 @@ in one layer of four.
 
 from __future__ import annotations
 
-from ..config_fields import dense_layers, latent, of_text
+from ..config_fields import latent, of_text, with_experts
 from ..config_json import ConfigJson
 from . import Architecture, Fields
 
 
 def _read(config: ConfigJson) -> Fields:
-    fields = latent(config)
-    expert, dense = config.size("moe_intermediate_size"), dense_layers(config, fields["num_hidden_layers"])
-    return fields | {
-        **({"intermediate_size": config.size("intermediate_size")} if dense else config.sizes("intermediate_size")),
-        "num_experts": config.size_by("n_routed_experts", "num_local_experts"),
-        "num_experts_per_tok": config.size("num_experts_per_tok"),
-        "moe_intermediate_size": expert,
-        "shared_expert_intermediate_size": config.count("n_shared_experts", 0) * expert,
-        "dense_layers": dense,
-        "num_nextn_predict_layers": config.count("num_nextn_predict_layers", 0),
-    }
+    return with_experts(config, latent(config))
 
 
 def _lite(config: ConfigJson) -> Fields:
