@@ -118,14 +118,14 @@ $(EVERYTHING): $(RUNTIME)
 # pip install --editable '.[runtime]' pytest
 .PHONY: test-gpu sanitize-gpu bench-gpu
 
-test-gpu: ## our collectives and planned models on two NVIDIA GPUs, or the former on one; in the Python of PYTHON
+test-gpu: ## our collectives and planned models on all NVIDIA GPUs, or the former on one; in the Python of PYTHON
 	$(PYTHON) -m pytest tests/gpu $(PYTEST_ARGS)
 
 sanitize-gpu: ## our collectives under compute-sanitizer, which must be on the PATH; minutes
 	compute-sanitizer --target-processes all --tool memcheck $(PYTHON) -m tests.gpu.sanitized
 	compute-sanitizer --target-processes all --tool synccheck $(PYTHON) -m tests.gpu.sanitized
 
-bench-gpu: ## our collectives beside NCCL's, planned prefills beside plain ones; two NVIDIA GPUs
+bench-gpu: ## our collectives beside their rivals', planned prefills beside plain ones; two NVIDIA GPUs or more
 	$(PYTHON) benchmarks/runtime/collectives.py
 	$(PYTHON) benchmarks/runtime/stacks.py --deployment qwen=qwen3-32b-h200-tp2 --deployment mla=deepseek-r1-h200-tp2
 

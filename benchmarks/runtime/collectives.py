@@ -1,8 +1,9 @@
-"""How fast are the collectives of our own? Two GPUs, CUDA graphs, against the best of others in the same processes.
+"""How fast are the collectives of our own? CUDA graphs, against the best of others in the same processes, on all GPUs.
 
     python benchmarks/runtime/collectives.py --rows rows.jsonl                # again, until it says that all is there
     python benchmarks/runtime/collectives.py --rows rows.jsonl --hidden 7168 --tokens 1,8,64 --processes 1 --minutes 4
     python benchmarks/runtime/collectives.py --rows rows.jsonl --show         # the tables alone
+    python benchmarks/runtime/collectives.py --rows rows.jsonl --ratios       # one table: best rival's time over ours
     python benchmarks/runtime/collectives.py --rows tried.jsonl --cases "ours AR;ours AR @piece=2048,few=1024"
 
 Rivals: FlashInfer's kernels and vLLM's (as FlashInfer ships them) where they are installed, NCCL's and torch's. Rows go
@@ -24,7 +25,7 @@ import statistics
 import time
 from pathlib import Path
 
-from comparison import GEMM, IN_PLACE, SETTINGS, Rows, bound_of, names, show
+from comparison import GEMM, IN_PLACE, SETTINGS, Rows, bound_of, names, show, show_ratios
 
 HIDDEN = (4096, 5120, 7168, 8192)
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 16384)
@@ -131,8 +132,15 @@ def pieces(options: argparse.Namespace):
                 yield process, hidden, missing
 
 
+def gpus() -> int:
+    """Of this machine."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def run_pieces(options: argparse.Namespace) -> None:
-    """As many as the time allows, each in a fresh pair of processes."""
+    """As many as the time allows, each in fresh processes."""
     from commplan.runtime.ranks.spawning import run_ranks
 
     until = time.time() + 60 * options.minutes
@@ -140,7 +148,7 @@ def run_pieces(options: argparse.Namespace) -> None:
         if time.time() > until - 20:
             break
         given = str(options.rows), process, hidden, tokens, options.cases, options.imports, until
-        run_ranks(rank_main, 2, *given, timeout_s=until - time.time() + 60)
+        run_ranks(rank_main, options.ranks or gpus(), *given, timeout_s=until - time.time() + 60)
         left = Rows.read(options.rows).done(process, hidden)
         if not left & set(tokens):
             raise SystemExit(f"process {process}, hidden {hidden}: nothing was measured")
@@ -154,14 +162,19 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=Path("collectives.jsonl"), help="where rows are kept")
     parser.add_argument("--hidden", type=numbers, default=list(HIDDEN))
     parser.add_argument("--tokens", type=numbers, default=list(TOKENS))
-    parser.add_argument("--processes", type=int, default=3, help="how many pairs of processes measure each width")
+    parser.add_argument("--processes", type=int, default=3, help="how many sets of processes measure each width")
     parser.add_argument("--minutes", type=float, default=9.0, help="stop after this time; call again for the rest")
     parser.add_argument("--cases", type=lambda text: text.split(";"), default=names(), help="a;b;c, default: all")
     parser.add_argument(
         "--imports", type=lambda text: text.split(","), default=[], help="modules that ranks import first"
     )
+    parser.add_argument("--ranks", type=int, help="how many GPUs (default: all)")
     parser.add_argument("--show", action="store_true", help="print the tables, and measure nothing")
+    parser.add_argument("--ratios", action="store_true", help="print the table of ratios, and measure nothing")
     options = parser.parse_args()
+    if options.ratios:
+        show_ratios(Rows.read(options.rows))
+        return
     if not options.show:
         run_pieces(options)
     show(Rows.read(options.rows))

@@ -202,10 +202,7 @@ def _range(first: int, last: int) -> str:
 
 def show(rows: Rows) -> None:
     """All tables: best rival first, NCCL second."""
-    for line in rows.lines:
-        if line["what"] == "machine":
-            print(line["machine"])
-            break
+    _show_machine(rows)
     for hidden in rows.hiddens():
         for setting in SETTINGS:
             if rows.tokens(hidden, setting):
@@ -216,6 +213,29 @@ def show(rows: Rows) -> None:
     wrong = {(w["case"], w["hidden"], w["tokens"]) for w in rows.lines if w["what"] == "wrong"}
     for case, hidden, tokens in sorted(wrong):
         print(f"WRONG SUMS, not timed: {case} at {tokens} x {hidden}")
+
+
+def show_ratios(rows: Rows) -> None:
+    """One table of the best rival's time over ours, a line for each family, width and setting; then what was missed."""
+    _show_machine(rows)
+    counts = sorted({t for hidden in rows.hiddens() for setting in SETTINGS for t in rows.tokens(hidden, setting)})
+    print("\n| best rival / ours | " + " | ".join(map(str, counts)) + " |\n|---|" + "---:|" * len(counts))
+    missed = []
+    for family in FAMILIES:
+        for setting in SETTINGS:
+            for hidden in rows.hiddens():
+                found = points(rows, family, hidden, setting)
+                ratios = {p.tokens: f"{p.rival_ratio:.2f}" for p in found if p.rival_ratio is not None}
+                if ratios:
+                    title = f"{hidden}, {family.name}, {setting}"
+                    print(f"| {title} | " + " | ".join(ratios.get(count, "") for count in counts) + " |")
+                    missed += [f"{title}: {v}" for v in verdicts(family, setting, found) if "missed" in v]
+    print("\nmissed: " + ("; ".join(missed) if missed else "nothing"))
+
+
+def _show_machine(rows: Rows) -> None:
+    for machine in dict.fromkeys(line["machine"] for line in rows.lines if line["what"] == "machine"):
+        print(machine)
 
 
 def _show_times(rows: Rows, hidden: int, setting: str) -> None:

@@ -1,6 +1,6 @@
 """What does an eager call of a collective cost the host? One GPU, or two with NCCL and torch beside ours.
 
-    python benchmarks/runtime/host_time.py                  # ours alone on one GPU; with two, a pair of ranks
+    python benchmarks/runtime/host_time.py                  # ours alone on one GPU; with several, a rank on each
     python benchmarks/runtime/host_time.py --compiled       # also through torch.compile, which takes a while
 
 Calls are made in bursts that fit the GPU's queue, each timed by itself; the device is waited for between bursts. With
@@ -156,8 +156,8 @@ def run(peers, hidden: int, rows: int, compiled: bool, pair: bool, shows: bool) 
             show(name, found, None)
 
 
-def in_a_pair(hidden: int, rows: int, compiled: bool) -> None:
-    """On each of two ranks; the first tells."""
+def over_links(hidden: int, rows: int, compiled: bool) -> None:
+    """On each rank; the first tells."""
     import torch
     import torch.distributed as dist
 
@@ -184,14 +184,14 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    pair = torch.cuda.device_count() > 1
+    several = torch.cuda.device_count() > 1
     print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, [{options.rows}, {options.hidden}], host us a call"
     )
-    if pair:
+    if several:
         from commplan.runtime.ranks.spawning import run_ranks
 
-        run_ranks(in_a_pair, 2, options.hidden, options.rows, options.compiled, timeout_s=300)
+        run_ranks(over_links, torch.cuda.device_count(), options.hidden, options.rows, options.compiled, timeout_s=300)
         return
     from kernels_alone import Alone
 

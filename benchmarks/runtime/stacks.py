@@ -1,6 +1,6 @@
-"""How fast is a planned prefill on two GPUs? Random-weight stacks with the shapes of Qwen3-32B and DeepSeek MLA, bf16.
+"""How fast is a planned prefill? Random-weight stacks with the shapes of Qwen3-32B and DeepSeek MLA, bf16.
 
-    python benchmarks/runtime/stacks.py                 # spawns two ranks; needs two GPUs and about 20 GB of disk
+    python benchmarks/runtime/stacks.py                 # a rank for each GPU; needs about 20 GB of disk
     python benchmarks/runtime/stacks.py --deployment qwen=qwen3-32b-h100-tp2 --deployment mla=deepseek-r1-h100-tp2
         # the plan for these deployments, with the stack as their model, as one more column
 
@@ -134,7 +134,7 @@ def strategy_of(ops, checkpoint, tp):
             frozenset(),
             config_fingerprint(config),
         ),
-        HardwareStamp("two GPUs", "nccl", "none"),
+        HardwareStamp(f"{tp} GPUs", "nccl", "none"),
         DeploymentStamp("stacks", "bf16", "none"),
         "transformers",
         Parallelism(tp),
@@ -159,6 +159,7 @@ def rank_main(name, checkpoint, planned, rounds, variants, tokens, peer):
     import torch
 
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    world = int(os.environ["WORLD_SIZE"])
     ids = torch.randint(0, 8000, (1, max(TOKENS)), device="cuda", generator=torch.Generator("cuda").manual_seed(1))
 
     def prompts(tokens):
@@ -166,7 +167,7 @@ def rank_main(name, checkpoint, planned, rounds, variants, tokens, peer):
         return ids[:, :tokens].view(tokens // sequence, sequence)
 
     plans = {
-        key: strategy_of(ops, checkpoint, 2)
+        key: strategy_of(ops, checkpoint, world)
         for key, (ops, stacks) in PLANS.items()
         if name in stacks and (variants is None or key in variants)
     }
@@ -211,7 +212,7 @@ def time_plans(checkpoint, plans, prompts, rounds, all_tokens):
     for tokens in all_tokens:
         times, peaks = {variant: [] for variant in variants}, {}
         for _ in range(rounds + WARM_UP):
-            # Shuffled, alike on both ranks: what ran before changes clocks and caches by a few per cent.
+            # Shuffled, alike on all ranks: what ran before changes clocks and caches by a few per cent.
             for variant in order.sample(variants, len(variants)):
                 use(variant)
                 torch.cuda.reset_peak_memory_stats()
@@ -231,7 +232,7 @@ def time_transformers(checkpoint, prompts, rounds, all_tokens):
     from transformers.distributed import DistributedConfig
 
     model = AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=torch.bfloat16, distributed_config=DistributedConfig(tp_size=2)
+        checkpoint, dtype=torch.bfloat16, distributed_config=DistributedConfig(tp_size=int(os.environ["WORLD_SIZE"]))
     ).eval()
 
     def run(tokens):
@@ -246,7 +247,7 @@ def time_transformers(checkpoint, prompts, rounds, all_tokens):
 
 
 def timed(run, tokens):
-    """Milliseconds of one forward, from a common start of both ranks."""
+    """Milliseconds of one forward, from a common start of all ranks."""
     import torch
     import torch.distributed as dist
 
@@ -260,10 +261,12 @@ def timed(run, tokens):
     return start.elapsed_time(end)
 
 
-def print_table(name, layers, results):
+def print_table(name, layers, tp, results):
     """ms of every variant, and the share of communication that it recovers."""
     plain, bound = results["all_reduce"], results["bound"]
-    print(f"\n{name}: {layers} layers, TP 2, bf16, prefill in sequences of {SEQUENCE}; ms (of communication recovered)")
+    print(
+        f"\n{name}: {layers} layers, TP {tp}, bf16, prefill in sequences of {SEQUENCE}; ms (of communication recovered)"
+    )
     names = [key for key in results if isinstance(results[key], dict)]
     print("\n| tokens | " + " | ".join(names) + " |\n|---:|" + "---:|" * len(names))
     for tokens in plain:
@@ -294,6 +297,9 @@ def main():
     parser.add_argument("--no-peer", action="store_true", help="leave transformers' own tensor parallelism out")
     parser.add_argument("--json", help="also write all figures here")
     options = parser.parse_args()
+    import torch
+
+    tp = torch.cuda.device_count()
     deployments = dict(text.split("=", 1) for text in options.deployment)
     everything = {}
     for name in options.stack or ("qwen", "mla"):
@@ -303,8 +309,8 @@ def main():
             tokens, peer = options.tokens or TOKENS, not options.no_peer
             planned = plan_for(deployments[name], folder, options.set) if name in deployments else None
             arguments = (name, folder, planned, options.rounds, variants, tokens, peer)
-            results = run_ranks(rank_main, 2, *arguments, timeout_s=420)[0]
-        print_table(name, options.layers, results)
+            results = run_ranks(rank_main, tp, *arguments, timeout_s=420)[0]
+        print_table(name, options.layers, tp, results)
         everything[name] = results
     if options.json:
         Path(options.json).write_text(json.dumps(everything, indent=1))

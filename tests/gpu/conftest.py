@@ -10,9 +10,9 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    import torch
+    from .machine import gpus
 
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = gpus()
     here = __file__.rsplit("/", 1)[0]
     for item in items:
         if not str(item.path).startswith(here):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import replace
 from typing import Any
@@ -19,16 +20,16 @@ from ..runtime.strategy_files import from_plans, world_of
 TOKENS = (1, 7, 64)
 
 
-def plans(checkpoint: str) -> dict[str, StrategyFile]:
+def plans(checkpoint: str, ranks: int) -> dict[str, StrategyFile]:
     """Plain all-reduce by the library, first; then random plans that use every op, each by one impl or the other."""
-    p = Parallelism(2)
+    p = Parallelism(ranks)
     world = world_of(checkpoint, p)
     layers = world.layers
 
     def file_of(plan: Plan, choose: Choose | None) -> StrategyFile:
         chosen = plan if choose is None else with_impls(world, plan, choose)
         file = from_plans(checkpoint, p, chosen, chosen, activations="bf16")
-        file = replace(file, hardware=HardwareStamp("two GPUs", "nccl", "0" * 16))
+        file = replace(file, hardware=HardwareStamp(f"{ranks} GPUs", "nccl", "0" * 16))
         assert not list(problems(file)), next(problems(file))
         return file
 
@@ -55,7 +56,7 @@ def against_one_process(checkpoint: str) -> dict[str, Any]:
     torch.cuda.set_device(0)
     whole = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
     requests = {t: torch.randint(0, 60, (1, t), generator=torch.Generator().manual_seed(t)) for t in TOKENS}
-    files = plans(checkpoint)
+    files = plans(checkpoint, int(os.environ["WORLD_SIZE"]))
     errors, wrong = {}, []
     with torch.no_grad():
         wanted = {t: whole(ids).logits for t, ids in requests.items()}

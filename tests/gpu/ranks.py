@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ DTYPES = {"bf16": (torch.bfloat16, 2.0**-8), "fp16": (torch.float16, 2.0**-11)}
 def start() -> tuple[int, int, torch.device]:
     """(rank, world, device) of a rank with its process group up; ranks that share a GPU have no NCCL."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if dist.is_initialized():
+        return rank, world, torch.device("cuda", torch.cuda.current_device())
     shared = torch.cuda.device_count() < world
     device = torch.device("cuda", rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
@@ -32,6 +35,24 @@ def start() -> tuple[int, int, torch.device]:
         os.environ |= {"TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES": "1", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1"}
     dist.init_process_group("gloo" if shared else "nccl", device_id=None if shared else device)
     return rank, world, device
+
+
+def in_turn(claims: list[tuple[str, Callable[..., Any], tuple[Any, ...]]]) -> dict[str, Any]:
+    """What each function gives on this rank, by name: one process group for all of them."""
+    found = {}
+    for name, function, given in claims:
+        found[name] = function(*given)
+        torch.cuda.synchronize()
+        dist.barrier()
+    return found
+
+
+def sum_of(parts: list[Tensor]) -> Tensor:
+    """The sum in fp32, in the order of the ranks, as our kernels add."""
+    total = parts[0].float()
+    for part in parts[1:]:
+        total = total + part.float()
+    return total
 
 
 def peers_of(dtype: torch.dtype, width: int, rows: int) -> PeerKernels:
@@ -82,9 +103,9 @@ def same_bits(width: int, rows: int) -> dict[str, bool]:
 
 
 def not_finite(value: float, at: int) -> dict[str, tuple[bool, bool]]:
-    """(every row with `value` on rank 0 or 1 holds something not finite, every other row is right), by op."""
+    """(every row with `value` on some rank holds something not finite, every other row is right), by op."""
     rank, world, _ = start()
-    width, rows = 1536, 8
+    width, rows = 1536, world + 6
     peers = peers_of(torch.bfloat16, width, rows)
     case = Case((rank, world), rows, width, torch.bfloat16, "normal", seed=3)
     x = case.mine.clone()
@@ -101,8 +122,8 @@ def not_finite(value: float, at: int) -> dict[str, tuple[bool, bool]]:
         out = run()
         spoilt = ~torch.isfinite(out).all(dim=1)
         wanted = torch.zeros(rows, dtype=torch.bool, device="cuda")
-        wanted[2:4] = True
-        found[name] = (bool(spoilt[2:4].all()), bool((spoilt == wanted).all()))
+        wanted[2 : 2 + world] = True
+        found[name] = (bool(spoilt[wanted].all()), bool((spoilt == wanted).all()))
     torch.cuda.synchronize()
     peers.check()
     return found
@@ -115,7 +136,7 @@ def stress(calls: int) -> dict[str, Any]:
     peers = peers_of(torch.bfloat16, width, most)
     pool = [[rows_of(100 * k + r, most, width, torch.bfloat16) for r in range(world)] for k in range(8)]
     weight = rows_of(5, 1, width, torch.bfloat16)[0]
-    sums = [torch.stack([x.float() for x in xs]).sum(0).to(torch.bfloat16) for xs in pool]
+    sums = [sum_of(xs).to(torch.bfloat16) for xs in pool]
     int8 = [peers.int8_all_reduce(xs[rank], "gather") for xs in pool]
     wrong = torch.zeros(8, dtype=torch.int64, device="cuda")  # by op
     generator = torch.Generator().manual_seed(1)  # alike on all ranks
@@ -171,8 +192,8 @@ def graphs(replays: int) -> int:
         parts = [rows_of(10 * replay + r, rows, width, torch.bfloat16) for r in range(world)]
         x.copy_(parts[rank])
         graph.replay()
-        once = torch.stack([p.float() for p in parts]).sum(0).to(torch.bfloat16)
-        twice = (once.float() * world).to(torch.bfloat16)
+        once = sum_of(parts).to(torch.bfloat16)
+        twice = sum_of([once] * world).to(torch.bfloat16)
         wrong += not torch.equal(first, once)
         wrong += not torch.equal(third, torch.cat([twice] * world))
         wrong += not torch.equal(small, peers.int8_all_reduce(parts[rank], "gather"))
@@ -189,8 +210,8 @@ def between_kernels(calls: int, captured: bool) -> int:
     right = rows_of(99, 512, width, torch.bfloat16)
     left = [[rows_of(10 * k + r, rows, 512, torch.bfloat16) for r in range(world)] for k in range(kinds_of_rows)]
     parts = [[torch.mm(one, right) for one in lefts] for lefts in left]
-    once = [torch.stack([part.float() for part in p]).sum(0).to(torch.bfloat16) for p in parts]
-    twice = [(o.float() * world).to(torch.bfloat16) for o in once]
+    once = [sum_of(p).to(torch.bfloat16) for p in parts]
+    twice = [sum_of([o] * world).to(torch.bfloat16) for o in once]
     weight = torch.ones(width, dtype=torch.bfloat16, device="cuda")
     x = torch.empty(rows, width, dtype=torch.bfloat16, device="cuda")
 
@@ -250,15 +271,15 @@ def compiled() -> dict[str, bool]:
 
 
 def dead_peer() -> tuple[bool, str]:
-    """Rank 1 never calls: (rank 0's results are NaN, what its check says). Calls after the first do not wait."""
-    rank, _, _ = start()
+    """The last rank never calls: (the others' results are NaN, what their checks say). Only the first call waits."""
+    rank, world, _ = start()
     peers = peers_of(torch.bfloat16, 1024, 8)
     x = rows_of(rank, 4, 1024, torch.bfloat16)
     weight = torch.ones(1024, dtype=torch.bfloat16, device="cuda")
     peers.all_reduce(x), peers.all_reduce_norm(x, None, weight, EPS)  # compiled on both, with all patience
     torch.cuda.synchronize()
     dist.barrier()
-    if rank == 1:
+    if rank == world - 1:
         dist.barrier()
         return True, ""
     with finite_memory():

@@ -1,4 +1,4 @@
-"""Models on two GPUs under plans of our own collectives: as close to one process as plain all-reduce is."""
+"""Models on GPUs under plans of our own collectives: as close to one process as plain all-reduce is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from commplan.runtime.ranks.spawning import run_ranks
 
 from ..runtime.transformers.tiny_models import write_checkpoint
+from . import machine
 from .planned_models import against_one_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.two_gpus]
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.two_gpus]
 )
 def test_plans_are_as_close_to_one_process_as_plain_all_reduce_is(family: str, changes: dict, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(family, tmp_path / family, **changes)
-    for found in run_ranks(against_one_process, 2, str(checkpoint), timeout_s=300):
+    for found in run_ranks(against_one_process, machine.ranks(), str(checkpoint), timeout_s=300):
         errors = found["errors"]
         plain = errors.pop("plain")
         assert plain < 0.05, "bf16 itself"
