@@ -11,7 +11,9 @@ decides what is measured, the runtime measures it. A kernel is named by its step
   width       elements per row: the hidden size, or that of the latents
   columns     0; of a pair the number of DP groups
 
-and is measured wherever the deployment's machine might run it, since without a table it is never planned.
+and is measured wherever the deployment's machine might run it, since without a table it is never planned. Beside sums
+of commplan's, kernels of other libraries are measured on the same rows (RIVALS; kind their impl, name `all_reduce`):
+what the servers that a plan is held against sum with, and what executors may offer.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ COLLECTIVE_WIDTH = 64  # elements per row of a collective's buffer, which has no
 _SMALLEST_BYTES = 1024
 _FINE_BYTES = (1 << 17, 1 << 26)  # between these, libraries change protocols: two points per power of two
 _FINE_ROWS = 128  # from here on kernels of our own change algorithms: two points per power of two
+RIVALS = ("torch_one_shot", "torch_two_shot", "flashinfer", "flashinfer_fused")
+"""All-reduce kernels of other libraries, by the impl that executors call them; the last does the norm too."""
 _UNWRITTEN_STEPS = ("fold_residual", "copy", "zero_fill")
 
 
@@ -55,7 +59,7 @@ def points_of(setups: Iterable[Setup]) -> list[Point]:
                 for point in _of_term(setup, planner.costs, term, tokens, largest):
                     found[point] = None
         found |= dict.fromkeys(_of_gemms(setup))
-    return [*_collectives(largest), *_own_kernels(most_rows), *found]
+    return [*_collectives(largest), *_own_kernels(most_rows), *_rivals(most_rows), *found]
 
 
 def _of_term(
@@ -129,6 +133,18 @@ def _own_kernels(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
         counts = {-(-count // align) * align for count in _fine_row_counts(most)}
         for rows in sorted(counts):
             yield (impl, name, size, dtype, rows, width, columns)
+
+
+def _rivals(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
+    """On rows of commplan's plain sums, by powers of two."""
+    widths: dict[tuple[int, str, int], int] = {}
+    for (_, name, size, dtype, width, _), most in most_rows.items():
+        if name == "all_reduce":
+            widths[size, dtype, width] = max(widths.get((size, dtype, width), 0), most)
+    for (size, dtype, width), most in sorted(widths.items()):
+        for impl in RIVALS:
+            for rows in _row_counts(most):
+                yield (impl, "all_reduce", size, dtype, rows, width, 0)
 
 
 def _fine_row_counts(most: int) -> Iterator[int]:

@@ -12,7 +12,7 @@ from ..descriptions.calibration import CALIBRATION_SCHEMA, Calibration
 from ..descriptions.deployment import DTYPE_BYTES
 from ..executors import Executor
 from ..strategy.yaml_file import flow_text, scalar_text
-from .needed_points import Point
+from .needed_points import RIVALS, Point
 
 Samples = dict[Point, list[list[float]]]  # per rank; empty where a kernel cannot run there
 HostSamples = dict[str, list[list[float]]]  # of a launch and of calls by impl, per rank
@@ -43,8 +43,11 @@ def calibration_of(
             continue
         time, spread = _summary(by_rank)
         message_bytes = int(rows * width * DTYPE_BYTES[dtype])
-        if kind == "collective":
-            collectives.setdefault((what, backend, dtype, group_size), []).append((message_bytes, time, spread))
+        if kind == "collective" or kind in RIVALS:
+            impl = backend if kind == "collective" else kind
+            works_on_rows = width if kind.endswith("_fused") else None
+            key = (what, impl, dtype, group_size, works_on_rows)
+            collectives.setdefault(key, []).append((message_bytes, time, spread))
         elif kind == "kernel":
             names = _kernels_of(executor, backend, what)
             kernels.setdefault((names, group_size, dtype, width), []).append((message_bytes, time, spread))
@@ -63,7 +66,7 @@ def calibration_of(
         "source": source,
         "fingerprint": machine,
         "tables": (
-            *_tables(collectives, ("op", "impl", "dtype", "group_size"), "message_bytes"),
+            *_tables(collectives, ("op", "impl", "dtype", "group_size", "width"), "message_bytes"),
             *_tables({k: p for k, p in own.items() if len(p) > 1}, _ONE_KERNEL, "message_bytes"),
         ),
         "kernels": _tables(kernels, ("kernels", "group_size", "dtype", "width"), "message_bytes"),

@@ -24,7 +24,8 @@ from ..ranks.rendezvous import meet
 from .host import host_samples
 from .own import OwnCollectives, is_bare, is_own
 from .point_calls import Point, call_of
-from .timing import Timer, no_gradients
+from .rivals import RivalKernels, is_rival
+from .timing import Call, Timer, no_gradients
 
 _SAMPLES = 5  # per point and round
 _ROUNDS = 4
@@ -57,13 +58,15 @@ def measure_rank(
     ranks.join(backend.torch_name, device, 300.0)
     control = control_group(300.0)
     todo = [Point(*values) for values in points]
-    groups = _groups({point.group_size for point in todo if point.kind == "collective" or is_own(point)}, control)
+    on_groups = [p for p in todo if p.kind == "collective" or is_own(p) or is_rival(p)]
+    groups = _groups({point.group_size for point in on_groups}, control)
     exchange = exchange_over(control)
     with together(exchange):
         own = OwnCollectives(todo, backend, groups, device, exchange)
+        rivals = RivalKernels(todo, backend, groups, device, exchange)
     if control.rank == 0:
-        for reason, count in own.left_out.items():
-            print(one_line(f"{count} points of collectives of our own are left out: {reason}"), file=sys.stderr)
+        _tell("collectives of our own", own.left_out)
+        _tell("kernels of other libraries", rivals.left_out)
     timer = Timer(device, control)
     samples = {key_of(point): list(known.get(key_of(point), [])) for point in todo}
     report = _Progress(len(todo), seconds, partial, mine) if control.rank == 0 else None
@@ -74,11 +77,11 @@ def measure_rank(
             for index, point in enumerate(wanted):
                 if number and not timer.agree(time.monotonic() < end):
                     break
-                if is_own(point) and not own.has(point):
+                if (is_own(point) and not own.has(point)) or (is_rival(point) and not rivals.has(point)):
                     continue
                 if groups.get(point.group_size) is None and point.kind == "collective":
                     continue
-                call = own.call_of(point) if is_own(point) else call_of(point, backend, groups, device)
+                call = _call_of(point, own, rivals, backend, groups, device)
                 found = timer.samples(call, _SAMPLES, spaced=is_bare(point))
                 own.check()
                 samples[key_of(point)] += found
@@ -89,6 +92,24 @@ def measure_rank(
     if report is not None:
         report.end()
     return {"samples": samples, "host": host, "machine": mine}
+
+
+def _call_of(
+    point: Point,
+    own: OwnCollectives,
+    rivals: RivalKernels,
+    backend: Backend,
+    groups: dict[int, Group],
+    device: torch.device,
+) -> Call:
+    if is_own(point):
+        return own.call_of(point)
+    return rivals.call_of(point) if is_rival(point) else call_of(point, backend, groups, device)
+
+
+def _tell(what: str, left_out: dict[str, int]) -> None:
+    for reason, count in left_out.items():
+        print(one_line(f"{count} points of {what} are left out: {reason}"), file=sys.stderr)
 
 
 def key_of(point: Iterable[Any]) -> str:

@@ -37,7 +37,7 @@ def is_own(point: Point) -> bool:
 
 def is_bare(point: Point) -> bool:
     """Is this nothing but a collective, so that it is timed with a kernel behind it?"""
-    return point.kind in ("collective", TRITON)
+    return point.kind in ("collective", TRITON, "torch_one_shot", "torch_two_shot", "flashinfer")
 
 
 class OwnCollectives:

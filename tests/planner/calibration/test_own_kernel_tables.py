@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from commplan.planner.backtest.held_out import held_out
-from commplan.planner.calibration.needed_points import Point, points_of
+from commplan.planner.calibration.needed_points import RIVALS, Point, points_of
 from commplan.planner.calibration.result import Samples, calibration_of, dump
 from commplan.planner.descriptions.base import build
 from commplan.planner.descriptions.calibration import COLLECTIVES, Calibration
@@ -33,11 +33,11 @@ def rows_of(points: list[Point], kind: str, name: str, group_size: int, width: i
 
 
 def samples_of(setup: Setup, ran: bool = True) -> Samples:
-    """Invented times: 2 us and what grows with the bytes; of our own kernels none where they did not run."""
+    """Invented times: 2 us and what grows with the bytes; of one-launch kernels none where they did not run."""
 
     def one(p: Point) -> list[float]:
         kind, _, group_size, dtype, rows, width, columns = p
-        if kind in OWN and not ran:
+        if kind in (*OWN, *RIVALS) and not ran:
             return []
         grows = rows * width * (columns if kind == "gemm" else DTYPE_BYTES[dtype])
         return [2.0 + group_size + grows / 1e6] * 3
@@ -178,6 +178,23 @@ def test_a_machine_on_which_the_kernels_did_not_run_gets_no_tables_of_them():
     calibration = calibrated(load_setup(QWEN), ran=False)
     assert {t.impl for t in calibration.tables} == {"nccl"}
     assert calibration.kernels and calibration.gemms
+
+
+def test_kernels_that_servers_sum_with_are_measured_on_the_rows_of_our_own_sums():
+    points = [p for p in points_of([load_setup(QWEN)]) if p[0] in RIVALS]
+    assert {(p[0], p[1], p[2], p[5]) for p in points} == {(impl, "all_reduce", 2, 5120) for impl in RIVALS}
+    assert {p[4] for p in points} <= {p[4] for p in own_points(QWEN) if p[1] == "all_reduce"}
+
+
+def test_their_tables_hold_messages_of_all_widths_but_where_a_norm_needs_whole_rows():
+    both = ("hardware.calibrations=[]", "dtypes.weights=bf16")
+    setups = [load_setup(d, both) for d in (QWEN, LATENT)]
+    samples = {p: [[1.0 + p[4] * p[5] / 1e6] * 3] * 2 for p in points_of(setups)}
+    calibration = calibration_of(samples, setups[0].executor, "nccl", "invented", MACHINE, "a test")
+    widths = {(t.impl, t.width) for t in calibration.tables if t.impl in RIVALS}
+    plain = {(impl, None) for impl in RIVALS if impl != "flashinfer_fused"}
+    assert widths == plain | {("flashinfer_fused", 5120), ("flashinfer_fused", 7168)}
+    assert parse_yaml(dump(calibration))["tables"]
 
 
 def test_a_point_that_one_rank_has_no_sample_of_is_left_out():

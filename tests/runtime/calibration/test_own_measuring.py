@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from commplan.planner.calibration.needed_points import RIVALS as POINTS_OF_RIVALS
 from commplan.planner.strategy.file import Op, Parallelism, StrategyFile
+from commplan.runtime.calibration.rivals import RIVALS
 from commplan.runtime.collectives.rms_norm import rms_norm
 from commplan.runtime.kernels.peer_impls import TRITON, TRITON_NORM
 
@@ -45,6 +47,16 @@ def test_points_that_the_backend_has_no_collectives_for_stay_empty_and_one_line_
         assert methods == set()
         line = f"{len(POINTS) - 1} points of collectives of our own are left out: gloo has none\n"
         assert said.count("left out") == (line in said) == (rank == 0)
+
+
+def test_kernels_of_other_libraries_are_left_out_where_there_are_no_gpus_for_them(world: Worlds) -> None:
+    assert RIVALS == POINTS_OF_RIVALS, "the planner and the runtime name the same"
+    points = [POINTS[0], *([impl, "all_reduce", 2, "bf16", 4, 32, 0] for impl in RIVALS)]
+    for rank, (samples, said, _) in enumerate(world(2).run(measured_points, points, True)):
+        assert [key for key, times in samples.items() if times] == ["collective all_reduce 2 fp32 8 64 0"]
+        for owner in ("torch", "flashinfer"):
+            line = f"2 points of kernels of other libraries are left out: {owner}'s kernels run on NVIDIA GPUs alone"
+            assert (line in said) == (rank == 0)
 
 
 def test_verify_measures_a_sum_together_with_its_norm_where_one_kernel_does_both(
