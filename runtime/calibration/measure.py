@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from commplan.planner.strategy.file import one_line
 
-from ..backends import load_backend
+from ..backends import Backend, load_backend
 from ..errors import RefusedError
 from ..ranks.agreement import exchange_over, together
 from ..ranks.groups import Group, control_group
