@@ -20,12 +20,12 @@ from torch import Tensor
 from commplan.planner.strategy.file import StrategyFile, dump, one_line, plan_hash
 from commplan.planner.strategy.vendors import BACKENDS
 
-from ...errors import RefusedError
+from ...errors import BoundaryError, RefusedError
 from ...ranks.agreement import gather_json
 from ..captured_sizes import check_captured, check_within
 from ..executed import in_force, of_rank
 from ..forward import Forwards
-from ..stop import or_stop
+from ..stop import or_stop, tell
 from .arguments import check_arguments, check_running, uses_impl
 from .attention_dp import AttentionDpHooks
 from .binding import Binding, check_custom_all_reduce
@@ -166,10 +166,15 @@ class SchedulerHooks:
     def around_output(self, stream_output: Hook, *args: Any, **options: Any) -> Any:
         """SchedulerOutputStreamer.stream_output: nothing leaves once a kernel has given up waiting for a rank.
 
-        The tokens are on the host by now, and the kernels set their flag before they came.
+        The tokens are on the host by now, and the kernels set their flag before they came. The error goes on, so that
+        SGLang has the launcher end all ranks: one whose peer hangs does not end by itself.
         """
         if self.binding is not None:
-            or_stop(self.binding.peers.check)
+            try:
+                self.binding.peers.check()
+            except BoundaryError as error:
+                tell(error)
+                raise
         return stream_output(*args, **options)
 
     # ---- the scheduler ----------------------------------------------------------------------------------------------
