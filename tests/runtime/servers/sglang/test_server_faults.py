@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from .server import members, serving, tail, wait_until
 pytestmark = pytest.mark.slow
 
 WITHIN_S = 120  # SGLang looks after its processes every second; busy cores take longer to end them
+REASONS = r"Subprocess scheduler_1 .* crashed|Connection (reset|closed) by peer"
+"""Who hears of it first: the launcher, or the rank that waits for it."""
 
 
 def test_a_rank_that_dies_ends_the_server_with_the_reason(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
@@ -25,7 +28,8 @@ def test_a_rank_that_dies_ends_the_server_with_the_reason(checkpoint: Callable[[
         assert wait_until(lambda: not members(server.process.pid), WITHIN_S), tail(server.log)
         server.process.wait(timeout=10)
         assert server.process.returncode != 0
-    assert "scheduler_1" in server.log.read_text(errors="replace")
+    said = server.log.read_text(errors="replace")
+    assert re.search(REASONS, said), tail(server.log)
 
 
 def scheduler_of(session: int, rank: str) -> int:
