@@ -131,7 +131,7 @@ class Explainer:
             alternatives,
             prices,
             ops,
-            planner.pricer.host.state,
+            planner.pricer.host.state(self._tokens),
             planner.host_wait_us(self._plan, self._tokens),
             planner.compute_factor(self._tokens),
         )

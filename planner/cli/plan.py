@@ -186,14 +186,13 @@ def _uniform_is_ahead(strategy: StrategyFile, tolerance: float) -> bool:
 
 
 def _is_eager_beside_graphs(found: Plan, mode: str) -> bool:
+    from ..cost.covering import graphs_up_to
+    from ..cost.host import HostCosts
     from ..executors import server_of
 
-    setup = found.setup
-    host = dict(setup.executor.host.launch) if setup.executor.host is not None else {}
-    launch = setup.deployment.modes[mode].launch or {str(name): how for name, how in host.items()}.get(mode)
-    stock = server_of(setup.executor).stock
+    stock = server_of(found.setup.executor).stock
     graphs = stock.graphs if stock is not None else ()
-    return launch == "eager" and any(rule.modes is None or mode in rule.modes for rule in graphs)
+    return HostCosts(found.setup, mode).graph_up_to < graphs_up_to(graphs, found.setup, mode)
 
 
 def _print_ranges(ranges: tuple[RangePlan, ...]) -> None:

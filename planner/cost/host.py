@@ -10,6 +10,7 @@ from ..descriptions.setup import Setup
 from ..strategy.layout import ALL_TO_ALL
 from ..strategy.vendors import BACKENDS
 from ..strategy.words import AttentionKind, LaunchState, MlpKind, Provenance
+from .covering import ALL, graphs_up_to
 from .estimate import weakest
 from .terms import Gemm, Passes, PeerKernel, Term
 
@@ -21,7 +22,7 @@ class HostCosts:
 
     def __init__(self, setup: Setup, mode: str) -> None:
         self._host, self._impls, model = setup.executor.host, setup.impls, setup.model
-        self.state: LaunchState = setup.deployment.modes[mode].launch or self._host.launch[mode]  # type: ignore[index]
+        self.graph_up_to = _graph_up_to(setup, mode)
         self.is_device = BACKENDS[setup.hardware.backend].device_type == "cpu"
         self._has_latents = model.is_mla or bool(model.compress_ratios)
         self._exchanges = setup.parallelism.moe_backend == ALL_TO_ALL and setup.parallelism.tp > 1
@@ -32,10 +33,13 @@ class HostCosts:
         used = {self._host.launch_us.provenance, *(figure.provenance for figure in self._host.calls.values())}
         self.provenance: Provenance = weakest(used) if not measured else measured[0].provenance
 
-    @property
-    def counts(self) -> bool:
+    def state(self, tokens: int) -> LaunchState:
+        """How a forward of so many tokens is launched."""
+        return "graph" if tokens <= self.graph_up_to else "eager"
+
+    def counts(self, tokens: int) -> bool:
         """False where the host costs nothing of its own."""
-        return self.state == "eager" and not self.is_device
+        return tokens > self.graph_up_to and not self.is_device
 
     def call_us(self, impl: str) -> float:
         """One call of an impl: its own figure, else that of its kind, else an ordinary launch."""
@@ -75,3 +79,14 @@ class HostCosts:
     def embed_us(self) -> float:
         """What comes before the first boundary."""
         return self.launch_us * self._host.launches.embed
+
+
+def _graph_up_to(setup: Setup, mode: str) -> int:
+    """The most tokens of a forward that is replayed from a graph: as the deployment says, else as the executor."""
+    workload, host = setup.deployment.modes[mode], setup.executor.host
+    if workload.graph_up_to is not None:
+        return workload.graph_up_to
+    launch = workload.launch or host.launch[mode]  # type: ignore[index]
+    if launch == "graph":
+        return ALL
+    return 0 if workload.launch == "eager" else graphs_up_to(host.graphs, setup, mode)

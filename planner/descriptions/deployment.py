@@ -110,6 +110,7 @@ class ModeSpec(Spec):
     draft_tokens     rows per request in target_verify and draft_extend
     decode_fraction  share of the rows of a mixed forward that are decode steps
     launch           `eager` or `graph`, where it is not what the executor does by itself
+    graph_up_to      forwards of up to so many tokens are replayed from graphs, and larger ones are launched eagerly
     measured_step_us  step times measured under plain all-reduce by the library, by token count, where the device and
                      not the host was the bound: they scale what is not communication
     """
@@ -121,6 +122,7 @@ class ModeSpec(Spec):
     draft_tokens: PositiveInt | None = None
     decode_fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     launch: LaunchState | None = None
+    graph_up_to: PositiveInt | None = None
     measured_step_us: (
         Annotated[dict[Annotated[int, Field(gt=0, le=MAX_TOKENS)], Positive], Field(min_length=1)] | None
     ) = None
@@ -139,13 +141,15 @@ class ModeSpec(Spec):
             raise FieldError("tokens", "[min, max] is expected; min is above max", [low, high])
         if high > MAX_TOKENS:
             raise FieldError("tokens", f"token counts up to {MAX_TOKENS} can be planned", [low, high])
+        if self.launch is not None and self.graph_up_to is not None:
+            raise FieldError("graph_up_to", "`launch` says it of all forwards; one of the two is expected")
         return self
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
         data: dict[str, Any] = write(self)
-        return {k: v for k, v in data.items() if v is not None or k not in ("launch", "measured_step_us")}
+        return {k: v for k, v in data.items() if v is not None or k not in _LATER}
 
 
 REQUIRED_BY_MODE: dict[str, tuple[str, ...]] = {
@@ -155,12 +159,12 @@ REQUIRED_BY_MODE: dict[str, tuple[str, ...]] = {
     "target_verify": ("context_tokens", "draft_tokens"),
     "draft_extend": ("context_tokens", "draft_tokens"),
 }
+_LATER = ("launch", "graph_up_to", "measured_step_us")
 _ALLOWED_BY_MODE = {
     mode: {
         *required,
         "tokens",
-        "launch",
-        "measured_step_us",
+        *_LATER,
         *(("prefix_tokens",) if mode in ("prefill", "mixed") else ()),
     }
     for mode, required in REQUIRED_BY_MODE.items()

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from ..descriptions.base import Count, FieldError, Figure, Spec, Text
 from ..strategy.errors import did_you_mean
 from ..strategy.words import FORWARD_MODES, IMPL_KINDS, ForwardMode, LaunchState
+from .where import Graphs
 
 
 class FixedLaunches(Spec):
@@ -32,11 +33,13 @@ class Host(Spec):
     """The host of an executor.
 
     launch     who launches a mode's kernels: `eager` the host, one by one; `graph` a replay, at no cost here
+    graphs     what a mode that is `eager` replays from graphs all the same; of rules that cover a forward the first
     launch_us  one ordinary kernel, by a torch op with the views and the module around it
     calls      one call of an impl, by its name or by its kind; an impl without either is an ordinary launch
     """
 
     launch: dict[ForwardMode, LaunchState]
+    graphs: tuple[Graphs, ...] = ()
     launch_us: Figure
     calls: dict[Text, Figure] = Field(default_factory=dict)
     launches: FixedLaunches

@@ -14,9 +14,8 @@ from ..descriptions.base import Count, FieldError, Figure, OneOf, PositiveInt, S
 from ..strategy.errors import InputError
 from ..strategy.layout import BOUNDARIES
 from ..strategy.ops import Op, parse
-from ..strategy.vendors import VENDORS
-from ..strategy.words import ForwardMode, MoeBackend
 from .limits import ByCapability
+from .where import Graphs, Where
 
 
 def _op(value: object) -> object:
@@ -28,33 +27,6 @@ def _op(value: object) -> object:
 
 PlacedOp = Annotated[Op, BeforeValidator(_op)]
 Ops = dict[Annotated[str, OneOf(BOUNDARIES)], PlacedOp]
-Vendor = Annotated[str, OneOf(VENDORS)]
-
-
-class Where(Spec):
-    """Deployments and forwards that a rule speaks of; what is left out may be anything.
-
-    peer_access  devices read each other's memory
-    multicast    the switch adds and multiplies (NVLS)
-    fp8          devices that compute in FP8
-    latent       MLA with q_lora_rank
-    attn_tp      a DP group has several ranks
-    weights      data types of the weights
-    """
-
-    vendors: tuple[Vendor, ...] | None = None
-    topologies: tuple[Text, ...] | None = None  # of the links inside a node
-    peer_access: bool | None = None
-    multicast: bool | None = None
-    fp8: bool | None = None
-    architectures: tuple[Text, ...] | None = None
-    not_architectures: tuple[Text, ...] = ()
-    latent: bool | None = None
-    attn_dp: bool | None = None
-    attn_tp: bool | None = None
-    moe_backends: tuple[MoeBackend, ...] | None = None
-    modes: tuple[ForwardMode, ...] | None = None
-    weights: tuple[Text, ...] | None = None
 
 
 class Sized(Where):
@@ -87,12 +59,6 @@ class StockFusion(Sized):
     def fuses(self, tokens: int, message_bytes: float) -> bool:
         """True for a forward within the limits."""
         return self.takes(message_bytes) and (self.max_tokens is None or tokens <= self.max_tokens)
-
-
-class StockGraph(Where):
-    """Forwards that the server captures by itself, up to a token count."""
-
-    max_tokens: PositiveInt
 
 
 class Overlap(Where):
@@ -141,7 +107,7 @@ class Stock(Spec):
     fusions   what takes a sum together with the norm that follows
     forwards  which ops there are
     flags     the same under a flag that a user may set
-    graphs    up to which token count the server replays a graph where a plan's forward is eager
+    graphs    which forwards the server replays from graphs, whatever a plan's are launched by
     """
 
     source: Text
@@ -149,7 +115,7 @@ class Stock(Spec):
     fusions: tuple[StockFusion, ...] = ()
     forwards: tuple[StockForward, ...]
     flags: tuple[StockFlag, ...] = ()
-    graphs: tuple[StockGraph, ...] = ()
+    graphs: tuple[Graphs, ...] = ()
 
     @model_validator(mode="after")
     def _ends_with_any(self) -> Stock:

@@ -93,6 +93,7 @@ class ModePlanner:
             kinks |= self.costs.kinks(term)
             limits |= self.costs.limits(term)
         kinks |= set(self.setup.deployment.modes[self.mode].measured_step_us or ())
+        limits.add(self.pricer.host.graph_up_to)  # from there on the host counts
         tolerance = self.setup.deployment.search.range_tolerance
         near: Near | None = None
 
@@ -117,7 +118,7 @@ class ModePlanner:
         next. A host that runs ahead over many layers has done that already: such a plan wins in the model alone. Under
         an error budget layers differ anyway.
         """
-        if not self.pricer.host.counts or self.budget is not None or not _alternates(graph, plan):
+        if not self.pricer.host.counts(tokens) or self.budget is not None or not _alternates(graph, plan):
             return plan
         found = [search(graph, side, tokens, self.budget, slack_ps).plan for side in self.pricer.one_sided()]
         return min(found, key=lambda each: self.pricer.plan_ps(each, tokens))

@@ -94,7 +94,7 @@ class Pricer:
 
     def host_ps(self, edge: Edge, tokens: int) -> int:
         """Time of an edge on the host at a token count, in ps; 0 where the host costs nothing."""
-        if not self.host.counts:
+        if not self.host.counts(tokens):
             return 0
         key = (tokens % self._tp == 0, edge)  # a launch takes as long for any number of rows, and none for none
         price = self._host_prices.get(key)
@@ -166,7 +166,7 @@ class Pricer:
         return self._segment(of if isinstance(of, str) else (of.attention_kind, of.mlp_kind), tokens)
 
     def _segment(self, of: LayerKind | str, tokens: int) -> Segment:
-        if not self.host.counts or of == "head_in":
+        if of == "head_in" or not self.host.counts(tokens):
             return _FREE
         key = (tokens, of)
         found = self._segments.get(key)
@@ -187,7 +187,7 @@ class Pricer:
 
     def plan_ps(self, plan: Plan, tokens: int) -> int:
         """Price of a plan at a token count, in ps."""
-        if not self.host.counts:
+        if not self.host.counts(tokens):
             return self.device_ps(plan, tokens)
         total = 0
         for of, edge in (("embed_out", plan.embed_out), ("head_in", plan.head_in)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from ..cost.covering import graphs_up_to
 from ..cost.terms import HandOver, Term, Wire
 from ..descriptions.setup import Setup
 from ..executors import Executor, server_of
@@ -51,10 +52,16 @@ def _with_host_of(server: Executor, own: Executor) -> Executor:
     return server.model_copy(update={"host": own.host.model_copy(update={"calls": kinds | theirs})})
 
 
+def _says_launch(setup: Setup, mode: str) -> bool:
+    """Does the deployment itself say how a mode is launched? Then the server launches it so too."""
+    workload = setup.deployment.modes[mode]
+    return workload.launch is not None or workload.graph_up_to is not None
+
+
 def _in_graphs(setup: Setup, mode: str) -> Setup:
     """The setup with a mode that is replayed from graphs."""
     modes = dict(setup.deployment.modes)
-    modes[mode] = modes[mode].model_copy(update={"launch": "graph"})
+    modes[mode] = modes[mode].model_copy(update={"launch": "graph", "graph_up_to": None})
     return replace(setup, deployment=setup.deployment.model_copy(update={"modes": modes}))
 
 
@@ -73,12 +80,12 @@ class StockPlanner:
     def __post_init__(self) -> None:
         setup, mode = self.planner.setup, self.planner.mode
         self.server, self._forwards = self.planner, StockForwards(self.planner, self.rules)
-        graphs = next((graph for graph in self.rules.graphs if self._forwards.covers(graph)), None)
+        graphs = graphs_up_to(self.rules.graphs, setup, mode)
         server = server_of(setup.executor)
         if server is setup.executor:
-            if graphs is not None and self.planner.pricer.host.counts and setup.deployment.modes[mode].launch is None:
-                self._graphs = ModePlanner(_in_graphs(setup, mode), mode), graphs.max_tokens
-        elif graphs is not None:
+            if graphs > self.planner.pricer.host.graph_up_to and not _says_launch(setup, mode):
+                self._graphs = ModePlanner(_in_graphs(setup, mode), mode), graphs
+        elif graphs:
             self.server = ModePlanner(_in_graphs(replace(setup, executor=server), mode), mode)
         else:  # eager there too: call by call alike
             self.server = ModePlanner(replace(setup, executor=_with_host_of(server, setup.executor)), mode)
@@ -194,7 +201,7 @@ class StockPlanner:
 
         The server's Python is not the executor's: charged with the same wait, the two differ by communication alone.
         """
-        if self.server is self.planner or not self._waits_alike or not self.planner.pricer.host.counts:
+        if self.server is self.planner or not self._waits_alike or not self.planner.pricer.host.counts(tokens):
             return 0.0
         if tokens not in self._waits:
             self._waits[tokens] = self.planner.host_wait_us(self.planner.best(tokens), tokens)

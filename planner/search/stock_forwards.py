@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from ..cost.covering import covers
 from ..cost.terms import OneKernel, Wire
-from ..executors.stock import Stock, StockForward, StockSum, Where
+from ..executors.stock import Stock, StockForward, StockSum
+from ..executors.where import Where
 from ..strategy.executor_file import RESIDUAL_OUT
 from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
 from ..strategy.op_kinds import ALL_GATHER, ALL_REDUCE
@@ -35,28 +37,8 @@ class StockForwards:
     def covers(self, where: Where) -> bool:
         """Does a rule speak of this deployment and mode?"""
         setup = self.server.setup
-        hardware, p, architecture = setup.hardware, setup.parallelism, setup.model.architecture
-        facts = (
-            (where.vendors, hardware.vendor),
-            (where.topologies, hardware.links.intra_node.topology),
-            (where.architectures, architecture),
-            (where.moe_backends, p.moe_backend),
-            (where.modes, self.server.mode),
-            (where.weights, setup.deployment.dtypes.weights),
-        )
-        truths = (
-            (where.peer_access, hardware.links.intra_node.has_peer_access or self._is_measured(where)),
-            (where.multicast, bool(hardware.links.intra_node.multicast)),
-            (where.fp8, hardware.compute.fp8_tflops is not None),
-            (where.latent, setup.model.latent_width > 0),
-            (where.attn_dp, p.attn_dp > 1),
-            (where.attn_tp, p.attn_tp > 1),
-        )
-        return (
-            all(accepted is None or fact in accepted for accepted, fact in facts)
-            and all(wanted is None or wanted == fact for wanted, fact in truths)
-            and architecture not in where.not_architectures
-        )
+        peer_access = setup.hardware.links.intra_node.has_peer_access or self._is_measured(where)
+        return covers(where, setup, self.server.mode, peer_access)
 
     def _is_measured(self, where: Where) -> bool:
         """True where a calibration of this machine shows that the impl of a rule runs there."""

@@ -2,14 +2,15 @@
 
 A server runs a forward eagerly, or captures it once into a graph and replays that. An eager forward counts when it is
 done. One outside of serving (a capture, a warm-up) counts nothing, and leaves what it ran under (mode, tokens); a
-replay then counts that.
+replay then counts that. A graph may hold the whole forward, or its body alone (embedding, layers and final norm): then
+the model's forward runs around each replay, and no op of the body in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,6 +65,7 @@ class Forwards:
         self._programs: dict[str, tuple[Program, ...]] | None = None
         self._captured: dict[tuple[str, int], Forward] = {}
         self._live = False
+        self._replaying = False
         self._in_embedding = False
         self._in_op = False
 
@@ -105,7 +107,9 @@ class Forwards:
                 raise BoundaryError("the final norm did not come", where="the last mlp_out")
         finally:
             done, self.current = self.current, None
-        if self._live:
+        if self._replaying:
+            self._replayed_body(mode, done)
+        elif self._live:
             self._count(done)
         else:
             self._captured[mode, tokens] = done
@@ -120,11 +124,32 @@ class Forwards:
             self._live = False
 
     def replayed(self, mode: str, tokens: int) -> None:
-        """A graph captured at this many tokens was replayed."""
+        """A graph of the whole forward, captured at this many tokens, was replayed."""
+        self._count(self._of_graph(mode, tokens))
+
+    @contextmanager
+    def replaying(self) -> Iterator[None]:
+        """Around a forward whose body is the replay of a graph; the forward opens in it as an eager one does."""
+        self._replaying = True
+        try:
+            yield
+            if self._replaying:
+                raise BoundaryError("a graph was replayed outside a forward of the model", where="a captured body")
+        finally:
+            self._replaying = False
+
+    def _replayed_body(self, mode: str, done: Forward) -> None:
+        if done.executed:
+            raise BoundaryError("ops ran beside the graph that holds them", where=f"{mode}, {done.tokens} tokens")
+        captured = self._of_graph(mode, done.tokens)
+        self._replaying = False
+        self._count(replace(captured, unplanned=captured.unplanned + done.unplanned))
+
+    def _of_graph(self, mode: str, tokens: int) -> Forward:
         captured = self._captured.get((mode, tokens))
         if captured is None:
             raise BoundaryError("a graph ran that was not captured under the plan", where=f"{mode}, {tokens} tokens")
-        self._count(captured)
+        return captured
 
     def _count(self, done: Forward) -> None:
         mode = done.program.mode

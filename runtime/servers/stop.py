@@ -11,9 +11,14 @@ from commplan.planner.strategy.file import CommplanError
 
 def stop(error: CommplanError) -> NoReturn:
     """Say why on standard error, and end this process."""
+    tell(error)
+    raise SystemExit(error.exit_code)
+
+
+def tell(error: CommplanError) -> None:
+    """Say why on standard error."""
     sys.stdout.flush()
     print(f"commplan: error: {error}", file=sys.stderr, flush=True)
-    raise SystemExit(error.exit_code)
 
 
 def or_stop(function: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -5,7 +5,7 @@ Looks at resolved arguments alone (a mapping of field to value), so it needs no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from commplan.planner.strategy.file import StrategyFile
 from commplan.planner.strategy.vendors import BACKENDS
 
 from ...errors import RefusedError
-from ..captured_sizes import check_captured
-from .words import CAPTURE_FLAG, ONE_SHOT
+from ..captured_sizes import check_captured, check_within
+from .words import DECODE_GRAPHS, ONE_SHOT, PREFILL_GRAPHS
 
 Arguments = Mapping[str, Any]
 
@@ -67,6 +67,7 @@ CONFLICTS = (
     ),
     _leave_out("enable_lora", "changes which tensors the sums run on; never tried under a plan"),
     _leave_out("enable_torch_compile", "traces the choice of an op into compiled code"),
+    _leave_out("debug_cuda_graph", "runs the forward again in what stands for a replay, so that ops count twice"),
     _leave_out("enable_pdmux", "runs a prefill in slices of layers; never tried under a plan"),
     _leave_out("enable_nvidia_megakernel", _UNSEEN),
     _leave_out("enable_amd_monokernel", _UNSEEN),
@@ -171,24 +172,47 @@ def _graphs(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedError]:
     """`cuda_graph_config`: a mapping of phase to backend and captured sizes."""
     phases = arguments.get("cuda_graph_config") or {}
     backends = {phase: (phases.get(phase) or {}).get("backend", "disabled") for phase in ("prefill", "decode")}
-    if backends["prefill"] != "disabled":
-        yield RefusedError(
-            "a prefill graph pads batches to token counts that the plan may give other ops; never run under a plan: "
-            "add --disable-prefill-cuda-graph",
-            field="--cuda-graph-backend-prefill",
-            value=backends["prefill"],
-        )
-    if backends["decode"] != "disabled" and file.parallelism.attn_dp > 1:
+    captures = [phase for phase, backend in backends.items() if backend != "disabled"]
+    if captures and file.parallelism.attn_dp > 1:
         yield RefusedError(
             "a graph under attention DP pads every group to one size; never run under a plan: add --disable-cuda-graph",
-            field="--cuda-graph-backend-decode",
-            value=backends["decode"],
+            field=f"--cuda-graph-backend-{captures[0]}",
+            value=backends[captures[0]],
         )
-    elif backends["decode"] != "disabled":
-        try:
-            check_captured(file, phases["decode"].get("bs") or (), CAPTURE_FLAG)
-        except RefusedError as error:
-            yield error
+        return
+    if "prefill" in captures:
+        yield from _prefill_graphs(file, arguments, phases["prefill"])
+    if "decode" in captures:
+        yield from _refusal_of(check_captured, file, phases["decode"].get("bs") or (), DECODE_GRAPHS)
+
+
+def _prefill_graphs(file: StrategyFile, arguments: Arguments, phase: Arguments) -> Iterator[RefusedError]:
+    """Graphs of segments between attention are known; no others, and none that serves two modes."""
+    if phase["backend"] != "breakable":
+        yield RefusedError(
+            "is another way to capture a prefill than the one that was read (breakable); never run under a plan: leave "
+            "--cuda-graph-backend-prefill out, or add --disable-prefill-cuda-graph",
+            field="--cuda-graph-backend-prefill",
+            value=phase["backend"],
+        )
+        return
+    if arguments.get("enable_mixed_chunk"):
+        yield RefusedError(
+            "a mixed batch would replay the graph of a prefill, and the plan may have other ops for it; add "
+            "--disable-prefill-cuda-graph, or leave --enable-mixed-chunk out",
+            field="--enable-mixed-chunk",
+            value=True,
+        )
+    sizes = phase.get("bs") or ()
+    yield from _refusal_of(check_within, file, sizes, PREFILL_GRAPHS)
+    yield from _refusal_of(check_captured, file, sizes, PREFILL_GRAPHS)
+
+
+def _refusal_of(check: Callable[..., None], *arguments: object) -> Iterator[RefusedError]:
+    try:
+        check(*arguments)
+    except RefusedError as error:
+        yield error
 
 
 def _token_counts(file: StrategyFile, arguments: Arguments) -> Iterator[RefusedError]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import NamedTuple
 
@@ -11,10 +11,10 @@ from commplan.planner.strategy.file import StrategyFile
 from commplan.planner.strategy.packages import CHECKOUT
 
 from ...errors import RefusedError
-from ..captured_sizes import sizes_for
+from ..captured_sizes import Captures, sizes_for, with_ends
 from .arguments import longest_chunk, most_requests
 from .server_fit import check_version
-from .words import TESTED_VERSIONS
+from .words import DECODE_GRAPHS, MOST_LATENT, PREFILL_GRAPHS, PREFILL_STEPS, TESTED_VERSIONS, WITH_LATENTS
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -71,28 +71,37 @@ def needed(file: StrategyFile) -> list[Flag]:
 
 
 def _for_gpus(file: StrategyFile) -> list[Flag]:
-    """FlashInfer's fusion and prefill graphs are on by default there."""
+    """FlashInfer's fusion and graphs of both modes are on by default there."""
     fusion = Flag(
         "--enforce-disable-flashinfer-allreduce-fusion",
         (),
-        "it would take sums that the plan has given an op, up to 2048 tokens; nobody has run it beside a plan",
+        "every sum that it would take, up to 2048 tokens, has an op in the plan; the gain over the stock server counts "
+        "it where that turns it on by itself",
     )
     if file.parallelism.attn_dp > 1:
         return [fusion, Flag("--disable-cuda-graph", (), "graphs were never run under a plan with attention DP")]
-    flags = [
-        fusion,
-        Flag(
-            "--disable-prefill-cuda-graph",
-            (),
-            "never run under a plan; below some 2000 tokens they are worth up to a fifth of a step, which the gain "
-            "over the stock server counts",
-        ),
-    ]
-    decode = file.modes.get("decode", ())
+    flags = [fusion]
+    prefill, decode = file.modes.get("prefill", ()), file.modes.get("decode", ())
+    if "mixed" in file.modes and prefill:
+        reason = "a mixed batch would replay the graph of a prefill, and the plan has ops of its own for it"
+        flags.append(Flag("--disable-prefill-cuda-graph", (), reason))
+    elif len(prefill) > 1 and (sizes := with_ends(prefill, _captured_prefills(file))):
+        flags.append(_captured(PREFILL_GRAPHS, sizes))
     if len(decode) > 1:
-        sizes = tuple(map(str, sizes_for(decode)))
-        flags.append(Flag("--cuda-graph-bs-decode", sizes, "no graph may serve two ranges of the plan"))
+        flags.append(_captured(DECODE_GRAPHS, sizes_for(decode)))
     return flags
+
+
+def _captured(graphs: Captures, sizes: Iterable[int]) -> Flag:
+    return Flag(graphs.flag, tuple(map(str, sizes)), "no graph may serve two ranges of the plan")
+
+
+def _captured_prefills(file: StrategyFile) -> list[int]:
+    """Prefills that SGLang captures by itself, with the chunk that the plan needs."""
+    most = longest_chunk(file)
+    if file.model.architecture in WITH_LATENTS:
+        most = min(most, MOST_LATENT)
+    return [size for size in (*PREFILL_STEPS, *range(PREFILL_STEPS[-1] + 512, most + 1, 512)) if size <= most]
 
 
 def check_installed() -> None:

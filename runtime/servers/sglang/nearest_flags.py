@@ -67,6 +67,7 @@ _FOR_THE_PLUGIN = (
     "--disable-prefill-cuda-graph",
     "--disable-cuda-graph",
     "--cuda-graph-bs-decode",
+    "--cuda-graph-bs-prefill",
     "--enforce-disable-flashinfer-allreduce-fusion",
 )
 

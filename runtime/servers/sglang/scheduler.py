@@ -20,26 +20,29 @@ from torch import Tensor
 from commplan.planner.strategy.file import StrategyFile, dump, one_line, plan_hash
 from commplan.planner.strategy.vendors import BACKENDS
 
-from ...errors import RefusedError
+from ...errors import BoundaryError, RefusedError
 from ...ranks.agreement import gather_json
-from ..captured_sizes import check_captured
+from ..captured_sizes import check_captured, check_within
 from ..executed import in_force, of_rank
 from ..forward import Forwards
-from ..stop import or_stop
+from ..stop import or_stop, tell
 from .arguments import check_arguments, check_running, uses_impl
 from .attention_dp import AttentionDpHooks
 from .binding import Binding, check_custom_all_reduce
 from .fused_reads import FinalNorm
 from .server_fit import check_model
 from .stages import PlannedStages
-from .words import CAPTURE_FLAG, MODES, ONE_SHOT, SEAMS
+from .words import DECODE_GRAPHS, MODES, ONE_SHOT, PREFILL_GRAPHS, SEAMS
 
 logger = logging.getLogger(__name__)
 
 _SCHEDULER = "sglang.srt.managers.scheduler.Scheduler"
+_PREFILL_GRAPHS = "sglang.srt.model_executor.runner.prefill_cuda_graph_runner.PrefillCudaGraphRunner"
 _STREAMER = "sglang.srt.managers.scheduler_components.output_streamer.SchedulerOutputStreamer"
 
 Hook = Callable[..., Any]
+_BODIES = ("prefill", "mixed")
+"""Modes whose graphs hold the body of a forward (PrefillCudaGraphRunner)."""
 
 
 class SchedulerHooks:
@@ -65,7 +68,9 @@ class SchedulerHooks:
             "sglang.srt.model_executor.model_runner.ModelRunner.load_model": self.around_load,
             "sglang.srt.layers.layer_boundary.residual.batch.final_norm": self.around_final_norm,
             "sglang.srt.model_executor.model_runner.ModelRunner.forward": self.around_runner,
+            f"{_PREFILL_GRAPHS}.execute": self.around_prefill_graph,
             f"{seam.model}.forward": self.around_model,
+            f"{seam.body}.forward": self.around_body,
             "sglang.srt.layers.vocab_parallel_embedding.VocabParallelEmbedding.forward": self.around_embedding,
             "sglang.srt.distributed.parallel_state.GroupCoordinator.all_reduce": self.around_all_reduce,
         }
@@ -88,10 +93,29 @@ class SchedulerHooks:
         if self.attention_dp is not None:
             scope: Any = self.forwards.forward(*self.attention_dp.shape(model, batch, rows))
         else:
-            mode = MODES.get(batch.forward_mode.name)
-            scope = nullcontext() if mode is None else self.forwards.forward(mode, rows)
+            scope = self._scope(batch, rows)
         with scope:
             return forward(model, input_ids, positions, batch, *args, **options)
+
+    def around_body(
+        self, forward: Hook, model: Any, input_ids: Any, positions: Any, batch: Any, *args: Any, **options: Any
+    ) -> Any:
+        """<Model>.forward, the part of the above that a prefill graph captures, by calling it alone."""
+        alone = self.forwards.current is None and self.attention_dp is None
+        with self._scope(batch, positions.shape[-1]) if alone else nullcontext():
+            return forward(model, input_ids, positions, batch, *args, **options)
+
+    def _scope(self, batch: Any, rows: int) -> Any:
+        mode = MODES.get(batch.forward_mode.name)
+        return nullcontext() if mode is None else self.forwards.forward(mode, rows)
+
+    def around_prefill_graph(self, execute: Hook, *args: Any, **options: Any) -> Any:
+        """PrefillCudaGraphRunner.execute: the model's forward, with the replay of a graph in the place of its body.
+
+        Rows are padded to the captured size by then, so that the forward in it tells which graph it was.
+        """
+        with self.forwards.replaying():
+            return execute(*args, **options)
 
     def around_final_norm(
         self, final_norm: Hook, hidden: Any, batch: Any, norm: Any, *args: Any, **options: Any
@@ -115,9 +139,10 @@ class SchedulerHooks:
         """ModelRunner.forward: everything that serves requests, and nothing else, passes here."""
         with self.forwards.serving():
             output = forward(runner, batch, *args, **options)
-        if output.can_run_graph:
-            # Prefill graphs are refused at start, so the graph is the decode runner's; `bs` is its padded size.
-            self.forwards.replayed(MODES[batch.forward_mode.name], runner.decode_cuda_graph_runner.bs)
+        mode = MODES.get(batch.forward_mode.name)
+        if output.can_run_graph and mode not in _BODIES:
+            # The decode runner's, which holds the whole forward; `bs` is its padded size.
+            self.forwards.replayed(str(mode), runner.decode_cuda_graph_runner.bs)
         return output
 
     def around_load(self, load_model: Hook, runner: Any, *args: Any, **options: Any) -> Any:
@@ -141,10 +166,15 @@ class SchedulerHooks:
     def around_output(self, stream_output: Hook, *args: Any, **options: Any) -> Any:
         """SchedulerOutputStreamer.stream_output: nothing leaves once a kernel has given up waiting for a rank.
 
-        The tokens are on the host by now, and the kernels set their flag before they came.
+        The tokens are on the host by now, and the kernels set their flag before they came. The error goes on, so that
+        SGLang has the launcher end all ranks: one whose peer hangs does not end by itself.
         """
         if self.binding is not None:
-            or_stop(self.binding.peers.check)
+            try:
+                self.binding.peers.check()
+            except BoundaryError as error:
+                tell(error)
+                raise
         return stream_output(*args, **options)
 
     # ---- the scheduler ----------------------------------------------------------------------------------------------
@@ -190,7 +220,10 @@ class SchedulerHooks:
             )
         for index, layer in enumerate(layers):
             self._prove_layer(index, layer)
-        check_captured(self.file, _captured_sizes(runner), CAPTURE_FLAG)
+        check_captured(self.file, _captured_sizes(runner, "decode_cuda_graph_runner", "capture_bs"), DECODE_GRAPHS)
+        prefills = _captured_sizes(runner, "prefill_cuda_graph_runner", "capture_num_tokens")
+        check_captured(self.file, prefills, PREFILL_GRAPHS)
+        check_within(self.file, prefills, PREFILL_GRAPHS)
         check_running(self.file, scheduler.max_running_requests)
         self.forwards.bind()
         hashes = _everyone(self.hash, scheduler.tp_cpu_group)
@@ -221,9 +254,8 @@ def check_server(file: StrategyFile, path: str, server_args: Any) -> None:
         raise error.in_file(path) from None
 
 
-def _captured_sizes(runner: Any) -> list[int]:
-    graphs = getattr(runner, "decode_cuda_graph_runner", None)
-    return list(getattr(graphs, "capture_bs", None) or [])
+def _captured_sizes(runner: Any, graphs: str, sizes: str) -> list[int]:
+    return list(getattr(getattr(runner, graphs, None), sizes, None) or [])
 
 
 def _everyone(mine: Any, group: Any) -> list[Any]:

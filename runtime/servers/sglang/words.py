@@ -6,9 +6,23 @@ from dataclasses import dataclass
 
 from commplan.planner.strategy.file import capabilities
 
+from ..captured_sizes import Captures
+
 STRATEGY_VARIABLE = "COMMPLAN_STRATEGY"
 EXECUTOR = "sglang"
-CAPTURE_FLAG = "--cuda-graph-bs-decode"
+DECODE_GRAPHS = Captures("decode", "--cuda-graph-bs-decode")
+PREFILL_GRAPHS = Captures("prefill", "--cuda-graph-bs-prefill", padding=2)
+"""A prefill that a graph would pad to more than twice its tokens runs eagerly (prefill_cuda_graph_runner.py)."""
+PREFILL_STEPS = (
+    *range(4, 33, 4),
+    *range(48, 257, 16),
+    *range(288, 513, 32),
+    *range(576, 1025, 64),
+    *range(1280, 4097, 256),
+)
+"""Prefills that SGLang captures, then steps of 512 up to the chunk (generate_prefill_cuda_graph_batch_sizes)."""
+MOST_LATENT = 8192
+"""The largest of a model with MLA."""
 CAN = capabilities(EXECUTOR)
 """What plans may ask of a server, as the executor's file tells the planner too."""
 TESTED_VERSIONS = CAN.versions or ()
@@ -31,9 +45,13 @@ DTYPES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "f
 
 @dataclass(frozen=True, slots=True)
 class Seam:
-    """Where a model family declares its layers and runs its forward, as dotted paths."""
+    """Where a model family declares its layers and runs its forward, as dotted paths.
+
+    body  embedding, layers and final norm, which a prefill graph captures without the head
+    """
 
     layer: str
+    body: str
     model: str
 
 
@@ -41,13 +59,20 @@ _QWEN2 = "sglang.srt.models.qwen2."
 _QWEN3 = "sglang.srt.models.qwen3."
 _QWEN3_MOE = "sglang.srt.models.qwen3_moe."
 _DEEPSEEK = "sglang.srt.models.deepseek_v2."
-_DEEPSEEK_SEAM = Seam(_DEEPSEEK + "DeepseekV2DecoderLayer", _DEEPSEEK + "DeepseekV2ForCausalLM")
+
+
+def _seam(module: str, family: str) -> Seam:
+    return Seam(*(f"{module}{family}{part}" for part in ("DecoderLayer", "Model", "ForCausalLM")))
+
+
+_DEEPSEEK_SEAM = _seam(_DEEPSEEK, "DeepseekV2")
 
 SEAMS = {
-    "Qwen2ForCausalLM": Seam(_QWEN2 + "Qwen2DecoderLayer", _QWEN2 + "Qwen2ForCausalLM"),
-    "Qwen3ForCausalLM": Seam(_QWEN3 + "Qwen3DecoderLayer", _QWEN3 + "Qwen3ForCausalLM"),
-    "Qwen3MoeForCausalLM": Seam(_QWEN3_MOE + "Qwen3MoeDecoderLayer", _QWEN3_MOE + "Qwen3MoeForCausalLM"),
+    "Qwen2ForCausalLM": _seam(_QWEN2, "Qwen2"),
+    "Qwen3ForCausalLM": _seam(_QWEN3, "Qwen3"),
+    "Qwen3MoeForCausalLM": _seam(_QWEN3_MOE, "Qwen3Moe"),
     "DeepseekV2ForCausalLM": _DEEPSEEK_SEAM,
     "DeepseekV3ForCausalLM": _DEEPSEEK_SEAM,
     "DeepseekV32ForCausalLM": _DEEPSEEK_SEAM,
 }
+WITH_LATENTS = frozenset(name for name, seam in SEAMS.items() if seam is _DEEPSEEK_SEAM)

@@ -145,6 +145,20 @@ def test_a_flag_that_breaks_the_numerics_of_a_deployment_is_no_rival(rule: str) 
 
 
 def test_a_plan_without_graphs_beside_a_server_with_them_is_told_apart() -> None:
-    plan = ("plan", "qwen3-32b-h200-tp2", "--set=executor=sglang")
-    assert "--set modes.prefill.launch=graph" in run(*plan).out
-    assert "--set modes.prefill.launch=graph" not in run(*plan, "--set=modes.prefill.launch=graph").out
+    plan = ("plan", "qwen3-235b-h200-dp4", "--set=executor=sglang")  # no graphs under a plan with attention DP
+    out = run(*plan, "--set=modes.prefill.launch=graph").out
+    assert "--set modes.decode.launch=graph" in out
+    assert "--set modes.prefill.launch=graph" not in out
+
+
+def test_a_plan_for_the_server_has_the_graphs_that_the_server_has_by_itself() -> None:
+    for deployment in ("qwen3-32b-h200-tp2", "qwen2.5-72b-h100-tp4"):
+        ranges = answer("plan", deployment, "--set=executor=sglang")["modes"]["prefill"]
+        assert all(r["host_wait_us"] == 0 and r["stock_us"] >= r["step_us"] for r in ranges)
+        assert not any(rival["flag"] is None for r in ranges for rival in r["faster_rivals"])
+
+
+def test_with_mla_the_server_captures_no_longer_prefills_than_8192_tokens_and_a_plan_neither() -> None:
+    asked = ("explain", R1, "--set=executor=sglang", "--mode=prefill", "--layer=5")
+    launches = [answer(*asked, f"--tokens={tokens}")["launch"] for tokens in (8192, 8193)]
+    assert launches == ["graph", "eager"]

@@ -48,6 +48,32 @@ def test_a_graph_costs_the_host_nothing(folder):
     assert plain_us(planner_of(folder, mode="decode", launch="eager")) > plain_us(graph) * 50
 
 
+def test_a_forward_costs_the_host_nothing_up_to_the_largest_graph(folder):
+    eager, graph = planner_of(folder), planner_of(folder, launch="graph")
+    some = planner_of(folder, modes=span(graph_up_to=64))
+    assert [plain_us(some, tokens) for tokens in (16, 64)] == [plain_us(graph, tokens) for tokens in (16, 64)]
+    assert [plain_us(some, tokens) for tokens in (65, 4096)] == [plain_us(eager, tokens) for tokens in (65, 4096)]
+
+
+def test_a_range_ends_with_the_largest_graph_where_the_host_changes_the_plan(folder):
+    """Our kernel takes 2 us longer on the device than the library, and 39 less on the host."""
+    tables = (*FAST.tables, own_table("all_reduce", 2, {1: 3.0, 1 << 40: 3.0}))
+    machine = Machine(bf16_tflops=1e6, memory_gb_per_s=1e6, tables=tables)
+    planner = planner_of(folder, machine, modes=span(graph_up_to=1000), loosest="exact")
+    found = [(r.first, r.last, {e.op.impl for e, _ in r.plan.counted if e.op.kind.runs}) for r in planner.ranges()]
+    assert found == [(1, 1000, {None}), (1001, 4096, {KERNELS})]
+
+
+def test_what_is_launched_how_is_said_once(folder):
+    with pytest.raises(InputError, match="one of the two") as refused:
+        planner_of(folder, modes=span(graph_up_to=64, launch="eager"))
+    assert refused.value.field == "modes.prefill.graph_up_to"
+
+
+def span(**more):
+    return {"prefill": {"tokens": [1, 4096], "sequence_tokens": 64, **more}}
+
+
 def test_on_a_cpu_the_host_is_the_device_and_counts_once(folder):
     tables = tuple(t | {"impl": "gloo"} for t in FAST.tables)
     cpu = Machine(vendor="cpu", tables=tables)

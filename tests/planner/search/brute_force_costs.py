@@ -60,7 +60,10 @@ class Prices:
         self._known: dict[Move, tuple[int, int]] = {}
         self.host = setup.executor.host
         self.launch = self.host.launch_us.value
-        self.eager = (work.launch or ("graph" if mode == "decode" else "eager")) == "eager" and self.backend != "gloo"
+        usual = "graph" if mode == "decode" else "eager"
+        if setup.executor.name == "sglang":  # a prefill too, and neither with attention DP
+            usual = "eager" if p.attn_dp > 1 or mode == "mixed" else "graph"
+        self.eager = (work.launch or usual) == "eager" and self.backend != "gloo"
         self.always = LayerCosts(setup, OpCosts(setup, mode))
         self.work = work_of(mode, work, tokens)
         self._behind: dict[object, tuple[int, int]] = {}

@@ -82,11 +82,41 @@ def test_variables_that_move_sums(variable: str) -> None:
     assert f"{variable}: " in refusal({variable: "1"})
 
 
-def test_prefill_graphs_are_refused_and_decode_graphs_must_hold_the_ends_of_ranges() -> None:
-    graphs = {"prefill": {"backend": "breakable"}, "decode": {"backend": "disabled"}}
-    assert "--disable-prefill-cuda-graph" in refusal(cuda_graph_config=graphs)
-    graphs = {"prefill": {"backend": "disabled"}, "decode": {"backend": "full", "bs": [1, 4, 8]}}
-    assert "--cuda-graph-bs-decode 1 2 4 8" in refusal(cuda_graph_config=graphs)
+def captured(prefill: Any = None, decode: Any = None, backend: str = "breakable") -> dict[str, Any]:
+    """The argument that says what is captured."""
+    off = {"backend": "disabled"}
+    phases = {
+        "prefill": off if prefill is None else {"backend": backend, "bs": prefill},
+        "decode": off if decode is None else {"backend": "full", "bs": decode},
+    }
+    return {"cuda_graph_config": phases}
+
+
+def test_graphs_must_hold_the_ends_of_ranges() -> None:
+    assert "--cuda-graph-bs-decode 1 2 4 8" in refusal(**captured(decode=[1, 4, 8]))
+    assert "--cuda-graph-bs-prefill 4 16 20" in refusal(**captured(prefill=[4, 20]))
+    check_arguments(strategy(), FITTING | captured(prefill=[4, 8, 12, 16, 20, 256], decode=[1, 2, 4, 8]), {})
+
+
+def test_a_prefill_graph_beyond_the_plan_is_refused() -> None:
+    assert "start with --cuda-graph-bs-prefill 16 256" in refusal(**captured(prefill=[16, 272]))
+
+
+def test_prefill_graphs_of_another_kind_are_refused() -> None:
+    text = refusal(**captured(prefill=[16], backend="full"))
+    assert "--cuda-graph-backend-prefill" in text and "add --disable-prefill-cuda-graph" in text
+
+
+def test_a_mixed_batch_may_not_replay_the_graph_of_a_prefill() -> None:
+    mixed = {
+        "prefill": (a_range(1, 256, PLAIN),),
+        "mixed": (a_range(1, 256, PLAIN),),
+        "decode": (a_range(1, 8, PLAIN),),
+    }
+    file, fitting = strategy(modes=mixed), FITTING | {"enable_mixed_chunk": True}
+    check_arguments(file, fitting | captured(), {})
+    with pytest.raises(RefusedError, match="leave --enable-mixed-chunk out"):
+        check_arguments(file, fitting | captured(prefill=[16]), {})
 
 
 def test_a_range_must_begin_at_one_token() -> None:
@@ -140,8 +170,38 @@ def test_on_gpus_launch_turns_off_what_is_on_by_default_and_captures_the_ends_of
         flag.name: list(flag.values) for flag in needed(strategy(hardware=HardwareStamp("h200-8", "nccl", "0" * 16)))
     }
     assert "--enforce-disable-flashinfer-allreduce-fusion" in flags
-    assert "--disable-prefill-cuda-graph" in flags
+    assert "--disable-prefill-cuda-graph" not in flags
     assert flags["--cuda-graph-bs-decode"] == ["1", "2", "4", "8"]
+    assert flags["--cuda-graph-bs-prefill"][:6] == ["4", "8", "12", "16", "20", "24"]
+    assert flags["--cuda-graph-bs-prefill"][-1] == "256"
+
+
+def on_gpus(**changes: Any) -> dict[str, list[str]]:
+    file = strategy(hardware=HardwareStamp("h200-8", "nccl", "0" * 16), **changes)
+    return {flag.name: list(flag.values) for flag in needed(file)}
+
+
+def test_launch_names_no_prefills_to_capture_where_one_range_holds_all() -> None:
+    modes = {"prefill": (a_range(1, 4096, PLAIN),), "decode": (a_range(1, 8, PLAIN),)}
+    assert not {"--cuda-graph-bs-prefill", "--disable-prefill-cuda-graph"} & set(on_gpus(modes=modes))
+
+
+def test_launch_captures_no_larger_prefills_of_a_model_with_mla_than_sglang_does() -> None:
+    modes = {"prefill": (a_range(1, 100, PLAIN), a_range(101, 16384, PLAIN)), "decode": (a_range(1, 8, PLAIN),)}
+    sizes = [int(size) for size in on_gpus(modes=modes)["--cuda-graph-bs-prefill"]]
+    assert sizes[-1] == 16384 and 100 in sizes
+    model = replace(strategy().model, architecture="DeepseekV3ForCausalLM")
+    sizes = [int(size) for size in on_gpus(modes=modes, model=model)["--cuda-graph-bs-prefill"]]
+    assert sizes[-1] == 8192 and 100 in sizes
+
+
+def test_launch_captures_no_prefills_beside_mixed_batches() -> None:
+    mixed = {
+        "prefill": (a_range(1, 256, PLAIN),),
+        "mixed": (a_range(1, 256, PLAIN),),
+        "decode": (a_range(1, 8, PLAIN),),
+    }
+    assert "--disable-prefill-cuda-graph" in on_gpus(modes=mixed)
 
 
 _SUMS = ("all_reduce", "int8_all_reduce", "reduce_scatter_all_gather")
