@@ -10,14 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from .layout import RowLayout
+from .plain import WireRows
 from .records import quantize_kernel, reduce_kernel, sum_kernel
 
 
-class WireKernels:
-    """Triton kernels on rows of one layout; the same bits as `WireRows` in plain torch, but for norms."""
+class WireKernels(WireRows):
+    """The same by Triton kernels, one launch each: the same bits, but for sums of squares of a norm."""
 
     def __init__(self, layout: RowLayout) -> None:
-        self.layout = layout
+        super().__init__(layout)
         self._options = {
             "LAYOUT": layout,
             "num_warps": min(16, max(1, layout.tile_groups * layout.tile_columns // 1024)),

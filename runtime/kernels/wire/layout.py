@@ -15,7 +15,7 @@ group: scale, the two values that are kept (bf16), and their columns in the grou
 among the others.
 
 What is defined of rows that are not ordinary: a group that holds NaN or an infinity comes out as NaN, all of it. One
-without a value of 2**-100 or more comes out as zeros. Values beyond 2**126 may come out infinite.
+without a value of 2**-100 or more comes out as zeros, but for its spikes. Values beyond 2**126 may come out infinite.
 
 Imports no torch.
 """
@@ -55,8 +55,8 @@ class RowLayout:
 
     @cached_property
     def columns(self) -> int:
-        """Of a group; of one that is a whole row, rounded up to whole bytes of any plane."""
-        return -(-self.width // 8) * 8 if self.is_token else int(self.group)
+        """Of a group; of one that is a whole row, rounded up so that scales behind any plane are aligned."""
+        return _up(self.width, 16) if self.is_token else int(self.group)
 
     @cached_property
     def groups(self) -> int:
@@ -71,7 +71,7 @@ class RowLayout:
     @cached_property
     def scales_at(self) -> int:
         """Bytes in front of the scales."""
-        return _up(self.padded * self.bits // 8, 4)
+        return self.padded * self.bits // 8
 
     @cached_property
     def group_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Records of composed sums in plain torch: what the kernels in kernels/wire compute, on any device.
+"""Records of composed sums in plain torch: what the kernels beside this compute, on any device.
 
 The same bits, but for the sums of squares of a norm. It runs at the speed of some dozen small kernels.
 
@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ..kernels.wire.layout import RowLayout
-from .rms_norm import rms_norm
-from .row_moves import pad_rows
+from ..rms_norm import rms_norm
+from .layout import RowLayout
 
 _LEAST = 2.0**-100
 _NAN = float("nan")
@@ -27,7 +26,7 @@ class WireRows:
 
     def quantize(self, x_RH: Tensor, out_RB: Tensor) -> None:
         """Rows to records; records beyond the rows are of zeros."""
-        self._store(pad_rows(x_RH.to(torch.float32), out_RB.shape[0]), out_RB)
+        self._store(F.pad(x_RH.to(torch.float32), (0, 0, 0, out_RB.shape[0] - x_RH.shape[0])), out_RB)
 
     def reduce(self, got_NRB: Tensor, out_RB: Tensor) -> None:
         """Records of every rank to records of their sums in fp32."""
@@ -64,8 +63,7 @@ class WireRows:
         x_RGC = F.pad(x_RH, (0, at.padded - at.width)).unflatten(1, (at.groups, at.columns))
         first, second, rest = _without_spikes(x_RGC) if at.keeps_spikes else (None, None, x_RGC)
         scale_RG, inverse_RG = self._scales(rest, None if first is None else first[0])
-        planes = self._packed((rest * inverse_RG.unsqueeze(-1)).flatten(1))
-        parts = [*planes, planes[0].new_zeros(x_RH.shape[0], at.scales_at - sum(p.shape[1] for p in planes))]
+        parts = self._packed((rest * inverse_RG.unsqueeze(-1)).flatten(1))
         if at.group == "token":
             parts.append(scale_RG.view(torch.int8))
         elif first is None or second is None:
