@@ -72,15 +72,15 @@ def error_of(spelled: str, algorithm: str) -> float:
 # ---- on a rank -------------------------------------------------------------------------------------------------------
 
 
-def on_rank(given: dict[str, Any]) -> list[Timed]:
-    """Every case, on one of the ranks."""
+def on_rank(given: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Every case, on one of the ranks, as plain tuples: a spawned rank knows this script by another name."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.cuda.set_device(rank)
     if given["without_peer_access"]:
         os.environ["NCCL_P2P_DISABLE"] = "1"
     dist.init_process_group("nccl", device_id=torch.device("cuda", rank))
     bench = Bench(Group("tp", dist.group.WORLD, world, rank), given)
-    return list(bench.all())
+    return [tuple(timed) for timed in bench.all()]
 
 
 class Bench:
@@ -211,7 +211,7 @@ def main() -> None:
         sys.exit(f"needs two GPUs or more; torch sees {torch.cuda.device_count()}")
     given["most"] = max(512, *given["tokens"])
     path = given.pop("json")
-    found: list[Timed] = run_ranks(on_rank, given["ranks"], given, timeout_s=580)[0]
+    found = [Timed(*each) for each in run_ranks(on_rank, given["ranks"], given, timeout_s=580)[0]]
     through = "through host memory" if given["without_peer_access"] else "as NCCL finds it"
     print(f"{given['ranks']} x {torch.cuda.get_device_name()}, NCCL {through}, torch {torch.__version__}")
     for line in lines(found, given["ranks"]):

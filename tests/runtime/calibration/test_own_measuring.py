@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from commplan.planner.strategy.file import Op, Parallelism, StrategyFile
-from commplan.runtime.kernels.rms_norm import rms_norm
 from commplan.runtime.kernels.peer_impls import TRITON, TRITON_NORM
+from commplan.runtime.kernels.rms_norm import rms_norm
 
 from ..strategy_files import ranges_of, strategy_file
 from ..world import RankWorld
