@@ -103,7 +103,15 @@ def _check_impls(file: StrategyFile) -> None:
                         field=f"modes.{mode}[{index}].{where}",
                         value=str(op),
                     )
-                if op.impl in (None, backend, *OUR_IMPLS):
+                by_library = op.impl in (None, backend)
+                if by_library and op.kind.is_collective and backend not in CAN.ops[op.name].impls:
+                    raise RefusedError(
+                        f"{backend} alone does not perform {op.name}; name an impl that does "
+                        f"({', '.join(CAN.ops[op.name].impls)}), or plan again for this executor",
+                        field=f"modes.{mode}[{index}].{where}",
+                        value=str(op),
+                    )
+                if by_library or op.impl in OUR_IMPLS:
                     continue
                 raise RefusedError(
                     f"this runtime performs {op.name} by {backend} alone, or by collectives of our own "

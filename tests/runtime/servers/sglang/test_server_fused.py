@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from commplan.planner.strategy.file import StrategyFile
 from commplan.runtime.servers.executed import change, differences, planned_calls
 
-from .plans import fused, fused_quantised, written
+from .plans import composed_quantised, fused, fused_quantised, written
 from .server import serving
 from .test_server_families import answers
 from .test_server_qwen3 import logprobs
@@ -41,10 +42,11 @@ def test_fused_sums_say_the_tokens_of_a_server_without_a_plan(
         }
 
 
+@pytest.mark.parametrize("made", [fused_quantised, composed_quantised])
 def test_quantised_fused_sums_stay_near_the_exact_ones_and_are_counted(
-    checkpoint: Callable[[str], Path], tmp_path: Path
+    made: Callable[[Path], StrategyFile], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    model, strategy = checkpoint("qwen3"), fused_quantised(checkpoint("qwen3"))
+    model, strategy = checkpoint("qwen3"), made(checkpoint("qwen3"))
     with serving(model, tmp_path, None) as server:
         exact = logprobs(server)
     with serving(model, tmp_path, written(strategy, tmp_path / "plan.yaml")) as server:
