@@ -60,7 +60,7 @@ class WireRows:
 
     def _store(self, x_RH: Tensor, out_RB: Tensor) -> None:
         at = self.layout
-        x_RGC = F.pad(x_RH, (0, at.padded - at.width)).unflatten(1, (at.groups, at.columns))
+        x_RGC = F.pad(x_RH, (0, at.padded - at.width)).view(len(x_RH), at.groups, at.columns)
         first, second, rest = _without_spikes(x_RGC) if at.keeps_spikes else (None, None, x_RGC)
         scale_RG, inverse_RG = self._scales(rest, None if first is None else first[0])
         parts = self._packed((rest * inverse_RG.unsqueeze(-1)).flatten(1))
@@ -108,7 +108,7 @@ class WireRows:
     def _load(self, record_RB: Tensor) -> Tensor:
         """[R, B] to rows [R, H] in fp32."""
         at = self.layout
-        whole_RGC = self._unpacked(record_RB[:, : at.scales_at]).unflatten(1, (at.groups, at.columns))
+        whole_RGC = self._unpacked(record_RB[:, : at.scales_at]).view(len(record_RB), at.groups, at.columns)
         beside = record_RB[:, at.scales_at : at.scales_at + at.groups * at.group_bytes].contiguous()
         beside = beside.view(beside.shape[0], at.groups, at.group_bytes)
         if at.group == "token":

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from commplan.planner.strategy.file import Op, Parallelism, StrategyFile
+from commplan.runtime.errors import RefusedError
 from commplan.runtime.kernels.peer_impls import COMPOSED, COMPOSED_NORM, TRITON_NORM
+from commplan.runtime.transformers.checkpoint_fit import check_runnable
 
 from ..legal_plans import Plan, World, covering_plans, is_quantized
 from ..own_plans import impls_of
@@ -27,7 +29,6 @@ NONE = Op("none")
 INT8 = Op("int8_all_reduce", "gather")
 INT6 = Op("quantized_all_reduce", "two_shot", wire_name="int6", scale_group="64")
 SPIKES = Op("quantized_all_reduce", "gather", wire_name="int4_spikes", scale_group="64")
-pytestmark = pytest.mark.slow
 
 
 def composed(world: World, plan: Plan, fused: bool) -> Plan:
@@ -40,6 +41,7 @@ def composed(world: World, plan: Plan, fused: bool) -> Plan:
     return tuple(replace(edge, op=op) for edge, op in zip(plan, ops, strict=True))
 
 
+@pytest.mark.slow
 def test_int8_plans_stay_within_what_the_budget_charges(checkpoint: Checkpoint, world: Worlds) -> None:
     folder, p = checkpoint("qwen3"), Parallelism(4, 2)
     algebra = world_of(folder, p)
@@ -65,6 +67,7 @@ def mixed(folder: Path) -> StrategyFile:
     return strategy_file(folder, TWO, {"prefill": [short, long], "decode": [short, long]})
 
 
+@pytest.mark.slow
 def test_formats_by_layer_boundary_mode_and_range_run_and_are_counted(checkpoint: Checkpoint, world: Worlds) -> None:
     folder = checkpoint("qwen3")
     for wrong, impls, error in world(2).run(executed, str(folder), mixed(folder)):
@@ -73,8 +76,19 @@ def test_formats_by_layer_boundary_mode_and_range_run_and_are_counted(checkpoint
         assert 1e-3 < error < 0.2
 
 
+@pytest.mark.slow
 def test_they_are_traced_into_whole_graphs_that_count_their_replays(checkpoint: Checkpoint, world: Worlds) -> None:
     folder = checkpoint("qwen3")
     for done in world(2).run(compiled_counts, str(folder), Named("mixed", mixed(folder))):
         assert done.compiled_counts == done.eager_counts
         assert {key[4] for key in done.compiled_counts} == {"gloo", COMPOSED, COMPOSED_NORM}
+
+
+def test_a_format_that_the_library_alone_does_not_sum_in_is_refused_with_the_impls_that_do(
+    checkpoint: Checkpoint,
+) -> None:
+    sums = [Op("all_reduce"), *([NONE, SPIKES] * 4), NONE]
+    file = strategy_file(checkpoint("qwen3"), TWO, {"prefill": [ranges_of(sums, 1, 8)]})
+    with pytest.raises(RefusedError, match="gloo alone does not perform quantized_all_reduce; name an impl") as refused:
+        check_runnable(file)
+    assert refused.value.field == "modes.prefill[0].layers.0.attn_out"
