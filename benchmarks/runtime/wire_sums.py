@@ -1,12 +1,14 @@
 """Quantised sums around NCCL beside NCCL with its norm, on as many GPUs as there are: right first, then timed.
 
     python benchmarks/runtime/wire_sums.py [--hidden 5120 7168] [--tokens 1 64 1024 4096 16384] [--pieces 1 2 4]
-        [--formats int8/token int4/128] [--ranks 2] [--algorithm gather] [--without-peer-access] [--eager] [--json FILE]
+        [--formats int8/token int4/128] [--ranks 2] [--algorithm gather] [--without-peer-access] [--eager]
+        [--host-memory] [--json FILE]
 
 `--without-peer-access` has NCCL go through host memory (NCCL_P2P_DISABLE=1): a stand-in for machines whose GPUs do not
 reach each other's memory. Every sum is first held against float64, and its bits against those of the other ranks. Times
 are of one call in a CUDA graph of several, the median of replays, and the slowest rank's; `--eager` times launches from
-Python as well. The aims are those of sums on a link of about 29 GB/s.
+Python as well; `--host-memory` has our own kernels of symmetric memory beside them, over pinned host memory, for up to
+512 tokens. The aims are those of sums on a link of about 29 GB/s.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from commplan.runtime.ranks.spawning import run_ranks
 FORMATS = ("int8/token", "int8/64", "int6/64", "int4/128", "int4_spikes/64", "fp8_e4m3/128")
 EPS = 1e-6
 CALLS = 4  # of a graph
+HOST_MEMORY_ROWS = 512
 # (format, ranks) to what is aimed at: times NCCL and norm, at 1024 tokens and from 4096 on.
 AIMS = {
     ("int8/token", 2): (1.5, 1.75),
@@ -89,6 +92,7 @@ class Bench:
     def __init__(self, group: Group, given: dict[str, Any]) -> None:
         self._group, self._given = group, given
         self._backend = load_backend("nccl")
+        self._peers: dict[int, Any] = {}
         self._algorithm = given["algorithm"] or ("gather" if group.size == 2 else "two_shot")
 
     def all(self) -> Iterator[Timed]:
@@ -98,6 +102,8 @@ class Bench:
             for tokens in self._given["tokens"]:
                 x, residual = self._rows(tokens, hidden, self._group.rank), self._rows(tokens, hidden, 99)
                 yield self._timed(hidden, tokens, "NCCL + norm", 1, lambda: self._library(x, residual, norm))  # noqa: B023
+                if self._given["host_memory"] and tokens <= HOST_MEMORY_ROWS:
+                    yield from self._in_host_memory(hidden, tokens, x, residual, norm)
                 for spelled in self._given["formats"]:
                     for pieces in self._given["pieces"] if tokens >= 1024 else (1,):
                         summing = WireSum(self._backend, self._group, wire_of(spelled), hidden, self._algorithm, pieces)
@@ -107,6 +113,27 @@ class Bench:
                             return summing.sum_norm(x, residual, norm.weight, EPS)  # noqa: B023
 
                         yield self._timed(hidden, tokens, spelled, pieces, call)
+
+    def _in_host_memory(
+        self, hidden: int, tokens: int, x: Tensor, residual: Tensor, norm: Any
+    ) -> Iterator[Timed]:  # fmt: skip
+        """Our own kernels where ranks share host memory, in the type of the rows and in INT8."""
+        if hidden not in self._peers:
+            from host_memory import peers_in_host_memory
+
+            self._peers[hidden] = peers_in_host_memory(self._group, hidden, HOST_MEMORY_ROWS)
+        peers, parts = self._peers[hidden], [self._rows(tokens, hidden, r) for r in range(self._group.size)]
+        mine, wanted = parts[self._group.rank], torch.stack([part.double() for part in parts]).sum(0)
+        for name, call in (
+            ("own, host memory", lambda: peers.all_reduce_norm(mine, residual, norm.weight, EPS, "one_shot")),
+            ("own INT8, host", lambda: peers.int8_all_reduce_norm(mine, "gather", residual, norm.weight, EPS)),
+        ):
+            total = call()[1].double()
+            error = float((total - wanted - residual.double()).norm() / wanted.norm())
+            if not error < 0.02:
+                sys.exit(f"{name}: error {error}")
+            yield self._timed(hidden, tokens, name, 1, call)
+        peers.check()
 
     def _norm(self, hidden: int) -> Any:
         norm: Any = torch.nn.Module()
@@ -205,6 +232,7 @@ def main() -> None:
     parser.add_argument("--algorithm", choices=("gather", "two_shot"), help="by default gather at two ranks")
     parser.add_argument("--without-peer-access", action="store_true")
     parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--host-memory", action="store_true")
     parser.add_argument("--json", type=Path)
     given = vars(parser.parse_args())
     if given["ranks"] < 2 or torch.cuda.device_count() < given["ranks"]:
