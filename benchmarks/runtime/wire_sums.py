@@ -103,7 +103,7 @@ class Bench:
                 x, residual = self._rows(tokens, hidden, self._group.rank), self._rows(tokens, hidden, 99)
                 yield self._timed(hidden, tokens, "NCCL + norm", 1, lambda: self._library(x, residual, norm))  # noqa: B023
                 if self._given["host_memory"] and tokens <= HOST_MEMORY_ROWS:
-                    yield from self._in_host_memory(hidden, tokens, x, residual, norm)
+                    yield from self._in_host_memory(hidden, tokens, residual, norm)
                 for spelled in self._given["formats"]:
                     for pieces in self._given["pieces"] if tokens >= 1024 else (1,):
                         summing = WireSum(self._backend, self._group, wire_of(spelled), hidden, self._algorithm, pieces)
@@ -114,9 +114,7 @@ class Bench:
 
                         yield self._timed(hidden, tokens, spelled, pieces, call)
 
-    def _in_host_memory(
-        self, hidden: int, tokens: int, x: Tensor, residual: Tensor, norm: Any
-    ) -> Iterator[Timed]:  # fmt: skip
+    def _in_host_memory(self, hidden: int, tokens: int, residual: Tensor, norm: Any) -> Iterator[Timed]:
         """Our own kernels where ranks share host memory, in the type of the rows and in INT8."""
         if hidden not in self._peers:
             from host_memory import peers_in_host_memory
