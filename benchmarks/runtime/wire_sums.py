@@ -2,12 +2,12 @@
 
     python benchmarks/runtime/wire_sums.py [--hidden 5120 7168] [--tokens 1 64 1024 4096 16384] [--pieces 1 2 4]
         [--formats int8/token int4/128] [--ranks 2] [--algorithm gather] [--without-peer-access] [--eager]
-        [--host-memory] [--json FILE]
+        [--parts] [--host-memory] [--json FILE]
 
 `--without-peer-access` has NCCL go through host memory (NCCL_P2P_DISABLE=1): a stand-in for machines whose GPUs do not
 reach each other's memory. Every sum is first held against float64, and its bits against those of the other ranks. Times
 are of one call in a CUDA graph of several, the median of replays, and the slowest rank's; `--eager` times launches from
-Python as well; `--host-memory` has our own kernels of symmetric memory beside them, over pinned host memory, for up to
+Python as well, `--parts` times what a gather is made of by itself. `--host-memory` has our own kernels of symmetric memory beside them, over pinned host memory, for up to
 512 tokens. The aims are those of sums on a link of about 29 GB/s.
 """
 
@@ -30,6 +30,7 @@ from commplan.planner.strategy.file import KINDS
 from commplan.planner.strategy.wire import Wire
 from commplan.runtime.backends import load_backend
 from commplan.runtime.collectives.wire_sums import WireSum
+from commplan.runtime.kernels.wire.layout import RowLayout
 from commplan.runtime.ranks.groups import Group
 from commplan.runtime.ranks.spawning import run_ranks
 
@@ -105,6 +106,8 @@ class Bench:
                 if self._given["host_memory"] and tokens <= HOST_MEMORY_ROWS:
                     yield from self._in_host_memory(hidden, tokens, residual, norm)
                 for spelled in self._given["formats"]:
+                    if self._given["parts"] and tokens >= 1024:
+                        yield from self._parts(hidden, tokens, spelled, x, residual, norm)
                     for pieces in self._given["pieces"] if tokens >= 1024 else (1,):
                         summing = WireSum(self._backend, self._group, wire_of(spelled), hidden, self._algorithm, pieces)
                         self._check(summing, spelled, x, residual, norm)
@@ -113,6 +116,19 @@ class Bench:
                             return summing.sum_norm(x, residual, norm.weight, EPS)  # noqa: B023
 
                         yield self._timed(hidden, tokens, spelled, pieces, call)
+
+    def _parts(self, hidden: int, tokens: int, spelled: str, x: Tensor, residual: Tensor, norm: Any) -> Iterator[Timed]:
+        """The kernel before the library, its all-gather of the message, the kernel behind it."""
+        layout = RowLayout.of(wire_of(spelled), hidden)
+        rows, out, total = self._backend.wire_rows(layout), torch.empty_like(x), torch.empty_like(x)
+        got = x.new_empty(self._group.size, tokens, layout.row_bytes, dtype=torch.int8)
+        mine = got[self._group.rank]
+        for part, call in (
+            ("quantise", lambda: rows.quantize(x, mine)),
+            ("gather", lambda: self._backend.start_all_gather(got.flatten(0, 1), mine, self._group).wait()),
+            ("sum, norm", lambda: rows.sum_norm(got, residual, norm.weight, EPS, out, total)),
+        ):
+            yield self._timed(hidden, tokens, f"  {part}", 1, call)
 
     def _in_host_memory(self, hidden: int, tokens: int, residual: Tensor, norm: Any) -> Iterator[Timed]:
         """Our own kernels where ranks share host memory, in the type of the rows and in INT8."""
@@ -230,6 +246,7 @@ def main() -> None:
     parser.add_argument("--algorithm", choices=("gather", "two_shot"), help="by default gather at two ranks")
     parser.add_argument("--without-peer-access", action="store_true")
     parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--parts", action="store_true")
     parser.add_argument("--host-memory", action="store_true")
     parser.add_argument("--json", type=Path)
     given = vars(parser.parse_args())
