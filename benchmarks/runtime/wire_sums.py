@@ -7,8 +7,8 @@
 `--without-peer-access` has NCCL go through host memory (NCCL_P2P_DISABLE=1): a stand-in for machines whose GPUs do not
 reach each other's memory. Every sum is first held against float64, and its bits against those of the other ranks. Times
 are of one call in a CUDA graph of several, the median of replays, and the slowest rank's; `--eager` times launches from
-Python as well, `--parts` times what a gather is made of by itself. `--host-memory` has our own kernels of symmetric memory beside them, over pinned host memory, for up to
-512 tokens. The aims are those of sums on a link of about 29 GB/s.
+Python as well, `--parts` what a gather is made of, each by itself. `--host-memory` has our own kernels of symmetric
+memory beside them, over pinned host memory, for up to 512 tokens. The aims are those of a link of about 29 GB/s.
 """
 
 from __future__ import annotations
