@@ -4,6 +4,7 @@ from commplan.planner.strategy.file import capabilities
 from commplan.planner.strategy.op_kinds import KINDS
 
 QUANTISED = {name: kind.algorithms for name, kind in KINDS.items() if kind.is_quantized}
+NAMES_FORMAT = {name for name in QUANTISED if KINDS[name].wires}
 WITHOUT_KERNELS = {name for name in QUANTISED if KINDS[name].kernel is None}
 
 

@@ -9,7 +9,7 @@ torch 2.13 renamed the single-tensor collectives; `_spelled` takes whichever nam
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,8 @@ from commplan.planner.strategy.vendors import BACKENDS
 
 from ..errors import RefusedError
 from ..kernels.peer_impls import PEER_IMPLS, PeerLimits, Room
+from ..kernels.wire.layout import RowLayout
+from ..kernels.wire.plain import WireRows
 from ..ranks.groups import Group
 
 if TYPE_CHECKING:
@@ -42,12 +44,21 @@ _all_gather = _spelled("all_gather_single", "all_gather_into_tensor")
 _reduce_scatter = _spelled("reduce_scatter_single", "reduce_scatter_tensor")
 
 
+class Pending(Protocol):
+    """A collective that runs beside what follows."""
+
+    def wait(self) -> Any:
+        """What follows on the device comes after it."""
+
+
 class Backend:
     """Collectives and kernels of one library."""
 
     name = "base"
     peer_limits: PeerLimits | None = None
     """What its `peers` take; None where it has none."""
+    gathers_in_place = False
+    """May what a rank sends to an all-gather be its part of what it receives?"""
 
     @property
     def device_type(self) -> str:
@@ -98,6 +109,16 @@ class Backend:
         dist.all_to_all_single(out, x, output_split_sizes=received, input_split_sizes=sent, group=group.handle)
         return out
 
+    def start_all_gather(self, out: Tensor, x: Tensor, group: Group) -> Pending:
+        """`all_gather` of x into `out`, beside what follows on the device until `wait` of what is returned."""
+        pending: Pending = _all_gather(out, x, group=group.handle, async_op=True)
+        return pending
+
+    def start_all_to_all(self, out: Tensor, x: Tensor, group: Group) -> Pending:
+        """As `start_all_gather`, of `all_to_all`."""
+        pending: Pending = dist.all_to_all_single(out, x, group=group.handle, async_op=True)
+        return pending
+
     def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, room: Room) -> Peers:  # noqa: ARG002
         """Collectives of our own over a group, for rows of `width` elements, with room for so many.
 
@@ -109,6 +130,10 @@ class Backend:
         )
 
     # ---- kernels ----------------------------------------------------------------------------------------------------
+
+    def wire_rows(self, layout: RowLayout) -> WireRows:
+        """What makes records of rows and sums of records, for one layout: in plain torch where there are no kernels."""
+        return WireRows(layout)
 
     def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[rows, width] to INT8 values and one fp32 scale per row [rows, 1]: scale = max|x| / 127, round to nearest.

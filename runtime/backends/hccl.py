@@ -16,8 +16,10 @@ from torch import Tensor
 from commplan.planner.strategy.packages import install
 
 from ..errors import RefusedError
+from ..kernels.wire.layout import RowLayout
+from ..kernels.wire.plain import WireRows
 from ..ranks.groups import Group
-from .base import Backend, plain_norm
+from .base import Backend, Pending, plain_norm
 
 _HALF = (torch.float16, torch.bfloat16)
 _FLOATS = (*_HALF, torch.float32)
@@ -83,7 +85,24 @@ class HcclBackend(Backend):
             raise RefusedError(f"the message has {x.shape[0]} rows", field="all_to_all_uneven.sent", value=sent)
         return super().all_to_all_uneven(x, sent, received, group)
 
+    def start_all_gather(self, out: Tensor, x: Tensor, group: Group) -> Pending:
+        """As the base."""
+        _check_message("all_gather", x, _MOVED)
+        _check_message("all_gather", out, _MOVED)
+        return super().start_all_gather(out, x, group)
+
+    def start_all_to_all(self, out: Tensor, x: Tensor, group: Group) -> Pending:
+        """As the base."""
+        _check_message("all_to_all", x, _MOVED)
+        _check_message("all_to_all", out, _MOVED)
+        _check_rows("all_to_all", x, group)
+        return super().start_all_to_all(out, x, group)
+
     # ---- kernels ----------------------------------------------------------------------------------------------------
+
+    def wire_rows(self, layout: RowLayout) -> WireRows:
+        """Plain torch, but for what torch_npu has kernels of."""
+        return NpuWireRows(layout, self._npu)
 
     def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """npu_dynamic_quant: per-token symmetric INT8 in one kernel; non-contiguous input is fine.
@@ -125,6 +144,52 @@ class HcclBackend(Backend):
             x.contiguous(), residual.contiguous(), norm.weight, norm.variance_epsilon
         )
         return normed, total
+
+
+class NpuWireRows(WireRows):
+    """Records of rows: INT8 per token by npu_dynamic_quant, the add and the norm behind a sum by npu_add_rms_norm.
+
+    Of what is not finite, and of a row of next to nothing, INT8 per token holds what npu_dynamic_quant makes of it.
+    """
+
+    def __init__(self, layout: RowLayout, npu: Any) -> None:
+        super().__init__(layout)
+        self._npu = npu
+
+    def quantize(self, x_RH: Tensor, out_RB: Tensor) -> None:
+        """As the base."""
+        at, rows = self.layout, x_RH.shape[0]
+        if (at.wire, at.group) != ("int8", "token") or x_RH.dtype not in _HALF or rows == 0:
+            super().quantize(x_RH, out_RB)
+            return
+        values, scales = self._npu.npu_dynamic_quant(x_RH)
+        out_RB[rows:] = 0
+        out_RB[:rows, : at.width] = values
+        out_RB[:rows, at.width : at.scales_at] = 0
+        out_RB[:rows, at.scales_at : at.scales_at + 4] = scales.unsqueeze(-1).view(torch.int8)
+
+    def sum_norm(
+        self,
+        got_NRB: Tensor,
+        residual_RH: Tensor | None,
+        weight_H: Tensor,
+        eps: float,
+        out_RH: Tensor,
+        total_RH: Tensor,
+    ) -> None:
+        """As the base."""
+        if weight_H.dtype != out_RH.dtype or out_RH.shape[0] == 0:
+            super().sum_norm(got_NRB, residual_RH, weight_H, eps, out_RH, total_RH)
+            return
+        summed = torch.empty_like(out_RH)
+        self.sum(got_NRB, summed)
+        if residual_RH is None:
+            total_RH.copy_(summed)
+            out_RH.copy_(self._npu.npu_rms_norm(summed, weight_H, eps)[0])
+            return
+        normed, _, total = self._npu.npu_add_rms_norm(summed, residual_RH.contiguous(), weight_H, eps)
+        out_RH.copy_(normed)
+        total_RH.copy_(total)
 
 
 def _import_torch_npu() -> Any:

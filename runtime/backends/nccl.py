@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..kernels.peer_impls import KERNEL_LIMITS, PeerLimits, Room
+from ..kernels.wire.layout import RowLayout
+from ..kernels.wire.plain import WireRows
 from ..ranks.groups import Group
 from .base import Backend, plain_norm
 
@@ -24,6 +26,7 @@ class NcclBackend(Backend):
 
     name = "nccl"
     peer_limits: PeerLimits | None = KERNEL_LIMITS
+    gathers_in_place = True
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
@@ -46,6 +49,11 @@ class NcclBackend(Backend):
         kernels = import_module("..kernels.peer_kernels", __package__)  # loaded where a plan has them, and nowhere else
         peers: Peers = kernels.PeerKernels.make(group, device, dtype, width, room)
         return peers
+
+    def wire_rows(self, layout: RowLayout) -> WireRows:
+        """Triton kernels, on AMD too; loaded where a plan has them."""
+        found: WireRows = import_module("..kernels.wire.launch", __package__).WireKernels(layout)
+        return found
 
     def rms_norm(self, x: Tensor, norm: torch.nn.Module) -> Tensor:
         """RMSNorm in one kernel."""

@@ -16,9 +16,11 @@ from commplan.planner.strategy.file import DP_LOCAL, REPLICATED, Layout, sum_gro
 
 from ..backends import Backend
 from ..collectives.row_moves import add_rows
+from ..collectives.wire_sums import WireSum
 from ..kernels.peer_impls import fuses_norm
 from ..kernels.peers import Peers
 from ..ranks.groups import Group, Groups
+from .composed_sums import composed_norm, composed_sum
 from .counts import Count, Place
 from .layouts import Call, as_it_is, group_at, slicer
 from .peer_sums import Normed, peer_norm, peer_sum
@@ -73,8 +75,15 @@ def bind_in(place: Place, groups: Groups, backend: Backend, count: Count, peers:
     return BoundIn(place, op.kind.latent, run, count, group, gather)
 
 
-def bind_out(place: Place, groups: Groups, backend: Backend, count: Count, peers: Peers | None = None) -> BoundOut:
-    """Bind an op of an `_out` boundary; `peers` perform it where its impl is ours."""
+def bind_out(
+    place: Place,
+    groups: Groups,
+    backend: Backend,
+    count: Count,
+    peers: Peers | None = None,
+    composed: WireSum | None = None,
+) -> BoundOut:
+    """Bind an op of an `_out` boundary; `peers` or `composed` perform it where its impl is ours."""
     op, p = place.op, groups.parallelism
     destination = place.after.hidden
     partial: Layout = REPLICATED if place.boundary == "mlp_out" else p.attention_layout
@@ -86,6 +95,9 @@ def bind_out(place: Place, groups: Groups, backend: Backend, count: Count, peers
         residual = _residual_gather(groups, backend, residual_from, destination)
     else:
         residual = slicer(groups, residual_from, destination)
+    if composed is not None:
+        normed = composed_norm(composed) if fuses_norm(op.impl) else None
+        return BoundOut(place, composed_sum(place, groups, composed, partial), fold, residual, count, normed)
     if peers is None:
         return BoundOut(place, library_sum(place, groups, backend, partial), fold, residual, count)
     norm = peer_norm(place, groups, peers, partial) if fuses_norm(op.impl) else None

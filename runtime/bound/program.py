@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from commplan.planner.strategy.file import FORWARD_MODES, IN_BOUNDARIES, Parallelism, RangePlan, StrategyFile, walk
 
 from ..backends import Backend
+from ..collectives.wire_sums import WireSum
 from ..errors import RefusedError
-from ..kernels.peer_impls import PEER_IMPLS
+from ..kernels.peer_impls import COMPOSED_IMPLS, PEER_IMPLS
 from ..ranks.groups import Groups
 from .bound_ops import BoundIn, BoundOut, bind_in, bind_out
 from .counts import Count, Counters, Place, impl_of, wire_bytes_per_row
-from .layouts import group_name_at
+from .layouts import group_at, group_name_at
 from .peer_pool import PeerPool
 from .sizes import Sizes, rows_into
 
@@ -121,8 +122,18 @@ class Binder:
         if op.impl in PEER_IMPLS:
             assert self.peers is not None
             peers = self.peers.of(group_name_at(place, self.groups.parallelism), width)
-        bind = bind_in if place.boundary in IN_BOUNDARIES else bind_out
-        return bind(place, self.groups, self.backend, count, peers)
+        if place.boundary in IN_BOUNDARIES:
+            return bind_in(place, self.groups, self.backend, count, peers)
+        return bind_out(place, self.groups, self.backend, count, peers, self._composed(place, width))
+
+    def _composed(self, place: Place, width: int) -> WireSum | None:
+        """What performs an op that is composed around the library; None where another does."""
+        op = place.op
+        if op.impl not in COMPOSED_IMPLS:
+            return None
+        assert op.wire is not None and op.algorithm is not None
+        group = group_at(place, self.groups)
+        return WireSum(self.backend, group, op.wire, width, op.algorithm, op.pieces or 1)
 
 
 def build_programs(

@@ -13,9 +13,9 @@ from commplan.planner.strategy.file import COLLECTIVES
 
 from ..backends import Backend
 from ..collectives.formats import Format
-from ..collectives.rms_norm import rms_norm
 from ..collectives.row_moves import pad_rows
 from ..collectives.steps import format_of
+from ..kernels.rms_norm import rms_norm
 from ..ranks.groups import Group
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

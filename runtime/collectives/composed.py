@@ -16,8 +16,8 @@ from commplan.planner.strategy.file import INT8_ALL_REDUCE
 from ..backends import Backend
 from ..kernels.peer_impls import Room, room_of
 from ..kernels.peers import Peers
+from ..kernels.rms_norm import rms_norm
 from ..ranks.groups import Group
-from .rms_norm import rms_norm
 from .row_moves import pad_rows
 from .steps import format_of, quantized
 

@@ -1,4 +1,4 @@
-"""Collectives of our own over peer-to-peer memory: which impls and ops there are, and where they are refused.
+"""Collectives of our own, over peer-to-peer memory or around a library: which impls there are, and where refused.
 
 Imports no torch, so that the command line refuses before it starts any rank.
 """
@@ -35,6 +35,12 @@ PEER_IMPLS = CAN.own_impls
 (TRITON,) = (name for name in PEER_IMPLS if not CAN.impls[name].fuses_norm)
 (TRITON_NORM,) = (name for name in PEER_IMPLS if CAN.impls[name].fuses_norm)
 """The same sums with the residual add and the RMSNorm that follow in one kernel."""
+COMPOSED_IMPLS = tuple(name for name, impl in CAN.impls.items() if impl.is_composed)
+"""Quantised sums by kernels of ours around the library, which need no peer-to-peer memory."""
+(COMPOSED,) = (name for name in COMPOSED_IMPLS if not CAN.impls[name].fuses_norm)
+(COMPOSED_NORM,) = (name for name in COMPOSED_IMPLS if CAN.impls[name].fuses_norm)
+OUR_IMPLS = (*PEER_IMPLS, *COMPOSED_IMPLS)
+"""All that a plan may name beside the backend."""
 
 PeersKey = tuple[GroupName, int]
 """What one Peers object is for: a group by its name, and the width of its rows."""
@@ -72,7 +78,7 @@ KERNEL_LIMITS = limits_of(CAN.impls[TRITON])
 
 def fuses_norm(impl: str | None) -> bool:
     """Does an impl do the residual add and the norm that follow a sum as well?"""
-    return impl in PEER_IMPLS and CAN.impls[impl].fuses_norm
+    return impl in OUR_IMPLS and CAN.impls[impl].fuses_norm
 
 
 class Room(NamedTuple):
@@ -125,12 +131,22 @@ class Use(NamedTuple):
 
 
 def peer_uses(file: StrategyFile) -> Iterator[Use]:
-    """Every op of a legal file that is by an impl of ours."""
+    """Every op of a legal file that is by an impl of ours over peer-to-peer memory."""
+    return uses_of(file, PEER_IMPLS)
+
+
+def norm_uses(file: StrategyFile) -> Iterator[Use]:
+    """Every op of a legal file that does the residual add and the norm behind it."""
+    return (use for use in uses_of(file, OUR_IMPLS) if fuses_norm(use.op.impl))
+
+
+def uses_of(file: StrategyFile, impls: tuple[str, ...]) -> Iterator[Use]:
+    """Every op of a legal file that is by one of some impls."""
     p = file.parallelism
     for mode, ranges in file.modes.items():
         for index, plan in enumerate(ranges):
             for layer, boundary, op, before, after in walk(file, plan):
-                if op.impl not in PEER_IMPLS:
+                if op.impl not in impls:
                     continue
                 place = boundary if layer is None else f"layers.{layer}.{boundary}"
                 group = _canonical(group_of(boundary, op, before, file.layer_shape(layer or 0), p), p)
@@ -164,7 +180,7 @@ def _message_rows(group: GroupName, tokens: int, p: Parallelism) -> int:
 
 def check_peer_ops(file: StrategyFile) -> None:
     """Does each impl of ours have the op that a plan names it for? Raises RefusedError; looks at no machine."""
-    for use in peer_uses(file):
+    for use in uses_of(file, OUR_IMPLS):
         impl, op = str(use.op.impl), use.op
         if op.name not in CAN.ops_of(impl):
             raise _refusal(use, f"it has no {op.name}; it has {', '.join(CAN.ops_of(impl))}", file)
@@ -173,7 +189,8 @@ def check_peer_ops(file: StrategyFile) -> None:
             raise _refusal(use, f"it works at {where}, where a residual add and a norm follow", file)
         partial = REPLICATED if use.boundary == "mlp_out" else file.parallelism.attention_layout
         if fuses_norm(impl) and op.kind.rows is Rows.SUMMED and is_finer(use.after.hidden, partial):
-            reason = f"the rows are sliced to {use.after.hidden} between this sum and its norm; take {TRITON} there"
+            bare = TRITON if impl in PEER_IMPLS else COMPOSED
+            reason = f"the rows are sliced to {use.after.hidden} between this sum and its norm; take {bare} there"
             raise _refusal(use, reason, file)
 
 

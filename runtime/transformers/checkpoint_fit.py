@@ -19,7 +19,7 @@ from commplan.planner.strategy.file import (
 )
 
 from ..errors import RefusedError
-from ..kernels.peer_impls import CAN, EXECUTOR_NAME, PEER_IMPLS, check_peer_ops
+from ..kernels.peer_impls import CAN, EXECUTOR_NAME, OUR_IMPLS, check_peer_ops
 from .models import Adapter, adapter_for
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -103,11 +103,19 @@ def _check_impls(file: StrategyFile) -> None:
                         field=f"modes.{mode}[{index}].{where}",
                         value=str(op),
                     )
-                if op.impl in (None, backend, *PEER_IMPLS):
+                by_library = op.impl in (None, backend)
+                if by_library and op.kind.is_collective and backend not in CAN.ops[op.name].impls:
+                    raise RefusedError(
+                        f"{backend} alone does not perform {op.name}; name an impl that does "
+                        f"({', '.join(CAN.ops[op.name].impls)}), or plan again for this executor",
+                        field=f"modes.{mode}[{index}].{where}",
+                        value=str(op),
+                    )
+                if by_library or op.impl in OUR_IMPLS:
                     continue
                 raise RefusedError(
                     f"this runtime performs {op.name} by {backend} alone, or by collectives of our own "
-                    f"({', '.join(PEER_IMPLS)}); plan again for this executor, or leave `impl` out",
+                    f"({', '.join(OUR_IMPLS)}); plan again for this executor, or leave `impl` out",
                     field=f"modes.{mode}[{index}].{where}.impl",
                     value=op.impl,
                 )

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from commplan.planner.strategy.file import StrategyFile
 
-from ..collectives.rms_norm import rms_norm
 from ..errors import RefusedError
-from ..kernels.peer_impls import TRITON, fuses_norm, peer_uses
+from ..kernels.peer_impls import COMPOSED, PEER_IMPLS, TRITON, norm_uses
+from ..kernels.rms_norm import rms_norm
 
 
 def mark_norms(model: Any, dtype: torch.dtype) -> None:
@@ -23,7 +23,7 @@ def mark_norms(model: Any, dtype: torch.dtype) -> None:
 
 def check_norms(model: Any, file: StrategyFile) -> None:
     """Can the kernels of a plan stand for the norms behind their sums? Raises RefusedError."""
-    behind = {(use.layer, use.boundary): use for use in peer_uses(file) if fuses_norm(use.op.impl)}
+    behind = {(use.layer, use.boundary): use for use in norm_uses(file)}
     layers = model.model.layers
     for (layer, boundary), use in behind.items():
         assert layer is not None
@@ -37,7 +37,7 @@ def check_norms(model: Any, file: StrategyFile) -> None:
         if reason is not None:
             raise RefusedError(
                 f"its kernel norms by weight and epsilon alone, and {name} of this model ({type(norm).__name__}) "
-                f"{reason}; leave `impl` out, or take {TRITON}",
+                f"{reason}; leave `impl` out, or take {TRITON if use.op.impl in PEER_IMPLS else COMPOSED}",
                 field=use.where,
                 value=use.op.impl,
             )

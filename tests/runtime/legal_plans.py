@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from commplan.planner.strategy.ops import Op
 
-from ..quantised_ops import QUANTISED, quantised
+from ..quantised_ops import NAMES_FORMAT, QUANTISED, quantised
 
 ALL, GROUP, SHARD = 0, 1, 2
 LAYER_BOUNDARIES = ("attn_in", "attn_out", "mlp_in", "mlp_out")
@@ -125,7 +125,8 @@ def _out(world: World, boundary: str, before: Streams | None, sharded: bool) -> 
     sums = [(Op("all_reduce", group=own), world.attention), (Op("reduce_scatter", group=own), SHARD)]
     if boundary != "embed_out":
         for name, algorithms in quantised("transformers").items():
-            sums += [(Op(name, algorithm=a, group=own), world.attention) for a in algorithms]
+            if name not in NAMES_FORMAT:  # the library sums in one format alone
+                sums += [(Op(name, algorithm=a, group=own), world.attention) for a in algorithms]
         sums += [(Op("reduce_scatter_all_gather", group=own), world.attention)]
     if boundary == "attn_out" and world.attn_dp > 1:
         sums += [(Op("all_reduce", group="tp"), ALL)]  # in a buffer of all rows

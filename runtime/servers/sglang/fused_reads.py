@@ -15,8 +15,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from commplan.planner.strategy.file import KINDS, Rows
+
 from ...errors import BoundaryError, RefusedError
+from ...kernels.peer_impls import OUR_IMPLS, fuses_norm
 from ..forward import Forwards
+from .words import CAN
 
 Read = Callable[..., tuple[Tensor, Tensor] | None]
 
@@ -46,8 +50,7 @@ def with_fused_sum(read: Any, run: FusedSum, carried: bool) -> Any:
     if not read.is_plain_norm or read.completing_fusions or read.bind is not None:
         raise RefusedError(
             "reads its input in a way of its own, which no planned kernel takes; plan again with --set "
-            "'numerics.forbid=[{op: all_reduce, impl: commplan_triton_norm}, "
-            "{op: int8_all_reduce, impl: commplan_triton_norm}]'",
+            f"'numerics.forbid=[{_fused_ops()}]'",
             field=f"layer {run.layer} {run.boundary}",
             value=type(read).__name__,
         )
@@ -56,6 +59,14 @@ def with_fused_sum(read: Any, run: FusedSum, carried: bool) -> Any:
     found = copy_of(read)
     object.__setattr__(found, "completing_fusions", fused)
     return found
+
+
+def _fused_ops() -> str:
+    """Every op by an impl that does the norm behind it, as a deployment forbids them."""
+    norms = [impl for impl in OUR_IMPLS if fuses_norm(impl)]
+    return ", ".join(
+        f"{{op: {op}, impl: {impl}}}" for impl in norms for op in CAN.ops_of(impl) if KINDS[op].rows is Rows.SUMMED
+    )
 
 
 def reads_by(path: Any, run: FusedSum) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from commplan.planner.strategy.file import NONE, Op, RangePlan, StrategyFile, places
 
-from ...kernels.peer_impls import peer_uses
+from ...kernels.peer_impls import OUR_IMPLS, uses_of
 from .command import Flag, needed
 
 
@@ -97,7 +97,7 @@ def _judge(file: StrategyFile, switch: Switch) -> Export:
                     run += [] if layer is None else [layer]
             differences += _differences(mode, plan, open_runs)
     flags = [flag for flag in needed(file) if flag.name not in _FOR_THE_PLUGIN]
-    own = tuple(sorted({str(use.op.impl) for use in peer_uses(file)}))
+    own = tuple(sorted({str(use.op.impl) for use in uses_of(file, OUR_IMPLS)}))
     return Export(switch, [*flags, *switch.flags], own, same / total if total else 1.0, differences)
 
 

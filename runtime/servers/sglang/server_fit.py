@@ -19,7 +19,7 @@ from commplan.planner.strategy.file import (
 )
 
 from ...errors import RefusedError
-from ...kernels.peer_impls import PEER_IMPLS, check_peer_ops
+from ...kernels.peer_impls import OUR_IMPLS, check_peer_ops
 from .words import CAN, DTYPES, EXECUTOR, ONE_SHOT, SEAMS, TESTED_VERSIONS
 
 
@@ -104,7 +104,7 @@ def _has_impl(file: StrategyFile, mode: str, boundary: str, op: Op) -> bool:
     """Is an op performed by the library of the machine, or by an impl of SGLang's own that has it here?"""
     if op.impl in (None, file.hardware.backend):
         return True
-    has = op.impl == ONE_SHOT or op.impl in PEER_IMPLS
+    has = op.impl == ONE_SHOT or op.impl in OUR_IMPLS
     return has and CAN.refusal(boundary, op, mode, "dense", file.parallelism) is None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from commplan.planner.strategy.file import StrategyFile
 
 from ...errors import RefusedError
-from ...kernels.peer_impls import fuses_norm, peer_uses
+from ...kernels.peer_impls import norm_uses
 from ..forward import Forwards
 from .fused_reads import FusedSum, reads_by, with_fused_sum
 
@@ -71,11 +71,7 @@ class PlannedStages:
     @functools.cached_property
     def fused_places(self) -> frozenset[tuple[int, str]]:
         """Layer and boundary of every op that does the norm behind it, in any mode or range."""
-        return frozenset(
-            (use.layer, use.boundary)
-            for use in peer_uses(self.file)
-            if use.layer is not None and fuses_norm(use.op.impl)
-        )
+        return frozenset((use.layer, use.boundary) for use in norm_uses(self.file) if use.layer is not None)
 
     def _sum(self, layer: int, boundary: str) -> Any:
         """As SGLang calls it."""

@@ -12,8 +12,8 @@ import torch
 from commplan.planner.calibration.needed_points import RIVALS as POINTS_OF_RIVALS
 from commplan.planner.strategy.file import Op, Parallelism, StrategyFile
 from commplan.runtime.calibration.rivals import RIVALS
-from commplan.runtime.collectives.rms_norm import rms_norm
 from commplan.runtime.kernels.peer_impls import TRITON, TRITON_NORM
+from commplan.runtime.kernels.rms_norm import rms_norm
 
 from ..strategy_files import ranges_of, strategy_file
 from ..world import RankWorld

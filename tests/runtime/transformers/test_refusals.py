@@ -73,11 +73,11 @@ CHANGES: dict[str, tuple[Callable[[StrategyFile], StrategyFile], str, Any, tuple
         "fp8",
         ("fp32, bf16, fp16", "--set dtypes.activations=bf16"),
     ),
-    "a wire format that this runtime does not send": (
+    "a wire format in which the library alone does not sum": (
         in_another_format,
         "modes.decode[0].layers.1.mlp_out",
         "quantized_all_reduce(wire=int8, group=64, algorithm=gather)",
-        ("cannot run quantized_all_reduce", "use int8_all_reduce", "plan again for this executor"),
+        ("gloo alone does not perform quantized_all_reduce", "name an impl that does (composed, composed_norm)"),
     ),
     "another architecture": (
         lambda f: replace(f, model=replace(f.model, name="other", architecture="Qwen2ForCausalLM")),

@@ -134,6 +134,30 @@ def fused_quantised(checkpoint: Path) -> StrategyFile:
     )
 
 
+def composed_quantised(checkpoint: Path) -> StrategyFile:
+    """Every layer another format, around the library, with norms and without; the last FFN's in the final norm."""
+
+    def by(wire: str, algorithm: str, pieces: int | None = None, norm: bool = True) -> Op:
+        impl = "composed_norm" if norm else "composed"
+        return Op(
+            "quantized_all_reduce", algorithm, impl=impl, wire_name=wire, scale_group="64", pieces=pieces
+        )  # fmt: skip
+
+    token = Op("int8_all_reduce", "gather", impl="composed_norm", pieces=2)
+    sums: Sums = [
+        (token, by("int8", "two_shot")),
+        (by("int6", "gather", 3), PLAIN),
+        (PLAIN, by("fp8_e4m3", "gather", norm=False)),
+        (by("int4_spikes", "two_shot"), by("int8", "gather", 2)),
+    ]
+    return plan(
+        checkpoint,
+        "quantized",
+        prefill=[tokens(1, PREFILL_TOKENS, sums)],
+        decode=[tokens(1, DECODE_TOKENS, EVERYWHERE_PLAIN)],
+    )
+
+
 # ---- attention DP ----------------------------------------------------------------------------------------------------
 
 

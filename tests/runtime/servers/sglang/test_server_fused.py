@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from commplan.planner.strategy.file import StrategyFile
 from commplan.runtime.servers.executed import change, differences, planned_calls
 
-from .plans import fused, fused_quantised, written
+from .plans import composed_quantised, fused, fused_quantised, written
 from .server import serving
 from .test_server_families import answers
 from .test_server_qwen3 import logprobs
@@ -41,14 +42,15 @@ def test_fused_sums_say_the_tokens_of_a_server_without_a_plan(
         }
 
 
+@pytest.mark.parametrize(("made", "near_by"), [(fused_quantised, 0.05), (composed_quantised, 0.2)])
 def test_quantised_fused_sums_stay_near_the_exact_ones_and_are_counted(
-    checkpoint: Callable[[str], Path], tmp_path: Path
+    made: Callable[[Path], StrategyFile], near_by: float, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    model, strategy = checkpoint("qwen3"), fused_quantised(checkpoint("qwen3"))
+    model, strategy = checkpoint("qwen3"), made(checkpoint("qwen3"))
     with serving(model, tmp_path, None) as server:
         exact = logprobs(server)
     with serving(model, tmp_path, written(strategy, tmp_path / "plan.yaml")) as server:
         near = logprobs(server)
         assert [differences(strategy, rank) for rank in server.counts()] == [[], []]
-    assert near == pytest.approx(exact, abs=0.05)
+    assert near == pytest.approx(exact, abs=near_by)
     assert near != exact
