@@ -38,19 +38,25 @@ EXECUTOR_SCHEMA = "commplan/executor/v1"
 
 
 class Traffic(Spec):
-    """Bytes per element of: the `message` a rank puts in, every rank's copy (`gathered`), its N-th part (`shard`)."""
+    """Bytes per element of: the `message` a rank puts in, every rank's copy (`gathered`), its N-th part (`shard`); and
+    times that the message passes as it travels (`wire`), every rank's (`wire_gathered`), its N-th part (`wire_shard`).
+    """
 
     message: Count = 0
     gathered: Count = 0
     shard: Count = 0
+    wire: Count = 0
+    wire_gathered: Count = 0
+    wire_shard: Count = 0
 
 
 class Kernel(Spec):
-    """One pass over device memory: the bytes it reads and writes."""
+    """One pass over device memory: the bytes it reads and writes. No `launches`: it is inside the one before it."""
 
     name: Text
     read: Traffic = Traffic()
     write: Traffic = Traffic()
+    launches: Literal[0, 1] = 1
 
     def bytes(self, elements: float, group_size: int) -> float:
         """Bytes moved for a message of `elements`."""
@@ -58,6 +64,13 @@ class Kernel(Spec):
         for side in (self.read, self.write):
             per_element += side.message + side.gathered * group_size + side.shard / group_size
         return elements * per_element
+
+    def wire_bytes(self, message_bytes: float, group_size: int) -> float:
+        """Bytes moved of a message that is so large as it travels."""
+        times = 0.0
+        for side in (self.read, self.write):
+            times += side.wire + side.wire_gathered * group_size + side.wire_shard / group_size
+        return message_bytes * times
 
 
 Kernels = tuple[Kernel, ...]
@@ -73,7 +86,13 @@ class WireKernels(Spec):
 
     @model_validator(mode="after")
     def _has_defaults(self) -> WireKernels:
-        return _with_defaults(self, tuple(step for step in WireKernels.model_fields if getattr(self, step)))
+        return _with_defaults(self, tuple(step for step in type(self).model_fields if getattr(self, step)))
+
+
+class ComposedKernels(WireKernels):
+    """Kernels of the composed impls by step, then by backend (`default` for the others), in any wire format."""
+
+    norm: dict[str, Kernels]  # residual add + RMSNorm behind the last step
 
 
 class KernelTables(Spec):
@@ -82,6 +101,7 @@ class KernelTables(Spec):
     add_norm: dict[str, Kernels]  # residual add + RMSNorm
     norm: dict[str, Kernels]  # RMSNorm alone
     wires: dict[str, WireKernels]  # by wire format
+    composed: ComposedKernels | None = None  # where some impl is composed
 
     @model_validator(mode="after")
     def _has_defaults(self) -> KernelTables:
@@ -192,6 +212,12 @@ class Executor(Spec):
         table: dict[str, Kernels] = getattr(tables, step)
         return table[impl] if impl in table else table["default"]
 
+    def composed_kernels(self, step: str, backend: str) -> Kernels:
+        """The kernels of a step of a composed impl around the library of a backend."""
+        assert self.kernels.composed is not None  # checked when the file was read
+        table: dict[str, Kernels] = getattr(self.kernels.composed, step)
+        return table[backend] if backend in table else table["default"]
+
     def steps(self, impl: str) -> dict[str, Kernels]:
         """Every step with kernels for an impl, by its name; of a wire format as in `quantize.int8`."""
         tables: dict[str, Spec] = {"": self.kernels, **{f".{name}": t for name, t in self.kernels.wires.items()}}
@@ -199,7 +225,7 @@ class Executor(Spec):
             f"{step}{wire}": getattr(table, step).get(impl, getattr(table, step)["default"])
             for wire, table in tables.items()
             for step in type(table).model_fields
-            if step != "wires" and getattr(table, step)
+            if step not in ("wires", "composed") and getattr(table, step)
         }
 
 
@@ -243,8 +269,20 @@ def _check_op(executor: Executor, name: str, capability: OpCapability) -> None:
             raise FieldError(f"ops.{name}.impls", f"no such impl; {did_you_mean(each, executor.impls)}", each)
         # A record says of commplan's own kernels who launches them; of others' nothing is known but their price.
         lacks_kernel = impl.is_own and (kind.kernel is None or (impl.fuses_norm and not kind.kernel.norm))
+        if impl.is_composed:
+            _check_composed(executor, name, each)
         if (impl.kind == "one_kernel" and lacks_kernel) or (impl.kind == "peer_to_peer" and kind.rounds is None):
             raise FieldError(f"ops.{name}.impls", f"the record of {name} has no such kernel", each)
+
+
+def _check_composed(executor: Executor, name: str, impl: str) -> None:
+    """An impl that is composed around the library quantises, and the kernels of every step are known."""
+    kind, given = KINDS[name], executor.kernels.composed
+    if not kind.is_quantized:
+        raise FieldError(f"ops.{name}.impls", f"{impl} carries quantised sums, and {name} is none", impl)
+    for step in (step.step for way in kind.ways.values() for step in way.passes):
+        if given is None or not getattr(given, step):
+            raise FieldError(f"kernels.composed.{step}", f"is missing: {name} by {impl} takes this step")
 
 
 def _check_stock(executor: Executor) -> None:

@@ -33,6 +33,8 @@ class Impl:
     library       collectives, of a library or in one launch, costed by tables, else by formulas
     peer_to_peer  fused kernels that nobody here has run, costed as launches and bytes
     one_kernel    an op is one launch, with all that belongs to it: costed by a table of its own, else by a formula
+    composed      a quantised sum by kernels of commplan's own around calls of the library, which carry values and
+                  scales as one message: costed by a table of its own, else by its passes and the library's tables
 
     `provider` is who makes an impl that is not commplan's own, nor a backend. An impl that a server runs by itself and
     that no plan may name there says why in `stock_only`: it prices what the server does without a plan.
@@ -70,6 +72,11 @@ class Impl:
     def is_own(self) -> bool:
         """True for a kernel of commplan's own."""
         return self.kind == "one_kernel" and self.provider is None
+
+    @property
+    def is_composed(self) -> bool:
+        """True for kernels of commplan's own around calls of the library."""
+        return self.kind == "composed"
 
     def lacks_format(self, op: Op) -> str | None:
         """What of an op's format this impl does not do, or None."""
@@ -186,6 +193,10 @@ class Capabilities:
         columns = op.wire.scales.columns if op.wire is not None else None
         if columns is not None and width % columns:
             return f"a scale for {columns} columns needs rows of a multiple of {columns}, and these have {width}"
+        found = self.impls.get(op.impl or backend)
+        if op.pieces is not None and (found is None or not found.is_composed):
+            by = ", ".join(name for name, each in self.impls.items() if each.is_composed) or "none that it has"
+            return f"pieces are of an impl that is composed around the library ({by}); this one is {op.impl or backend}"
         if op.impl is None or op.impl not in self.impls:
             return None
         name, impl = op.impl, self.impls[op.impl]

@@ -23,7 +23,8 @@ class Op:
 
     `group` is spelled only where attention DP gives a choice; `impl` None means the backend of the file.
     `producer` is the `from` of a latent gather: the boundary that made the shard. `wire_name` and `scale_group` are
-    said by ops of a name that travels in several formats.
+    said by ops of a name that travels in several formats. `pieces`: the runs of rows that a composed impl works on side
+    by side; None where it takes them at once.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Op:
     producer: str | None = None
     wire_name: str | None = None
     scale_group: ScaleGroup | None = None
+    pieces: int | None = None
 
     @property
     def kind(self) -> OpKind:
@@ -65,6 +67,8 @@ class Op:
         return f"{name}({', '.join(f'{k}={v}' for k, v in parameters.items())})"
 
 
+MAX_PIECES = 64
+"""Of one sum: beyond, a piece is a library call for next to nothing."""
 NONE = Op("none")
 SLICE = Op("slice")
 FUSED = Op("fused")
@@ -85,13 +89,21 @@ def numerics_rank(numerics: Numerics) -> int:
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 
-_PLAIN = {"from": "producer", "algorithm": "algorithm", "group": "group", "residual": "residual", "impl": "impl"}
+_PLAIN = {
+    "from": "producer",
+    "algorithm": "algorithm",
+    "pieces": "pieces",
+    "group": "group",
+    "residual": "residual",
+    "impl": "impl",
+}
 # Where an op names its format, `group` is the columns of a scale, and the ranks are those that it goes `over`.
 _OF_FORMAT = {
     "from": "producer",
     "wire": "wire_name",
     "group": "scale_group",
     "algorithm": "algorithm",
+    "pieces": "pieces",
     "over": "group",
     "residual": "residual",
     "impl": "impl",
@@ -106,8 +118,12 @@ def _parameters(kind: OpKind) -> dict[str, str]:
 def spell(op: Op) -> str | dict[str, dict[str, str | int]]:
     """As in a strategy file: the bare name, or `{name: {parameter: value}}`."""
     values = {key: getattr(op, field) for key, field in _parameters(op.kind).items()}
-    given = {key: int(value) if value.isdigit() else value for key, value in values.items() if value is not None}
+    given = {key: _spelled(value) for key, value in values.items() if value is not None}
     return {op.name: given} if given else op.name
+
+
+def _spelled(value: str | int) -> str | int:
+    return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 def parse(value: Any, field: str) -> Op:
@@ -138,8 +154,10 @@ def _build(name: str, parameters: dict[str, Any], field: str) -> Op:
     return Op(name, **given)
 
 
-def _value(kind: OpKind, key: str, name: str, value: Any, where: str) -> str:
+def _value(kind: OpKind, key: str, name: str, value: Any, where: str) -> str | int | None:
     """The value of one parameter, as its field has it."""
+    if name == "pieces":
+        return _pieces(value, where)
     known: dict[str, Iterable[str]] = {
         "algorithm": kind.algorithms or kind.own_algorithms,
         "group": GROUPS,
@@ -155,6 +173,13 @@ def _value(kind: OpKind, key: str, name: str, value: Any, where: str) -> str:
     if key == "group" and name == "scale_group" and text in GROUPS:
         hint = f"`group` is the columns of a scale ({', '.join(accepted or ())}); the ranks are named by `over`"
     raise InputError(f"not accepted; {hint}", field=where, value=value)
+
+
+def _pieces(value: Any, where: str) -> int | None:
+    """Into how many pieces the rows are cut; one is what is not said."""
+    if type(value) is not int or not 1 <= value <= MAX_PIECES:
+        raise InputError(f"not accepted; a whole number from 1 to {MAX_PIECES} is expected", field=where, value=value)
+    return value if value > 1 else None
 
 
 def _check_algorithm(kind: OpKind, given: dict[str, Any], field: str) -> None:

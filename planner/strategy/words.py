@@ -56,8 +56,9 @@ ScaleGroup = Literal["token", "32", "64", "128", "256"]
 """Columns that share a scale where a sum is quantised: a whole row, or so many of one."""
 SCALE_GROUPS: tuple[ScaleGroup, ...] = get_args(ScaleGroup)
 
-ImplKind = Literal["library", "peer_to_peer", "one_kernel"]
-"""Collectives of a library; fused kernels that nobody here has run; kernels of commplan's own."""
+ImplKind = Literal["library", "peer_to_peer", "one_kernel", "composed"]
+"""Collectives of a library; fused kernels that nobody here has run; kernels of commplan's own; such kernels around calls
+of the library, which carry one quantised message."""
 IMPL_KINDS: tuple[ImplKind, ...] = get_args(ImplKind)
 
 # ---- what an op costs ------------------------------------------------------------------------------------------------
