@@ -57,8 +57,8 @@ ScaleGroup = Literal["token", "32", "64", "128", "256"]
 SCALE_GROUPS: tuple[ScaleGroup, ...] = get_args(ScaleGroup)
 
 ImplKind = Literal["library", "peer_to_peer", "one_kernel", "composed"]
-"""Collectives of a library; fused kernels that nobody here has run; kernels of commplan's own; such kernels around calls
-of the library, which carry one quantised message."""
+"""Collectives of a library; fused kernels that nobody here has run; kernels of commplan's own; such kernels around
+calls of the library, which carry one quantised message."""
 IMPL_KINDS: tuple[ImplKind, ...] = get_args(ImplKind)
 
 # ---- what an op costs ------------------------------------------------------------------------------------------------
