@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..cost.op_costs import OpCosts
 from ..cost.terms import Term
@@ -109,13 +110,14 @@ class Offers:
         setup = self.setup
         if not impl.is_composed or impl.fuses_norm or restriction.unmeasured or boundary not in RESIDUAL_OUT:
             return False
-        return setup.model.residual_streams == 1 and setup.parallelism.pp == 1 and not self._is_pinned
+        return setup.model.residual_streams == 1 and setup.parallelism.pp == 1 and not self._is_named
 
-    @property
-    def _is_pinned(self) -> bool:
-        """True where a rule of the deployment names a composed impl."""
-        impls = self.setup.executor.impls
-        return any(rule.impl in impls and impls[rule.impl].is_composed for rule in self.setup.deployment.numerics.pin)
+    @cached_property
+    def _is_named(self) -> bool:
+        """True where a rule of the deployment names a composed impl: what is meant then is for the rules to say."""
+        impls, numerics = self.setup.executor.impls, self.setup.deployment.numerics
+        rules = (*numerics.pin, *numerics.forbid)
+        return any(rule.impl in impls and impls[rule.impl].is_composed for rule in rules)
 
     def _pieces(self, op: Op, impl: Impl) -> tuple[int, ...]:
         """Into how many pieces an impl may cut the rows: where its kernels and the library run side by side. Where the
