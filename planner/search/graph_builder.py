@@ -225,7 +225,9 @@ class GraphBuilder:
         return self.setup.executor.can.refusal(boundary, op, self.mode, mlp, self.setup.parallelism, stock)
 
     def _refusal(self, boundary: str, op: Op, layer: int | None, mlp: MlpKind, restriction: Restriction) -> str | None:
-        refusal = self._unable(boundary, op, mlp, restriction.stock) or self._forbidden(boundary, op, layer, restriction)
+        refusal = self._unable(boundary, op, mlp, restriction.stock) or self._forbidden(
+            boundary, op, layer, restriction
+        )
         return refusal or (wire_refusal(op, self.setup) if restriction.policy else None)
 
     def _forbidden(self, boundary: str, op: Op, layer: int | None, restriction: Restriction) -> str | None:

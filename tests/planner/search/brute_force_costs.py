@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import networkx
+
 from commplan.planner.cost.collectives import CollectiveCosts
 from commplan.planner.cost.kernels import DeviceCosts
 from commplan.planner.cost.layers import LayerCosts
