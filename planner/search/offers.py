@@ -120,11 +120,11 @@ class Offers:
         return any(rule.impl in impls and impls[rule.impl].is_composed for rule in rules)
 
     def _pieces(self, op: Op, impl: Impl) -> tuple[int, ...]:
-        """Into how many pieces an impl may cut the rows: where its kernels and the library run side by side. Where the
-        residual is gathered the wire is so much dearer that it is not asked."""
+        """Into how many pieces an impl may cut the rows: where its kernels and the library run side by side, as on GPUs.
+        Where the residual is gathered the wire is so much dearer that it is not asked."""
         if not impl.is_composed or op.residual is not None:
             return ()
-        return () if BACKENDS[self.setup.hardware.backend].device_type == "cpu" else PIECES
+        return PIECES if BACKENDS[self.setup.hardware.backend].device_type == "cuda" else ()
 
     @property
     def _no_server(self) -> bool:

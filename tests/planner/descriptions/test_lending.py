@@ -77,7 +77,7 @@ def test_nothing_is_borrowed_of_another_kind_of_link(folder, machine: Machine) -
 
 
 def test_a_pair_borrows_by_what_pairs_reach_where_the_tree_is_shared(folder) -> None:
-    """Two L40S reach 4.1 times what four of them do: a pair of 29 GB/s is nearer to two RTX PRO 6000s (32) than to them."""
+    """Two L40S reach 4.1 times what four do, 20 GB/s: a pair of 29 is nearer to two RTX PRO 6000s, at 32."""
     pair = Machine(link_gb_per_s=29.0, topology="pcie", devices_per_node=2)
     ((lender, scale),) = lenders_of(folder.setup(dense_model(), pair, tp=2).hardware, Parallelism(tp=2))
     assert lender.calibration == "rtx-pro-6000"

@@ -217,7 +217,7 @@ class Prices:
         yield self._listed("dequantize", move.impl, rows, of=move.name)
 
     def _composed(self, move: Move, rows: int, n: int) -> Iterator[Bought]:
-        """Values and scales as one message. A longest path through the stages of all pieces, less the library's calls."""
+        """Values and scales as one message: a longest path through the stages of all pieces, less the calls in it."""
         width = self.model.hidden_size
         row = width * INT8_BYTES + (SCALE_BYTES if move.wire is None else width // move.wire[1] * 2)
         whole = width * self.element
@@ -328,10 +328,10 @@ class Prices:
 
 
 def longest_path(stages: Sequence[tuple[bool, float]], pieces: int) -> float:
-    """Of a graph: a stage of a piece waits for the piece's stage before, and for all that its stream was given before."""
+    """A stage of a piece waits for the piece's stage before, and for all that its stream was given before."""
     graph = networkx.DiGraph()
     last: dict[object, tuple[int, int]] = {}
-    for index, (stream, time) in enumerate(stages):
+    for index, (stream, _) in enumerate(stages):
         for piece in range(pieces):
             node = (index, piece)
             graph.add_node(node)
