@@ -120,7 +120,7 @@ class Offers:
         return any(rule.impl in impls and impls[rule.impl].is_composed for rule in rules)
 
     def _pieces(self, op: Op, impl: Impl) -> tuple[int, ...]:
-        """Into how many pieces an impl may cut the rows: where its kernels and the library run side by side, as on GPUs.
+        """Into how many pieces an impl may cut the rows: where its kernels and the library run side by side, on GPUs.
         Where the residual is gathered the wire is so much dearer that it is not asked."""
         if not impl.is_composed or op.residual is not None:
             return ()
