@@ -112,13 +112,14 @@ class CollectiveTables:
         known = [w for w in by_width if w is not None]
         return min(known, key=lambda w: (abs(math.log(w / (width or w))), w))
 
-    def pieces_of(self, wanted: Measured) -> frozenset[int]:
-        """The numbers of pieces by which there are tables of what is otherwise the same."""
-        one = wanted._replace(pieces=1)
-        dtypes = _STANDS_IN[wanted.dtype]
-        return frozenset(
-            k.pieces for k in self._tables if k.dtype in dtypes and k._replace(pieces=1, dtype=one.dtype) == one
-        )
+    def ways_of(self, wanted: Measured) -> frozenset[tuple[str | None, int]]:
+        """The algorithms and numbers of pieces by which there are tables of what is otherwise the same."""
+
+        def sought(key: Measured) -> Measured:
+            return key._replace(pieces=1, algorithm=None, dtype=wanted.dtype)
+
+        alike = (k for k in self._tables if k.dtype in _STANDS_IN[wanted.dtype] and sought(k) == sought(wanted))
+        return frozenset((k.algorithm, k.pieces) for k in alike)
 
     def nearest_size(self, wanted: Measured) -> int | None:
         """The number of ranks next to the wanted one for which there is a table."""

@@ -195,9 +195,9 @@ class CollectiveCosts:
         """The table of an op that is measured whole, of its width or the nearest one."""
         return self._tables.find(wanted, width) or self._lent.find(wanted, width)
 
-    def pieces_of(self, wanted: Measured) -> frozenset[int]:
-        """The numbers of pieces by which there are tables of a composed sum."""
-        return self._tables.pieces_of(wanted) | self._lent.pieces_of(wanted)
+    def ways_of(self, wanted: Measured) -> frozenset[tuple[str | None, int]]:
+        """The algorithms and numbers of pieces by which there are tables of a composed sum."""
+        return self._tables.ways_of(wanted) | self._lent.ways_of(wanted)
 
     def num_nodes(self, group: GroupName) -> int:
         """Nodes that a group spans."""

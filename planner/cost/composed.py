@@ -111,9 +111,10 @@ class ComposedCosts:
         launch = min(priced.launch_us, rest)
         return Estimate(rest - launch, launch, 0.0, self._provenance, "passes over memory, beside the library's calls")
 
-    def pieces_known(self, work: Composed) -> frozenset[int]:
-        """The numbers of pieces by which tables have such a sum; empty without any."""
-        return self._collectives.pieces_of(self._wanted(work))
+    def is_among_measured(self, work: Composed) -> bool:
+        """False for a sum of which there are tables, but by other algorithms or in other numbers of pieces alone."""
+        known = self._collectives.ways_of(self._wanted(work))
+        return not known or (work.algorithm, work.pieces) in known
 
     def sizes(self, work: Composed, width: int) -> tuple[float, ...]:
         """Sizes of the message of activations at which the price has a kink."""

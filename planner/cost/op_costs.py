@@ -116,13 +116,10 @@ class OpCosts:
             for t in terms
         )
 
-    def has_pieces(self, terms: tuple[Term, ...]) -> bool:
-        """False for a composed sum that was measured, but not in so many pieces."""
-        for term in terms:
-            if isinstance(term.work, Composed):
-                known = self.composed.pieces_known(term.work)
-                return not known or term.work.pieces in known
-        return True
+    def is_among_measured(self, terms: tuple[Term, ...]) -> bool:
+        """False for a composed sum that was measured, but not by this algorithm in so many pieces."""
+        works = (term.work for term in terms if isinstance(term.work, Composed))
+        return all(self.composed.is_among_measured(work) for work in works)
 
     def _may_reach(self, impl: str) -> bool:
         return not self._impls[impl].peer_access or self._setup.hardware.links.intra_node.has_peer_access

@@ -155,10 +155,10 @@ class Offers:
 
     def is_offered(self, op: Op, terms: tuple[Term, ...], restriction: Restriction) -> bool:
         """False for an op whose impl is used only where it was measured, and this op over this group was not; or that
-        was measured, but not in so many pieces."""
+        was measured, but otherwise."""
         if op.impl is None or restriction.unmeasured:
             return True
-        return not self.costs.lacks_table(terms) and self.costs.has_pieces(terms)
+        return not self.costs.lacks_table(terms) and self.costs.is_among_measured(terms)
 
     def check_impl(self, boundary: str, op: Op, group: GroupName, shape: LayerShape) -> None:
         """Raise IllegalOpError where the impl of an op cannot perform it over this group."""

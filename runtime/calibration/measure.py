@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Any
 
@@ -16,11 +16,12 @@ import torch.distributed as dist
 
 from commplan.planner.strategy.file import one_line
 
-from ..backends import load_backend
+from ..backends import Backend, load_backend
 from ..errors import RefusedError
 from ..ranks.agreement import exchange_over, together
 from ..ranks.groups import Group, control_group
 from ..ranks.rendezvous import meet
+from .composed import composed_call, is_composed
 from .host import host_samples
 from .own import OwnCollectives, is_bare, is_own
 from .point_calls import Point, call_of
@@ -57,7 +58,8 @@ def measure_rank(
     ranks.join(backend.torch_name, device, 300.0)
     control = control_group(300.0)
     todo = [Point(*values) for values in points]
-    groups = _groups({point.group_size for point in todo if point.kind == "collective" or is_own(point)}, control)
+    grouped = {p.group_size for p in todo if p.kind == "collective" or is_own(p) or is_composed(p)}
+    groups = _groups(grouped, control)
     exchange = exchange_over(control)
     with together(exchange):
         own = OwnCollectives(todo, backend, groups, device, exchange)
@@ -76,9 +78,9 @@ def measure_rank(
                     break
                 if is_own(point) and not own.has(point):
                     continue
-                if groups.get(point.group_size) is None and point.kind == "collective":
+                if groups.get(point.group_size) is None and (point.kind == "collective" or is_composed(point)):
                     continue
-                call = own.call_of(point) if is_own(point) else call_of(point, backend, groups, device)
+                call = _call_of(point, own, backend, groups, device)
                 found = timer.samples(call, _SAMPLES, spaced=is_bare(point))
                 own.check()
                 samples[key_of(point)] += found
@@ -89,6 +91,15 @@ def measure_rank(
     if report is not None:
         report.end()
     return {"samples": samples, "host": host, "machine": mine}
+
+
+def _call_of(
+    point: Point, own: OwnCollectives, backend: Backend, groups: dict[int, Group], device: torch.device
+) -> Callable[[], Any]:
+    """The call that a point of any kind stands for."""
+    if is_own(point):
+        return own.call_of(point)
+    return (composed_call if is_composed(point) else call_of)(point, backend, groups, device)
 
 
 def key_of(point: Iterable[Any]) -> str:
@@ -102,7 +113,8 @@ def machine(backend: str, device: torch.device, ranks: int) -> dict[str, str]:
     if device.type == "cuda":
         found["device"] = torch.cuda.get_device_name(device)
         found["library"] = "nccl " + ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
-        found["links"] = "peer to peer" if _all_reach_each_other() else "through the host"
+        kept_off = os.environ.get("NCCL_P2P_DISABLE") == "1"
+        found["links"] = "peer to peer" if _all_reach_each_other() and not kept_off else "through the host"
     elif device.type == "npu":
         found["device"] = torch.npu.get_device_name(device)  # type: ignore[attr-defined]
     else:
