@@ -17,7 +17,7 @@ from commplan.planner.strategy.ops import Op
 from commplan.planner.strategy.yaml_file import parse_yaml
 
 IMPL = "composed_norm"
-NO_PEER = ("hardware=h200-2-no-peer", "modes.prefill.tokens=[1,4096]")
+NO_PEER = ("hardware=h200-2-no-peer", "modes.prefill.tokens=[1,4096]", "modes.prefill.launch=graph")
 MACHINE = {"ranks": "2", "torch": "2.13.0", "backend": "nccl", "device": "an invented one"}
 
 
