@@ -76,7 +76,7 @@ def test_twice_the_pieces_take_no_longer_where_a_piece_costs_nothing_of_its_own(
 
 def test_a_pair_sends_one_message_with_its_scales_and_passes_memory_twice(folder):
     """1 GB/s a us of table; 800 GB/s of memory reached; 2 us a kernel."""
-    setup = folder.setup(dense_model(), Machine(tables=LIBRARY), tp=2)
+    setup = folder.setup(dense_model(), Machine(tables=LIBRARY), tp=2, composed=True)
     costs, rows = OpCosts(setup, "prefill"), 4096
     message = rows * (HIDDEN_SIZE + 4)
     gathered = costs.collectives.collective("all_gather", "nccl", "int8", "tp", 2 * message).total_us
@@ -89,7 +89,7 @@ def test_a_pair_sends_one_message_with_its_scales_and_passes_memory_twice(folder
 
 
 def test_the_norm_is_inside_or_is_paid_for(folder):
-    setup = folder.setup(dense_model(), Machine(tables=LIBRARY), tp=2)
+    setup = folder.setup(dense_model(), Machine(tables=LIBRARY), tp=2, composed=True)
     apart = terms_of(setup, int8(impl="composed"))
     assert [term.category for term in apart] == ["wire", "quantize", "norm"]
     assert [term.category for term in terms_of(setup, int8())] == ["wire", "quantize"]
@@ -97,7 +97,7 @@ def test_the_norm_is_inside_or_is_paid_for(folder):
 
 @pytest.mark.parametrize(("algorithm", "calls", "kernels"), [("gather", 1, 2), ("two_shot", 2, 3)])
 def test_the_host_launches_every_stage_of_every_piece(folder, algorithm, calls, kernels):
-    setup = folder.setup(dense_model(), Machine(), tp=2)
+    setup = folder.setup(dense_model(), Machine(), tp=2, composed=True)
     (wire, _) = terms_of(setup, int8(algorithm, 4))
     assert isinstance(wire.work, Composed)
     assert num_calls(wire.work) == 4 * calls
@@ -105,13 +105,13 @@ def test_the_host_launches_every_stage_of_every_piece(folder, algorithm, calls, 
 
 
 def test_a_piece_has_at_least_a_row_and_of_shards_a_row_of_each(folder):
-    setup = folder.setup(dense_model(), Machine(tables=LIBRARY), tp=2)
+    setup = folder.setup(dense_model(), Machine(tables=LIBRARY), tp=2, composed=True)
     assert us(setup, int8("gather", 8), 3) == pytest.approx(us(setup, int8("gather", 3), 3))
     assert us(setup, int8("two_shot", 8), 6) == pytest.approx(us(setup, int8("two_shot", 3), 6))
 
 
 def test_it_holds_its_message_and_the_copies_of_it_and_no_sums(folder):
-    setup = folder.setup(dense_model(), Machine(), tp=2)
+    setup = folder.setup(dense_model(), Machine(), tp=2, composed=True)
     memory, row = MemoryCosts(setup), HIDDEN_SIZE + 4
 
     def peak(op: Op) -> int:
@@ -128,14 +128,14 @@ WHOLE = own_table("int8_all_reduce.gather", 2, {1: 3.0, 4096: 50.0}, "composed_n
 
 
 def test_a_table_of_the_sum_is_all_that_it_takes(folder):
-    setup = folder.setup(dense_model(), Machine(tables=(*LIBRARY, WHOLE)), tp=2)
+    setup = folder.setup(dense_model(), Machine(tables=(*LIBRARY, WHOLE)), tp=2, composed=True)
     assert us(setup, int8(pieces=2), 4096) == pytest.approx(50.0)
     unhidden = [term for term in terms_of(setup, int8(pieces=2)) if isinstance(term.work, Unhidden)]
     assert [OpCosts(setup, "prefill").estimate(term, 64).total_us for term in unhidden] == [0.0]
 
 
 def test_where_pieces_were_measured_no_other_number_of_them_is_offered(folder):
-    setup = folder.setup(dense_model(), Machine(tables=(*LIBRARY, WHOLE)), tp=2)
+    setup = folder.setup(dense_model(), Machine(tables=(*LIBRARY, WHOLE)), tp=2, composed=True)
     edges = ModePlanner(setup, "prefill").graph().layers[0].boundaries["attn_out"]
     found = {edge.op for group in edges.values() for edge in group if edge.op.impl == "composed_norm"}
     measured = {op.pieces for op in found if op.algorithm == "gather" and op.wire_name is None}
@@ -144,7 +144,7 @@ def test_where_pieces_were_measured_no_other_number_of_them_is_offered(folder):
 
 
 def test_a_table_is_scaled_to_another_link_by_what_the_stages_say_of_both(folder):
-    setup = folder.setup(dense_model(), Machine(tables=(WHOLE,)), tp=2)
+    setup = folder.setup(dense_model(), Machine(tables=(WHOLE,)), tp=2, composed=True)
     links = setup.hardware.links
     slower = links.intra_node.bandwidth_gb_per_s.model_copy(update={"value": 50.0})
     link = links.intra_node.model_copy(update={"bandwidth_gb_per_s": slower})

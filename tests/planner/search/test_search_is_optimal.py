@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -30,9 +29,6 @@ FP8 = table(
     wire="fp8_e4m3",
     scale_group="256",
 )
-COMPOSED_SUMS = [("int8_all_reduce", "quantized_all_reduce"), ("composed", "composed_norm")]
-# Listed one by one they are thousands of plans a layer: cases that are not about them forbid them.
-NONE_COMPOSED = [{"op": op, "impl": impl} for op, impl in itertools.product(*COMPOSED_SUMS)]
 ANY_FORMAT = {"wire_formats": ["int8", "fp8_e4m3"], "ranks_may_differ": True}
 
 
@@ -53,8 +49,7 @@ class Case:
         given = replace(machine, vendor=self.vendor, tables=tables, fp8_tflops=200.0 if self.world.fp8 else None)
         writer = SetupFolder(folder.folder, self.world.executor, folder.modes)
         rules["numerics"] = {**self.numerics, **rules.get("numerics", {})}
-        if not self.world.composed:
-            rules["numerics"]["forbid"] = [*rules["numerics"].get("forbid", ()), *NONE_COMPOSED]
+        rules["composed"] = self.world.composed
         return ModePlanner(writer.setup(self.model, given, **(self.split or {"tp": self.world.tp}), **rules), mode)
 
 
