@@ -24,6 +24,7 @@ def _ops(layer: LayerOps) -> str:
         op = layer.at(boundary)
         if not op.kind.runs:
             continue
-        details = [x for x in (op.wire_name, op.scale_group, op.algorithm, op.group, op.residual, op.impl) if x]
+        pieces = f"{op.pieces} pieces" if op.pieces else None
+        details = [x for x in (op.wire_name, op.scale_group, op.algorithm, pieces, op.group, op.residual, op.impl) if x]
         parts.append(f"{boundary} {op.name}" + (f"({', '.join(details)})" if details else ""))
     return " · ".join(parts) or "nothing travels"

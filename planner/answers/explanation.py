@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..cost.estimate import Estimate, weakest
@@ -114,7 +114,7 @@ class Explainer:
                 seen.add(candidate.op)
                 alternatives.append(self._option(candidate, plan, layer, why))
         for op, reason in self._refusals(boundary, layer, edge.before, seen):
-            if not any(same(op, other) for other in seen):
+            if not any(same(op, other if op.pieces else replace(other, pieces=None)) for other in seen):
                 seen.add(op)
                 alternatives.append(Option(op, op.impl, op.kind.numerics, False, reason, None, {}, "", None, None, {}))
         alternatives.sort(key=lambda o: (not o.legal, o.step_us is None, o.step_us or 0.0, str(o.op)))
@@ -148,10 +148,12 @@ class Explainer:
     ) -> Iterator[tuple[Op, str]]:
         """Offered ops that no plan can use here and that were not `seen` yet, with the reason."""
         for refused in self._planner.builder.rejections(boundary, layer, before):
-            yield refused.op, refused.reason
+            if refused.op.pieces is None:  # what is refused is so in any number of pieces
+                yield refused.op, refused.reason
         free = self._planner.graph(_FREE)
+        cut = {replace(op, pieces=None) for op in seen}
         for op in dict.fromkeys(edge.op for edge in edges_at(free, boundary, layer)):
-            if op not in seen:
+            if op not in seen and replace(op, pieces=None) not in cut:
                 yield op, why_absent(self._planner, free, self._plan, (layer, boundary), op, self._tokens)
 
     def _alternatives(self, boundary: str, layer: int | None) -> list[tuple[Edge, Plan, str]]:
@@ -164,7 +166,7 @@ class Explainer:
             graph = free
         allowed = {edge.op for edge in edges_at(graph, boundary, layer)}
         found: list[tuple[Edge, Plan, str]] = []
-        for op in dict.fromkeys(edge.op for edge in edges_at(free, boundary, layer)):
+        for op in self._in_best_pieces(edges_at(free, boundary, layer), edge_at(self._plan, boundary, layer).op):
             for around in (graph, free):  # without the policy where it leaves no way around the op
                 plan = swapped(around, free, self._plan, (layer, boundary), op, self._planner.pricer, self._tokens)
                 if plan is not None:
@@ -172,6 +174,15 @@ class Explainer:
                     found.append((edge_at(plan, boundary, layer), plan, why))
                     break
         return found
+
+    def _in_best_pieces(self, edges: list[Edge], chosen: Op) -> list[Op]:
+        """The ops of some edges, each in as many pieces as are best for it; the chosen one in any number."""
+        times = {e.op: sum(self._planner.costs.estimate(t, self._tokens).total_us for t in e.terms) for e in edges}
+        best: dict[Op, Op] = {}
+        for op in times:
+            whole = op if replace(op, pieces=chosen.pieces) == chosen else replace(op, pieces=None)
+            best[whole] = min(best.get(whole, op), op, key=times.__getitem__)
+        return list(best.values())
 
     def _over_budget(self, plan: Plan) -> str:
         """Empty, or what a plan's quantised sums add up to where that is above the budget."""

@@ -100,5 +100,5 @@ def _noise(calibration: Calibration, table: Table) -> tuple[float | None, str]:
 
 
 def _but_for_the_type(table: Table) -> tuple[object, ...]:
-    format_ = (table.algorithm, table.wire, table.scale_group)
+    format_ = (table.algorithm, table.wire, table.scale_group, table.pieces)
     return (table.op, *format_, table.impl, table.group_size, table.attn_dp, table.width)

@@ -71,6 +71,7 @@ def is_named(op: Op, named: Op, backend: str) -> bool:
             (named.algorithm, op.algorithm),
             (named.wire_name, op.wire_name),
             (named.scale_group, op.scale_group),
+            (named.pieces, op.pieces),
             (named.group, op.group),
             (named.residual, op.residual),
             (named.impl, spelled),

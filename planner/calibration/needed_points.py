@@ -14,6 +14,10 @@ decides what is measured, the runtime measures it. A kernel is named by its step
 and is measured wherever the deployment's machine might run it, since without a table it is never planned. Beside sums
 of commplan's, kernels of other libraries are measured on the same rows (RIVALS; kind their impl, name `all_reduce`):
 what the servers that a plan is held against sum with, and what executors may offer.
+
+A composed sum has the same but for its name, which says its format and pieces too (`composed_points`). It is measured
+with the norm inside where that is what plans use, in the formats that the deployment lets travel, by the algorithm that
+brings the least bytes: a gather over two ranks, else two_shot.
 """
 
 from __future__ import annotations
@@ -21,13 +25,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..cost.op_costs import OpCosts
-from ..cost.terms import Gemm, OneKernel, Passes, Term, Wire
+from ..cost.terms import Composed, Gemm, OneKernel, Passes, Term, Wire
 from ..descriptions.calibration import COLLECTIVES
 from ..descriptions.deployment import DTYPE_BYTES
 from ..descriptions.setup import Setup
 from ..executors import Executor, Kernels
 from ..search.graph import Restriction
 from ..search.planning import ModePlanner
+from ..strategy.composed_points import parse_point, spell_point
 from ..strategy.errors import InputError
 from ..strategy.op_kinds import KINDS
 
@@ -40,6 +45,8 @@ _FINE_BYTES = (1 << 17, 1 << 26)  # between these, libraries change protocols: t
 _FINE_ROWS = 128  # from here on kernels of our own change algorithms: two points per power of two
 RIVALS = ("torch_one_shot", "torch_two_shot", "flashinfer", "flashinfer_fused")
 """All-reduce kernels of other libraries, by the impl that executors call them; the last does the norm too."""
+_PAIR = 2
+_ROWS_OF_A_PIECE = 64  # fewer are never worth a call of the library
 _UNWRITTEN_STEPS = ("fold_residual", "copy", "zero_fill")
 
 
@@ -48,6 +55,7 @@ def points_of(setups: Iterable[Setup]) -> list[Point]:
     found: dict[Point, None] = {}
     largest: dict[tuple[int, str], int] = {}
     most_rows: dict[_OneKernel, int] = {}
+    most_pieces: dict[_OneKernel, int] = {}
     for setup in setups:
         for mode in setup.deployment.modes:
             planner = ModePlanner(setup, mode)
@@ -56,10 +64,19 @@ def points_of(setups: Iterable[Setup]) -> list[Point]:
                 if isinstance(term.work, OneKernel):
                     key, rows = _one_kernel(setup, term.work, term.width), planner.costs.rows(term.rows, tokens)
                     most_rows[key] = max(most_rows.get(key, 1), rows)
+                if isinstance(term.work, Composed) and _is_planned(setup, term.work):
+                    composed = _composed(setup, term.work, term.width)
+                    most_pieces[composed] = max(most_pieces.get(composed, 1), planner.costs.rows(term.rows, tokens))
                 for point in _of_term(setup, planner.costs, term, tokens, largest):
                     found[point] = None
         found |= dict.fromkeys(_of_gemms(setup))
-    return [*_collectives(largest), *_own_kernels(most_rows), *_rivals(most_rows), *found]
+    return [
+        *_collectives(largest),
+        *_own_kernels(most_rows),
+        *_rivals(most_rows),
+        *_composed_sums(most_pieces),
+        *found,
+    ]
 
 
 def _of_term(
@@ -145,6 +162,34 @@ def _rivals(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
         for impl in RIVALS:
             for rows in _row_counts(most):
                 yield (impl, "all_reduce", size, dtype, rows, width, 0)
+
+
+def _is_planned(setup: Setup, work: Composed) -> bool:
+    """True for a composed sum as plans of the deployment may have it."""
+    wire = KINDS[work.op].format_of(work.wire, work.scale_group)
+    numerics, ranks = setup.deployment.numerics, setup.parallelism.group_size(work.group)
+    apart = setup.model.residual_streams > 1 or setup.parallelism.pp > 1
+    by_pair = "gather" if ranks == _PAIR else "two_shot"
+    return (
+        numerics.loosest == "quantized"
+        and wire is not None
+        and wire.name in numerics.wire_formats
+        and work.algorithm == by_pair
+        and (apart or setup.impls[work.impl].fuses_norm)
+    )
+
+
+def _composed(setup: Setup, work: Composed, width: int) -> _OneKernel:
+    name = spell_point(work.op, work.algorithm, work.wire, work.scale_group, work.pieces)
+    return (work.impl, name, setup.parallelism.group_size(work.group), work.dtype, width, 0)
+
+
+def _composed_sums(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
+    for (impl, name, size, dtype, width, columns), most in sorted(most_rows.items()):
+        pieces = parse_point(name, impl).pieces or 1
+        least = 1 if pieces == 1 else min(most // 2, pieces * _ROWS_OF_A_PIECE) or 1
+        for rows in [count for count in _row_counts(most) if count >= least]:
+            yield (impl, name, size, dtype, -(-rows // size) * size, width, columns)
 
 
 def _fine_row_counts(most: int) -> Iterator[int]:

@@ -11,6 +11,7 @@ from ..descriptions.base import build
 from ..descriptions.calibration import CALIBRATION_SCHEMA, Calibration
 from ..descriptions.deployment import DTYPE_BYTES
 from ..executors import Executor
+from ..strategy.composed_points import parse_point
 from ..strategy.yaml_file import flow_text, scalar_text
 from .needed_points import RIVALS, Point
 
@@ -18,7 +19,10 @@ Samples = dict[Point, list[list[float]]]  # per rank; empty where a kernel canno
 HostSamples = dict[str, list[list[float]]]  # of a launch and of calls by impl, per rank
 _LAUNCH = "launch"
 _Points = list[tuple[int, float, float]]  # size, us, relative spread
-_ONE_KERNEL = ("op", "algorithm", "impl", "dtype", "group_size", "attn_dp", "width")
+_ONE_KERNEL = (
+    *("op", "algorithm", "wire", "scale_group", "pieces"),
+    *("impl", "dtype", "group_size", "attn_dp", "width"),
+)
 
 
 def calibration_of(
@@ -52,8 +56,7 @@ def calibration_of(
             names = _kernels_of(executor, backend, what)
             kernels.setdefault((names, group_size, dtype, width), []).append((message_bytes, time, spread))
         elif kind in executor.impls:
-            op, _, algorithm = what.partition(".")
-            key = (op, algorithm or None, kind, dtype, group_size, columns or None, width)
+            key = (*_told(executor, kind, what), kind, dtype, group_size, columns or None, width)
             own.setdefault(key, []).append((message_bytes, time, spread))
         else:
             gemms.setdefault((width, columns, dtype), []).append((rows, time, spread))
@@ -74,6 +77,15 @@ def calibration_of(
         "host": _host(host) if host else None,
     }
     return build(Calibration, data, name)
+
+
+def _told(executor: Executor, impl: str, name: str) -> tuple[str | int | None, ...]:
+    """What an op was told that is measured whole: itself, its algorithm, its format, its pieces."""
+    if executor.impls[impl].is_composed:
+        op = parse_point(name, impl)
+        return op.name, op.algorithm, op.wire_name, op.scale_group, op.pieces
+    op_name, _, algorithm = name.partition(".")
+    return op_name, algorithm or None, None, None, None
 
 
 def _summary(by_rank: list[list[float]]) -> tuple[float, float]:

@@ -22,7 +22,7 @@ _STANDS_IN = {
 
 
 class Measured(NamedTuple):
-    """What a table measures; `attn_dp`, `algorithm` and its format where an op has them."""
+    """What a table measures; `attn_dp`, `algorithm`, its format and pieces where an op has them."""
 
     op: str
     impl: str
@@ -32,6 +32,7 @@ class Measured(NamedTuple):
     attn_dp: int | None = None
     wire: str | None = None
     scale_group: ScaleGroup | None = None
+    pieces: int = 1
 
 
 class Found(NamedTuple):
@@ -71,7 +72,8 @@ class CollectiveTables:
                 provenance = "table (transferred)"
                 source = f"{c.machine} table: {used.transferred_because} ({c.source})"
             for t in c.tables:
-                key = Measured(t.op, t.impl, t.dtype, t.group_size, t.algorithm, t.attn_dp, t.wire, t.scale_group)
+                format_ = (t.algorithm, t.attn_dp, t.wire, t.scale_group, t.pieces or 1)
+                key = Measured(t.op, t.impl, t.dtype, t.group_size, *format_)
                 known = _Known(rank, t, provenance, source, used.scale, used.is_given)
                 self._tables.setdefault(key, {}).setdefault(t.width, known)
                 self._sizes.setdefault(key._replace(group_size=0), set()).add(t.group_size)
@@ -109,6 +111,15 @@ class CollectiveTables:
             return None
         known = [w for w in by_width if w is not None]
         return min(known, key=lambda w: (abs(math.log(w / (width or w))), w))
+
+    def ways_of(self, wanted: Measured) -> frozenset[tuple[str | None, int]]:
+        """The algorithms and numbers of pieces by which there are tables of what is otherwise the same."""
+
+        def sought(key: Measured) -> Measured:
+            return key._replace(pieces=1, algorithm=None, dtype=wanted.dtype)
+
+        alike = (k for k in self._tables if k.dtype in _STANDS_IN[wanted.dtype] and sought(k) == sought(wanted))
+        return frozenset((k.algorithm, k.pieces) for k in alike)
 
     def nearest_size(self, wanted: Measured) -> int | None:
         """The number of ranks next to the wanted one for which there is a table."""

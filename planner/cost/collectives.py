@@ -50,7 +50,7 @@ class CollectiveCosts:
         if self._own is not None and (found or in_two) and not (found and found.is_given):
             known = self._own.collective(op, impl, dtype, group, message_bytes)
             formulas = (sum(costs._formula(op, impl, where, message_bytes)) for costs in (self, self._own))
-            return _scaled(known, *formulas)
+            return scaled_to_link(known, *formulas)
         if found:
             return self._by_table(op, impl, where, message_bytes, wire, found)
         if in_two:
@@ -174,7 +174,7 @@ class CollectiveCosts:
         if self._own is not None and not found.is_given:
             known = self._own.one_kernel(work, rows, width)
             formulas = (sum(formula_us(work, costs._ranks(size), message_bytes, width)) for costs in (self, self._own))
-            return _scaled(known, *formulas)
+            return scaled_to_link(known, *formulas)
         time, extrapolated = found.curve.at(message_bytes)
         return Estimate(time, 0.0, wire, found.provenance, _marked(found, extrapolated))
 
@@ -185,6 +185,19 @@ class CollectiveCosts:
     def has_algorithm(self, op: str, impl: str, algorithm: str) -> bool:
         """True if there is a table of an op by an impl that was told its algorithm."""
         return (op, impl, algorithm) in self._tables.algorithms
+
+    @property
+    def on_own_link(self) -> CollectiveCosts | None:
+        """The prices on the machine's own link, where this one is another."""
+        return self._own
+
+    def found(self, wanted: Measured, width: int) -> Found | None:
+        """The table of an op that is measured whole, of its width or the nearest one."""
+        return self._tables.find(wanted, width) or self._lent.find(wanted, width)
+
+    def ways_of(self, wanted: Measured) -> frozenset[tuple[str | None, int]]:
+        """The algorithms and numbers of pieces by which there are tables of a composed sum."""
+        return self._tables.ways_of(wanted) | self._lent.ways_of(wanted)
 
     def num_nodes(self, group: GroupName) -> int:
         """Nodes that a group spans."""
@@ -213,7 +226,7 @@ class CollectiveCosts:
         wanted = Measured(
             work.op, work.impl, work.dtype, size, work.algorithm, work.attn_dp, work.wire, work.scale_group
         )
-        return self._tables.find(wanted, width) or self._lent.find(wanted, width)
+        return self.found(wanted, width)
 
     def _by_formula(
         self, op: str, impl: str, dtype: str, where: Placement, message_bytes: float, wire: float
@@ -253,7 +266,7 @@ class CollectiveCosts:
         return new / own
 
 
-def _scaled(known: Estimate, new_us: float, own_us: float) -> Estimate:
+def scaled_to_link(known: Estimate, new_us: float, own_us: float) -> Estimate:
     """A time on the machine's own link, on another one."""
     provenance, source = weakest({known.provenance, "formula"}), f"{known.source}; {NOTE}"
     return Estimate(known.total_us * new_us / own_us, 0.0, known.wire_bytes, provenance, source)

@@ -10,9 +10,10 @@ from ..descriptions.setup import Setup
 from ..strategy.layout import ALL_TO_ALL
 from ..strategy.vendors import BACKENDS
 from ..strategy.words import AttentionKind, LaunchState, MlpKind, Provenance
+from .composed import num_calls, num_launches
 from .covering import ALL, graphs_up_to
 from .estimate import weakest
-from .terms import Gemm, Passes, PeerKernel, Term
+from .terms import Composed, Gemm, Passes, PeerKernel, Term, Unhidden
 
 LayerKind = tuple[AttentionKind, MlpKind]
 
@@ -21,7 +22,8 @@ class HostCosts:
     """Host times in one forward mode of a setup, in us: measured on this machine, else the executor's."""
 
     def __init__(self, setup: Setup, mode: str) -> None:
-        self._host, self._impls, model = setup.executor.host, setup.impls, setup.model
+        self._executor, self._impls, model = setup.executor, setup.impls, setup.model
+        self._host = setup.executor.host
         self.graph_up_to = _graph_up_to(setup, mode)
         self.is_device = BACKENDS[setup.hardware.backend].device_type == "cpu"
         self._has_latents = model.is_mla or bool(model.compress_ratios)
@@ -58,6 +60,10 @@ class HostCosts:
             return self.launch_us * len(work.kernels)
         if isinstance(work, Gemm):
             return self.launch_us
+        if isinstance(work, Composed):
+            return self.call_us(work.backend) * num_calls(work)
+        if isinstance(work, Unhidden):
+            return self.call_us(work.around.impl) * num_launches(work.around, self._executor)
         if isinstance(work, PeerKernel):
             figure = self._host.calls.get("peer_to_peer")
             return self.launch_us if figure is None else figure.value

@@ -49,7 +49,7 @@ def placement(group: GroupName, p: Parallelism, hardware: Hardware) -> Placement
 def bandwidth_bytes_per_us(link: Link, group_size: int, devices: int) -> float:
     """What a rank receives per microsecond inside a group of this size, at the efficiency collectives reach."""
     share = (group_size - 1) / (devices - 1) if link.topology == "full_mesh" and devices > 1 else 1.0
-    return link.bandwidth_gb_per_s.value * link.efficiency.value * share * 1e3
+    return link.bandwidth_gb_per_s.value * link.efficiency_of(group_size) * share * 1e3
 
 
 def one_level_us(

@@ -14,12 +14,13 @@ from ..strategy.layout import LayerShape, State
 from ..strategy.ops import Op
 from ..strategy.words import QuantizablePart, RowRule
 from .collectives import CollectiveCosts
+from .composed import ComposedCosts
 from .estimate import Estimate
 from .hand_over import HandOverCosts
 from .kernels import NOTHING, DeviceCosts
 from .measured import MeasuredKernels
 from .op_terms import OpTerms
-from .terms import SCALED, Gemm, HandOver, OneKernel, Passes, Term, Wire
+from .terms import SCALED, Composed, Gemm, HandOver, OneKernel, Passes, Term, Unhidden, Wire
 from .workload import Work, work_of
 
 
@@ -36,6 +37,7 @@ class OpCosts:
         other = setup.weights.other
         self._other = DeviceCosts(setup.hardware, other, dtypes.activations, measured) if other else self.device
         self.collectives = CollectiveCosts(setup)
+        self.composed = ComposedCosts(setup, self.collectives)
         self._terms = OpTerms(setup, self.device.activation_bytes)
         self._hand_overs = HandOverCosts(setup, self.collectives)
         self._p = setup.parallelism
@@ -80,6 +82,10 @@ class OpCosts:
             return self.device_of("attention").gemm(rows, term.width, work.columns)
         if isinstance(work, OneKernel):
             return self.collectives.one_kernel(work, rows, term.width)
+        if isinstance(work, Composed):
+            return self.composed.calls(work, rows, term.width)
+        if isinstance(work, Unhidden):
+            return self.composed.unhidden(work.around, rows, term.width)
         if isinstance(work, HandOver):
             return self._hand_overs.estimate(work, elements * work.bytes_per_element)
         mine = self.rows("dp_local", tokens) * term.width * self.device.activation_bytes
@@ -110,10 +116,17 @@ class OpCosts:
             for t in terms
         )
 
+    def is_among_measured(self, terms: tuple[Term, ...]) -> bool:
+        """False for a composed sum that was measured, but not by this algorithm in so many pieces."""
+        works = (term.work for term in terms if isinstance(term.work, Composed))
+        return all(self.composed.is_among_measured(work) for work in works)
+
     def _may_reach(self, impl: str) -> bool:
         return not self._impls[impl].peer_access or self._setup.hardware.links.intra_node.has_peer_access
 
-    def _table_sizes(self, work: Wire | OneKernel, width: int) -> tuple[float, ...]:
+    def _table_sizes(self, work: Wire | OneKernel | Composed, width: int) -> tuple[float, ...]:
+        if isinstance(work, Composed):
+            return self.composed.sizes(work, width)
         if isinstance(work, OneKernel):
             return self.collectives.kernel_sizes(work, width)
         return self.collectives.table_sizes(work.op, work.impl, work.dtype, work.group)
@@ -139,10 +152,11 @@ class OpCosts:
     def kinks(self, term: Term) -> set[int]:
         """Token counts at which a term changes its slope or ends: knots of its table and limits of its impl."""
         work = term.work
-        if not isinstance(work, Wire | OneKernel) or term.rows == "logits":
+        if not isinstance(work, Wire | OneKernel | Composed) or term.rows == "logits":
             return set()
         sizes = self._table_sizes(work, term.width)
-        return self.limits(term) | {round(size / self._bytes_a_token(term, work)) for size in sizes}
+        limits = set() if isinstance(work, Composed) else self.limits(term)
+        return limits | {round(size / self._bytes_a_token(term, work)) for size in sizes}
 
     def limits(self, term: Term) -> set[int]:
         """The last token count whose message the impl of a term takes."""
@@ -152,7 +166,7 @@ class OpCosts:
         most = self._impls[work.impl].max_message_bytes
         return set() if most is None else {int(most / self._bytes_a_token(term, work))}
 
-    def _bytes_a_token(self, term: Term, work: Wire | OneKernel) -> float:
+    def _bytes_a_token(self, term: Term, work: Wire | OneKernel | Composed) -> float:
         scale = self._p.attn_dp if term.rows == "dp_local" else 1
         return term.width * work.bytes_per_element / scale
 

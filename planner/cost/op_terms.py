@@ -26,7 +26,7 @@ from ..strategy.wire import Part
 from ..strategy.wire import Wire as WireFormat
 from ..strategy.words import Category, GroupName, RowRule, StepRows
 from .streams import mixing
-from .terms import Gemm, HandOver, OneKernel, Passes, PeerKernel, Term, Wire
+from .terms import Composed, Gemm, HandOver, OneKernel, Passes, PeerKernel, Term, Unhidden, Wire
 
 _FOLD = (Kernel(name="fold_residual", read=Traffic(message=4), write=Traffic(message=2)),)
 _COPY = (Kernel(name="copy", read=Traffic(message=2), write=Traffic(message=2)),)
@@ -74,6 +74,9 @@ class OpTerms:
         if kind == "one_kernel":  # takes any number of rows, so nothing is copied to pad
             whole = rows if p.attn_dp == 1 or op.kind.rows is Rows.SUMMED else padded
             return [self._one_kernel(op, impl, group, whole), *after]
+        if kind == "composed":  # quantising writes into a message of whole shards, so nothing is copied to pad here too
+            whole = rows if op.way.keeps_rows or p.attn_dp > 1 else padded
+            return [*self._composed(op, impl, group, whole), *after]
         terms = [self._pad_copy()] if p.attn_dp == 1 and any(map(_pads, op.way.sends)) else []
         if kind == "peer_to_peer":
             return [*terms, Term("wire", op.name, "padded", self._hidden, PeerKernel(op.name))]
@@ -194,6 +197,14 @@ class OpTerms:
         work = OneKernel(name, impl, self._dtype, group, self._element, op.algorithm, attn_dp)
         work = work._replace(wire=op.wire_name, scale_group=op.scale_group)
         return Term("wire", name, rows, width or self._hidden, work)
+
+    def _composed(self, op: Op, impl: str, group: GroupName, rows: RowRule) -> tuple[Term, Term]:
+        """Calls of the library, and what they do not hide of the kernels around them."""
+        assert op.algorithm is not None  # quantised sums say theirs
+        who = (op.kind.table, impl, self._backend, self._dtype, group, self._element, op.algorithm)
+        work = Composed(*who, op.wire_name, op.scale_group, op.pieces or 1)
+        wire = Term("wire", f"{op.name} by the library", rows, self._hidden, work)
+        return wire, Term("quantize", "kernels beside it", rows, self._hidden, Unhidden(work))
 
     def _kernels(
         self, category: Category, kernels: Kernels, rows: RowRule, group_size: int = 1, width: int | None = None

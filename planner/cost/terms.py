@@ -42,6 +42,31 @@ class OneKernel(NamedTuple):
     scale_group: ScaleGroup | None = None
 
 
+class Composed(NamedTuple):
+    """The calls of the library in a quantised sum by kernels around them, one after another.
+
+    Sizes are rows x width x bytes_per_element of the activations, whatever travels. With a table of its own this is all
+    that the sum takes. `wire` and `scale_group` as OneKernel has them.
+    """
+
+    op: str
+    impl: str
+    backend: str
+    dtype: str
+    group: GroupName
+    bytes_per_element: float
+    algorithm: str
+    wire: str | None = None
+    scale_group: ScaleGroup | None = None
+    pieces: int = 1
+
+
+class Unhidden(NamedTuple):
+    """What of the kernels of such a sum its calls of the library do not hide."""
+
+    around: Composed
+
+
 class HandOver(NamedTuple):
     """Both streams of a stage to the next one: every rank sends what it holds to its like, or a slice of that, which
     the ranks there gather. `group` is those that hold the same rows; None: nobody else does."""
@@ -67,7 +92,7 @@ class Gemm(NamedTuple):
     columns: int
 
 
-COMMUNICATION = (Wire, PeerKernel, OneKernel, HandOver)
+COMMUNICATION = (Wire, PeerKernel, OneKernel, HandOver, Composed)
 SCALED = (Gemm,)
 """What a measured step scales: arithmetic. Passes over memory take what bandwidth and tables say, whatever is beside
 them; a step that is longer than modelled is longer by its GEMMs, its attention, and work that no model lists."""
@@ -85,4 +110,4 @@ class Term(NamedTuple):
     label: str
     rows: RowRule
     width: int
-    work: Wire | PeerKernel | OneKernel | HandOver | Passes | Gemm
+    work: Wire | PeerKernel | OneKernel | Composed | Unhidden | HandOver | Passes | Gemm

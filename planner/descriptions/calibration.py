@@ -17,6 +17,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import OpKind
+from ..strategy.ops import MAX_PIECES, NONE
 from ..strategy.words import Provenance, ScaleGroup
 from .base import FieldError, Positive, PositiveInt, Spec, Text, one_of
 
@@ -41,6 +42,7 @@ class Table(Spec):
     algorithm  of an op that has several and is one kernel
     attn_dp    of a MixedComm pair: the DP groups among its `group_size` ranks
     wire, scale_group  of a sum whose op names its format
+    pieces     into which a composed impl cut the rows; one where it is not said
     width      elements per row, where the impl works on rows; a table without it fits any
     """
 
@@ -52,6 +54,7 @@ class Table(Spec):
     attn_dp: Annotated[int, Field(ge=2, strict=True)] | None = None
     wire: Text | None = None
     scale_group: ScaleGroup | None = None
+    pieces: Annotated[int, Field(ge=1, le=MAX_PIECES, strict=True)] | None = None
     width: PositiveInt | None = None
     message_bytes: Annotated[tuple[MessageBytes, ...], Field(min_length=2)]
     latency_us: Annotated[tuple[Positive, ...], Field(min_length=2)]
@@ -90,6 +93,8 @@ class Table(Spec):
                 raise FieldError(field, f"is missing: a table of {self.op} says its {field}", kind="missing_key")
             if given is not None and self.op not in ops:
                 raise FieldError(field, f"{self.op} has none; it belongs to {' and '.join(ops)}", given)
+        if self.pieces is not None and not KINDS.get(self.op, NONE.kind).is_quantized:
+            raise FieldError("pieces", f"{self.op} has none; they are of quantised sums", self.pieces)
         self._says_its_format([name for name, kind in kinds.items() if kind.wires])
         if self.algorithm is not None and self.algorithm not in chosen[self.op]:
             raise FieldError("algorithm", one_of(chosen[self.op]), self.algorithm)
@@ -112,7 +117,7 @@ class Table(Spec):
     def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
         data: dict[str, Any] = write(self)
-        later = ("algorithm", "attn_dp", "wire", "scale_group", "width")
+        later = ("algorithm", "attn_dp", "wire", "scale_group", "pieces", "width")
         return {k: v for k, v in data.items() if v is not None or k not in later}
 
 
@@ -233,7 +238,7 @@ class Calibration(Spec):
                 raise FieldError("tables", f"no table for {op}, though `ops` says that the source covers it")
         seen = set()
         for table in self.tables:
-            format_ = (table.algorithm, table.wire, table.scale_group)
+            format_ = (table.algorithm, table.wire, table.scale_group, table.pieces)
             key = (table.op, *format_, table.impl, table.dtype, table.group_size, table.attn_dp, table.width)
             if key in seen:
                 raise FieldError("tables", f"two tables for {' '.join(str(part) for part in key if part is not None)}")

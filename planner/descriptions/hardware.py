@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import log
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -65,6 +67,8 @@ class Link(Spec):
 
     bandwidth_gb_per_s      per device, one direction, all its links together
     efficiency              fraction that collectives reach
+    share_by_ranks          times that fraction in groups of so many ranks, where they share one tree; between two of
+                            them by their logarithms, beyond them as at the nearest
     latency_us              one step from a device to a peer
     collective_overhead_us  fixed cost of one library call
     peer_access             devices read and write each other's memory; left out: yes but for pcie and loopback
@@ -76,8 +80,14 @@ class Link(Spec):
     efficiency: FractionFigure
     latency_us: Figure
     collective_overhead_us: Figure
+    share_by_ranks: dict[Annotated[int, Field(ge=2)], Figure] | None = None
     peer_access: bool | None = None
     multicast: bool | None = None
+
+    def efficiency_of(self, ranks: int) -> float:
+        """The fraction that collectives over so many ranks reach."""
+        shares = {size: figure.value for size, figure in (self.share_by_ranks or {}).items()}
+        return min(1.0, self.efficiency.value * share_of(shares, ranks))
 
     @property
     def has_peer_access(self) -> bool:
@@ -88,13 +98,29 @@ class Link(Spec):
     def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
         data: dict[str, Any] = write(self)
-        return {k: v for k, v in data.items() if v is not None or k not in ("peer_access", "multicast")}
+        return {k: v for k, v in data.items() if v is not None or k not in _LATER}
 
     @property
     def figures(self) -> tuple[str | float, ...]:
         """What decides times, without its sources."""
         numbers = (self.bandwidth_gb_per_s, self.efficiency, self.latency_us, self.collective_overhead_us)
-        return (self.topology, *(figure.value for figure in numbers))
+        shares = (f"{size}: {figure.value}" for size, figure in sorted((self.share_by_ranks or {}).items()))
+        return (self.topology, *(figure.value for figure in numbers), *shares)
+
+
+def share_of(shares: Mapping[int, float], ranks: int) -> float:
+    """The share of so many ranks, between known ones by their logarithms; 1 where none is known."""
+    known = sorted(shares.items())
+    if not known:
+        return 1.0
+    low, at_low = ([each for each in known if each[0] <= ranks] or known[:1])[-1]
+    high, at_high = ([each for each in known if each[0] >= ranks] or known[-1:])[0]
+    if low == high or not low < ranks < high:
+        return at_low if ranks >= low else at_high
+    return float(at_low * (at_high / at_low) ** (log(ranks / low) / log(high / low)))
+
+
+_LATER = ("share_by_ranks", "peer_access", "multicast")
 
 
 class Links(Spec):

@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from importlib.resources import files
+from typing import Annotated
 
 from pydantic import Field
 
 from ..strategy.layout import Parallelism
 from ..strategy.yaml_file import read_mapping
 from .base import Positive, PositiveInt, Spec, Text, build
-from .hardware import Hardware, Topology
+from .hardware import Hardware, Topology, share_of
 
 _FARTHEST = 4.0  # times the bandwidth, up or down: beyond that a start is no longer the same
 
@@ -26,7 +27,8 @@ _FARTHEST = 4.0  # times the bandwidth, up or down: beyond that a start is no lo
 class Lender(Spec):
     """A calibration that may be borrowed: of which link, and over which numbers of ranks it has tables.
 
-    `holds` sorts lenders: of each kind the nearest one lends. `reached_gb_per_s` is bandwidth times efficiency.
+    `holds` sorts lenders: of each kind the nearest one lends. `reached_gb_per_s` is bandwidth times efficiency, and
+    `share_by_ranks` what groups have of it, as the machine's link says.
     """
 
     calibration: Text
@@ -35,6 +37,7 @@ class Lender(Spec):
     vendor: Text
     topology: Topology
     reached_gb_per_s: Positive
+    share_by_ranks: dict[Annotated[int, Field(ge=2)], Positive] = Field(default_factory=dict)
     ranks: tuple[PositiveInt, ...]
 
 
@@ -54,11 +57,11 @@ def lenders_of(
     """
     path = str(files("commplan.configs") / "lending" / "lenders.yaml")
     link, used = hardware.links.intra_node, {use.file for use in hardware.calibrations}
-    reached = link.bandwidth_gb_per_s.value * link.efficiency.value
+    reached = link.bandwidth_gb_per_s.value * link.efficiency_of(parallelism.tp)
     groups = {parallelism.tp, parallelism.attn_tp, parallelism.attn_dp} - {1}
     nearest: dict[str, tuple[float, Lender]] = {}
     for lender in build(Lenders, read_mapping(path), path).lenders:
-        ratio = reached / lender.reached_gb_per_s
+        ratio = reached / _reached(lender, parallelism)
         distance = abs(math.log(ratio))
         alike = (lender.vendor, lender.topology) == (hardware.vendor, link.topology)
         if not alike or not lends(lender) or distance > math.log(_FARTHEST) or not groups & set(lender.ranks):
@@ -67,4 +70,8 @@ def lenders_of(
             nearest[lender.holds] = distance, lender
     for _, lender in nearest.values():
         if lender.calibration not in used:
-            yield lender, reached / lender.reached_gb_per_s
+            yield lender, reached / _reached(lender, parallelism)
+
+
+def _reached(lender: Lender, parallelism: Parallelism) -> float:
+    return lender.reached_gb_per_s * share_of(lender.share_by_ranks, parallelism.tp)

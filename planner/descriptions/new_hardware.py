@@ -206,7 +206,16 @@ class _Writer:
                 self._lent("    ", f"links.{level}", name, getattr(link, name), like)
                 for name in ("efficiency", "latency_us", "collective_overhead_us")
             ),
+            *self._shares(level, link, like),
         ]
+
+    def _shares(self, level: str, link: Link, like: Hardware) -> list[str]:
+        """What groups of each size have of a shared tree, where the like machine says so."""
+        shares = sorted((link.share_by_ranks or {}).items())
+        lines = [
+            self._lent("      ", f"links.{level}.share_by_ranks", str(size), share, like) for size, share in shares
+        ]
+        return ["    share_by_ranks:", *lines] if lines else []
 
     def _given(self, indent: str, name: str, value: float, given_as: str | None = None) -> str:
         typed = self.sheet.as_given.get(given_as or name)

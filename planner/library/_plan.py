@@ -86,6 +86,7 @@ class Range:
             where
             | {"layer": layer, "boundary": boundary, "op": op.name, "algorithm": op.algorithm, "group": op.group}
             | {"residual": op.residual, "impl": op.impl, "wire": op.wire_name, "scale_group": op.scale_group}
+            | {"pieces": op.pieces}
             for layer, boundary, op in places(self.ops)
         ]
 
@@ -96,7 +97,7 @@ class Range:
         from ._table import html_table
 
         rows = [tuple(row.values())[3:] for row in self.to_records()]
-        columns = ("layer", "boundary", "op", "algorithm", "group", "residual", "impl", "wire", "scale_group")
+        columns = ("layer", "boundary", "op", "algorithm", "group", "residual", "impl", "wire", "scale_group", "pieces")
         return html_table(f"{self.mode} {span(self.first, self.last)}: {_time(self)}{self.summary}", columns, rows)
 
 

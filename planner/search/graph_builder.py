@@ -225,7 +225,10 @@ class GraphBuilder:
         return self.setup.executor.can.refusal(boundary, op, self.mode, mlp, self.setup.parallelism, stock)
 
     def _refusal(self, boundary: str, op: Op, layer: int | None, mlp: MlpKind, restriction: Restriction) -> str | None:
-        return self._unable(boundary, op, mlp, restriction.stock) or self._forbidden(boundary, op, layer, restriction)
+        refusal = self._unable(boundary, op, mlp, restriction.stock) or self._forbidden(
+            boundary, op, layer, restriction
+        )
+        return refusal or (wire_refusal(op, self.setup) if restriction.policy else None)
 
     def _forbidden(self, boundary: str, op: Op, layer: int | None, restriction: Restriction) -> str | None:
         if restriction.policy:
@@ -292,5 +295,6 @@ def _matches(op: Op, named: Op) -> bool:
             ("impl", named.impl),
             ("wire_name", named.wire_name),
             ("scale_group", named.scale_group),
+            ("pieces", named.pieces),
         )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..cost.op_costs import OpCosts
 from ..cost.terms import Term
@@ -12,10 +13,15 @@ from ..executors import Impl
 from ..executors.launches import ONE_LAUNCH
 from ..strategies import PLAIN, Offer, Strategy, strategies
 from ..strategy.errors import NoLegalPlanError
+from ..strategy.executor_file import RESIDUAL_OUT
 from ..strategy.layout import IllegalOpError, LayerShape
 from ..strategy.ops import Op
+from ..strategy.vendors import BACKENDS
 from ..strategy.words import GroupName
 from .graph import Restriction
+
+PIECES = (2, 4, 8)
+"""Into which a composed sum may be cut, beside none: more would each be a library call for less than is hidden."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,10 @@ class Offers:
                 elif needs is not None:
                     yield offer.op, needs
                 else:
-                    yield from self._with_impls(offer, strategy, restriction)
+                    yield from self._with_impls(boundary, offer, strategy, restriction)
 
     def _with_impls(
-        self, offer: Offer, strategy: Strategy, restriction: Restriction
+        self, boundary: str, offer: Offer, strategy: Strategy, restriction: Restriction
     ) -> Iterator[tuple[Op, str | None]]:
         executor, hardware = self.setup.executor, self.setup.hardware
         capability = executor.ops.get(offer.op.name)
@@ -76,12 +82,16 @@ class Offers:
             if offer.peer_to_peer and impl.kind == "library":
                 continue
             # What a user of our executors runs without commplan is the library; of a server, its own kernels too.
-            if not restriction.own_kernels and (impl.is_own or (impl.provider and self._no_server)):
+            if not restriction.own_kernels and (impl.is_own or impl.is_composed or (impl.provider and self._no_server)):
                 continue
             usable += 1
+            if self._is_outdone(boundary, impl, restriction):
+                continue
             spelled = None if name == hardware.backend else name
             lacks = self._lacks(name, impl, restriction)
             yield replace(offer.op, impl=spelled), lacks
+            for pieces in self._pieces(offer.op, impl):
+                yield replace(offer.op, impl=spelled, pieces=pieces), lacks
             for algorithm in self._told(offer.op, name, impl, restriction):
                 yield replace(offer.op, impl=spelled, algorithm=algorithm), lacks
         if usable == 0:
@@ -94,6 +104,27 @@ class Offers:
             return ()
         known = self.costs.collectives.has_algorithm
         return tuple(a for a in op.kind.own_algorithms if restriction.unmeasured or known(op.kind.table, name, a))
+
+    def _is_outdone(self, boundary: str, impl: Impl, restriction: Restriction) -> bool:
+        """True where a composed impl without the norm stands beside the one that does it on its way through memory."""
+        setup = self.setup
+        if not impl.is_composed or impl.fuses_norm or restriction.unmeasured or boundary not in RESIDUAL_OUT:
+            return False
+        return setup.model.residual_streams == 1 and setup.parallelism.pp == 1 and not self._is_named
+
+    @cached_property
+    def _is_named(self) -> bool:
+        """True where a rule of the deployment names a composed impl: what is meant then is for the rules to say."""
+        impls, numerics = self.setup.executor.impls, self.setup.deployment.numerics
+        rules = (*numerics.pin, *numerics.forbid)
+        return any(rule.impl in impls and impls[rule.impl].is_composed for rule in rules)
+
+    def _pieces(self, op: Op, impl: Impl) -> tuple[int, ...]:
+        """Into how many pieces an impl may cut the rows: where its kernels and the library run side by side, on GPUs.
+        Where the residual is gathered the wire is so much dearer that it is not asked."""
+        if not impl.is_composed or op.residual is not None:
+            return ()
+        return PIECES if BACKENDS[self.setup.hardware.backend].device_type == "cuda" else ()
 
     @property
     def _no_server(self) -> bool:
@@ -123,8 +154,11 @@ class Offers:
         return None
 
     def is_offered(self, op: Op, terms: tuple[Term, ...], restriction: Restriction) -> bool:
-        """False for an op whose impl is used only where it was measured, and this op over this group was not."""
-        return op.impl is None or restriction.unmeasured or not self.costs.lacks_table(terms)
+        """False for an op whose impl is used only where it was measured, and this op over this group was not; or that
+        was measured, but otherwise."""
+        if op.impl is None or restriction.unmeasured:
+            return True
+        return not self.costs.lacks_table(terms) and self.costs.is_among_measured(terms)
 
     def check_impl(self, boundary: str, op: Op, group: GroupName, shape: LayerShape) -> None:
         """Raise IllegalOpError where the impl of an op cannot perform it over this group."""

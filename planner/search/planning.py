@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -112,7 +113,8 @@ class ModePlanner:
             raise self._with_largest(error, first, last) from None
 
     def _in_a_row(self, graph: ForwardGraph, plan: Plan, tokens: int, slack_ps: int) -> Plan:
-        """The plan, or where its layers alternate the better one of those that are best for device or host alone.
+        """The plan, or where its layers alternate the best one of those that are best for device or host alone, and of
+        those that quantise all sums: what saves most on the device and launches most lies beyond either.
 
         Where a layer's two sides are about as long, alternating ops fill the slack of one layer with the excess of the
         next. A host that runs ahead over many layers has done that already: such a plan wins in the model alone. Under
@@ -121,6 +123,10 @@ class ModePlanner:
         if not self.pricer.host.counts(tokens) or self.budget is not None or not _alternates(graph, plan):
             return plan
         found = [search(graph, side, tokens, self.budget, slack_ps).plan for side in self.pricer.one_sided()]
+        for name in (s.name for s in strategies().values() if s.quantizes):
+            with suppress(NoLegalPlanError):  # not every strategy has a place here
+                of_one = self.best(tokens, Restriction(strategies=(name,)))
+                found += [] if _alternates(graph, of_one) else [of_one]
         return min(found, key=lambda each: self.pricer.plan_ps(each, tokens))
 
     def alone(self, tokens: int) -> Plan:

@@ -40,6 +40,11 @@ class Strategy:
     colour: str  # in every chart
     offers: Mapping[str, tuple[Offer, ...]]
 
+    @property
+    def quantizes(self) -> bool:
+        """True if it is there for sums that lose information."""
+        return any(offer.op.kind.is_quantized for given in self.offers.values() for offer in given)
+
     def needs(self, parallelism: Parallelism) -> str | None:
         """Why the strategy has no place under this parallelism, or None."""
         return None if parallelism.tp > 1 else "tp is 1: nothing travels between devices"

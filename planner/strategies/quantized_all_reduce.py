@@ -1,6 +1,8 @@
 """Quantised all-reduce in the wire formats that kernels of servers and libraries send, scaled by groups of columns.
 
 Each format is offered as some kernel sends it; which may travel at all is the deployment's `numerics.wire_formats`.
+Plain INT4 by our own kernels is not among them: it raises the perplexity of a trained model by a third (SmolLM2-135M,
+three ranks, all sums), so it is a bound to compare with, and what_if tells how far it would bring one.
 """
 
 from ..strategy.op_kinds import QUANTIZED_ALL_REDUCE
@@ -17,12 +19,25 @@ _FORMATS: tuple[tuple[str, ScaleGroup], ...] = (
     ("int4", "32"),
 )
 
+# Around the library, by 64 columns: both algorithms, because a pair has all in one gather.
+_COMPOSED: tuple[tuple[str, ScaleGroup], ...] = (
+    ("int8", "64"),
+    ("int6", "64"),
+    ("fp8_e4m3", "64"),
+    ("int4_spikes", "64"),
+)
+
 _SUMS = (
     NONE,
     *(
         Op(QUANTIZED_ALL_REDUCE.name, algorithm="two_shot", residual=residual, wire_name=wire, scale_group=group)
         for wire, group in _FORMATS
         for residual in (None, "gather")
+    ),
+    *(
+        Op(QUANTIZED_ALL_REDUCE.name, algorithm=algorithm, wire_name=wire, scale_group=group)
+        for wire, group in _COMPOSED
+        for algorithm in QUANTIZED_ALL_REDUCE.algorithms
     ),
 )
 

@@ -35,7 +35,7 @@ LINK_BANDWIDTH = "hardware.links.intra_node.bandwidth_gb_per_s"
 SHORT_NAMES = {
     **{name: f"parallelism.{name}" for name in ("tp", "attn_dp", "ep", "moe_backend", "pp")},
     **{name: f"dtypes.{name}" for name in ("weights", "activations", "kv_cache")},
-    **{name: f"numerics.{name}" for name in ("loosest", "error_budget")},
+    **{name: f"numerics.{name}" for name in ("loosest", "error_budget", "wire_formats")},
     "activation_memory_gb": "limits.activation_memory_gb",
     "link_bandwidth": LINK_BANDWIDTH,
 }

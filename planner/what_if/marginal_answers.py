@@ -5,7 +5,7 @@ What if the link were half as fast? What does one more quantised boundary buy? W
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import sqrt
 
 from ..descriptions.loader import load_setup
@@ -18,6 +18,7 @@ from ..strategy.ops import Op, words_of
 from .evaluation import PLAN, Evaluation, Evaluator
 from .fields import LINK_BANDWIDTH
 from .memory import fewest_devices, fit_at, tp_sizes, with_tp
+from .wire_formats import reached
 
 _TP = "Which TP size?"
 _FEWEST = "Fewest devices?"
@@ -118,6 +119,29 @@ class Asker:
             for name, (step, plan) in zip(names, (now, more, free), strict=True)
         ]
         return Answer(question, text, figures)
+
+    def formats(self) -> Answer | None:
+        """How far each wire format would bring a step; None where the executor composes no sums."""
+        planner = Evaluator(self.base).planner(self.mode)
+        whole, least, found = reached(planner, self.tokens)
+        if not found:
+            return None
+        told = []
+        for each in found:
+            by = "per token" if each.group == "token" else f"per {each.group} columns"
+            notes = ["a bound, offered by nothing"] if each.is_bound else []
+            notes += [] if each.is_listed or each.is_bound else ["not in numerics.wire_formats"]
+            told.append(
+                f"{each.words} {by} {each.share:.0%} ({each.step_us / 1000:,.2f} ms"
+                f"{''.join(f', {note}' for note in notes)})"
+            )
+        text = (
+            f"of the {(whole - least) / 1000:,.2f} ms that all communication takes of plain all-reduce's "
+            f"{whole / 1000:,.2f} ms: {'; '.join(told)}"
+        )
+        return Answer(
+            "How far does each wire format bring it towards no communication?", text, [asdict(e) for e in found]
+        )
 
     def _budget_for(self, count: int) -> float:
         size = self.base.parallelism.attn_tp

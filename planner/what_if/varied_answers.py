@@ -16,6 +16,7 @@ from .marginal_answers import Answer, Asker
 from .sweep import Point, Sweep
 
 _SPOKEN = {"tokens": "the token count", "mode": "the forward mode"}
+_FORMATS = "numerics.wire_formats"
 _MOST_GROUPS = 3  # of the other settings, that are told apart in words; figures hold all of them
 _MOST_VALUES = 6  # that are listed
 _GOT = re.compile(r" \(got [^()]*\)\Z")  # the value of a point, which is told apart
@@ -36,6 +37,8 @@ def varied_answers(sweep: Sweep, points: Sequence[Point]) -> list[Answer]:
         except NoLegalPlanError:  # the deployment itself has no plan: the sweep has said where there is one
             continue
         found += [asked] if asked is not None else []
+        if axis.field == _FORMATS and (formats := asker.formats()) is not None:
+            found.append(formats)
     return found
 
 

@@ -21,6 +21,7 @@ from ..errors import RefusedError
 from ..ranks.agreement import exchange_over, together
 from ..ranks.groups import Group, control_group
 from ..ranks.rendezvous import meet
+from .composed import composed_call, is_composed
 from .host import host_samples
 from .own import OwnCollectives, is_bare, is_own
 from .point_calls import Point, call_of
@@ -58,7 +59,7 @@ def measure_rank(
     ranks.join(backend.torch_name, device, 300.0)
     control = control_group(300.0)
     todo = [Point(*values) for values in points]
-    on_groups = [p for p in todo if p.kind == "collective" or is_own(p) or is_rival(p)]
+    on_groups = [p for p in todo if p.kind == "collective" or is_own(p) or is_rival(p) or is_composed(p)]
     groups = _groups({point.group_size for point in on_groups}, control)
     exchange = exchange_over(control)
     with together(exchange):
@@ -79,7 +80,7 @@ def measure_rank(
                     break
                 if (is_own(point) and not own.has(point)) or (is_rival(point) and not rivals.has(point)):
                     continue
-                if groups.get(point.group_size) is None and point.kind == "collective":
+                if groups.get(point.group_size) is None and (point.kind == "collective" or is_composed(point)):
                     continue
                 call = _call_of(point, own, rivals, backend, groups, device)
                 found = timer.samples(call, _SAMPLES, spaced=is_bare(point))
@@ -102,9 +103,12 @@ def _call_of(
     groups: dict[int, Group],
     device: torch.device,
 ) -> Call:
+    """The call that a point of any kind stands for."""
     if is_own(point):
         return own.call_of(point)
-    return rivals.call_of(point) if is_rival(point) else call_of(point, backend, groups, device)
+    if is_rival(point):
+        return rivals.call_of(point)
+    return (composed_call if is_composed(point) else call_of)(point, backend, groups, device)
 
 
 def _tell(what: str, left_out: dict[str, int]) -> None:
@@ -123,7 +127,8 @@ def machine(backend: str, device: torch.device, ranks: int) -> dict[str, str]:
     if device.type == "cuda":
         found["device"] = torch.cuda.get_device_name(device)
         found["library"] = "nccl " + ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
-        found["links"] = "peer to peer" if _all_reach_each_other() else "through the host"
+        kept_off = os.environ.get("NCCL_P2P_DISABLE") == "1"
+        found["links"] = "peer to peer" if _all_reach_each_other() and not kept_off else "through the host"
     elif device.type == "npu":
         found["device"] = torch.npu.get_device_name(device)  # type: ignore[attr-defined]
     else:

@@ -113,6 +113,14 @@ def own_tables(group_sizes: tuple[int, ...], attn_dp: int = 1, scale: float = 1.
     return tuple(found)
 
 
+WITH_COMPOSED = ("transformers", "sglang", "plan_only")
+NONE_COMPOSED = [
+    {"op": op, "impl": impl}
+    for op in ("int8_all_reduce", "quantized_all_reduce")
+    for impl in ("composed", "composed_norm")
+]
+
+
 @dataclass(frozen=True)
 class Machine:
     """The figures of an invented machine; `tables` are measured on it.
@@ -227,15 +235,20 @@ class SetupFolder:
         numerics: Mapping | None = None,
         launch: str | None = None,
         borrows: bool = False,
+        composed: bool = False,
         **deployment: Any,
     ) -> Setup:
         """A checked Setup, without tables of real machines unless it `borrows`; `launch` is that of every mode.
+
+        Sums composed around the library, each in several numbers of pieces, are forbidden unless it is about them.
 
         More keywords are the deployment's.
         """
         machine = machine or Machine()
         calibration = self._write("calibration", machine.calibration()) if machine.tables else None
         rules: Mapping = {"loosest": loosest, **(numerics or {})}
+        if not composed and self.executor in WITH_COMPOSED:
+            rules["forbid"] = [*rules.get("forbid", ()), *NONE_COMPOSED]
         if sensitivity is not None:
             given = self._write("sensitivity", {"schema": "commplan/sensitivity/v1", **sensitivity})
             rules["sensitivity"] = str(given)

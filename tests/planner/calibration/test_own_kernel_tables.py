@@ -176,7 +176,7 @@ def test_a_plan_names_the_algorithm_of_our_all_reduce_where_a_table_of_it_is_the
 
 def test_a_machine_on_which_the_kernels_did_not_run_gets_no_tables_of_them():
     calibration = calibrated(load_setup(QWEN), ran=False)
-    assert {t.impl for t in calibration.tables} == {"nccl"}
+    assert {t.impl for t in calibration.tables} == {"nccl", "composed_norm"}  # which needs the library alone
     assert calibration.kernels and calibration.gemms
 
 

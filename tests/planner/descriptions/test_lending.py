@@ -11,8 +11,9 @@ from commplan.planner.cost.collectives import CollectiveCosts
 from commplan.planner.cost.op_costs import OpCosts
 from commplan.planner.descriptions.base import build
 from commplan.planner.descriptions.hardware import Hardware
-from commplan.planner.descriptions.lending import Lender, Lenders
+from commplan.planner.descriptions.lending import Lender, Lenders, lenders_of
 from commplan.planner.descriptions.loader import find
+from commplan.planner.strategy.layout import Parallelism
 from commplan.planner.strategy.yaml_file import read_mapping
 
 from ..tiny_setups import Machine, dense_model, table
@@ -38,6 +39,7 @@ def test_a_lender_is_what_its_machine_is(lender: Lender) -> None:
     link = machine.links.intra_node
     assert (lender.vendor, lender.topology) == (machine.vendor, link.topology)
     assert lender.reached_gb_per_s == pytest.approx(link.bandwidth_gb_per_s.value * link.efficiency.value, rel=0.001)
+    assert lender.share_by_ranks == {size: share.value for size, share in (link.share_by_ranks or {}).items()}
     assert lender.calibration in {use.file for use in machine.calibrations if use.transferred_because is None}
     tables = read_mapping(find(lender.calibration, "calibrations", None, "calibration"))["tables"]
     assert set(lender.ranks) == {t["group_size"] for t in tables}
@@ -72,6 +74,14 @@ def test_a_table_of_the_machine_itself_comes_first(folder) -> None:
 )
 def test_nothing_is_borrowed_of_another_kind_of_link(folder, machine: Machine) -> None:
     assert folder.setup(dense_model(), machine, tp=8, borrows=True).lent == ()
+
+
+def test_a_pair_borrows_by_what_pairs_reach_where_the_tree_is_shared(folder) -> None:
+    """Two L40S reach 4.1 times what four do, 20 GB/s: a pair of 29 is nearer to two RTX PRO 6000s, at 32."""
+    pair = Machine(link_gb_per_s=29.0, topology="pcie", devices_per_node=2)
+    ((lender, scale),) = lenders_of(folder.setup(dense_model(), pair, tp=2).hardware, Parallelism(tp=2))
+    assert lender.calibration == "rtx-pro-6000"
+    assert scale == pytest.approx(29 / (23.04 * 1.4))
 
 
 def test_what_is_borrowed_is_no_part_of_the_machines_fingerprint(folder) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -42,6 +42,7 @@ class Move:
     impl: str | None = None
     wire: tuple[str, int] | None = None  # format, and columns of a scale, where the op says them
     moe: bool = False  # the layer's MLP takes and returns shards
+    pieces: int | None = None  # into which a composed sum cuts the rows
 
     @property
     def numerics(self) -> int:
@@ -56,9 +57,10 @@ class Move:
     def text(self, world: World) -> str:
         """As the planner spells it: a group is written only where attention DP gives a choice."""
         spelled = self.group if world.dp > 1 and self.name not in FUSED_OPS else None
-        given = {"algorithm": self.algorithm, "group": spelled, "residual": self.residual, "impl": self.impl}
+        way = {"algorithm": self.algorithm, "pieces": self.pieces}
+        given = {**way, "group": spelled, "residual": self.residual, "impl": self.impl}
         if self.wire is not None:  # then `group` is the columns, and the ranks are those that it goes over
-            given = {"wire": self.wire[0], "group": self.wire[1], "algorithm": self.algorithm, "over": spelled} | {
+            given = {"wire": self.wire[0], "group": self.wire[1], **way, "over": spelled} | {
                 key: given[key] for key in ("residual", "impl")
             }
         inside = ", ".join(f"{key}={value}" for key, value in given.items() if value is not None)
@@ -68,6 +70,8 @@ class Move:
 WITH_NORM = ("all_reduce", "int8_all_reduce", "reduce_scatter")  # the residual add and norm in the same kernel
 NAMES_ITS_FORMAT = ("quantized_all_reduce",)
 FP8 = ("fp8_e4m3", 256)
+COMPOSED = "composed_norm"
+PIECES = (None, 2, 4, 8)
 FUSED_OPS = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
 
 
@@ -84,6 +88,7 @@ class World:
     one_shot: bool = False  # a custom one-shot all-reduce has a table here
     own: bool = False  # every op that commplan's kernels do has a table here
     fp8: bool = False  # FlashInfer's FP8 all-reduce has a table here, and the deployment allows it
+    composed: bool = False  # the deployment lets quantised sums be composed around the library
     switched: bool = True  # links through a switch, which fused kernels over more than two ranks want
 
     @property
@@ -139,6 +144,16 @@ class World:
                     after = Streams(rows, rows, spans)
                     wire = FP8 if name in NAMES_ITS_FORMAT else None
                     yield Move(boundary, name, before, after, algorithm, group, residual, impl, wire, moe)
+            if self.composed and name in QUANTISED:
+                yield from self._composed(Move(boundary, name, before, Streams(rows, rows), algorithm, group), short)
+
+    def _composed(self, move: Move, short: bool) -> Iterator[Move]:
+        """Per token, and by 64 columns where no residual is to be gathered; in pieces there too."""
+        move = replace(move, impl=COMPOSED, residual="gather" if short else None)
+        for pieces in (None,) if short else PIECES:
+            yield replace(move, pieces=pieces)
+            if not short:
+                yield replace(move, pieces=pieces, name=NAMES_ITS_FORMAT[0], wire=("int8", 64))
 
     def _sums(self, boundary: str, moe: bool) -> Iterator[tuple[str, str | None, str | None, str, bool]]:
         """(op, algorithm, group, rows that a rank holds afterwards, does the next boundary's work too)."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import networkx
+
 from commplan.planner.cost.collectives import CollectiveCosts
 from commplan.planner.cost.kernels import DeviceCosts
 from commplan.planner.cost.layers import LayerCosts
@@ -19,7 +21,7 @@ from commplan.planner.descriptions.setup import Setup
 from commplan.planner.strategy.op_kinds import KINDS
 
 from ...quantised_ops import QUANTISED
-from .brute_force import ALL, FUSED_OPS, GROUP, SHARD, Move
+from .brute_force import ALL, COMPOSED, FUSED_OPS, GROUP, SHARD, Move
 
 OWN = ("commplan_triton", "commplan_triton_norm", "flashinfer_fp8")
 SCALE_BYTES, INT8_BYTES = 4, 1
@@ -171,7 +173,9 @@ class Prices:
         n = self.groups.get(move.group or "", 1)
         within = move.boundary != "mlp_out" and self.dp > 1 and move.group == "attn_tp"  # a DP group sums its own rows
         rows, padded = (self.group, self.group) if within else (self.tokens, self.padded)
-        if move.impl in OWN:
+        if move.impl == COMPOSED:
+            yield from self._composed(move, rows if move.algorithm == "gather" or self.dp > 1 else padded, n)
+        elif move.impl in OWN:
             # Rows as they are but where DP groups are padded to equal size: the kernels need no padding of their own.
             whole = rows if self.dp == 1 or move.name in ("all_reduce", *QUANTISED) else padded
             yield self._own(move, whole)
@@ -215,6 +219,32 @@ class Prices:
         yield self._listed("reduce_shard", move.impl, rows, n, of=move.name)
         yield self._listed("dequantize", move.impl, rows, of=move.name)
 
+    def _composed(self, move: Move, rows: int, n: int) -> Iterator[Bought]:
+        """Values and scales as one message: a longest path through the stages of all pieces, less the calls in it."""
+        width = self.model.hidden_size
+        row = width * INT8_BYTES + (SCALE_BYTES if move.wire is None else width // move.wire[1] * 2)
+        whole = width * self.element
+        memory = self.device.memory_bytes
+        sent, out = rows * row, rows * 3 * whole  # the residual in; the sum and the norm out
+        if move.algorithm == "gather":
+            stages = [rows * whole + sent, ("all_gather", sent * n), sent * n + out]
+        else:
+            summed = ("all_gather", sent)
+            stages = [rows * whole + sent, ("all_to_all", sent), sent + sent / n, summed, sent + out]
+        pieces = max(1, min(move.pieces or 1, rows if move.algorithm == "gather" else rows // n))
+
+        def us(stage: float | tuple[str, float]) -> float:
+            if not isinstance(stage, tuple):
+                return memory(stage / pieces).total_us
+            return self.wire.collective(stage[0], self.backend, "int8", move.group or "tp", stage[1] / pieces).total_us
+
+        calls = [stage for stage in stages if isinstance(stage, tuple)]
+        called = pieces * sum(map(us, calls))
+        host = (move.pieces or 1) * len(calls) * self._call("library"), (move.pieces or 1) * (len(stages) - len(calls))
+        path = longest_path([(isinstance(stage, tuple), us(stage)) for stage in stages], pieces)
+        yield Bought(called, host[0])
+        yield Bought(path - called, host[1] * self._call("composed"))
+
     def _fused(self, move: Move) -> Iterator[Bought]:
         summing = move.name == "all_reduce_all_gather"
         if move.impl == "flashinfer_mixed":
@@ -240,7 +270,7 @@ class Prices:
                 group = "attn_dp" if have == GROUP else "attn_tp" if move.after.hidden == GROUP else "tp"
                 gathered = self.group if move.after.hidden == GROUP else self.padded
                 yield self._collective("all_gather", move, gathered, group=group, impl=self.backend)
-            if move.impl != OWN[1]:
+            if move.impl not in (OWN[1], COMPOSED):
                 yield self._listed("add_norm", self.backend, rows)
 
     # ---- price lists ---------------------------------------------------------------------------------------
@@ -298,6 +328,22 @@ class Prices:
     def _moved(self, kernel, n: int) -> float:  # type: ignore[no-untyped-def]
         sides = (kernel.read, kernel.write)
         return sum(s.message + s.gathered * n + s.shard / n for s in sides) * self.element / 2
+
+
+def longest_path(stages: Sequence[tuple[bool, float]], pieces: int) -> float:
+    """A stage of a piece waits for the piece's stage before, and for all that its stream was given before."""
+    graph = networkx.DiGraph()
+    last: dict[object, tuple[int, int]] = {}
+    for index, (stream, _) in enumerate(stages):
+        for piece in range(pieces):
+            node = (index, piece)
+            graph.add_node(node)
+            for before in (last.get(stream), (index - 1, piece) if index else None):
+                if before is not None:
+                    graph.add_edge(before, node, weight=stages[before[0]][1])
+            last[stream] = node
+    graph.add_edge((len(stages) - 1, pieces - 1), "end", weight=stages[-1][1])
+    return float(networkx.dag_longest_path_length(graph))
 
 
 def segments(moves: Sequence[Move]) -> Iterator[Sequence[Move]]:

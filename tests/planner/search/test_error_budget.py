@@ -158,7 +158,7 @@ def test_the_budget_counts_only_where_the_policy_does(folder):
     setup = folder.setup(dense_model(2), SLOW_LINKS, tp=2, numerics={"error_budget": 1e-6})
     planner = ModePlanner(setup, "prefill")
     assert not int8_places(planner.best(4096))
-    assert int8_places(planner.best(4096, Restriction(policy=False)))
+    assert any(edge.op.kind.is_quantized for edge in planner.best(4096, Restriction(policy=False)).edges)
 
 
 @pytest.mark.slow

@@ -49,6 +49,7 @@ class Case:
         given = replace(machine, vendor=self.vendor, tables=tables, fp8_tflops=200.0 if self.world.fp8 else None)
         writer = SetupFolder(folder.folder, self.world.executor, folder.modes)
         rules["numerics"] = {**self.numerics, **rules.get("numerics", {})}
+        rules["composed"] = self.world.composed
         return ModePlanner(writer.setup(self.model, given, **(self.split or {"tp": self.world.tp}), **rules), mode)
 
 
@@ -72,6 +73,9 @@ CASES = {
     "tp 2, FP8 of FlashInfer": Case(
         World(2, 1, executor="plan_only", fp8=True), dense_model(1), extra_tables=(FP8,), numerics=ANY_FORMAT
     ),
+    "tp 2, composed": Case(World(2, 1, composed=True), dense_model(1)),
+    "tp 4, composed": Case(World(4, 1, composed=True), dense_model(1)),
+    "attention 2x2, composed": Case(World(4, 1, dp=2, composed=True), dense_model(1), {"tp": 4, "attn_dp": 2}),
     "tp 2, own kernels": Case(World(2, 1, own=True), dense_model(1), extra_tables=own_tables((2,))),
     "tp 2, latent, own kernels": Case(
         World(2, 1, latent=True, own=True), latent_model(1), extra_tables=own_tables((2,))

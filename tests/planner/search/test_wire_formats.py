@@ -28,6 +28,13 @@ def formats(found: ModePlanner, tokens: int) -> set[str | None]:
     return {edge.op.wire_name for edge in found.best(tokens).edges if edge.op.kind.sums}
 
 
+NONE_COMPOSED = (
+    "numerics.forbid=[{op: quantized_all_reduce, impl: composed}, {op: quantized_all_reduce, impl: composed_norm}, "
+    "{op: int8_all_reduce}]"
+)
+"""What servers send alone."""
+
+
 def reasons(found: ModePlanner) -> dict[str, str]:
     """Why ops of the name may not stand after the first attention, by format and impl."""
     before = next(iter(found.graph().layers[1].boundaries["attn_out"]))
@@ -45,7 +52,7 @@ def test_without_a_word_only_int8_travels_and_the_others_are_refused_by_the_name
 
 @pytest.mark.parametrize(("listed", "chosen"), [("[int8]", "int8"), ("[int8, int6]", "int6"), ("[int4]", "int4")])
 def test_of_the_formats_that_are_listed_the_fewest_bits_win_a_long_prefill(listed, chosen):
-    assert formats(planner(*ON_AMD, f"numerics.wire_formats={listed}"), 8192) == {chosen, None}
+    assert formats(planner(*ON_AMD, NONE_COMPOSED, f"numerics.wire_formats={listed}"), 8192) == {chosen, None}
 
 
 def test_no_format_is_a_list_too_and_then_no_sum_is_quantised():
@@ -72,6 +79,7 @@ def test_kernels_after_which_ranks_differ_are_legal_only_where_the_deployment_sa
 def test_a_budget_counts_the_error_of_the_format():
     """Between one sum in INT6 and one in INT8 there is room for the latter alone."""
     bits = "numerics.wire_formats=[int6]", "numerics.pin=[{op: quantized_all_reduce, boundary: mlp_out, layers: 3}]"
+    bits = *bits, NONE_COMPOSED
     error = WIRE_ERRORS["int6", "32", "two_shot"].at(8)
     assert formats(planner(*ON_AMD, *bits, f"numerics.error_budget={error * 1.01}"), 8192) == {"int6", None}
     with pytest.raises(NoLegalPlanError, match="above the budget"):
@@ -83,9 +91,10 @@ def test_rows_that_a_group_does_not_divide_have_no_such_sum():
     assert "needs rows of a multiple of 32" in reasons(odd)["int8 quick_reduce"]
 
 
-def test_an_executor_without_the_op_says_why_once():
-    (reason,) = reasons(planner()).values()
-    assert reason.startswith(f"executor transformers cannot run {NAME}")
+def test_by_our_own_kernels_what_is_not_listed_is_refused_by_the_name_of_the_field():
+    refused = reasons(planner("hardware=l40s-8"))
+    assert set(refused) == {f"{wire} composed_norm" for wire in ("int6", "int4_spikes", "fp8_e4m3")}
+    assert all("numerics.wire_formats lists int8" in reason for reason in refused.values())
 
 
 def test_kernels_are_offered_on_the_devices_and_links_that_they_are_for():

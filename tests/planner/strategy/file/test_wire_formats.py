@@ -97,12 +97,36 @@ def test_rows_that_a_group_does_not_divide_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("executor", ["transformers", "sglang"])
-def test_an_executor_without_it_refuses_it_with_a_way_out(tmp_path, executor):
+def test_a_library_alone_quantises_to_no_format_but_int8_and_the_reason_names_who_does(tmp_path, executor):
     op = SHORT.replace(", impl: quick_reduce", "")
     found = problems(tmp_path, ("executor: transformers", f"executor: {executor}"), (TWO_SHOT, op))
     (reason,) = [why for field, why in found if field.endswith("layers.1.attn_out")]
-    assert f"executor {executor} cannot run {NAME}" in reason
-    assert "int8_all_reduce" in reason
+    assert f"executor {executor} has no impl nccl of {NAME}; it has composed, composed_norm" in reason
+
+
+PIECES = f"{{{NAME}: {{wire: int8, group: 64, algorithm: gather, pieces: 4, impl: composed_norm}}}}"
+
+
+def test_a_composed_sum_says_its_pieces_and_is_written_as_it_was_read(tmp_path):
+    assert problems(tmp_path, (TWO_SHOT, PIECES)) == []
+    assert dump(load(tmp_path / "plan.yaml")) == FILE.replace(TWO_SHOT, PIECES)
+    assert parse({"int8_all_reduce": {"algorithm": "gather", "pieces": 1}}, "op").pieces is None
+
+
+@pytest.mark.parametrize("given", [0, -1, 65, True, 2.0, "2", None])
+def test_pieces_are_a_whole_number_from_one(given):
+    with pytest.raises(InputError, match="a whole number from 1 to 64 is expected") as refused:
+        parse({"int8_all_reduce": {"algorithm": "gather", "pieces": given}}, "attn_out")
+    assert refused.value.field == "attn_out.int8_all_reduce.pieces"
+
+
+@pytest.mark.parametrize("impl", ["commplan_triton", "nccl"])
+def test_nobody_else_takes_a_sum_in_pieces(tmp_path, impl):
+    by = "" if impl == "nccl" else f", impl: {impl}"
+    found = problems(tmp_path, (TWO_SHOT, f"{{int8_all_reduce: {{algorithm: gather, pieces: 2{by}}}}}"))
+    assert [why for _, why in found] == [
+        f"pieces are of an impl that is composed around the library (composed, composed_norm); this one is {impl}"
+    ]
 
 
 def test_a_row_travels_in_its_bits_and_what_stands_beside_a_group():
