@@ -30,6 +30,7 @@ class Family(NamedTuple):
     """(first tokens, last tokens, setting, the same in the mean)."""
 
 
+_OTHERS = ("INT8 g64", "FP8 g64", "INT8 g256", "FP8 g256", "INT6 g64", "INT4s g64", "INT4 g64")
 FAMILIES = (
     Family(
         "AR + norm",
@@ -60,6 +61,18 @@ FAMILIES = (
         ((1, EVERYWHERE, 1.4),),
         ((1, EVERYWHERE, PLAIN, 1.7), (1, EVERYWHERE, GEMM, 1.7)),
     ),
+    # Scales of groups: what they cost beside one scale a row, and what is left beside the rival and NCCL.
+    *(
+        Family(name.format(f"{wire} g128 + norm"), (f"ours {wire} g128 two-shot + norm",), "NCCL + norm", rivals, aims)
+        for wire in ("INT8", "FP8")
+        for name, rivals, aims in (
+            ("8 bits, {} beside INT8 per token", ("ours INT8 two-shot + norm",), ((4096, EVERYWHERE, 0.92),)),
+            ("8 bits, {} beside FlashInfer's FP8", ("FlashInfer FP8 + norm",), ((4096, EVERYWHERE, 1.3),)),
+            ("{} beside NCCL", (), ((4096, EVERYWHERE, 2.0),)),
+        )
+    ),
+    Family("8 bits, gathered", ("ours INT8 g128 gather + norm", "ours FP8 g128 gather + norm"), "NCCL + norm", ()),
+    Family("other formats + norm", tuple(f"ours {wire} two-shot + norm" for wire in _OTHERS), "NCCL + norm", ()),
     Family("8 bits", ("ours INT8 gather", "ours INT8 two-shot"), "NCCL", ("FlashInfer FP8",)),
     Family(
         "scatter + norm + gather",
@@ -83,7 +96,8 @@ def names() -> list[str]:
 
 def bound_of(name: str) -> float:
     """The relative error above which a case is wrong."""
-    return 0.06 if "FP8" in name else 0.03 if "INT8" in name else 0.01
+    by_format = {"FP8": 0.06, "INT8": 0.03, "INT6": 0.06, "INT4s": 0.18, "INT4": 0.25}
+    return next((bound for wire, bound in by_format.items() if wire in name), 0.01)
 
 
 class Rows:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +60,10 @@ class Inputs:
     """What a GEMM multiplies to write x."""
 
 
+_FORMAT = re.compile(r"(INT8|FP8|INT6|INT4|INT4s) g(\d+) ")  # g128: a scale for 128 columns; s: with spikes
+_WIRES = {"INT8": "int8", "FP8": "fp8_e4m3", "INT6": "int6", "INT4": "int4", "INT4s": "int4_spikes"}
+
+
 class Makers:
     """Makes cases; what they share is made once, on first use."""
 
@@ -106,6 +111,14 @@ class Makers:
 
             return Case(in_two, i.x)
         normed = what.endswith(" + norm")
+        if (quantised := _FORMAT.match(what)) is not None:
+            algorithm = "gather" if "gather" in what else "two_shot"
+            wire = algorithm, _WIRES[quantised[1]], quantised[2]
+            if normed:
+                return Case(
+                    lambda: (None, *peers.quantized_all_reduce_norm(i.x, *wire, i.residual, i.weight, EPS)), i.x
+                )
+            return Case(lambda: (peers.quantized_all_reduce(i.x, *wire), None, None), i.x)
         if what.startswith("INT8"):
             how = "gather" if "gather" in what else "two_shot"
             if normed:

@@ -15,7 +15,8 @@ import triton.language as tl
 
 from .calls import address, begin_call, count_call, slot
 from .finish import spoil_row
-from .rows import add_rows, load_row, receive_row, send_row, store_row, sum_of_ranks, wide_row
+from .messages import sum_of_ranks
+from .rows import add_rows, load_row, receive_row, send_row, store_row, wide_row
 
 
 @triton.jit(do_not_specialize=["looks"])
@@ -106,5 +107,5 @@ def scatter_sum_kernel(
     mine = load_row(x + row.to(tl.int64) * width, width, PARTS)
     count_call(state, half, ticket, DEPENDENT)
     own = wide_row(mine, PARTS)
-    summed = sum_of_ranks(own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, False, PARTS, FEW)
+    summed = sum_of_ranks(own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, None, PARTS, FEW, 0)
     store_row(out + index.to(tl.int64) * width, summed, width, PARTS)

@@ -1,10 +1,10 @@
 """All-reduce in one shot: every rank sends its rows to all others, and sums what all have sent.
 
 Bytes a rank receives: (N - 1) * M. One way over the link, so it wins where latency is all: decode; and for two ranks
-always, since two shots bring no fewer bytes. With INT8 (`int8_all_reduce`, algorithm `gather`) it is half of them. One
-program a row: load, send, wait, sum, add, norm, store; other rows on the multiprocessor cover the wait of one.
+always, since two shots bring no fewer bytes. Quantised (algorithm `gather` of such sums) it is half of them, or less.
+One program a row: load, send, wait, sum, add, norm, store; other rows on the multiprocessor cover the wait of one.
 
-All ranks sum in the order of ranks, and in INT8 use their own rows quantised like everyone else's: the same bits
+All ranks sum in the order of ranks, and where rows are quantised use their own so like everyone else's: the same bits
 everywhere.
 """
 
@@ -13,9 +13,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .calls import address, begin_call, count_call, slot
+from .calls import begin_call, count_call, slot
 from .finish import finish_row, spoil_row
-from .rows import load_row, quantize_row, scale_row, send_int8_row, send_row, sum_of_ranks, wide_row
+from .messages import quantize, send, sum_of_ranks
+from .rows import load_row, wide_row
 
 
 @triton.jit(do_not_specialize=["looks"])
@@ -37,7 +38,8 @@ def one_shot_kernel(
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
     PARTS: tl.constexpr,
-    QUANTIZED: tl.constexpr,
+    LAYOUT: tl.constexpr,
+    THREADS: tl.constexpr,
     NORM: tl.constexpr,
     RESIDUAL: tl.constexpr,
     FEW: tl.constexpr,
@@ -56,18 +58,14 @@ def one_shot_kernel(
         return
     start = half * half_bytes + row.to(tl.int64) * row_bytes
     mine = load_row(x + offset, width, PARTS)
-    if QUANTIZED:
-        values, own, scale = quantize_row(wide_row(mine, PARTS), PARTS)
-        own = scale_row(own, scale, PARTS)
-    else:
-        own = wide_row(mine, PARTS)
+    message = mine
+    own = wide_row(mine, PARTS)
+    if LAYOUT is not None:
+        message, own = quantize(own, LAYOUT, PARTS)
     for q in tl.static_range(WORLD):
         if q != RANK:
             there = slot(start, RANK - (q < RANK), slot_bytes)
-            if QUANTIZED:
-                send_int8_row(address(peers, q, there, tl.int8), values, scale, width, width, PARTS)
-            else:
-                send_row(address(peers, q, there, tl.int16), mine, width, PARTS)
+            send(peers, q, there, message, width, width, LAYOUT, PARTS)
     before = mine
     if RESIDUAL:
         before = load_row(residual + offset, width, PARTS)
@@ -76,7 +74,7 @@ def one_shot_kernel(
         gain = load_row(weight, width, PARTS)
     count_call(state, half, ticket, DEPENDENT)
     summed = sum_of_ranks(
-        own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
+        own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, LAYOUT, PARTS, FEW, THREADS
     )
     if NORM and not FEW:
         gain = load_row(weight, width, PARTS)

@@ -14,11 +14,13 @@ from ..ranks.groups import Group
 from .all_gather import all_gather_kernel
 from .mixed_comm import gather_sum_kernel, scatter_sum_kernel
 from .one_shot import one_shot_kernel
+from .peer_impls import KERNEL_GROUPS, KERNEL_WIRES
 from .reduce_scatter import reduce_scatter_kernel
-from .room import one_shot_bytes
+from .room import layout_of, one_shot_bytes
 from .row_launch import Dependence, Launch, Tuning, in_pieces, plan_launch
 from .symmetric import Workspace
 from .two_shot import two_shot_kernel
+from .wire.layout import RowLayout
 
 _LOOKS = 1 << 26  # about half a microsecond each: half a minute
 
@@ -60,7 +62,7 @@ class OpLaunches:
         """What an op launches, and the addresses of the workspace that it uses."""
         call, parameter = _call_of(op)
         launch = call.plan(self, task, parameter)
-        space = self._small if launch.constants.get("QUANTIZED") else self._plain
+        space = self._small if launch.constants.get("LAYOUT") else self._plain
         assert space is not None
         return launch, space.peers
 
@@ -71,15 +73,23 @@ class OpLaunches:
         if not task.norm:
             rows, width = in_pieces(task.rows, task.width, self.tuning)
             task = task._replace(rows=rows, width=width)
-        return self._plan_sum(task, False, in_one_shot)
+        return self._plan_sum(task, None, in_one_shot)
 
     def plan_int8_sum(self, task: Task, algorithm: str) -> Launch:
         """The sum of rows in INT8."""
-        return self._plan_sum(task, True, _whole("int8_all_reduce", algorithm))
+        return self._plan_sum(task, layout_of(task.width, "int8", "token"), _whole("int8_all_reduce", algorithm))
 
-    def _plan_sum(self, task: Task, quantized: bool, in_one_shot: bool) -> Launch:
+    def plan_quantized_sum(self, task: Task, parameter: str) -> Launch:
+        """The sum of rows in another format: of `algorithm.wire.group`."""
+        algorithm, wire, group = parameter.split(".")
+        if wire not in KERNEL_WIRES or group not in KERNEL_GROUPS:
+            known = f"{' and '.join(KERNEL_WIRES)} with a scale for {', '.join(KERNEL_GROUPS)} columns"
+            raise RefusedError(f"kernels of ours send {known}", field="wire", value=f"{wire}, {group}")
+        return self._plan_sum(task, layout_of(task.width, wire, group), _whole("quantized_all_reduce", algorithm))
+
+    def _plan_sum(self, task: Task, layout: RowLayout | None, in_one_shot: bool) -> Launch:
         rows, others = task.rows, self._size - 1
-        flags = {**task.flags, "QUANTIZED": quantized, "quantized": quantized}
+        flags = {**task.flags, "LAYOUT": layout, "layout": layout}
         if in_one_shot:
             return self._plan(one_shot_kernel, task.width, rows, others, (), **flags)
         return self._plan(two_shot_kernel, task.width, -(-rows // self._size), 2 * others, (rows,), **flags)
@@ -106,7 +116,7 @@ class OpLaunches:
     def _plan(
         self, kernel: Any, width: int, programs: int, slots: int, numbers: tuple[int, ...], **flags: Any
     ) -> Launch:
-        space = self._small if flags.get("quantized") else self._plain
+        space = self._small if flags.get("layout") else self._plain
         if space is None:
             raise RefusedError(
                 "takes a workspace that was not made: no room was asked for", field="rows", value=programs
@@ -127,6 +137,7 @@ class Call(NamedTuple):
 _CALLS = (
     Call("all_reduce", lambda rows, size, _: rows, OpLaunches.plan_sum),  # noqa: ARG005
     Call("int8_all_reduce", lambda rows, size, _: rows, OpLaunches.plan_int8_sum),  # noqa: ARG005
+    Call("quantized_all_reduce", lambda rows, size, _: rows, OpLaunches.plan_quantized_sum),  # noqa: ARG005
     Call("reduce_scatter", lambda rows, size, _: (rows + size - 1) // size, OpLaunches.plan_scatter),
     Call("all_gather", lambda rows, size, _: rows * size, OpLaunches.plan_gather),
     Call("gather_sum", lambda rows, size, attn_tp: rows * (size // int(attn_tp)), OpLaunches.plan_gather_sums),
@@ -137,7 +148,11 @@ _BY_METHOD = {call.method: call for call in _CALLS}
 
 def _whole(method: str, algorithm: str) -> bool:
     """Does every rank send its whole message to every other?"""
-    kind = next(kind for kind in KINDS.values() if kind.kernel is not None and kind.kernel.call == method)
+    kind = next(
+        kind
+        for kind in KINDS.values()
+        if kind.name == method or (kind.kernel is not None and kind.kernel.call == method)
+    )
     return kind.way(algorithm).peers == "message"
 
 

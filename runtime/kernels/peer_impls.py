@@ -25,6 +25,7 @@ from commplan.planner.strategy.file import (
     is_finer,
     walk,
 )
+from commplan.planner.strategy.words import ScaleGroup
 
 from ..errors import RefusedError
 
@@ -74,6 +75,9 @@ def limits_of(impl: Impl) -> PeerLimits:
 
 KERNEL_LIMITS = limits_of(CAN.impls[TRITON])
 """What the kernels in `kernels/` take, with a norm or without."""
+KERNEL_WIRES: tuple[str, ...] = ("int8", "fp8_e4m3", "int6", "int4", "int4_spikes")
+KERNEL_GROUPS: tuple[ScaleGroup, ...] = ("64", "128", "256")
+"""The formats of `quantized_all_reduce` that they send, and the columns that share a scale."""
 
 
 def fuses_norm(impl: str | None) -> bool:
@@ -89,9 +93,9 @@ class Room(NamedTuple):
     pair_rows: int = 0
     """Of one DP group, in a pair."""
     int8_rows: int = 0
-    """In INT8 in two shots."""
+    """Quantised, in two shots."""
     int8_gather_rows: int = 0
-    """In INT8 by a gather."""
+    """Quantised, by a gather."""
     one_shot_rows: int = 0
     """Summed in one shot because a plan says so, whatever their number."""
 

@@ -136,6 +136,25 @@ class PeerKernels(Peers):
         """As `all_reduce_norm`, with the sum in INT8."""
         return self._normed_rows(f"int8_all_reduce.{algorithm}", x_TH, residual_TH, weight_H, eps, overwrite)
 
+    def quantized_all_reduce(self, x_TH: Tensor, algorithm: str, wire: str, group: str) -> Tensor:
+        """[T, H] to the sum [T, H] of what a format with a scale for every `group` columns leaves of it."""
+        return self._rows(f"quantized_all_reduce.{algorithm}.{wire}.{group}", x_TH)
+
+    def quantized_all_reduce_norm(
+        self,
+        x_TH: Tensor,
+        algorithm: str,
+        wire: str,
+        group: str,
+        residual_TH: Tensor | None,
+        weight_H: Tensor,
+        eps: float,
+        overwrite: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """As `all_reduce_norm`, with the sum in such a format."""
+        op = f"quantized_all_reduce.{algorithm}.{wire}.{group}"
+        return self._normed_rows(op, x_TH, residual_TH, weight_H, eps, overwrite)
+
     def reduce_scatter(self, x_TH: Tensor) -> Tensor:
         """[T, H] to this rank's [ceil(T / N), H] of the sum; rows beyond T are zero."""
         return self._rows("reduce_scatter", x_TH)

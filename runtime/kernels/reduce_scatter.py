@@ -11,7 +11,8 @@ import triton.language as tl
 
 from .calls import address, begin_call, count_call, slot
 from .finish import finish_row, spoil_row
-from .rows import load_row, send_row, sum_of_ranks, wide_row
+from .messages import sum_of_ranks
+from .rows import load_row, send_row, wide_row
 
 
 @triton.jit(do_not_specialize=["rows", "looks"])
@@ -67,7 +68,7 @@ def reduce_scatter_kernel(
         gain = load_row(weight, width, PARTS)
     count_call(state, half, ticket, DEPENDENT)
     own = wide_row(mine, PARTS)
-    summed = sum_of_ranks(own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, False, PARTS, FEW)
+    summed = sum_of_ranks(own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, None, PARTS, FEW, 0)
     if NORM and not FEW:
         gain = load_row(weight, width, PARTS)
     finish_row(summed, out, total, before, gain, index, width, width, eps, NORM, RESIDUAL, PARTS)

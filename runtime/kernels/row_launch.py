@@ -9,6 +9,7 @@ import triton
 from ..errors import RefusedError
 from .room import row_bytes
 from .symmetric import Workspace
+from .wire.layout import RowLayout
 
 Parts = tuple[tuple[int, int], ...]
 Dependence = Literal["off", "wait", "early"]
@@ -66,13 +67,15 @@ def plan_launch(
     dependent: Dependence,
     tuning: Tuning,
     arrays: int = 5,
-    quantized: bool = False,
+    layout: RowLayout | None = None,
     eps: tuple[float, ...] = (),
     **flags: Any,
 ) -> Launch:
     """A kernel of one program a row. A half of the workspace is cut into `slots` of `programs` rows."""
-    few = programs <= tuning.few
-    one, (warps, parts) = row_bytes(width, quantized), cut_of(width, few, quantized, tuning)
+    few, quantized = programs <= tuning.few, layout is not None
+    group = 0 if layout is None or layout.is_token else layout.columns
+    one, (warps, parts) = row_bytes(width, layout), cut_of(width, few, quantized, tuning, group)
+    threads = {"THREADS": 32 * warps} if "LAYOUT" in flags else {}
     if slots * programs * one > space.half_bytes:
         raise RefusedError(
             f"takes {slots * programs * one} bytes of a workspace of {space.half_bytes}; it was made for fewer rows",
@@ -84,7 +87,7 @@ def plan_launch(
         arrays,
         programs,
         (*numbers, width, *eps, one, programs * one, space.half_bytes, looks),
-        {"PARTS": parts, "FEW": few, "DEPENDENT": dependent, **flags},
+        {"PARTS": parts, "FEW": few, "DEPENDENT": dependent, **threads, **flags},
         {
             "num_warps": warps,
             "maxnreg": None if few else registers_of(width, warps, quantized, bool(flags.get("NORM"))),
@@ -95,35 +98,41 @@ def plan_launch(
     )
 
 
-def cut_of(width: int, few: bool, quantized: bool, tuning: Tuning) -> Cut:
-    """A row of few that is quantised is cut evenly, so that a reduction of it is one; others into what wastes least."""
+def cut_of(width: int, few: bool, quantized: bool, tuning: Tuning, group: int = 0) -> Cut:
+    """A row of few that is quantised is cut evenly, so that a reduction of it is one; others into what wastes least.
+
+    `group`: columns that share a scale lie in one part; 0: all of the row.
+    """
     warps = (few and tuning.warps) or warps_of(width, few, quantized)
     if few and tuning.part:
         return Cut(warps, tuple((first, tuning.part) for first in range(0, width, tuning.part)))
     even = quantized if tuning.even is None else tuning.even
-    return Cut(warps, even_parts(width, 32 * warps) if few and even else parts_of(width, 32 * warps))
+    if few and even:
+        return Cut(warps, even_parts(width, 32 * warps, group))
+    return Cut(warps, parts_of(width, max(32 * warps, group)))
 
 
-def even_parts(width: int, threads: int) -> Parts:
-    """Parts of one size, of 4 or 8 elements a thread, whichever reaches less far beyond the row."""
+def even_parts(width: int, threads: int, group: int = 0) -> Parts:
+    """Parts of one size, of 4 or 8 elements a thread, whichever reaches less far beyond the row; of whole groups."""
     least = max(threads, triton.next_power_of_2(width))
     size = min((8 * threads, 4 * threads), key=lambda one: (-(-width // one) * one, -one))
-    size = min(size, least)
+    size = max(min(size, least), group)
     return tuple((first, size) for first in range(0, width, size))
 
 
-def parts_of(width: int, threads: int) -> Parts:
+def parts_of(width: int, least: int) -> Parts:
     """(first column, size) of the powers of two that hold a row. At most three, so the last may reach beyond.
 
-    None is smaller than a program has threads: a reduction is over what every warp has seen only if each has a column.
+    `least`: none is smaller than a program has threads, since a reduction is over what every warp has seen only if each
+    has a column, nor than a group of columns that share a scale.
     """
     found: list[tuple[int, int]] = []
     first = 0
     while first < width:
         rest = width - first
         size = 1 << (rest.bit_length() - 1)
-        if len(found) == 2 or size < threads:
-            size = max(triton.next_power_of_2(rest), threads)
+        if len(found) == 2 or size < least:
+            size = max(triton.next_power_of_2(rest), least)
         found.append((first, size))
         first += size
     return tuple(found)

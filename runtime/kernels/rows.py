@@ -18,7 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .calls import address, give_up, look_again, slot
+from .calls import give_up, look_again
 from .reductions import largest_of
 
 ABSENT_16 = tl.constexpr(-32768)  # the bits of -0.0
@@ -92,7 +92,7 @@ def _look(place, limit, absent: tl.constexpr, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _await_one(place, limit, absent: tl.constexpr, waiting):
+def await_one(place, limit, absent: tl.constexpr, waiting):
     """Look at one value until it is there, for a few milliseconds at most. What it was is not said.
 
     Quicker to look at again than a row. Warps may leave at different times: there is no barrier in here, and nothing
@@ -119,7 +119,7 @@ def receive_row(place, limit, waiting, dtype: tl.constexpr, PARTS: tl.constexpr,
     FEW: few programs run, so latency is all, and one element is waited for before the row is.
     """
     if FEW:
-        _await_one(place + (limit - 1), limit, ABSENT_16, waiting)
+        await_one(place + (limit - 1), limit, ABSENT_16, waiting)
     tried = 0
     bits, missing = _look(place, limit, ABSENT_16, PARTS)
     while (missing != 0) & (tried < waiting[2]):
@@ -196,7 +196,7 @@ def _look_int8(place, behind, limit, PARTS: tl.constexpr):
 def receive_int8_row(place, width, limit, waiting, PARTS: tl.constexpr):
     """A row in fp32 from INT8 values and the scale behind them; as `receive_row`. The scale is looked at first."""
     behind = (place + width).to(tl.pointer_type(tl.int32))
-    _await_one(behind, limit, ABSENT_SCALE, waiting)
+    await_one(behind, limit, ABSENT_SCALE, waiting)
     tried = 0
     values, scale, missing = _look_int8(place, behind, limit, PARTS)
     while (missing != 0) & (tried < waiting[2]):
@@ -209,57 +209,3 @@ def receive_int8_row(place, width, limit, waiting, PARTS: tl.constexpr):
         give_up(waiting)
         factor = float("nan")
     return scale_row(values, factor, PARTS)
-
-
-# ---- rows of all ranks -----------------------------------------------------------------------------------------------
-
-
-@triton.jit
-def receive_from(
-    peers,
-    rank,
-    offset,
-    width,
-    limit,
-    waiting,
-    dtype: tl.constexpr,
-    QUANTIZED: tl.constexpr,
-    PARTS: tl.constexpr,
-    FEW: tl.constexpr,
-):
-    """A row in fp32, awaited at an offset of this rank's workspace, in INT8 or as it is."""
-    if QUANTIZED:
-        row = receive_int8_row(address(peers, rank, offset, tl.int8), width, limit, waiting, PARTS)
-    else:
-        row = receive_row(address(peers, rank, offset, tl.int16), limit, waiting, dtype, PARTS, FEW)
-    return row
-
-
-@triton.jit
-def sum_of_ranks(
-    own,
-    peers,
-    start,
-    slot_bytes,
-    width,
-    limit,
-    waiting,
-    dtype: tl.constexpr,
-    RANK: tl.constexpr,
-    WORLD: tl.constexpr,
-    QUANTIZED: tl.constexpr,
-    PARTS: tl.constexpr,
-    FEW: tl.constexpr,
-):
-    """This rank's row in fp32 and those awaited in the slots of its peers, summed in the order of ranks."""
-    for q in tl.static_range(WORLD):
-        if q == RANK:
-            one = own
-        else:
-            here = slot(start, q - (q > RANK), slot_bytes)
-            one = receive_from(peers, RANK, here, width, limit, waiting, dtype, QUANTIZED, PARTS, FEW)
-        if q == 0:
-            summed = one
-        else:
-            summed = add_rows(summed, one, PARTS)
-    return summed

@@ -5,7 +5,7 @@ prefill on more than two ranks. One program takes row i of every block: send, wa
 while it waits, other programs on the multiprocessor have the link.
 
 Sums are made by their owner alone, in the order of ranks, and the owner uses what it sends: the same bits everywhere.
-In INT8 its own partial enters in full precision, and the sum is quantised again.
+Where rows are quantised its own partial enters in full precision, and the sum is quantised again.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .calls import address, begin_call, count_call, slot
+from .calls import begin_call, count_call, slot
 from .finish import finish_row, spoil_row
-from .rows import load_row, quantize_row, receive_from, scale_row, send_int8_row, send_row, sum_of_ranks, wide_row
+from .messages import quantize, receive, send, sum_of_ranks
+from .rows import load_row, wide_row
 
 
 @triton.jit(do_not_specialize=["rows", "looks"])
@@ -38,7 +39,8 @@ def two_shot_kernel(
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
     PARTS: tl.constexpr,
-    QUANTIZED: tl.constexpr,
+    LAYOUT: tl.constexpr,
+    THREADS: tl.constexpr,
     NORM: tl.constexpr,
     RESIDUAL: tl.constexpr,
     FEW: tl.constexpr,
@@ -66,11 +68,11 @@ def two_shot_kernel(
             row = q * shard + index
             partial = load_row(x + row.to(tl.int64) * width, tl.where(row < rows, width, 0), PARTS)
             there = slot(start, RANK - (q < RANK), slot_bytes)
-            if QUANTIZED:
-                values, wide, scale = quantize_row(wide_row(partial, PARTS), PARTS)
-                send_int8_row(address(peers, q, there, tl.int8), values, scale, width, width, PARTS)
+            if LAYOUT is not None:
+                message, _ = quantize(wide_row(partial, PARTS), LAYOUT, PARTS)
             else:
-                send_row(address(peers, q, there, tl.int16), partial, width, PARTS)
+                message = partial
+            send(peers, q, there, message, width, width, LAYOUT, PARTS)
 
     row = RANK * shard + index
     limit = tl.where(row < rows, width, 0)
@@ -84,22 +86,18 @@ def two_shot_kernel(
     count_call(state, half, ticket, DEPENDENT)
     own = wide_row(mine, PARTS)
     summed = sum_of_ranks(
-        own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, QUANTIZED, PARTS, FEW
+        own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, LAYOUT, PARTS, FEW, THREADS
     )
-    if QUANTIZED:
-        values, wide, scale = quantize_row(summed, PARTS)
-        summed = scale_row(wide, scale, PARTS)
+    if LAYOUT is not None:
+        message, summed = quantize(summed, LAYOUT, PARTS)
     else:
-        rounded = ()
+        message = ()
         for part in tl.static_range(len(PARTS)):
-            rounded = rounded + (summed[part].to(dtype),)
+            message = message + (summed[part].to(dtype),)
     for q in tl.static_range(WORLD):
         if q != RANK:
             there = slot(start, WORLD - 1 + RANK - (q < RANK), slot_bytes)
-            if QUANTIZED:
-                send_int8_row(address(peers, q, there, tl.int8), values, scale, width, limit, PARTS)
-            else:
-                send_row(address(peers, q, there, tl.int16), rounded, limit, PARTS)
+            send(peers, q, there, message, width, limit, LAYOUT, PARTS)
     if NORM and not FEW:
         gain = load_row(weight, width, PARTS)
     finish_row(summed, out, total, before, gain, row, width, limit, eps, NORM, RESIDUAL, PARTS)
@@ -111,5 +109,5 @@ def two_shot_kernel(
             if RESIDUAL:
                 before = load_row(residual + row.to(tl.int64) * width, limit, PARTS)
             here = slot(start, WORLD - 1 + q - (q > RANK), slot_bytes)
-            summed = receive_from(peers, RANK, here, width, limit, waiting, dtype, QUANTIZED, PARTS, FEW)
+            summed = receive(peers, RANK, here, width, limit, waiting, dtype, LAYOUT, PARTS, FEW, THREADS)
             finish_row(summed, out, total, before, gain, row, width, limit, eps, NORM, RESIDUAL, PARTS)

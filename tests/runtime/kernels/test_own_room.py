@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,16 @@ from commplan.runtime.backends import Backend
 from commplan.runtime.calibration.own import OwnCollectives, is_own
 from commplan.runtime.calibration.point_calls import Point
 from commplan.runtime.errors import RefusedError
-from commplan.runtime.kernels.peer_impls import KERNEL_LIMITS, Room, room_of
+from commplan.runtime.kernels.peer_impls import KERNEL_GROUPS, KERNEL_LIMITS, KERNEL_WIRES, Room, room_of
 from commplan.runtime.ranks.groups import Group
 
 CPU = torch.device("cpu")
-ALGORITHMS = {"all_reduce": (None, "one_shot", "two_shot"), "int8_all_reduce": ("gather", "two_shot")}
+QUANTISED = ("gather", "two_shot")
+ALGORITHMS = {
+    "all_reduce": (None, "one_shot", "two_shot"),
+    "int8_all_reduce": QUANTISED,
+    "quantized_all_reduce": QUANTISED,
+}
 GROUPS = {size: Group("tp", None, size, 0) for size in (2, 4, 8)}
 DIVISORS = [(ranks, attn_tp) for ranks in range(2, 9) for attn_tp in range(1, ranks + 1) if ranks % attn_tp == 0]
 
@@ -70,7 +76,7 @@ def test_every_op_has_room_for_what_was_asked_for_and_for_less(
 ) -> None:
     ranks, attn_tp = split
     attn_dp = ranks // attn_tp
-    for op in ("all_reduce", "all_gather", "reduce_scatter", "int8_all_reduce", "pair"):
+    for op in ("all_reduce", "all_gather", "reduce_scatter", "int8_all_reduce", "quantized_all_reduce", "pair"):
         for algorithm in ALGORITHMS.get(op, (None,)):
             name = "all_reduce_all_gather" if op == "pair" else op
             most = group_rows * attn_dp
@@ -86,6 +92,9 @@ def _call(peers: Any, op: str, algorithm: str | None, rows: int, width: int, att
         peers.all_reduce(x, algorithm), peers.all_reduce_norm(x, None, x[0], 1e-6, algorithm)
     elif op == "int8_all_reduce":
         peers.int8_all_reduce(x, algorithm), peers.int8_all_reduce_norm(x, algorithm, x, x[0], 1e-6)
+    elif op == "quantized_all_reduce":
+        for wire, group in itertools.product(KERNEL_WIRES, KERNEL_GROUPS):
+            peers.quantized_all_reduce(x, algorithm, wire, group)
     elif op == "reduce_scatter":
         peers.reduce_scatter(x), peers.reduce_scatter_norm(x, None, x[0], 1e-6)
     elif op == "all_gather":
@@ -97,7 +106,7 @@ def _call(peers: Any, op: str, algorithm: str | None, rows: int, width: int, att
 
 
 def test_more_than_was_asked_for_is_refused(peers_with: Any) -> None:
-    x = torch.empty(9, 64, dtype=torch.bfloat16, device="meta")
+    x = torch.empty(50, 64, dtype=torch.bfloat16, device="meta")
     peers = peers_with(4, 64, Room(int8_rows=8))
     with pytest.raises(RefusedError, match="it was made for fewer rows"):
         peers.int8_all_reduce(x, "two_shot")
@@ -110,7 +119,7 @@ def test_a_plan_that_quantises_nothing_takes_no_memory_for_int8() -> None:
     from commplan.runtime.kernels.room import half_bytes
 
     assert half_bytes(2, 5120, Room(rows=16384)) == (16384 * 5120 * 2, 0)
-    assert half_bytes(8, 4096, Room(int8_rows=4096)) == (0, 7 * 2 * 512 * (4096 + 16))
+    assert half_bytes(8, 4096, Room(int8_rows=4096)) == (0, 7 * 2 * 512 * (4096 + 64 * 2))
     assert half_bytes(8, 4096, Room(pair_rows=100)) == (7 * 100 * 8192, 0)
 
 
