@@ -6,7 +6,8 @@ decides what is measured, the runtime measures it. A kernel is named by its step
 
   kind        its impl, as in the executor's file
   name        the op, with its algorithm where it is told one: `int8_all_reduce.gather`, `all_reduce.one_shot` beside
-              `all_reduce`, which chooses by itself; a latent gather is `all_gather`
+              `all_reduce`, which chooses by itself; a latent gather is `all_gather`; with its format where it names
+              one: `quantized_all_reduce.two_shot.int8.128`
   rows        of the whole message: of each rank's partial, of what a gather gives, of all DP groups for a pair
   width       elements per row: the hidden size, or that of the latents
   columns     0; of a pair the number of DP groups
@@ -139,7 +140,7 @@ _OneKernel = tuple[str, str, int, str, int, int]  # a point without its rows
 
 
 def _one_kernel(setup: Setup, work: OneKernel, width: int) -> _OneKernel:
-    name = work.op if work.algorithm is None else f"{work.op}.{work.algorithm}"
+    name = ".".join(filter(None, (work.op, work.algorithm, work.wire, work.scale_group)))
     return (work.impl, name, setup.parallelism.group_size(work.group), work.dtype, width, work.attn_dp or 0)
 
 

@@ -84,8 +84,8 @@ def _told(executor: Executor, impl: str, name: str) -> tuple[str | int | None, .
     if executor.impls[impl].is_composed:
         op = parse_point(name, impl)
         return op.name, op.algorithm, op.wire_name, op.scale_group, op.pieces
-    op_name, _, algorithm = name.partition(".")
-    return op_name, algorithm or None, None, None, None
+    op_name, algorithm, wire, scale_group = (*name.split("."), None, None, None)[:4]
+    return op_name, algorithm, wire, scale_group, None
 
 
 def _summary(by_rank: list[list[float]]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from .layout import LayerShape, Parallelism
 from .op_kinds import KINDS
 from .ops import Op
 from .vendors import BACKENDS
-from .words import MOE_BACKENDS, GroupName, ImplKind, MlpKind, MoeBackend
+from .words import MOE_BACKENDS, GroupName, ImplKind, MlpKind, MoeBackend, ScaleGroup
 from .yaml_file import read_mapping
 
 FOLDER = Path(__file__).parents[1] / "executors"
@@ -61,7 +61,7 @@ class Impl:
     multicast: bool = False  # the switch adds and multiplies, so the link must be able to
     only_topologies: bool = False  # and a pair too is joined by one of these links
     wires: tuple[str, ...] | None = None  # formats that it sends, of an op that names its own
-    scale_groups: tuple[str, ...] | None = None  # and columns of a scale
+    scale_groups: tuple[ScaleGroup, ...] | None = None  # and columns of a scale
     algorithms: tuple[str, ...] | None = None  # and how
     ranks_differ: str | None = None  # why the ranks end with different values
     provider: str | None = None

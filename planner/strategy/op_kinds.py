@@ -130,7 +130,7 @@ INT8_ALL_REDUCE = quantized_all_reduce(
     kernel=OwnKernel("int8_all_reduce", argument="algorithm", norm=True),
 )
 
-# In any other format: an op says which one, and how many columns share a scale. Nobody's kernel of commplan's yet.
+# In any other format: an op says which one, and how many columns share a scale.
 QUANTIZED_ALL_REDUCE = OpKind(
     "quantized_all_reduce",
     _LAYER_OUT,
@@ -142,6 +142,7 @@ QUANTIZED_ALL_REDUCE = OpKind(
     ways={algorithm: way(None) for algorithm, way in _QUANTIZED.items()},
     wires=WIRES,
     errors=WIRE_ERRORS,
+    kernel=OwnKernel("quantized_all_reduce", argument="format", norm=True),
 )
 
 _KINDS = (

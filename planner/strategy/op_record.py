@@ -133,14 +133,14 @@ class OwnKernel:
     """An op by one kernel of commplan's.
 
     call       what performs it: a method of the runtime's `Peers`
-    argument   what it is told besides the rows
+    argument   what it is told besides the rows; `format`: the algorithm, the format and the columns of a scale
     ways       by which a plan may have it done where the op has one way: by algorithm; told none, it goes by the size
     norm       there is one more that does the residual add and the norm as well: `<call>_norm`
     table      the op under which it is measured, where that is another (the same kernel on narrower rows)
     """
 
     call: str
-    argument: Literal["algorithm", "attn_tp"] | None = None
+    argument: Literal["algorithm", "attn_tp", "format"] | None = None
     ways: Mapping[str, Way] = field(default_factory=dict)
     norm: bool = False
     table: str | None = None

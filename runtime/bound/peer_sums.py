@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from commplan.planner.strategy.file import Layout, Rows, is_finer
+from commplan.planner.strategy.file import Layout, Op, Rows, is_finer
 
-from ..kernels.peers import Peers, bare, with_norm
+from ..kernels.peers import Peers, Told, bare, with_norm
 from ..ranks.groups import Groups
 from .counts import Place
 from .layouts import Call, as_it_is, in_zeros, slicer
@@ -19,10 +19,14 @@ Normed = Callable[[Tensor, Tensor | None, Sizes, nn.Module, bool], tuple[Tensor,
 residual's memory) to (normed, residual)."""
 
 
+def _way(op: Op) -> Told:
+    return Told(op.algorithm, op.wire_name, op.scale_group)
+
+
 def peer_sum(place: Place, groups: Groups, peers: Peers, partial: Layout) -> Call:
     """The op of a place by one kernel. No copy to pad: the kernels take any number of rows."""
     op, destination = place.op, place.after.hidden
-    call = bare(peers, op.kind, op.algorithm, groups.attn_tp.size)
+    call = bare(peers, op.kind, _way(op), groups.attn_tp.size)
     if op.kind.rows is not Rows.SUMMED:
         return lambda x, sizes: call(x.contiguous())  # noqa: ARG005
     before = in_zeros(groups) if is_finer(partial, destination) else as_it_is
@@ -34,7 +38,7 @@ def peer_norm(place: Place, groups: Groups, peers: Peers, partial: Layout) -> No
     """The op of a place, the residual add and the norm by one kernel."""
     op = place.op
     before = in_zeros(groups) if op.kind.widens and is_finer(partial, place.after.hidden) else as_it_is
-    call = with_norm(peers, op.kind, op.algorithm)
+    call = with_norm(peers, op.kind, _way(op))
 
     def run(x: Tensor, residual: Tensor | None, sizes: Sizes, norm: nn.Module, owned: bool) -> tuple[Tensor, Tensor]:
         whole = None if residual is None else residual.contiguous()

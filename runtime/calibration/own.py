@@ -1,7 +1,7 @@
 """Measuring collectives of our own: points whose kind is an impl of theirs.
 
 kind        commplan_triton | commplan_triton_norm
-name        the op, with its algorithm where it is told one: int8_all_reduce.gather, all_reduce.one_shot
+name        the op, with what it is told: int8_all_reduce.gather, quantized_all_reduce.two_shot.int8.128
 rows        of the whole message; of all_gather those that come out; of a pair all rows of the tp group
 columns     the number of DP groups, of a pair
 
@@ -21,7 +21,7 @@ from commplan.planner.strategy.file import KINDS, OpKind, Rows
 from ..backends import Backend
 from ..errors import RefusedError
 from ..kernels.peer_impls import CAN, PEER_IMPLS, TRITON, Room, room_of
-from ..kernels.peers import Peers, bare, with_norm
+from ..kernels.peers import Peers, Told, bare, with_norm
 from ..ranks.agreement import Exchange, first_line
 from ..ranks.groups import Group
 from .point_calls import DTYPES, PlainNorm, Point, random_rows
@@ -83,18 +83,18 @@ class OwnCollectives:
     def call_of(self, point: Point) -> Callable[[], Any]:
         """The call that a point of ours stands for, with its inputs made."""
         peers, size = self._peers[_key(point)], point.group_size
-        kind, algorithm = _kind_of(point)
+        kind, told = _kind_of(point)
         if kind.gathers:
             shard = random_rows(point.rows // size, point, self._device)
-            call = bare(peers, kind, algorithm, size)
+            call = bare(peers, kind, told, size)
             return lambda: call(shard)
         if kind.spans_two:
             return _pair(kind, point, peers, self._device)
         x = random_rows(point.rows, point, self._device)
         if point.kind == TRITON:
-            call = bare(peers, kind, algorithm, size)
+            call = bare(peers, kind, told, size)
             return lambda: call(x)
-        return _sum_and_norm(kind, algorithm, peers, x, -(-point.rows // size))
+        return _sum_and_norm(kind, told, peers, x, -(-point.rows // size))
 
     def check(self) -> None:
         """Raises BoundaryError if a kernel has given up waiting for a rank: its times mean nothing."""
@@ -126,8 +126,8 @@ def _key(point: Point) -> Key:
 
 def _room(point: Point) -> Room:
     """Of the message, padded to whole shards."""
-    kind, algorithm = _kind_of(point)
-    return room_of(kind.name, algorithm, -(-point.rows // point.group_size) * point.group_size, point.columns or 1)
+    kind, told = _kind_of(point)
+    return room_of(kind.name, told.algorithm, -(-point.rows // point.group_size) * point.group_size, point.columns or 1)
 
 
 def _refusal(point: Point, backend: Backend) -> str | None:
@@ -136,22 +136,20 @@ def _refusal(point: Point, backend: Backend) -> str | None:
     return backend.peer_limits.refuses(point.dtype, point.group_size, point.width)
 
 
-def _kind_of(point: Point) -> tuple[OpKind, str | None]:
-    """The record of a point's op, and its algorithm."""
-    op, _, algorithm = point.name.partition(".")
+def _kind_of(point: Point) -> tuple[OpKind, Told]:
+    """The record of a point's op, and how it is done."""
+    op, *told = point.name.split(".")
     measured = {name: kind for name, kind in KINDS.items() if kind.table == name and name in CAN.ops_of(point.kind)}
     if op not in measured:
         raise RefusedError(f"accepted: {', '.join(measured)}", field="point", value=op)
-    return measured[op], algorithm or None
+    return measured[op], Told(*told)  # type: ignore[arg-type]
 
 
-def _sum_and_norm(
-    kind: OpKind, algorithm: str | None, peers: Peers, x: torch.Tensor, shard_rows: int
-) -> Callable[[], Any]:
+def _sum_and_norm(kind: OpKind, told: Told, peers: Peers, x: torch.Tensor, shard_rows: int) -> Callable[[], Any]:
     norm, residual = PlainNorm(x.shape[1], x.dtype, x.device), torch.randn_like(x)
     if kind.rows is Rows.SCATTERED:
         residual = torch.randn_like(x[:1]).repeat(shard_rows, 1)
-    call = with_norm(peers, kind, algorithm)
+    call = with_norm(peers, kind, told)
     return lambda: call(x, residual, norm.weight, norm.variance_epsilon)
 
 
@@ -161,7 +159,7 @@ def _pair(kind: OpKind, point: Point, peers: Peers, device: torch.device) -> Cal
         raise RefusedError(
             "the number of DP groups is expected, as the columns of a pair", field=kind.name, value=attn_dp
         )
-    call = bare(peers, kind, None, point.group_size // attn_dp)
+    call = bare(peers, kind, Told(), point.group_size // attn_dp)
     groups = 1 if kind.enters == "dp_local" else attn_dp
     x = random_rows(point.rows // attn_dp * groups, point, device)
     return lambda: call(x)

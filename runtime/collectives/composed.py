@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from commplan.planner.strategy.file import INT8_ALL_REDUCE
+from commplan.planner.strategy.wire_formats import WIRES
+from commplan.planner.strategy.words import ScaleGroup
 
 from ..backends import Backend
 from ..kernels.peer_impls import Room, room_of
@@ -20,6 +22,7 @@ from ..kernels.rms_norm import rms_norm
 from ..ranks.groups import Group
 from .row_moves import pad_rows
 from .steps import format_of, quantized
+from .wire_sums import WireSum
 
 
 class ComposedPeers(Peers):
@@ -66,6 +69,28 @@ class ComposedPeers(Peers):
     ) -> tuple[Tensor, Tensor]:
         """As the contract says."""
         return _normed(self.int8_all_reduce(x_TH, algorithm), residual_TH, weight_H, eps, overwrite)
+
+    def quantized_all_reduce(self, x_TH: Tensor, algorithm: str, wire: str, group: ScaleGroup) -> Tensor:
+        """As the contract says."""
+        self._take(x_TH, room_of("quantized_all_reduce", algorithm, x_TH.shape[0], 1))
+        if x_TH.shape[0] == 0:
+            return torch.empty_like(x_TH)
+        return WireSum(self._backend, self.group, WIRES[wire].grouped(group), self.width, algorithm).sum(x_TH)
+
+    def quantized_all_reduce_norm(
+        self,
+        x_TH: Tensor,
+        algorithm: str,
+        wire: str,
+        group: ScaleGroup,
+        residual_TH: Tensor | None,
+        weight_H: Tensor,
+        eps: float,
+        overwrite: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """As the contract says."""
+        summed = self.quantized_all_reduce(x_TH, algorithm, wire, group)
+        return _normed(summed, residual_TH, weight_H, eps, overwrite)
 
     def reduce_scatter(self, x_TH: Tensor) -> Tensor:
         """As the contract says."""

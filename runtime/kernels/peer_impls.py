@@ -75,8 +75,8 @@ def limits_of(impl: Impl) -> PeerLimits:
 
 KERNEL_LIMITS = limits_of(CAN.impls[TRITON])
 """What the kernels in `kernels/` take, with a norm or without."""
-KERNEL_WIRES: tuple[str, ...] = ("int8", "fp8_e4m3", "int6", "int4", "int4_spikes")
-KERNEL_GROUPS: tuple[ScaleGroup, ...] = ("64", "128", "256")
+KERNEL_WIRES: tuple[str, ...] = CAN.impls[TRITON].wires or ()
+KERNEL_GROUPS: tuple[ScaleGroup, ...] = CAN.impls[TRITON].scale_groups or ()
 """The formats of `quantized_all_reduce` that they send, and the columns that share a scale."""
 
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from commplan.planner.strategy.words import ScaleGroup
+
 from ..errors import BoundaryError, RefusedError
 from ..ranks.groups import Group
 from . import custom_ops
@@ -136,7 +138,7 @@ class PeerKernels(Peers):
         """As `all_reduce_norm`, with the sum in INT8."""
         return self._normed_rows(f"int8_all_reduce.{algorithm}", x_TH, residual_TH, weight_H, eps, overwrite)
 
-    def quantized_all_reduce(self, x_TH: Tensor, algorithm: str, wire: str, group: str) -> Tensor:
+    def quantized_all_reduce(self, x_TH: Tensor, algorithm: str, wire: str, group: ScaleGroup) -> Tensor:
         """[T, H] to the sum [T, H] of what a format with a scale for every `group` columns leaves of it."""
         return self._rows(f"quantized_all_reduce.{algorithm}.{wire}.{group}", x_TH)
 
@@ -145,7 +147,7 @@ class PeerKernels(Peers):
         x_TH: Tensor,
         algorithm: str,
         wire: str,
-        group: str,
+        group: ScaleGroup,
         residual_TH: Tensor | None,
         weight_H: Tensor,
         eps: float,

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from commplan.planner.strategy.file import OpKind
+from commplan.planner.strategy.op_record import OwnKernel
+from commplan.planner.strategy.words import ScaleGroup
 
 
 class Peers(ABC):
@@ -56,6 +58,24 @@ class Peers(ABC):
         """As `all_reduce_norm`, with INT8 on the wire."""
 
     @abstractmethod
+    def quantized_all_reduce(self, x_TH: Tensor, algorithm: str, wire: str, group: ScaleGroup) -> Tensor:
+        """As `int8_all_reduce`, in a format of KERNEL_WIRES with a scale for every `group` columns."""
+
+    @abstractmethod
+    def quantized_all_reduce_norm(
+        self,
+        x_TH: Tensor,
+        algorithm: str,
+        wire: str,
+        group: ScaleGroup,
+        residual_TH: Tensor | None,
+        weight_H: Tensor,
+        eps: float,
+        overwrite: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """As `all_reduce_norm`, in such a format."""
+
+    @abstractmethod
     def reduce_scatter(self, x_TH: Tensor) -> Tensor:
         """This rank's [S, H] of the sum of any number of rows."""
 
@@ -89,14 +109,30 @@ class Peers(ABC):
         """Give the memory back. Every rank of the group calls it; no call may follow."""
 
 
-def bare(peers: Peers, kind: OpKind, algorithm: str | None, attn_tp: int) -> Callable[[Tensor], Tensor]:
+class Told(NamedTuple):
+    """How an op is done: its algorithm, and the format of one that names its own."""
+
+    algorithm: str | None = None
+    wire: str | None = None
+    group: ScaleGroup | None = None
+
+
+def bare(peers: Peers, kind: OpKind, told: Told, attn_tp: int) -> Callable[[Tensor], Tensor]:
     """The call that performs an op, as its record names it."""
     assert kind.kernel is not None
     call: Callable[..., Tensor] = getattr(peers, kind.kernel.call)
     if kind.kernel.argument is None:
         return call
-    argument = {"algorithm": algorithm, "attn_tp": attn_tp}[kind.kernel.argument]
-    return lambda x: call(x, argument)
+    if kind.kernel.argument == "attn_tp":
+        return lambda x: call(x, attn_tp)
+    return lambda x: call(x, **_arguments(kind.kernel, told))
+
+
+def _arguments(kernel: OwnKernel, told: Told) -> dict[str, str | None]:
+    """What a sum is told besides rows."""
+    if kernel.argument is None:
+        return {}
+    return {"algorithm": told.algorithm} if kernel.argument == "algorithm" else told._asdict()
 
 
 class SumWithNorm(Protocol):
@@ -108,16 +144,17 @@ class SumWithNorm(Protocol):
         """(normed, residual)."""
 
 
-def with_norm(peers: Peers, kind: OpKind, algorithm: str | None) -> SumWithNorm:
+def with_norm(peers: Peers, kind: OpKind, told: Told) -> SumWithNorm:
     """As `bare`, with the residual add and the norm."""
     assert kind.kernel is not None and kind.kernel.norm
     call: Callable[..., tuple[Tensor, Tensor]] = getattr(peers, f"{kind.kernel.call}_norm")
     if kind.kernel.argument is None:
         return call
+    arguments = _arguments(kind.kernel, told)
 
     def run(
         x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, /, *, overwrite: bool = False
     ) -> tuple[Tensor, Tensor]:
-        return call(x, residual_TH=residual, weight_H=weight, eps=eps, algorithm=algorithm, overwrite=overwrite)
+        return call(x, residual_TH=residual, weight_H=weight, eps=eps, overwrite=overwrite, **arguments)
 
     return run
