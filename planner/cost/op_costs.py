@@ -106,12 +106,17 @@ class OpCosts:
         """True for an op by an impl that is used only where it was measured, and here it was not.
 
         Such is one without a formula, and one that reads its peers' memory where the link does not say that it can: a
-        table shows that it could.
+        table shows that it could. A kernel of commplan's own with tables of other ops has none of a format: beside a
+        table a formula would win or lose by its own error.
         """
         return any(
             isinstance(t.work, Wire | OneKernel)
             and t.category == "wire"
-            and (self._impls[t.work.impl].needs_table or not self._may_reach(t.work.impl))
+            and (
+                self._impls[t.work.impl].needs_table
+                or not self._may_reach(t.work.impl)
+                or self._is_of_a_format(t.work)
+            )
             and not self._table_sizes(t.work, t.width)
             for t in terms
         )
@@ -120,6 +125,10 @@ class OpCosts:
         """False for a composed sum that was measured, but not by this algorithm in so many pieces."""
         works = (term.work for term in terms if isinstance(term.work, Composed))
         return all(self.composed.is_among_measured(work) for work in works)
+
+    def _is_of_a_format(self, work: Wire | OneKernel) -> bool:
+        named = isinstance(work, OneKernel) and work.wire is not None
+        return named and self._impls[work.impl].is_own and self.collectives.is_measured(work.impl)
 
     def _may_reach(self, impl: str) -> bool:
         return not self._impls[impl].peer_access or self._setup.hardware.links.intra_node.has_peer_access

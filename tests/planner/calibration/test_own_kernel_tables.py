@@ -63,6 +63,12 @@ def test_every_op_of_the_kernels_is_measured_though_no_table_of_it_exists():
         "int8_all_reduce.gather",
         "int8_all_reduce.two_shot",
         "reduce_scatter",
+        *(
+            f"quantized_all_reduce.{algorithm}.{wire}.128"
+            for algorithm in ("gather", "two_shot")
+            for wire in ("int8", "fp8_e4m3")
+        ),
+        "quantized_all_reduce.two_shot.fp8_e4m3.256",
     }
     assert names == {(impl, name) for impl in OWN for name in both} | {("commplan_triton", "all_gather")}
 
@@ -204,11 +210,11 @@ def test_a_point_that_one_rank_has_no_sample_of_is_left_out():
     samples[lost] = [samples[lost][0], []]
     calibration = calibration_of(samples, setup.executor, "nccl", "invented", MACHINE, "a test")
     counts = {
-        (t.impl, t.op, t.algorithm): len(t.message_bytes)
+        (t.impl, t.op, t.algorithm, t.wire, t.scale_group): len(t.message_bytes)
         for t in calibration.tables
         if t.impl in OWN and t.op != "all_gather"
     }
-    assert sorted(counts.values()) == [21, *[22] * 11]
+    assert sorted(counts.values()) == [21, *[22] * 21]
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def assert_refused(error: RefusedError, field: str, value: str, *words: str) -> 
             replace(whole(Op("reduce_scatter")), head_in=Op("all_gather", impl=TRITON_NORM)),
             "modes.prefill[0].head_in.impl",
             TRITON_NORM,
-            ("has no all_gather; it has all_reduce, int8_all_reduce, reduce_scatter;",),
+            ("has no all_gather; it has all_reduce, int8_all_reduce, quantized_all_reduce, reduce_scatter;",),
         ),
     ],
     ids=["an op that no kernel has", "no norm at embed_out", "no norm behind a gather"],
