@@ -175,6 +175,8 @@ def _text(fields: Mapping[str, Any], model: Model, reasons: Mapping[str, str]) -
         ("  error_budget: null", "with quantized: the relative error that all of them may add up to, as in 0.02"),
         ("  wire_formats: [int8]", "formats that quantised sums may travel in, as in [int8, fp8_e4m3]"),
         ("  ranks_may_differ: false", "true allows sums that leave the ranks with different values"),
+        ("  accumulation: any", "fp32: sums that add in fp32 alone, the same on every device"),
+        ("  batch_invariant: false", "true: one plan a mode, whose sums add in the same order at every token count"),
         ("  sensitivity: null", "file that says how much an error matters, by boundary and layer"),
         ("  pin: []", "ops that must be taken, as in {op: all_reduce, boundary: mlp_out, layers: 0-3}"),
         ("  forbid: []", "ops that must not"),

@@ -174,7 +174,8 @@ def _print_notes(found: Plan) -> None:
     for mode, plan in [(mode, plan) for mode, ranges in strategy.modes.items() for plan in ranges]:
         if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
             where = f"{mode} {span(plan.first, plan.last)}"
-            echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own.")
+            why = " (numerics.batch_invariant)" if found.setup.deployment.numerics.batch_invariant else ""
+            echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own{why}.")
     print_wrapped(f"{line(found.fit)}.", "  ")
 
 

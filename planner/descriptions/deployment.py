@@ -221,6 +221,9 @@ class Numerics(Spec):
 
     wire_formats      formats in which quantised sums may travel
     ranks_may_differ  true: kernels after which the ranks hold different values are allowed too
+    accumulation      fp32: sums of more than two ranks add in fp32 alone; any: as an impl does
+    batch_invariant   true: a row comes out the same whatever is beside it: one plan for all token counts of a mode, of
+                      impls that add in the same order at every count
     """
 
     loosest: NumericsClass = "reordered"
@@ -228,6 +231,8 @@ class Numerics(Spec):
     sensitivity: Text | None = None
     wire_formats: tuple[Annotated[str, OneOf(WIRE_NAMES)], ...] = (INT8.name,)
     ranks_may_differ: Annotated[bool, Field(strict=True)] = False
+    accumulation: Literal["any", "fp32"] = "any"
+    batch_invariant: Annotated[bool, Field(strict=True)] = False
     pin: tuple[OpRule, ...] = ()
     forbid: tuple[OpRule, ...] = ()
 
@@ -235,7 +240,12 @@ class Numerics(Spec):
     def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
         data: dict[str, Any] = write(self)
-        later = {"wire_formats": (INT8.name,), "ranks_may_differ": False}
+        later = {
+            "wire_formats": (INT8.name,),
+            "ranks_may_differ": False,
+            "accumulation": "any",
+            "batch_invariant": False,
+        }
         return {k: v for k, v in data.items() if k not in later or getattr(self, k) != later[k]}
 
 

@@ -38,6 +38,7 @@ from .graph import (
     check_connected,
 )
 from .offers import Offers, wire_refusal
+from .sum_rules import sum_refusal
 
 
 @dataclass
@@ -248,6 +249,11 @@ class GraphBuilder:
             return f"is {edge.numerics}, and numerics.loosest is {numerics.loosest}"
         if restriction.policy and (why := wire_refusal(edge.op, self.setup)):
             return why
+        if restriction.policy:
+            p = self.setup.parallelism
+            ranks = p.group_size(group_of(edge.boundary, edge.op, edge.before, edge.shape, p))
+            if (why := sum_refusal(edge.op, ranks, self.mode, self.setup)) is not None:
+                return why
         if restriction.policy and restriction.pins:
             for index, rule in enumerate(numerics.pin):
                 is_meant = rule.means(edge.op, self.setup.hardware.backend)

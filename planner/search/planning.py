@@ -105,7 +105,8 @@ class ModePlanner:
             near = found.near
             return found._replace(plan=self._in_a_row(graph, found.plan, tokens, slack_ps))
 
-        ranges = RangeSearch(graph, self.pricer, find, self.fixed_ps, tolerance, limits)
+        single = self.setup.deployment.numerics.batch_invariant
+        ranges = RangeSearch(graph, self.pricer, find, self.fixed_ps, tolerance, limits, single)
         first, last = self.setup.deployment.modes[self.mode].tokens
         try:
             return ranges.ranges(first, last, kinks)

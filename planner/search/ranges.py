@@ -20,6 +20,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ..strategy.errors import NoLegalPlanError
 from .cheapest_plan import Found
 from .graph import ForwardGraph, Plan
 from .pricing import Pricer
@@ -59,7 +60,7 @@ class RangeSearch:
 
     `find(tokens)` finds the best plan of a count, or one as good with a bound that shows it; `fixed_ps(tokens)` is the
     time that no plan changes, to which losses relate. `limits` are the last counts whose messages some impl takes: a
-    cell ends there.
+    cell ends there. `single`: one plan for the whole span, whatever it loses.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class RangeSearch:
         fixed_ps: Callable[[int], int],
         tolerance: float,
         limits: Set[int] = frozenset(),
+        single: bool = False,
     ) -> None:
+        self._single = single
         self._tp = graph.setup.parallelism.tp
         self._limits = sorted(limits)
         self._pricer, self._find, self._fixed = pricer, find, fixed_ps
@@ -88,7 +91,7 @@ class RangeSearch:
         for a, b in pairwise(ordered):
             cells |= self._bisected(a, b)
         ordered = sorted(cells, key=lambda cell: cell.first)
-        chosen = self._grow(ordered)
+        chosen = [self._for_all(ordered)] if self._single else self._grow(ordered)
         return self._place_edges(chosen, ordered)
 
     # ---- where to look ----------------------------------------------------------------------------------------------
@@ -183,6 +186,20 @@ class RangeSearch:
             chosen.append((start, best_end, best_plan))
             start = best_end + 1
         return chosen
+
+    def _for_all(self, cells: list[Cell]) -> tuple[int, int, Plan]:
+        """The plan that loses least where it loses most, over all cells; raises NoLegalPlanError where none serves."""
+        plans = self._candidates(cells, 0)
+        losses = [[self._cell_loss(plan, cell) for cell in cells] for plan in plans]
+        worst, _, index = min((max(each), sum(each), n) for n, each in enumerate(losses))
+        if worst == float("inf"):
+            raise NoLegalPlanError(
+                f"no plan serves all token counts of {self._span}: what is best at some of them is refused, or takes "
+                "more memory than there is, at others",
+                field="numerics.batch_invariant",
+                value=True,
+            )
+        return 0, len(cells) - 1, plans[index]
 
     def _candidates(self, cells: list[Cell], start: int) -> list[Plan]:
         found: dict[int, Plan] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from .errors import InputError, did_you_mean
 from .layout import LayerShape, Parallelism
@@ -64,6 +64,8 @@ class Impl:
     scale_groups: tuple[ScaleGroup, ...] | None = None  # and columns of a scale
     algorithms: tuple[str, ...] | None = None  # and how
     ranks_differ: str | None = None  # why the ranks end with different values
+    accumulates: Literal["fp32", "activations"] | None = None  # what sums are kept in; null: nobody has looked
+    fixed_order: tuple[str, ...] = ()  # ops, or op.algorithm, that add in the same order at every token count
     provider: str | None = None
     stock_only: str | None = None
     status: str | None = None
@@ -77,6 +79,10 @@ class Impl:
     def is_composed(self) -> bool:
         """True for kernels of commplan's own around calls of the library."""
         return self.kind == "composed"
+
+    def adds_in_order(self, op: Op) -> bool:
+        """Does this impl add the partials of an op in the same order, whatever the number of rows?"""
+        return op.name in self.fixed_order or f"{op.name}.{op.algorithm}" in self.fixed_order
 
     def lacks_format(self, op: Op) -> str | None:
         """What of an op's format this impl does not do, or None."""

@@ -66,7 +66,10 @@ def assert_refused(error: RefusedError, field: str, value: str, *words: str) -> 
             whole(Op("reduce_scatter_all_gather", impl=TRITON)),
             FIELD,
             TRITON,
-            ("has no reduce_scatter_all_gather; it has all_reduce, int8_all_reduce, quantized_all_reduce, reduce_scatter, all_gather",),
+            (
+                "has no reduce_scatter_all_gather; it has all_reduce, int8_all_reduce, quantized_all_reduce, "
+                "reduce_scatter, all_gather",
+            ),
         ),
         (
             whole(AR, embed_out=Op("all_reduce", impl=TRITON_NORM)),
