@@ -1,6 +1,7 @@
 """Relative RMS error of quantised all-reduces against float64: the errors in planner/strategy/wire_formats.py.
 
     python benchmarks/planner/wire_error.py [--rows 128] [--seeds 2] [--outlier 300]
+    python benchmarks/planner/wire_error.py --law          # how errors grow with outliers: the slopes of that file
 
 As int8_error.py: each of N ranks holds an independent normal partial of the sum, rows of 5120, scales are symmetric,
 sums are fp32. A scale is of a row (`token`) or of a group of columns.
@@ -10,6 +11,10 @@ sums are fp32. A scale is of a row (`token`) or of a group of columns.
     int4_spikes       the two largest values of each group travel in bf16 beside it, the rest as int4
 
 `--outlier` multiplies one column by a factor and tells the error of all columns outside of that column's own group.
+
+`--law` does so for several factors and fits the law of planner/strategy/wire.py: with u the square of the error of
+normal rows plus slope^2 (R^2 - 3.85^2), R the largest value over the RMS of the other columns, an error is
+sqrt(u / (1 + u - u of normal rows)): it grows with R, and where everything beside the outlier is lost it is 1.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ HIDDEN_SIZE = 5120
 GROUPS = ("token", "32", "64", "128", "256")
 LARGEST = {"int8": 127, "int6": 31, "int4": 7, "int4_spikes": 7, "fp8_e4m3": 448}
 SPIKES = 2
+FACTORS = (10.0, 30.0, 100.0, 300.0, 1000.0)
+NORMAL_RATIO = 3.85  # the largest of 5120 normal values over their RMS
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -68,12 +75,44 @@ def errors(wire: str, group: str, rows: int, seed: int, factor: float = 1.0) -> 
     return found
 
 
+def law(rows: int, seed: int) -> None:
+    """The slope of every format, and the largest distance of a measured error from its law."""
+    print(f"# slopes: gather, two_shot; fitted over {FACTORS}; {rows} rows of {HIDDEN_SIZE}, torch {torch.__version__}")
+    for wire in LARGEST:
+        for group in GROUPS:
+            if wire == "int4_spikes" and group == "token":
+                continue
+            normal = errors(wire, group, rows, seed)
+            found = {factor: errors(wire, group, rows, seed, factor) for factor in FACTORS}
+            fitted = []
+            for algorithm in ("gather", "two_shot"):
+                base = statistics.mean(normal[algorithm, n] for n in RANKS)
+                points = [(f, statistics.mean(found[f][algorithm, n] for n in RANKS)) for f in FACTORS]
+                tried = [10 ** (-k / 50) for k in range(50, 400)]
+                slope = min(tried, key=lambda s, b=base, p=points: sum((_law(b, s, f) / e - 1) ** 2 for f, e in p))
+                if max(e for _, e in points) < 1.02 * base:
+                    slope = 0.0
+                off = max(abs(_law(base, slope, f) / e - 1) for f, e in points)
+                fitted.append(f"{slope:.2g} (off by {off:.0%} at most)")
+            print(f'    ("{wire}", "{group}"): {fitted[0]}, {fitted[1]}')
+
+
+def _law(base: float, slope: float, factor: float) -> float:
+    """The error beside a column of so many times the RMS of the others."""
+    grown = (slope * max(factor, NORMAL_RATIO)) ** 2 - (slope * NORMAL_RATIO) ** 2
+    return ((base**2 + grown) / (1 + grown)) ** 0.5
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=128, help="rows of each draw (default 128)")
     parser.add_argument("--seeds", type=int, default=2, help="draws (default 2)")
     parser.add_argument("--outlier", type=float, default=1.0, help="factor of one column (default 1: none)")
+    parser.add_argument("--law", action="store_true", help="fit how errors grow with the size of an outlier")
     given = parser.parse_args()
+    if given.law:
+        law(given.rows, 0)
+        return
     what = f"{given.seeds} draws of {given.rows} rows of {HIDDEN_SIZE}, torch {torch.__version__}"
     print(f"# the largest mean over {', '.join(map(str, RANKS))} ranks: gather, two_shot; {what}")
     for wire in LARGEST:

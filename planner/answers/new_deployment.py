@@ -173,6 +173,10 @@ def _text(fields: Mapping[str, Any], model: Model, reasons: Mapping[str, str]) -
         ("numerics:", ""),
         ("  loosest: reordered", f"{' | '.join(NUMERICS_CLASSES)}; quantized allows INT8 sums"),
         ("  error_budget: null", "with quantized: the relative error that all of them may add up to, as in 0.02"),
+        (
+            "  outlier_ratio: null",
+            "largest value of a row of partial sums over its RMS, as in 30; null: rows are normal",
+        ),
         ("  wire_formats: [int8]", "formats that quantised sums may travel in, as in [int8, fp8_e4m3]"),
         ("  ranks_may_differ: false", "true allows sums that leave the ranks with different values"),
         ("  accumulation: any", "fp32: sums that add in fp32 alone, the same on every device"),

@@ -219,6 +219,8 @@ class Numerics(Spec):
     `error_budget` E bounds quantised choices: sum over quantised boundaries of (w_b * e_b)^2 <= E^2, with w_b = 1
     unless `sensitivity` gives weights per boundary and layer.
 
+    outlier_ratio     largest value of a row of partial sums over its RMS, by which errors grow; left out: as in normal
+                      rows
     wire_formats      formats in which quantised sums may travel
     ranks_may_differ  true: kernels after which the ranks hold different values are allowed too
     accumulation      fp32: sums of more than two ranks add in fp32 alone; any: as an impl does
@@ -229,6 +231,7 @@ class Numerics(Spec):
     loosest: NumericsClass = "reordered"
     error_budget: Positive | None = None
     sensitivity: Text | None = None
+    outlier_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)] | None = None
     wire_formats: tuple[Annotated[str, OneOf(WIRE_NAMES)], ...] = (INT8.name,)
     ranks_may_differ: Annotated[bool, Field(strict=True)] = False
     accumulation: Literal["any", "fp32"] = "any"
@@ -243,6 +246,7 @@ class Numerics(Spec):
         later = {
             "wire_formats": (INT8.name,),
             "ranks_may_differ": False,
+            "outlier_ratio": None,
             "accumulation": "any",
             "batch_invariant": False,
         }

@@ -207,7 +207,8 @@ class GraphBuilder:
         except IllegalOpError as reason:
             return reason
         numerics = numerics_class(boundary, op, p)
-        error = relative_rms_error(op, p.group_size(group))
+        outliers = self.setup.deployment.numerics.outlier_ratio
+        error = relative_rms_error(op, p.group_size(group), outliers, self.setup.model.hidden_size)
         return Edge(
             boundary,
             op,

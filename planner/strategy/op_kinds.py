@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from .op_record import Collective, OpKind, OwnKernel, Pass, Rows, Send, Way, Workspace
 from .wire import Error, Wire
-from .wire_formats import INT8, WIRE_ERRORS, WIRES
+from .wire_formats import INT8, INT8_SLOPES, WIRE_ERRORS, WIRES
 
 _OUT = ("embed_out", "attn_out", "mlp_out")
 _LAYER_OUT = ("attn_out", "mlp_out")
@@ -31,8 +31,12 @@ COLLECTIVES = {each.name: each for each in (ALL_REDUCE, ALL_GATHER, REDUCE_SCATT
 # quantises the sum once more. Rows with outliers do worse, up to the bound amax/127/sqrt(12) per rank: a sensitivity
 # file carries what is known of a model.
 _INT8_ERRORS = {
-    "gather": Error({2: 0.0088, 4: 0.0088, 8: 0.0088, 16: 0.0088}, "benchmarks/planner/int8_error.py"),
-    "two_shot": Error({2: 0.0124, 4: 0.0124, 8: 0.0124, 16: 0.0124}, "benchmarks/planner/int8_error.py"),
+    "gather": Error(
+        {2: 0.0088, 4: 0.0088, 8: 0.0088, 16: 0.0088}, "benchmarks/planner/int8_error.py", INT8_SLOPES["gather"]
+    ),
+    "two_shot": Error(
+        {2: 0.0124, 4: 0.0124, 8: 0.0124, 16: 0.0124}, "benchmarks/planner/int8_error.py", INT8_SLOPES["two_shot"]
+    ),
 }
 
 

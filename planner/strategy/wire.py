@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -70,14 +71,37 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """Expected relative RMS error of one sum, ||quantised - exact|| / ||exact||, by ranks; and who measured it."""
+    """Expected relative RMS error of one sum, ||quantised - exact|| / ||exact||, by ranks; and who measured it.
+
+    That is of normal rows. Where some column is larger than the others, the error of all columns that do not share its
+    group is a law of how much: `slope` is by how much it grows with (largest value / RMS of the others). Beside a scale
+    for a group of columns, and in FP8, which has exponents, it does not grow.
+    """
 
     by_ranks: Mapping[int, float]
     source: str
+    slope: float = 0.0
 
-    def at(self, ranks: int) -> float:
-        """The error over so many ranks; sizes between measured ones take the larger one's."""
+    def at(self, ranks: int, largest: float | None = None) -> float:
+        """The error over so many ranks; sizes between measured ones take the larger one's.
+
+        `largest`: the largest value of a row over the RMS of the others; None: rows are normal.
+        """
         if ranks == 1:
             return 0.0
         sizes = sorted(self.by_ranks)
-        return self.by_ranks[sizes[min(bisect_left(sizes, ranks), len(sizes) - 1)]]
+        normal = self.by_ranks[sizes[min(bisect_left(sizes, ranks), len(sizes) - 1)]]
+        if largest is None or largest <= NORMAL_LARGEST:
+            return normal
+        grown = self.slope**2 * (largest**2 - NORMAL_LARGEST**2)
+        return math.sqrt((normal**2 + grown) / (1.0 + grown))  # where everything but the largest is lost it is 1
+
+
+NORMAL_LARGEST = 3.85
+"""The largest of 5120 normal values over their RMS, on which errors of normal rows were measured."""
+
+
+def over_the_others(ratio: float, width: int) -> float:
+    """The largest value of a row over the RMS of the others, from that over the RMS of the whole row."""
+    rest = max(1.0 - ratio * ratio / width, 1.0 / width)
+    return ratio / math.sqrt(rest)
