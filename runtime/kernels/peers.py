@@ -119,13 +119,15 @@ class Told(NamedTuple):
 
 def bare(peers: Peers, kind: OpKind, told: Told, attn_tp: int) -> Callable[[Tensor], Tensor]:
     """The call that performs an op, as its record names it."""
-    assert kind.kernel is not None
-    call: Callable[..., Tensor] = getattr(peers, kind.kernel.call)
-    if kind.kernel.argument is None:
+    kernel = kind.kernel
+    assert kernel is not None
+    call: Callable[..., Tensor] = getattr(peers, kernel.call)
+    if kernel.argument is None:
         return call
-    if kind.kernel.argument == "attn_tp":
+    if kernel.argument == "attn_tp":
         return lambda x: call(x, attn_tp)
-    return lambda x: call(x, **_arguments(kind.kernel, told))
+    arguments = _arguments(kernel, told)
+    return lambda x: call(x, **arguments)
 
 
 def _arguments(kernel: OwnKernel, told: Told) -> dict[str, str | None]:
@@ -146,11 +148,12 @@ class SumWithNorm(Protocol):
 
 def with_norm(peers: Peers, kind: OpKind, told: Told) -> SumWithNorm:
     """As `bare`, with the residual add and the norm."""
-    assert kind.kernel is not None and kind.kernel.norm
-    call: Callable[..., tuple[Tensor, Tensor]] = getattr(peers, f"{kind.kernel.call}_norm")
-    if kind.kernel.argument is None:
+    kernel = kind.kernel
+    assert kernel is not None and kernel.norm
+    call: Callable[..., tuple[Tensor, Tensor]] = getattr(peers, f"{kernel.call}_norm")
+    arguments = _arguments(kernel, told)
+    if not arguments:
         return call
-    arguments = _arguments(kind.kernel, told)
 
     def run(
         x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, /, *, overwrite: bool = False
