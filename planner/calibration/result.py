@@ -50,8 +50,8 @@ def calibration_of(
         if kind == "collective" or kind in RIVALS:
             impl = backend if kind == "collective" else kind
             works_on_rows = width if kind.endswith("_fused") else None
-            key = (what, impl, dtype, group_size, works_on_rows)
-            collectives.setdefault(key, []).append((message_bytes, time, spread))
+            table = (what, impl, dtype, group_size, works_on_rows)
+            collectives.setdefault(table, []).append((message_bytes, time, spread))
         elif kind == "kernel":
             names = _kernels_of(executor, backend, what)
             kernels.setdefault((names, group_size, dtype, width), []).append((message_bytes, time, spread))

@@ -113,9 +113,7 @@ class OpCosts:
             isinstance(t.work, Wire | OneKernel)
             and t.category == "wire"
             and (
-                self._impls[t.work.impl].needs_table
-                or not self._may_reach(t.work.impl)
-                or self._is_of_a_format(t.work)
+                self._impls[t.work.impl].needs_table or not self._may_reach(t.work.impl) or self._is_of_a_format(t.work)
             )
             and not self._table_sizes(t.work, t.width)
             for t in terms
