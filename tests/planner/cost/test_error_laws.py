@@ -66,5 +66,5 @@ def test_of_the_same_budget_fewer_sums_in_int8_per_token_are_left_where_there_ar
 
 
 def test_an_outlier_ratio_below_one_is_refused_by_its_field():
-    with pytest.raises(InputError, match="numerics.outlier_ratio"):
+    with pytest.raises(InputError, match=r"numerics\.outlier_ratio"):
         load_setup("qwen3-32b-h200-tp2", ("numerics.outlier_ratio=0.5",))
