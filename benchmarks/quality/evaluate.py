@@ -30,7 +30,9 @@ Place = tuple[int, str]
 class Study:
     """A model with its effects, and losses on windows that those do not know."""
 
-    def __init__(self, checkpoint: Path, seen_WS: Tensor, fresh_WS: Tensor, ranks: int, batch: int, device: str) -> None:
+    def __init__(
+        self, checkpoint: Path, seen_WS: Tensor, fresh_WS: Tensor, ranks: int, batch: int, device: str
+    ) -> None:
         from transformers import AutoModelForCausalLM
 
         has_experts = "n_routed_experts" in json.loads((checkpoint / "config.json").read_text())
@@ -101,7 +103,9 @@ def evaluated(study: Study) -> dict[str, Any]:
     found["formats"] = {name: study.rise(study.everywhere(name)) for name in FORMATS}
     study.learn()
     found["outliers"] = {f"{i}.{b}": [r.outliers, r.worst_outliers] for (i, b), r in study.effects.items()}
-    found["effects"] = {f"{i}.{b}": [[e.error, e.loss, e.odd] for e in r.effects] for (i, b), r in study.effects.items()}
+    found["effects"] = {
+        f"{i}.{b}": [[e.error, e.loss, e.odd] for e in r.effects] for (i, b), r in study.effects.items()
+    }
     found["uniform"] = {
         name: {
             "predicted": study.predicted(study.everywhere(name)),
@@ -131,12 +135,17 @@ def _planned(study: Study, budget: float) -> dict[str, Any]:
 
 def print_results(name: str, found: dict[str, Any]) -> None:
     """A table for people."""
-    print(f"{name}: perplexity {found['perplexity']:.3f} exact, {found['ranks']} ranks emulated, {found['seconds']:.0f} s")
+    print(
+        f"{name}: perplexity {found['perplexity']:.3f} exact, {found['ranks']} ranks emulated, {found['seconds']:.0f} s"
+    )
     worst = max(found["outliers"].items(), key=lambda item: item[1][0])
     print(f"  outliers: {worst[1][0]:.1f} times the RMS at {worst[0]}, {worst[1][1]:.0f} in its worst row")
     for each, rise in found["formats"].items():
         told = found["uniform"].get(each)
-        print(f"  {each:36s} {rise:+9.3%}" + (f"  predicted {told['predicted']:+.3%}, {told['bytes']:.3f} bytes" if told else ""))
+        print(
+            f"  {each:36s} {rise:+9.3%}"
+            + (f"  predicted {told['predicted']:+.3%}, {told['bytes']:.3f} bytes" if told else "")
+        )
     for each in found["budgets"]:
         mix = ", ".join(f"{count} x {form}" for form, count in each["formats"].items())
         print(

@@ -22,7 +22,13 @@ FORMATS = {
     "INT4 with two spikes, groups of 64": quantised("int4_spikes", "64"),
     "INT4, groups of 64": quantised("int4", "64"),
 }
-MEASURED = ("INT8 per token", "INT8, groups of 64", "FP8 per token", "INT6, groups of 64", "INT4 with two spikes, groups of 64")
+MEASURED = (
+    "INT8 per token",
+    "INT8, groups of 64",
+    "FP8 per token",
+    "INT6, groups of 64",
+    "INT4 with two spikes, groups of 64",
+)
 """Whose effects are measured place by place: those among which a plan chooses."""
 
 

@@ -213,7 +213,8 @@ class Numerics(Spec):
     """How far from the plain all-reduce the plan may go.
 
     `error_budget` E bounds quantised choices: sum over quantised boundaries of (w_b * e_b)^2 <= E^2, with w_b = 1
-    unless `sensitivity` gives weights per boundary and layer.
+    unless `sensitivity` gives weights per boundary and layer. `perplexity_budget` bounds them by the relative rise of
+    the model's perplexity, as in 0.005, where `sensitivity` names a file that was measured on the model.
 
     wire_formats      formats in which quantised sums may travel
     ranks_may_differ  true: kernels after which the ranks hold different values are allowed too
@@ -221,6 +222,7 @@ class Numerics(Spec):
 
     loosest: NumericsClass = "reordered"
     error_budget: Positive | None = None
+    perplexity_budget: Positive | None = None
     sensitivity: Text | None = None
     wire_formats: tuple[Annotated[str, OneOf(WIRE_NAMES)], ...] = (INT8.name,)
     ranks_may_differ: Annotated[bool, Field(strict=True)] = False
@@ -231,7 +233,7 @@ class Numerics(Spec):
     def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
         data: dict[str, Any] = write(self)
-        later = {"wire_formats": (INT8.name,), "ranks_may_differ": False}
+        later = {"perplexity_budget": None, "wire_formats": (INT8.name,), "ranks_may_differ": False}
         return {k: v for k, v in data.items() if k not in later or getattr(self, k) != later[k]}
 
 

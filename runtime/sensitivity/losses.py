@@ -46,7 +46,9 @@ class Losses:
 
         def keep(module: Any, args: Any, output: Any) -> None:  # noqa: ARG001
             if not isinstance(output, Tensor):
-                raise RefusedError("its layers hand on more than the hidden state, which is not supported", field="model")
+                raise RefusedError(
+                    "its layers hand on more than the hidden state, which is not supported", field="model"
+                )
             found.append(output)
             raise _EnoughError
 

@@ -75,7 +75,11 @@ def exact_loss(losses: Losses) -> float:
     """The mean loss of a token where every sum is exact; RefusedError unless it is a number."""
     loss = losses.with_sums({})
     if not math.isfinite(loss):
-        raise RefusedError("the model's own loss on this text is not a number; what can be told apart then?", field="loss", value=str(loss))
+        raise RefusedError(
+            "the model's own loss on this text is not a number; what can be told apart then?",
+            field="loss",
+            value=str(loss),
+        )
     return loss
 
 
@@ -135,4 +139,14 @@ class _Seen:
 
 
 Progress = Callable[[int, int], None]
-__all__ = ["BOUNDARIES", "Effect", "EmulatedRanks", "Known", "Losses", "PlaceResult", "exact_loss", "measure", "perturbed"]
+__all__ = [
+    "BOUNDARIES",
+    "Effect",
+    "EmulatedRanks",
+    "Known",
+    "Losses",
+    "PlaceResult",
+    "exact_loss",
+    "measure",
+    "perturbed",
+]
