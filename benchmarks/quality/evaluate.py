@@ -1,4 +1,4 @@
-"""What quantised sums cost a checkpoint, what its sensitivity predicts, and what a plan by it saves. Ranks are emulated.
+"""What quantised sums cost a checkpoint, what its sensitivity predicts, what a plan by it saves; ranks emulated.
 
     python benchmarks/quality/evaluate.py CHECKPOINT --ids held.u16 --ranks 4 [-o results.json]
 

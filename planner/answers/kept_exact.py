@@ -93,4 +93,3 @@ def _reason(
     if least > left:
         return f"each alone is more than the {left:+.3%} that is left"
     return "the budget is spent where it buys more, or a quantised sum is no faster there"
-

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import sqrt
 
-from ..search.graph import ERROR_UNIT, Plan
+from ..search.damage import ERROR_UNIT
+from ..search.graph import Plan
 from ..strategy.errors import CommplanError
 from ..strategy.ops import words_of
 from ..what_if.evaluation import NO_BUDGET, PLAN, Evaluation, Evaluator, Priced, Structure

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ..strategy.errors import NoLegalPlanError
 from ..strategy.layout import LAYER_BOUNDARIES
-from .damage import SUMS, WEIGHT_UNIT, Classes, ClassesAt, squared_budget
+from .damage import SUMS, WEIGHT_UNIT, Classes, ClassesAt
 from .error_budget import Near, within_budget
 from .graph import Boundary, Edge, ForwardGraph, LayerGraph, Plan
 from .pricing import Pricer, Segment

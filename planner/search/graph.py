@@ -17,11 +17,7 @@ from ..strategy.errors import NoLegalPlanError
 from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
 from ..strategy.ops import Op
 from ..strategy.words import AttentionKind, MlpKind, Numerics
-from .damage import ERROR_UNIT, Classes, Damage, SquaredErrors
-
-
-__all__ = ["ANY", "ERROR_UNIT", "Boundary", "Edge", "ForwardGraph", "LayerGraph", "Plan", "Rejection", "Restriction"]
-__all__ += ["WhyNothing", "check_connected", "without_impls"]
+from .damage import Classes, Damage, SquaredErrors
 
 
 @dataclass(frozen=True, slots=True, eq=False)

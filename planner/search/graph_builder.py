@@ -26,10 +26,9 @@ from ..strategy.layout import (
 from ..strategy.op_kinds import KINDS
 from ..strategy.ops import Op, numerics_rank
 from ..strategy.words import MlpKind
-from .damage import Damage, damage_of
+from .damage import ERROR_UNIT, Damage, damage_of
 from .graph import (
     ANY,
-    ERROR_UNIT,
     Boundary,
     Edge,
     ForwardGraph,

@@ -11,7 +11,8 @@ from math import sqrt
 from ..descriptions.loader import load_setup
 from ..descriptions.setup import Setup
 from ..fit.words import as_json, reason
-from ..search.graph import ERROR_UNIT, Plan
+from ..search.damage import ERROR_UNIT
+from ..search.graph import Plan
 from ..strategy.errors import CommplanError, NoLegalPlanError
 from ..strategy.op_kinds import KINDS
 from ..strategy.ops import Op, words_of

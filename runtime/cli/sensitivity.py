@@ -61,8 +61,14 @@ def command(
         echo(f"Going on from {shown(str(session.record.file))}: {len(session.record.known)} sums are known.", err=True)
     began, done = time.monotonic(), len(session.record.known)
     for place, result in session.measure():
-        left = (time.monotonic() - began) / (len(session.record.known) - done) * (session.sums - len(session.record.known))
-        echo(_line(session, place, result), f"; {len(session.record.known)} of {session.sums}, {left:.0f} s left", err=True)
+        left = (
+            (time.monotonic() - began) / (len(session.record.known) - done) * (session.sums - len(session.record.known))
+        )
+        echo(
+            _line(session, place, result),
+            f"; {len(session.record.known)} of {session.sums}, {left:.0f} s left",
+            err=True,
+        )
     session.save()
     if as_json:
         print_json({"sensitivity_file": output, "perplexity": session.perplexity, "rises": session.rises()})

@@ -29,13 +29,16 @@ class Losses:
         self._entering: list[Tensor] = []
 
     def with_sums(self, sums: dict[tuple[int, str], Sum]) -> float:
-        """The mean loss of a token with these sums, all others exact."""
+        """The mean loss of a token with these sums, all others exact; none of them before the layer of the start."""
+        assert all(layer >= self.start for layer, _ in sums)
         with self.emulated.with_sums(sums), torch.no_grad():
             total = sum(self._loss(index, ids) for index, ids in enumerate(self.batches))
         return total / sum(ids[:, 1:].numel() for ids in self.batches)
 
     def begin_at(self, layer: int) -> None:
         """From now on forwards start at this layer, from what enters it where every sum is exact."""
+        if layer < self.start:
+            self.start = 0
         while self.start < layer:
             self._entering = [self._leaving(index, ids) for index, ids in enumerate(self.batches)]
             self.start += 1

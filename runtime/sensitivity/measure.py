@@ -1,10 +1,10 @@
-"""Measuring a model's sensitivity: per layer, boundary and wire format what a quantised sum loses, and what that does.
+"""Measuring sensitivity: by layer, boundary and wire format what a quantised sum loses, and what that does.
 
-The effect on the loss is measured by perturbation: one boundary at a time is quantised, from its layer to the end of the
-forward. It is taken twice, with the error that the format makes and with that error's sign turned, and the mean counts:
-what is odd in the error cancels. That part is of the text (at a trained model it is zero on average over texts, since
-a shrunken sum is a direction of the weights), and on a few thousand tokens it is larger than what stays. No curvature
-is assumed: formats with outliers do not lose as their error's square. Effects of different boundaries add up.
+The effect on the loss is measured by perturbation: one boundary at a time is quantised, from its layer to the end of
+the forward. It is taken twice, with the error that the format makes and with that error's sign turned, and the mean
+counts: what is odd in the error cancels. That part is of the text (at a trained model it is zero on average over texts,
+since a shrunken sum is a direction of the weights), and on a few thousand tokens it can be larger than what stays. No
+curvature is assumed: formats do not lose as their error's square, outliers decide. Effects of boundaries add up.
 
 Cost: of L layers, F formats: 2 * 2 * F * L forwards of half the model on average, and no memory but one stream.
 """
@@ -12,7 +12,7 @@ Cost: of L layers, F formats: 2 * 2 * F * L forwards of half the model on averag
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from commplan.planner.strategy.file import Op
 
 from ..errors import RefusedError
-from .emulated_ranks import EmulatedRanks, Sum
+from .emulated_ranks import Sum
 from .losses import Losses
 from .wires import quantised_sum
 
@@ -136,17 +136,3 @@ class _Seen:
 
     def errors(self) -> list[float]:
         return [math.sqrt(lost / self._exact) if self._exact else 0.0 for lost in self._lost]
-
-
-Progress = Callable[[int, int], None]
-__all__ = [
-    "BOUNDARIES",
-    "Effect",
-    "EmulatedRanks",
-    "Known",
-    "Losses",
-    "PlaceResult",
-    "exact_loss",
-    "measure",
-    "perturbed",
-]

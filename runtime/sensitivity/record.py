@@ -53,7 +53,9 @@ class Record:
             f"{layer}.{boundary}": [r.outliers, r.worst_outliers, [[e.error, e.loss, e.odd] for e in r.effects]]
             for (layer, boundary), r in self.known.items()
         }
-        write_text_atomically(self.file, json.dumps({"about": self.about, "exact": self.exact, "places": places}) + "\n")
+        write_text_atomically(
+            self.file, json.dumps({"about": self.about, "exact": self.exact, "places": places}) + "\n"
+        )
 
     def save(self, output: str, ops: tuple[Op, ...], measured: dict[str, Any]) -> None:
         """Write the sensitivity file; what was kept for later goes."""
@@ -68,12 +70,21 @@ def sensitivity_text(known: Known, num_layers: int, ops: tuple[Op, ...], measure
         return {b: [_short(of(known[layer, b])) for layer in range(num_layers)] for b in BOUNDARIES}
 
     weights = _weights(known, num_layers)
-    lines = ["schema: commplan/sensitivity/v1", "# w_b of an error budget: the root of loss by squared error, of the first format"]
+    lines = [
+        "schema: commplan/sensitivity/v1",
+        "# w_b of an error budget: the root of loss by squared error, of the first format",
+    ]
     lines += [f"{boundary}: {flow_text(values)}" for boundary, values in weights.items()]
-    lines += [f"measured: {flow_text(measured)}", "# the largest value of a row that travels over its RMS: mean over rows, and the worst row"]
+    lines += [
+        f"measured: {flow_text(measured)}",
+        "# the largest value of a row that travels over its RMS: mean over rows, and the worst row",
+    ]
     lines += [f"outliers: {flow_text(by_boundary(lambda r: r.outliers))}"]
     lines += [f"worst_outliers: {flow_text(by_boundary(lambda r: r.worst_outliers))}"]
-    lines += ["# relative error of a sum; what it does to the mean loss of a token, in nats, and the part that another text has otherwise", "formats:"]
+    lines += [
+        "# relative error of a sum; what the mean loss of a token rises by, in nats; the part that is of this text",
+        "formats:",
+    ]
     for index, op in enumerate(ops):
         wire, group, algorithm = format_of(op)
         lines += [f"- wire: {wire}", f"  group: {group}", f"  algorithm: {algorithm}"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from commplan.planner.strategy.file import InputError, KINDS, Op, config_fingerprint
+from commplan.planner.strategy.file import KINDS, InputError, Op, config_fingerprint
 
 from ..errors import RefusedError
 from ..transformers.checkpoint_fit import read_config
@@ -16,7 +16,7 @@ from .texts import is_checkpoint, token_windows
 
 
 def ops_of(wires: tuple[str, ...], gather: bool) -> tuple[Op, ...]:
-    """Two shots in each format named WIRE/GROUP, and gathers where asked for; raises RefusedError for one there is not."""
+    """Two shots in each format named WIRE/GROUP, gathers where asked for; RefusedError for one that there is not."""
     errors = KINDS["quantized_all_reduce"].errors
     found = []
     for text in dict.fromkeys(wires):
@@ -39,7 +39,15 @@ class Session:
     """A checkpoint and a text; raises RefusedError where they cannot be measured, before anything is written."""
 
     def __init__(
-        self, checkpoint: str, text: str, output: str, ranks: int, ops: tuple[Op, ...], tokens: int, window: int, batch: int
+        self,
+        checkpoint: str,
+        text: str,
+        output: str,
+        ranks: int,
+        ops: tuple[Op, ...],
+        tokens: int,
+        window: int,
+        batch: int,
     ) -> None:
         from .record import Record
 

@@ -12,8 +12,10 @@ from commplan.planner.strategy.files import read_text
 from ..errors import RefusedError
 
 
-def token_windows(checkpoint: str, file: str, window: int, tokens: int) -> tuple[list[list[int]], str]:
-    """(windows of token ids, hash of what was read); at most `tokens` in all. Raises RefusedError where it is too short."""
+def token_windows(
+    checkpoint: str, file: str, window: int, tokens: int, option: str = "--window"
+) -> tuple[list[list[int]], str]:
+    """(windows of token ids, hash of what was read); at most `tokens`. RefusedError where it is too short."""
     from ..transformers.generation import load_tokenizer
 
     try:
@@ -29,8 +31,8 @@ def token_windows(checkpoint: str, file: str, window: int, tokens: int) -> tuple
     ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
     count = min(len(ids), tokens) // window
     if count < 1:
-        why = f"the text is {len(ids)} tokens, and a window is {window}: give a longer one, or --window of less"
-        raise RefusedError(why, file=file, field="--window", value=window)
+        why = f"the text is {len(ids)} tokens, and a window is {window}: give a longer one, or {option} of less"
+        raise RefusedError(why, file=file, field=option, value=window)
     digest = hashlib.sha256(repr(ids[: count * window]).encode()).hexdigest()[:16]
     return [ids[at * window : (at + 1) * window] for at in range(count)], digest
 
@@ -38,4 +40,6 @@ def token_windows(checkpoint: str, file: str, window: int, tokens: int) -> tuple
 def is_checkpoint(folder: str) -> None:
     """Raises RefusedError unless a folder holds weights beside its config.json."""
     if not any(Path(folder).glob("*.safetensors")) and not any(Path(folder).glob("*.bin")):
-        raise RefusedError("holds no weights (*.safetensors); a Hugging Face checkpoint directory is expected", file=folder)
+        raise RefusedError(
+            "holds no weights (*.safetensors); a Hugging Face checkpoint directory is expected", file=folder
+        )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import string
 from pathlib import Path
 
-TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness. " * 4
+TEXT = (
+    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness. " * 4
+)
 
 
 def add_tokenizer(checkpoint: Path) -> Path:
@@ -13,7 +15,7 @@ def add_tokenizer(checkpoint: Path) -> Path:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {character: index for index, character in enumerate(["?"] + list(string.printable[:95]))}
+    vocabulary = {character: index for index, character in enumerate(["?", *string.printable[:95]])}
     tokenizer = Tokenizer(models.WordLevel({**vocabulary}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(checkpoint)
