@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from formats import FORMATS, MEASURED, row_bytes
 from torch import Tensor
-from train import tokens, windows
+from train import all_experts_at_once, tokens, windows
 
+from commplan.planner.search.damage import MARGIN
 from commplan.runtime.sensitivity.emulated_ranks import EmulatedRanks
 from commplan.runtime.sensitivity.losses import Losses
 from commplan.runtime.sensitivity.measure import Known, exact_loss, measure, perturbed
@@ -35,9 +36,8 @@ class Study:
     ) -> None:
         from transformers import AutoModelForCausalLM
 
-        has_experts = "n_routed_experts" in json.loads((checkpoint / "config.json").read_text())
-        eager = {"experts_implementation": "eager"} if has_experts else {}  # no kernel of a library that may be missing
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, **eager).eval().to(device)
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval().to(device)
+        all_experts_at_once(model)
         self.ranks = EmulatedRanks(model, ranks)
         self.width: int = model.config.hidden_size
         self._seen, self._fresh = (Losses(self.ranks, ids.to(device), batch) for ids in (seen_WS, fresh_WS))
@@ -57,6 +57,11 @@ class Study:
         """What a format does to the loss at a place, in nats; what came out negative counts nothing."""
         return max(0.0, self.effects[place].effects[MEASURED.index(name)].loss)
 
+    def counted(self, place: Place, name: str) -> float:
+        """The same with the margin by which a budget counts it."""
+        odd = self.effects[place].effects[MEASURED.index(name)].odd
+        return self.effect(place, name) + MARGIN / math.sqrt(len(self.ranks.places)) * abs(odd)
+
     def predicted(self, chosen: dict[Place, str]) -> float:
         """The relative rise of perplexity that the effects add up to."""
         return math.expm1(sum(self.effect(place, name) for place, name in chosen.items()))
@@ -73,7 +78,7 @@ class Study:
     def within(self, budget: float) -> dict[Place, str]:
         """The choice of fewest bytes within a budget: the best exchange of bytes for loss first, along each hull."""
         left, chosen = math.log1p(budget), dict[Place, str]()
-        steps = sorted(
+        steps = sorted(  # spent with the margin that plans take
             (slope, place, name, cost) for place in self.ranks.places for slope, name, cost in self._hull(place)
         )
         spent = dict.fromkeys(self.ranks.places, 0.0)
@@ -86,7 +91,7 @@ class Study:
     def _hull(self, place: Place) -> list[tuple[float, str, float]]:
         """(loss for a byte saved, format, its loss) along the lower hull of bytes and loss, beginning at bf16."""
         at, points = (row_bytes(None, self.width), 0.0), []
-        options = {name: (row_bytes(FORMATS[name], self.width), self.effect(place, name)) for name in MEASURED}
+        options = {name: (row_bytes(FORMATS[name], self.width), self.counted(place, name)) for name in MEASURED}
         while True:
             lighter = {n: ((p[1] - at[1]) / (at[0] - p[0]), p) for n, p in options.items() if p[0] < at[0]}
             if not lighter:

@@ -10,6 +10,7 @@ that reads it divides by as much. In bf16 on a GPU, in fp32 on a CPU; saved as f
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import shutil
 import time
@@ -50,7 +51,6 @@ SHAPES: dict[str, dict[str, Any]] = {
         "n_group": 1,
         "topk_group": 1,
         "tie_word_embeddings": False,
-        "experts_implementation": "eager",  # one expert after the other: no kernel of a library that may be missing
     },
 }
 CLASSES = {"qwen3": "Qwen3ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM"}
@@ -87,6 +87,21 @@ def new_model(shape: str, **changes: Any) -> Any:
     of_class = getattr(transformers, CLASSES[shape])
     config = of_class.config_class(**{**_COMMON, **SHAPES[shape], **changes})
     return of_class(config)
+
+
+def all_experts_at_once(model: Any) -> None:
+    """Every expert on every token, and the chosen ones kept: more arithmetic, and few kernels for small experts."""
+    for module in model.modules():
+        if isinstance(getattr(module, "gate_up_proj", None), torch.nn.Parameter):
+            module.forward = functools.partial(_dense_experts, module)
+
+
+def _dense_experts(experts: Any, rows_TH: Tensor, index_TK: Tensor, weights_TK: Tensor) -> Tensor:
+    chosen_TE = rows_TH.new_zeros(rows_TH.shape[0], experts.down_proj.shape[0], dtype=torch.float32)
+    chosen_TE = chosen_TE.scatter_add(1, index_TK, weights_TK.float())
+    gate, up = (rows_TH.unsqueeze(0) @ experts.gate_up_proj.transpose(1, 2)).chunk(2, -1)
+    inner_ETI = experts.act_fn(gate) * up * chosen_TE.t().unsqueeze(-1).to(gate.dtype)
+    return (inner_ETI @ experts.down_proj.transpose(1, 2)).sum(0).to(rows_TH.dtype)
 
 
 def inject(model: Any, factor: float) -> None:
@@ -182,8 +197,8 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         from transformers import AutoModelForCausalLM
 
-        eager = {key: SHAPES[given.shape][key] for key in ("experts_implementation",) if key in SHAPES[given.shape]}
-        model = AutoModelForCausalLM.from_pretrained(given.start, dtype=torch.float32, **eager)
+        model = AutoModelForCausalLM.from_pretrained(given.start, dtype=torch.float32)
+    all_experts_at_once(model)
     if given.inject:
         inject(model, given.inject)
     size = sum(p.numel() for p in model.parameters()) / 1e6

@@ -71,8 +71,8 @@ def _figure(sensitivity: Sensitivity, usual: Op | None, layer: int, boundary: st
     """What the plan's usual format would do at a place."""
     if not sensitivity.formats:
         return sensitivity.weights()[boundary][layer]
-    losses = None if usual is None else sensitivity.loss_of(usual)
-    return None if losses is None else math.expm1(max(0.0, getattr(losses, boundary)[layer]))
+    effects = None if usual is None else sensitivity.effects_of(usual)
+    return None if effects is None else math.expm1(max(0.0, getattr(effects.loss, boundary)[layer]))
 
 
 def _reason(

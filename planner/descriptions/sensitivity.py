@@ -96,15 +96,18 @@ class Sensitivity(Spec):
         """Of errors, by boundary."""
         return {"attn_out": self.attn_out, "mlp_out": self.mlp_out}
 
-    def loss_of(self, op: Op) -> PerLayer | None:
-        """What a quantised sum does to the loss, layer by layer; None where it was not measured.
+    def effects_of(self, op: Op) -> FormatEffects | None:
+        """What a quantised sum does at every place; None where it was not measured.
 
         A gather quantises once where two shots do so twice: measured in two shots alone, it counts as much.
         """
         if op.wire is None:
             return None
         group = op.scale_group or "token"
-        found = {each.algorithm: each.loss for each in self.formats if (each.wire, each.group) == (op.wire.name, group)}
+        found: dict[str, FormatEffects] = {}
+        for each in self.formats:
+            if (each.wire, each.group) == (op.wire.name, group):
+                found[each.algorithm] = each
         return found.get(op.algorithm or "") or (found.get("two_shot") if op.algorithm == "gather" else None)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ERROR_UNIT = 10**15
 WEIGHT_UNIT = 10**6  # resolution of squared sensitivity weights
 SUMS = ("attn_out", "mlp_out")
+MARGIN = 2.0  # standard deviations of what another text has otherwise
 
 Vector = tuple[int, ...]
 
@@ -86,12 +87,18 @@ def _squared(weight: float) -> int:
 
 
 class LossEffects(Damage):
-    """What sums in each wire format do to the mean loss of a token, as measured; what came out negative counts 0."""
+    """What sums in each wire format do to the mean loss of a token, as measured; what came out negative counts 0.
+
+    A plan is what its effects make look cheap, and text is never the same: so a budget is spent on an effect and
+    `margin` times the part of it that another text has otherwise. Those parts add up as squares; over all n sums of a
+    model their root is at least the sum of the parts by the root of n, which adds up place by place.
+    """
 
     field: ClassVar[str] = "perplexity_budget"
 
-    def __init__(self, sensitivity: Sensitivity) -> None:
+    def __init__(self, sensitivity: Sensitivity, margin: float = MARGIN) -> None:
         self._sensitivity = sensitivity
+        self._margin = margin / math.sqrt(2 * len(sensitivity.attn_out))
         self._none = (0,) * len(sensitivity.attn_out)
         self._known: dict[tuple[Op, str], Vector] = {}
 
@@ -103,13 +110,16 @@ class LossEffects(Damage):
         return found
 
     def _measured(self, edge: Edge) -> Vector:
-        losses = self._sensitivity.loss_of(edge.op) if edge.op.kind.is_quantized else None
-        if losses is None:
+        effects = self._sensitivity.effects_of(edge.op) if edge.op.kind.is_quantized else None
+        if effects is None:
             return self._none
-        return tuple(round(max(0.0, loss) * ERROR_UNIT) for loss in getattr(losses, edge.boundary))
+        losses = getattr(effects.loss, edge.boundary)
+        odd = getattr(effects.odd, edge.boundary) if effects.odd is not None else (0.0,) * len(losses)
+        counted = (max(0.0, loss) + self._margin * abs(part) for loss, part in zip(losses, odd, strict=True))
+        return tuple(round(each * ERROR_UNIT) for each in counted)
 
     def at(self, vector: Vector, layer: int, boundary: str) -> int:  # noqa: ARG002
-        """The effect at the layer."""
+        """The effect at the layer, with its margin."""
         return vector[layer] * WEIGHT_UNIT
 
     def key(self, layer: int) -> object:
@@ -118,7 +128,7 @@ class LossEffects(Damage):
 
     def spelled(self, total: int) -> str:
         """A rise of perplexity."""
-        return f"a perplexity {rise_of(total):+.3%}"
+        return f"a perplexity {rise_of(total):+.3%}, its margin included"
 
 
 def rise_of(total: int) -> float:

@@ -157,7 +157,7 @@ def wire_refusal(op: Op, setup: Setup) -> str | None:
 
 
 def _is_unmeasured(op: Op, setup: Setup) -> bool:
-    return setup.sensitivity is not None and setup.sensitivity.loss_of(op) is None
+    return setup.sensitivity is not None and setup.sensitivity.effects_of(op) is None
 
 
 def has_own_kernels(setup: Setup) -> bool:

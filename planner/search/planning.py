@@ -79,9 +79,9 @@ class ModePlanner:
         if sensitivity is None or not sensitivity.formats:
             return None
         sums = [edge for edge, _ in plan.counted if edge.op.kind.is_quantized]
-        if any(sensitivity.loss_of(edge.op) is None for edge in sums):
+        if any(sensitivity.effects_of(edge.op) is None for edge in sums):
             return None
-        return rise_of(LossEffects(sensitivity).total(plan.layers))
+        return rise_of(LossEffects(sensitivity, margin=0.0).total(plan.layers))
 
     def graph(self, restriction: Restriction = ANY) -> ForwardGraph:
         """The graph of the mode under a restriction."""

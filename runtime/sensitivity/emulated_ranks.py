@@ -74,7 +74,7 @@ class EmulatedRanks:
             parts = [nn.functional.linear(a, w, linear.bias if r == 0 else None) for r, (a, w) in enumerate(slices)]
             return _summed(sum_, torch.stack(parts))
 
-        linear.forward = forward  # type: ignore[method-assign]
+        linear.forward = forward  # type: ignore[method-assign, assignment]
 
     def _repeat(self, block: nn.Module, place: tuple[int, str]) -> None:
         """Any other block: all of it for each rank, with what other ranks hold at zero."""
@@ -92,7 +92,7 @@ class EmulatedRanks:
                 return _summed(sum_, torch.stack(found))
             return (_summed(sum_, torch.stack([each[0] for each in found])), *found[0][1:])
 
-        block.forward = forward  # type: ignore[method-assign]
+        block.forward = forward
 
 
 def block_at(layer: nn.Module, boundary: str) -> nn.Module:

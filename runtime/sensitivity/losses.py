@@ -23,7 +23,7 @@ class Losses:
 
     def __init__(self, emulated: EmulatedRanks, ids_WS: Tensor, batch: int) -> None:
         self.emulated, self.model = emulated, emulated.model
-        self.batches = list(ids_WS.split(batch))
+        self.batches = [ids_WS[at : at + batch] for at in range(0, len(ids_WS), batch)]
         self.layers = self.model.model.layers
         self.start = 0
         self._entering: list[Tensor] = []
@@ -33,7 +33,8 @@ class Losses:
         assert all(layer >= self.start for layer, _ in sums)
         with self.emulated.with_sums(sums), torch.no_grad():
             total = sum(self._loss(index, ids) for index, ids in enumerate(self.batches))
-        return total / sum(ids[:, 1:].numel() for ids in self.batches)
+        count: int = sum(ids[:, 1:].numel() for ids in self.batches)
+        return total / count
 
     def begin_at(self, layer: int) -> None:
         """From now on forwards start at this layer, from what enters it where every sum is exact."""
@@ -69,8 +70,9 @@ class Losses:
         with self._skipping(index):
             rows = self.model.model(ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
         targets, total = ids[:, 1:].flatten(), 0.0
-        for some, wanted in zip(rows.split(_LOGIT_ROWS), targets.split(_LOGIT_ROWS), strict=True):
-            logits = self.model.lm_head(some).float()
+        for at in range(0, len(targets), _LOGIT_ROWS):
+            wanted = targets[at : at + _LOGIT_ROWS]
+            logits = self.model.lm_head(rows[at : at + _LOGIT_ROWS]).float()
             total += torch.nn.functional.cross_entropy(logits, wanted, reduction="none").double().sum().item()
         return total
 

@@ -65,7 +65,7 @@ def measure(
         if not places:
             continue
         losses.begin_at(layer)
-        seen = {place: _Seen(ops) for place in places}
+        seen = {(layer, boundary): _Seen(ops) for boundary in BOUNDARIES}  # both, known or not: the same bits again
         losses.with_sums({place: each.look for place, each in seen.items()})
         for place in places:
             yield place, _measured(losses, place, seen[place], ops, exact)

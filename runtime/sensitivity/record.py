@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from commplan.planner.strategy.file import Op, parse_json
-from commplan.planner.strategy.files import read_text, write_text_atomically
+from commplan.planner.strategy.files import goes_on_with, read_text, write_text_atomically
 from commplan.planner.strategy.yaml_file import flow_text
 
 from ..errors import RefusedError
@@ -37,6 +37,7 @@ class Record:
                 "holds results of another model, text, or choice of formats; delete it, or name another output",
                 file=str(self.file),
             )
+        goes_on_with(self.file)
         self.exact = held["exact"]
         for name, (outliers, worst, effects) in held["places"].items():
             layer, _, boundary = name.partition(".")

@@ -21,7 +21,8 @@ def sent(x_TH: Tensor, wire: str, group: str) -> Tensor:
     """fp32 rows as they are after a trip in a format; what is not finite spoils its group."""
     width = x_TH.shape[-1]
     columns = width if group == "token" else int(group)
-    x_TGC = pad(x_TH.float(), (0, -width % columns)).unflatten(-1, (-1, columns))
+    padded = pad(x_TH.float(), (0, -width % columns))
+    x_TGC = padded.view(*padded.shape[:-1], -1, columns)
     if wire != "int4_spikes":
         return _rounded(x_TGC, wire).flatten(-2)[..., :width]
     kept = torch.zeros_like(x_TGC, dtype=torch.bool).scatter_(-1, x_TGC.abs().topk(_SPIKES, -1).indices, True)

@@ -101,4 +101,5 @@ def _loss(model: Any, ids_WS: Any) -> float:
         for row in ids_WS:
             logits = model(row.unsqueeze(0), use_cache=False).logits[0, :-1].float()
             total += torch.nn.functional.cross_entropy(logits, row[1:], reduction="none").double().sum().item()
-    return total / (ids_WS.shape[0] * (ids_WS.shape[1] - 1))
+    count: int = ids_WS.shape[0] * (ids_WS.shape[1] - 1)
+    return total / count
