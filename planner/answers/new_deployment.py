@@ -173,6 +173,7 @@ def _text(fields: Mapping[str, Any], model: Model, reasons: Mapping[str, str]) -
         ("numerics:", ""),
         ("  loosest: reordered", f"{' | '.join(NUMERICS_CLASSES)}; quantized allows INT8 sums"),
         ("  error_budget: null", "with quantized: the relative error that all of them may add up to, as in 0.02"),
+        ("  perplexity_budget: null", "or the relative rise of perplexity, as in 0.005, with a measured sensitivity"),
         ("  wire_formats: [int8]", "formats that quantised sums may travel in, as in [int8, fp8_e4m3]"),
         ("  ranks_may_differ: false", "true allows sums that leave the ranks with different values"),
         ("  sensitivity: null", "file that says how much an error matters, by boundary and layer"),
