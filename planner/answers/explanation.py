@@ -6,13 +6,12 @@ demand, because an op changes what its neighbours see. Its step time says what t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..cost.estimate import Estimate, weakest
-from ..search.graph import ERROR_UNIT, Edge, ForwardGraph, Plan, Restriction
+from ..search.graph import Edge, ForwardGraph, Plan, Restriction
 from ..search.planning import ModePlanner
 from ..search.stock import StockPlanner, StockPrices, StockStep
 from ..search.swap import swapped
@@ -186,11 +185,11 @@ class Explainer:
 
     def _over_budget(self, plan: Plan) -> str:
         """Empty, or what a plan's quantised sums add up to where that is above the budget."""
-        budget, total = self._planner.budget, self._planner.squared_error(plan)
-        if budget is None or total <= budget:
+        found = self._planner.over_budget(plan)
+        if not found:
             return ""
-        allowed = self._planner.setup.deployment.numerics.error_budget
-        return f"its plan has error {math.sqrt(total / ERROR_UNIT):.4g}, over numerics.error_budget {allowed:g}"
+        numerics, field = self._planner.setup.deployment.numerics, self._planner.graph().damage.field
+        return f"its plan has {found}, over numerics.{field} {getattr(numerics, field):g}"
 
     def _why(self, op: Op, place: Place, plan: Plan) -> str:
         """Why the policy refuses a plan with an op that the algebra and the executor would allow."""

@@ -173,6 +173,7 @@ def _text(fields: Mapping[str, Any], model: Model, reasons: Mapping[str, str]) -
         ("numerics:", ""),
         ("  loosest: reordered", f"{' | '.join(NUMERICS_CLASSES)}; quantized allows INT8 sums"),
         ("  error_budget: null", "with quantized: the relative error that all of them may add up to, as in 0.02"),
+        ("  perplexity_budget: null", "or the relative rise of perplexity, as in 0.005, with a measured sensitivity"),
         (
             "  outlier_ratio: null",
             "largest value of a row of partial sums over its RMS, as in 30; null: rows are normal",

@@ -85,6 +85,8 @@ def range_plan(planner: ModePlanner, chosen: PlannedRange, stock: StockPlanner |
         library_us=prices.library.step_us,
         faster_rivals=stock.faster_rivals(plan, chosen.first, tokens),
         host_wait_us=planner.host_wait_us(plan, tokens),
+        perplexity_rise=planner.perplexity_rise(plan),
+        perplexity_budget=planner.setup.deployment.numerics.perplexity_budget,
     )
     layers = tuple(_layer_ops(index, edges) for index, edges in enumerate(plan.layers))
     return RangePlan(chosen.first, tokens, plan.embed_out.op, layers, plan.head_in.op, predicted)

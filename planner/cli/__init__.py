@@ -26,6 +26,7 @@ _COMMANDS = {
     "report": "commplan.planner.cli.report",
     "verify": "commplan.planner.cli.verify",
     "backtest": "commplan.planner.cli.backtest",
+    "sensitivity": "commplan.runtime.cli.sensitivity",
     "check": "commplan.runtime.cli.check",
     "run": "commplan.runtime.cli.run",
     "launch": "commplan.runtime.cli.launch",

@@ -133,6 +133,7 @@ def _range_json(plan: RangePlan) -> dict[str, object]:
         "worst_loss": predicted.worst_loss,
         "source": predicted.source,
         "host_wait_us": predicted.host_wait_us,
+        "perplexity_rise": predicted.perplexity_rise,
     }
 
 
@@ -176,7 +177,22 @@ def _print_notes(found: Plan) -> None:
             where = f"{mode} {span(plan.first, plan.last)}"
             why = " (numerics.batch_invariant)" if found.setup.deployment.numerics.batch_invariant else ""
             echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own{why}.")
+    _print_sums(found)
     print_wrapped(f"{line(found.fit)}.", "  ")
+
+
+def _print_sums(found: Plan) -> None:
+    """Which sums are kept exact and why, where a sensitivity file is given; ranges that say the same are one line."""
+    from ..answers.kept_exact import kept_exact
+    from .output import print_wrapped, span
+
+    told: dict[tuple[str, str], list[RangePlan]] = {}
+    for mode, plan in [(mode, plan) for mode, ranges in found.strategy.modes.items() for plan in ranges]:
+        kept = kept_exact(found.setup, plan)
+        if kept is not None:
+            told.setdefault((mode, str(kept)), []).append(plan)
+    for (mode, text), plans in told.items():
+        print_wrapped(f"{mode} {', '.join(span(plan.first, plan.last) for plan in plans)}: {text}.", "  ")
 
 
 def _uniform_is_ahead(strategy: StrategyFile, tolerance: float) -> bool:

@@ -236,9 +236,35 @@ def _check_rules(setup: Setup) -> None:
                 )
             if kind == "pin" and rule.boundary is None:
                 raise InputError("a pin names its boundary", field=f"{field}.boundary", kind="missing_key")
-    if numerics.error_budget is not None and numerics.loosest != "quantized":
-        raise InputError(
-            f"means something only where quantised ops are allowed; loosest is {numerics.loosest}",
-            field="numerics.error_budget",
-            value=numerics.error_budget,
-        )
+    for name in ("error_budget", "perplexity_budget"):
+        if getattr(numerics, name) is not None and numerics.loosest != "quantized":
+            raise InputError(
+                f"means something only where quantised ops are allowed; loosest is {numerics.loosest}",
+                field=f"numerics.{name}",
+                value=getattr(numerics, name),
+            )
+    if numerics.perplexity_budget is not None:
+        _check_perplexity_budget(setup, numerics.perplexity_budget)
+
+
+def _check_perplexity_budget(setup: Setup, value: float) -> None:
+    """It needs effects that were measured on this model, over as many ranks."""
+    field, numerics, found = "numerics.perplexity_budget", setup.deployment.numerics, setup.sensitivity
+    measure = "commplan sensitivity CHECKPOINT --text FILE -o FILE measures one"
+    if numerics.error_budget is not None:
+        why = "stands beside error_budget, and one plan keeps one budget: leave one of them out"
+        raise InputError(why, field=field, value=value)
+    if found is None:
+        why = f"needs numerics.sensitivity, a file with effects on the model's loss; {measure}"
+        raise InputError(why, field=field, value=value)
+    if not found.formats or found.measured is None:
+        why = f"{numerics.sensitivity} has weights alone, and no effects on the model's loss; {measure}"
+        raise InputError(why, field=field, value=value)
+    if found.measured.model != setup.fingerprints["model"]:
+        why = f"{numerics.sensitivity} was measured on another model (fingerprint {found.measured.model}); {measure}"
+        raise InputError(why, field=field, value=value)
+    p = setup.parallelism
+    for ranks, what in ((p.tp, "ranks"), (p.attn_tp, "ranks of attention")):
+        if ranks != found.measured.ranks:
+            why = f"{numerics.sensitivity} was measured over {found.measured.ranks} ranks, and here are {ranks} {what}"
+            raise InputError(f"{why}; measure again with --ranks {ranks}", field=field, value=value)

@@ -217,7 +217,8 @@ class Numerics(Spec):
     """How far from the plain all-reduce the plan may go.
 
     `error_budget` E bounds quantised choices: sum over quantised boundaries of (w_b * e_b)^2 <= E^2, with w_b = 1
-    unless `sensitivity` gives weights per boundary and layer.
+    unless `sensitivity` gives weights per boundary and layer. `perplexity_budget` bounds them by the relative rise of
+    the model's perplexity, as in 0.005, where `sensitivity` names a file that was measured on the model.
 
     outlier_ratio     largest value of a row of partial sums over its RMS, by which errors grow; left out: as in normal
                       rows
@@ -230,6 +231,7 @@ class Numerics(Spec):
 
     loosest: NumericsClass = "reordered"
     error_budget: Positive | None = None
+    perplexity_budget: Positive | None = None
     sensitivity: Text | None = None
     outlier_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)] | None = None
     wire_formats: tuple[Annotated[str, OneOf(WIRE_NAMES)], ...] = (INT8.name,)
@@ -244,6 +246,7 @@ class Numerics(Spec):
         """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
         data: dict[str, Any] = write(self)
         later = {
+            "perplexity_budget": None,
             "wire_formats": (INT8.name,),
             "ranks_may_differ": False,
             "outlier_ratio": None,

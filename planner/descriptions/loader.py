@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..executors import load_executor
 from ..strategy.errors import CommplanError, InputError, did_you_mean
@@ -26,6 +26,9 @@ from .lending import lenders_of
 from .model import Model
 from .setup import Setup, UsedCalibration
 from .weight_types import WEIGHT_TYPES
+
+if TYPE_CHECKING:
+    from .sensitivity import Sensitivity
 
 _ENDINGS = (".yaml", ".yml", ".json")
 PRESET_FOLDERS = ("models", "hardware", "calibrations", "deployments")
@@ -219,7 +222,7 @@ class _Parts:
             used.append(UsedCalibration(calibration, use.transferred_because))
         return used
 
-    def _sensitivity(self, deployment: Deployment, model: Model) -> dict[str, tuple[float, ...]] | None:
+    def _sensitivity(self, deployment: Deployment, model: Model) -> Sensitivity | None:
         name = deployment.numerics.sensitivity
         if name is None:
             return None

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..executors import Executor
 from ..strategy.executor_file import Impl
@@ -18,6 +18,9 @@ from .deployment import Deployment
 from .hardware import Hardware
 from .model import Model
 from .weight_types import WEIGHT_TYPES, WeightFormat
+
+if TYPE_CHECKING:
+    from .sensitivity import Sensitivity
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Setup:
     calibrations: tuple[UsedCalibration, ...]
     executor: Executor
     file: str
-    sensitivity: dict[str, tuple[float, ...]] | None = None  # weight by boundary and layer
+    sensitivity: Sensitivity | None = None
     notes: tuple[str, ...] = ()  # what reading did that its reader should know
     measured_on: Hardware | None = None  # the machine with the link that its tables know, where this one has another
     lent: tuple[UsedCalibration, ...] = ()  # tables of other machines, behind those of this one

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from math import sqrt
 
-from ..search.graph import ERROR_UNIT, Plan
+from ..search.damage import ERROR_UNIT
+from ..search.graph import Plan
 from ..strategy.errors import CommplanError
 from ..strategy.ops import words_of
-from ..what_if.evaluation import PLAN, Evaluation, Evaluator, Priced, Structure
+from ..what_if.evaluation import NO_BUDGET, PLAN, Evaluation, Evaluator, Priced, Structure
 from .axis import linear
 from .chart import Chart, Key, milliseconds
 from .palette import strategy_colour
@@ -76,7 +77,7 @@ def _table(
 def _with_quantised(study: Study, found: Evaluation, mode: str, tokens: int) -> dict[str, Priced]:
     """The named plans, with the quantised strategies that the deployment's own numerics class leaves out."""
     try:
-        setup = study.load("numerics.loosest=quantized", "numerics.error_budget=null")
+        setup = study.load("numerics.loosest=quantized", *NO_BUDGET)
         free = Evaluator(setup).at(mode, tokens).plans
     except CommplanError:
         return found.plans
@@ -106,14 +107,14 @@ def _frontier(study: Study, mode: str, tokens: int) -> list[tuple[float, float, 
 
 
 def _within(study: Study, mode: str, tokens: int, budget: str, structure: Structure) -> tuple[float, float, int]:
-    setup = study.load("numerics.loosest=quantized", f"numerics.error_budget={budget}")
+    setup = study.load("numerics.loosest=quantized", *NO_BUDGET, f"numerics.error_budget={budget}")
     return _best(Evaluator(setup, structure), mode, tokens)
 
 
 def _within_class(study: Study, mode: str, tokens: int) -> tuple[float, float, int] | None:
     """The fastest plan that quantises nothing."""
     try:
-        return _best(Evaluator(study.load("numerics.loosest=reordered", "numerics.error_budget=null")), mode, tokens)
+        return _best(Evaluator(study.load("numerics.loosest=reordered", *NO_BUDGET)), mode, tokens)
     except CommplanError:
         return None
 

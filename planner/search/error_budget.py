@@ -8,15 +8,13 @@ if its Lagrangian bound cannot beat the best path known. With no gap allowed the
 
 from __future__ import annotations
 
-import math
 from operator import itemgetter
 from typing import NamedTuple
 
 from ..strategy.errors import NoLegalPlanError
-from .graph import ERROR_UNIT, ForwardGraph
+from .graph import ForwardGraph
 from .shortest_path import Entry, Step, Steps, cheapest_path
 
-WEIGHT_UNIT = 10**6  # resolution of squared sensitivity weights
 _PRECISION = 20  # bits behind the point of a scaled multiplier
 
 
@@ -92,10 +90,9 @@ def _safest(stages: list[Steps], scale: int, budget: int, graph: ForwardGraph) -
     if error > budget:
         numerics = graph.setup.deployment.numerics
         raise NoLegalPlanError(
-            f"the plan with the least error in {graph.mode} has "
-            f"{math.sqrt(error / WEIGHT_UNIT / ERROR_UNIT):.4g}, above the budget",
-            field="numerics.error_budget",
-            value=numerics.error_budget,
+            f"the plan with the least error in {graph.mode} has {graph.damage.spelled(error)}, above the budget",
+            field=f"numerics.{graph.damage.field}",
+            value=getattr(numerics, graph.damage.field),
         )
     return safest
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..cost.terms import Term
@@ -17,8 +17,7 @@ from ..strategy.errors import NoLegalPlanError
 from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
 from ..strategy.ops import Op
 from ..strategy.words import AttentionKind, MlpKind, Numerics
-
-ERROR_UNIT = 10**15  # errors are summed as integers of 1e-15, so that a sum does not depend on its order
+from .damage import Classes, Damage, SquaredErrors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,9 +68,12 @@ class ForwardGraph:
     embed_out: Boundary
     layers: tuple[LayerGraph, ...]
     head_in: Boundary
-    weights: (
-        tuple[tuple[float, float], ...] | None
-    )  # of attn_out and mlp_out per layer, where a sensitivity file is given
+    damage: Damage = field(default_factory=SquaredErrors)  # of quantised sums, in the unit of the budget
+
+    @cached_property
+    def classes(self) -> Classes:
+        """By which ways through a layer are compared, for all layers that share it."""
+        return Classes(self.damage, self.edges)
 
     @cached_property
     def edges(self) -> tuple[Edge, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 from ..cost.memory import MemoryCosts
 from ..cost.numerics import relative_rms_error
@@ -26,9 +26,9 @@ from ..strategy.layout import (
 from ..strategy.op_kinds import KINDS
 from ..strategy.ops import Op, numerics_rank
 from ..strategy.words import MlpKind
+from .damage import ERROR_UNIT, Damage, damage_of
 from .graph import (
     ANY,
-    ERROR_UNIT,
     Boundary,
     Edge,
     ForwardGraph,
@@ -73,7 +73,7 @@ class GraphBuilder:
         last = layers[-1].boundaries["mlp_out"]
         ends = tuple(dict.fromkeys(e.after for edges in last.values() for e in edges))
         head = self._boundary("head_in", ends, chosen, restriction, None, first, "dense")
-        graph = ForwardGraph(self.setup, self.mode, embed, tuple(layers), head, self._weights())
+        graph = ForwardGraph(self.setup, self.mode, embed, tuple(layers), head, self._damage)
         check_connected(graph, restriction, partial(self._why_nothing, restriction))
         return graph
 
@@ -284,11 +284,9 @@ class GraphBuilder:
 
     _parsed: dict[str | int, frozenset[int]] = field(default_factory=dict)
 
-    def _weights(self) -> tuple[tuple[float, float], ...] | None:
-        given = self.setup.sensitivity
-        if given is None:
-            return None
-        return tuple(zip(given["attn_out"], given["mlp_out"], strict=True))
+    @cached_property
+    def _damage(self) -> Damage:
+        return damage_of(self.setup.deployment.numerics, self.setup.sensitivity)
 
 
 def _matches(op: Op, named: Op) -> bool:

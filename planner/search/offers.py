@@ -181,10 +181,17 @@ def wire_refusal(op: Op, setup: Setup) -> str | None:
     if wire is not None and wire.name not in numerics.wire_formats:
         listed = ", ".join(numerics.wire_formats) or "none"
         return f"travels in {wire.words}, and numerics.wire_formats lists {listed}: {wire.name} is not among them"
+    if numerics.perplexity_budget is not None and wire is not None and _is_unmeasured(op, setup):
+        group = "a scale for each row" if op.scale_group in (None, "token") else f"groups of {op.scale_group}"
+        return f"{numerics.sensitivity} has no effect on the loss of {wire.name}, {group}, {op.algorithm}"
     differ = setup.executor.impls[op.impl].ranks_differ if op.impl is not None else None
     if differ is not None and not numerics.ranks_may_differ:
         return f"{differ}, and numerics.ranks_may_differ is false"
     return None
+
+
+def _is_unmeasured(op: Op, setup: Setup) -> bool:
+    return setup.sensitivity is not None and setup.sensitivity.effects_of(op) is None
 
 
 def has_own_kernels(setup: Setup) -> bool:

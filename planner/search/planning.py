@@ -13,7 +13,8 @@ from ..cost.op_costs import OpCosts
 from ..descriptions.setup import Setup
 from ..strategies import PLAIN, strategies
 from ..strategy.errors import NoLegalPlanError
-from .cheapest_plan import Found, cheapest_plan, search, squared_budget
+from .cheapest_plan import Found, cheapest_plan, search
+from .damage import WEIGHT_UNIT, LossEffects, limit_of, rise_of
 from .error_budget import Near
 from .graph import ANY, ForwardGraph, Plan, Restriction, without_impls
 from .graph_builder import GraphBuilder
@@ -62,17 +63,26 @@ class ModePlanner:
 
     @cached_property
     def budget(self) -> int | None:
-        """The squared error budget in integer units."""
-        return squared_budget(self.setup.deployment.numerics.error_budget)
+        """The error or perplexity budget in integer units."""
+        return limit_of(self.setup.deployment.numerics)
 
-    def squared_error(self, plan: Plan) -> float:
-        """What a plan's quantised sums add up to, by the sensitivity of their places, in the units of `budget`."""
-        weights = self.graph().weights
-        total = 0.0
-        for index, layer in enumerate(plan.layers):
-            by_boundary = dict(zip(("attn_out", "mlp_out"), weights[index] if weights else (1.0, 1.0), strict=True))
-            total += sum(e.squared_error * by_boundary.get(e.boundary, 0.0) ** 2 for e in layer)
-        return total
+    def over_budget(self, plan: Plan) -> str:
+        """What a plan's quantised sums add up to where that is above the budget, in words; else empty."""
+        if self.budget is None:
+            return ""
+        damage = self.graph().damage
+        total = damage.total(plan.layers)
+        return damage.spelled(total) if total > self.budget * WEIGHT_UNIT else ""
+
+    def perplexity_rise(self, plan: Plan) -> float | None:
+        """The relative rise of perplexity that effects measured on the model add up to; None where some are unknown."""
+        sensitivity = self.setup.sensitivity
+        if sensitivity is None or not sensitivity.formats:
+            return None
+        sums = [edge for edge, _ in plan.counted if edge.op.kind.is_quantized]
+        if any(sensitivity.effects_of(edge.op) is None for edge in sums):
+            return None
+        return rise_of(LossEffects(sensitivity, margin=0.0).total(plan.layers))
 
     def graph(self, restriction: Restriction = ANY) -> ForwardGraph:
         """The graph of the mode under a restriction."""

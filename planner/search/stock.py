@@ -173,8 +173,7 @@ class StockPlanner:
 
     def _is_allowed(self, plan: Plan) -> bool:
         """False for a flag that breaks what the deployment says of numerics: formats, error budget, forbidden ops."""
-        budget = self.planner.budget
-        if not self._may_travel(plan) or (budget is not None and self.planner.squared_error(plan) > budget):
+        if not self._may_travel(plan) or self.planner.over_budget(plan):
             return False
         backend, rules = self.setup.hardware.backend, self.setup.deployment.numerics.forbid
         if not rules:  # asked at every token count

@@ -91,6 +91,13 @@ def note_read(path: str | Path) -> None:
         _running[-1].check()
 
 
+def goes_on_with(path: str | Path) -> None:
+    """What this command has read here it left itself, when it was interrupted: it may write it anew."""
+    if _running and (found := _stat(path)) is not None:
+        kept = [each for each in _running[-1].read if not os.path.samestat(each[1], found)]
+        _running[-1].read[:] = kept
+
+
 def prints_json(option: str) -> None:
     """Standard output is for the JSON of this option: no file can go there."""
     if _running:

@@ -20,6 +20,8 @@ from ..strategy.bounds import MAX_TOKENS
 from ..strategy.errors import InputError, NoLegalPlanError
 
 PLAN = "plan"
+NO_BUDGET = ("numerics.error_budget=null", "numerics.perplexity_budget=null")
+"""Overrides: quantised sums cost their time alone."""
 OWN = "own_all_reduce"  # uniform all-reduce by commplan's kernels where they are cheaper
 OWN_NOTE = (
     "column all_reduce is the library's; own_all_reduce may use commplan's kernels, and an op by one of those is "

@@ -35,12 +35,19 @@ LINK_BANDWIDTH = "hardware.links.intra_node.bandwidth_gb_per_s"
 SHORT_NAMES = {
     **{name: f"parallelism.{name}" for name in ("tp", "attn_dp", "ep", "moe_backend", "pp")},
     **{name: f"dtypes.{name}" for name in ("weights", "activations", "kv_cache")},
-    **{name: f"numerics.{name}" for name in ("loosest", "error_budget", "wire_formats")},
+    **{name: f"numerics.{name}" for name in ("loosest", "error_budget", "perplexity_budget", "wire_formats")},
     "activation_memory_gb": "limits.activation_memory_gb",
     "link_bandwidth": LINK_BANDWIDTH,
 }
 # Fields that change what an op costs or whether it fits, never which ops are offered.
-PRICES = ("hardware.links.", "hardware.compute.", "hardware.memory.", "numerics.error_budget", "limits.")
+PRICES = (
+    "hardware.links.",
+    "hardware.compute.",
+    "hardware.memory.",
+    "numerics.error_budget",
+    "numerics.perplexity_budget",
+    "limits.",
+)
 _INTO: dict[str, type[Spec]] = {"hardware": Hardware, "model": Model}
 _NAMED = {"model": "models", "hardware": "hardware"}  # fields that name a file -> the folder of its presets
 _MOST_VALUES = 100_000

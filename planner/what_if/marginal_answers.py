@@ -11,11 +11,12 @@ from math import sqrt
 from ..descriptions.loader import load_setup
 from ..descriptions.setup import Setup
 from ..fit.words import as_json, reason
-from ..search.graph import ERROR_UNIT, Plan
+from ..search.damage import ERROR_UNIT
+from ..search.graph import Plan
 from ..strategy.errors import CommplanError, NoLegalPlanError
 from ..strategy.op_kinds import KINDS
 from ..strategy.ops import Op, words_of
-from .evaluation import PLAN, Evaluation, Evaluator
+from .evaluation import NO_BUDGET, PLAN, Evaluation, Evaluator
 from .fields import LINK_BANDWIDTH
 from .memory import fewest_devices, fit_at, tp_sizes, with_tp
 from .wire_formats import reached
@@ -94,7 +95,7 @@ class Asker:
             return None
         try:
             now = self._planned()
-            free = self._planned("numerics.loosest=quantized", "numerics.error_budget=null")
+            free = self._planned("numerics.loosest=quantized", *NO_BUDGET)
         except CommplanError:
             return None
         have, most = _quantised(now[1]), _quantised(free[1])
@@ -103,6 +104,9 @@ class Asker:
         if have >= most:
             all_of_them = f"all {have} boundaries that gain from {words} have it"
             return Answer(question, f"nothing more: {all_of_them}", [])
+        allowed = self.base.deployment.numerics.perplexity_budget
+        if allowed is not None:
+            return self._twice(question, allowed, now, free)
         budget = self._budget_for(have + 1) * _MORE
         try:
             more = self._planned("numerics.loosest=quantized", f"numerics.error_budget={budget!r}")
@@ -142,6 +146,24 @@ class Asker:
         return Answer(
             "How far does each wire format bring it towards no communication?", text, [asdict(e) for e in found]
         )
+
+    def _twice(self, question: str, allowed: float, now: tuple[float, Plan], free: tuple[float, Plan]) -> Answer | None:
+        """What twice the perplexity budget buys."""
+        try:
+            more = self._planned(f"numerics.perplexity_budget={2 * allowed!r}")
+        except CommplanError:
+            return None
+        saved, whole = now[0] - more[0], now[0] - free[0]
+        text = (
+            f"twice the rise of perplexity ({2 * allowed:.2%}) buys {_quantised(more[1]) - _quantised(now[1])}: "
+            f"{saved:,.1f} us a step ({saved / now[0]:.2%}); all {_quantised(free[1])} boundaries that gain: "
+            f"{whole:,.1f} us ({whole / now[0]:.2%})"
+        )
+        figures: list[dict[str, object]] = [
+            {"int8_boundaries": _quantised(plan), "which": name, "step_us": step, "error": _error(plan)}
+            for name, (step, plan) in zip(("now", "twice", "all that gain"), (now, more, free), strict=True)
+        ]
+        return Answer(question, text, figures)
 
     def _budget_for(self, count: int) -> float:
         size = self.base.parallelism.attn_tp

@@ -12,7 +12,10 @@ from commplan.planner.strategy.command_line.option_types import FILLED, RANKS, T
 from commplan.planner.strategy.command_line.terminal import echo, print_json, styled
 
 if TYPE_CHECKING:
+    from commplan.planner.strategy.file import StrategyFile
+
     from ..transformers.parity import ModeResult
+    from ..transformers.perplexity import PerplexityResult
 
 
 @click.command(
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
     "--timeout", type=Seconds(), default=600.0, show_default=True, help="Seconds after which the ranks are ended."
 )
 @click.option("--max-tokens", type=TOKENS, default=512, show_default=True, help="Largest forward to run.")
+@click.option(
+    "--perplexity", "text", type=FILLED, help="Text whose perplexity to measure under the plan instead (UTF-8)."
+)
+@click.option("--text-tokens", type=TOKENS, default=4096, show_default=True, help="Tokens of that text, at most.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(
     strategy: str,
@@ -34,12 +41,17 @@ def command(
     seed: int,
     timeout: float,
     max_tokens: int,
+    text: str | None,
+    text_tokens: int,
     as_json: bool,
 ) -> None:
     """Run the plan in STRATEGY on a checkpoint, sharded over spawned ranks, and compare it with one process.
 
     Token counts hit both ends of every range, up to --max-tokens. Exit code 4 if a mode is out of bounds, an op
     ran that was not planned, or a rank failed.
+
+    With --perplexity the ranks read a text in prefills of --max-tokens, and its perplexity stands beside that of one
+    process and beside what the file predicts. Exit code 4 if it is above the budget that the plan was made under.
     """
     from commplan.planner.strategy.file import load
 
@@ -63,7 +75,11 @@ def command(
             value=ranks,
         )
     check_host(plan.hardware.backend, ranks, models=True)
+    windows = _windows(checkpoint, text, plan, max_tokens, text_tokens) if text is not None else []
     echo(f"Loading {plan.model.name} on {ranks} ranks over {plan.hardware.backend} ...", err=True)
+    if text is not None:
+        _check_perplexity(plan.model.name, checkpoint, strategy, windows, ranks, timeout, as_json)
+        return
     by_rank = run_ranks(check_rank, ranks, checkpoint, strategy, seed, max_tokens, timeout_s=timeout)
     results = [_worst(list(of_mode)) for of_mode in zip(*by_rank, strict=True)]
     if as_json:
@@ -71,6 +87,35 @@ def command(
     else:
         _print(plan.model.name, ranks, results)
     if not all(result.passed for result in results):
+        sys.exit(4)
+
+
+def _windows(checkpoint: str, text: str, plan: StrategyFile, most: int, tokens: int) -> list[list[int]]:
+    from ..sensitivity.texts import token_windows
+    from ..transformers.perplexity import window_of
+
+    return token_windows(checkpoint, text, window_of(plan, most), tokens, "--max-tokens")[0]
+
+
+def _check_perplexity(
+    name: str, checkpoint: str, strategy: str, windows: list[list[int]], ranks: int, timeout: float, as_json: bool
+) -> None:
+    from ..ranks.spawning import run_ranks
+    from ..transformers.perplexity import perplexity_rank
+
+    found: PerplexityResult = run_ranks(perplexity_rank, ranks, checkpoint, strategy, windows, timeout_s=timeout)[0]
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({"perplexity": {**asdict(found), "rise": found.rise, "passed": found.passed}})
+    else:
+        mark = styled("ok", "green") if found.passed else styled("FAILED", "red")
+        told = "nothing predicted" if found.predicted is None else f"{found.predicted:+.3%} predicted"
+        allowed = "" if found.budget is None else f", {found.budget:+.3%} allowed"
+        echo(styled(f"{name} on {ranks} ranks, {found.tokens} tokens in prefills of {found.window}", bold=True))
+        echo(f"  perplexity {found.exact:.4f} by one process, {found.planned:.4f} under the plan")
+        echo("  ", mark, f"  {found.rise:+.3%} measured, {told}{allowed}")
+    if not found.passed:
         sys.exit(4)
 
 

@@ -122,6 +122,12 @@ def _sharded(
     return model.to(device)
 
 
+def whole_model(checkpoint: str | Path) -> Any:
+    """The model of a checkpoint in one process, in fp32; raises RefusedError where it cannot be loaded."""
+    config, _ = outline_of(checkpoint)
+    return _with_all_weights(checkpoint, {"config": config, "dtype": torch.float32})
+
+
 def _with_all_weights(checkpoint: str | Path, options: dict[str, Any]) -> nn.Module:
     """from_pretrained, which alone would fill missing weights with random ones and warn."""
     from transformers import AutoModelForCausalLM

@@ -127,6 +127,8 @@ class Predicted:
     library_us: float | None = None
     faster_rivals: tuple[FasterRival, ...] = ()
     host_wait_us: float = 0.0  # of the step, where the host launches more slowly than the device works
+    perplexity_rise: float | None = None  # relative, of all quantised sums; None: no effects on the loss are known
+    perplexity_budget: float | None = None  # that it was planned under
 
 
 def is_faster(rival_us: float, step_us: float) -> bool:

@@ -33,7 +33,8 @@ KEYS = (*_STAMPS, "parallelism", "numerics", "modes", "end")
 _MAX_LAYERS_IN_ALL = 1_000_000  # over all ranges: far above any plan, far below what a short hostile file could ask for
 _STOCK = ("stock_us", "stock_source", "best_stock_flag", "library_us", "faster_rivals")
 PREDICTED_KEYS = (
-    "tokens", "step_us", *_STOCK, "all_reduce_us", "best_uniform", "worst_loss", "source", "host_wait_us"
+    "tokens", "step_us", *_STOCK, "all_reduce_us", "best_uniform", "worst_loss", "source", "host_wait_us",
+    "perplexity_rise", "perplexity_budget"
 )  # fmt: skip
 _FIELD = re.compile(r"[^\s.=]+(\.[^\s.=]+)*\Z")
 _LAYERS = re.compile(r"([0-9]{1,6})(-([0-9]{1,6}))?\Z")
@@ -241,6 +242,8 @@ def _predicted(data: Any, field: str) -> Predicted | None:
         library_us=_time(data, "library_us", field) if has_stock else None,
         faster_rivals=_faster_rivals(data.get("faster_rivals", []), f"{field}.faster_rivals"),
         host_wait_us=_time(data, "host_wait_us", field) if "host_wait_us" in data else 0.0,
+        perplexity_rise=_time(data, "perplexity_rise", field) if "perplexity_rise" in data else None,
+        perplexity_budget=_time(data, "perplexity_budget", field) if "perplexity_budget" in data else None,
     )
 
 

@@ -142,7 +142,14 @@ def _predicted(predicted: Predicted) -> dict[str, object]:
         "worst_loss": round(predicted.worst_loss, 5),
         "source": predicted.source,
         **({"host_wait_us": round(predicted.host_wait_us, 1)} if predicted.host_wait_us else {}),
+        **_perplexity(predicted),
     }
+
+
+def _perplexity(predicted: Predicted) -> dict[str, object]:
+    """What quantised sums do to the model, where that is known."""
+    found = {"perplexity_rise": predicted.perplexity_rise, "perplexity_budget": predicted.perplexity_budget}
+    return {key: float(f"{value:.6g}") for key, value in found.items() if value is not None}
 
 
 def _stock(predicted: Predicted) -> dict[str, object]:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commplan.planner.cost.numerics import relative_rms_error
-from commplan.planner.search.cheapest_plan import search, squared_budget
-from commplan.planner.search.graph import ERROR_UNIT, Plan, Restriction
+from commplan.planner.search.cheapest_plan import search
+from commplan.planner.search.damage import ERROR_UNIT, squared_budget
+from commplan.planner.search.graph import Plan, Restriction
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategy.errors import NoLegalPlanError
 from commplan.planner.strategy.ops import Op
