@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from commplan.planner.strategy.executor_file import Impl
     from commplan.planner.strategy.file import StrategyFile
 
 UNMODIFIED, AGAIN, BOUND = "unmodified", "again", "bound"
 LEFT_OUT = Path(__file__).parent / "sums_left_out"
-# Impls of commplan's own, and all those that read a peer's memory.
-_OWN = ("commplan_triton", "commplan_triton_norm")
-_PEERS = ("custom_one_shot", "flashinfer_fused", *_OWN)
-_NO_TWO_STEPS = {
-    "op": "reduce_scatter_all_gather"
-}  # another order of sums at three ranks and more, and never faster here
+# Another order of sums at three ranks and more, and never faster here.
+_NO_TWO_STEPS = {"op": "reduce_scatter_all_gather"}
 
 
 @dataclass(frozen=True)
@@ -25,19 +23,17 @@ class Configuration:
     """One way to start a server.
 
     plan       fields of the deployment that are set for its plan; None: it has no plan
+    without    impls that its plan may not name, as a test of name and record
     arguments  of the server, besides those that all servers get
     hook       a folder on the import path whose plugin SGLang loads
     """
 
     what: str
     plan: Mapping[str, Any] | None = None
+    without: Callable[[str, Impl], bool] = lambda name, impl: False  # noqa: ARG005
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     hook: Path | None = None
-
-
-def _forbidden(impls: Iterable[str], ops: Iterable[str] = ("all_reduce", "int8_all_reduce")) -> list[dict[str, str]]:
-    return [{"op": op, "impl": impl} for op in ops for impl in impls]
 
 
 CONFIGURATIONS = {
@@ -47,7 +43,8 @@ CONFIGURATIONS = {
     "layernorm_sp": Configuration("its flag --enable-layernorm-sp", arguments=("--enable-layernorm-sp",)),
     "server_kernels": Configuration(
         "plan: all_reduce by the server's own kernels",
-        {"numerics.loosest": "reordered", "numerics.forbid": [*_forbidden(_OWN, ["all_reduce"]), _NO_TWO_STEPS]},
+        {"numerics.loosest": "reordered", "numerics.forbid": [_NO_TWO_STEPS]},
+        without=lambda name, impl: name.startswith("commplan_"),  # noqa: ARG005
     ),
     "reordered": Configuration("plan, nothing quantised", {"numerics.loosest": "reordered"}),
     "quantised": Configuration("plan, INT8 allowed", {"numerics.loosest": "quantized"}),
@@ -56,9 +53,9 @@ CONFIGURATIONS = {
 # Without peer access between the GPUs: what every server is told, and what plans may not name there.
 SLOW_LINKS = Configuration(
     "NCCL_P2P_DISABLE=1",
-    {"numerics.forbid": [*_forbidden(_PEERS), _NO_TWO_STEPS]},
-    ("--disable-custom-all-reduce",),
-    {"NCCL_P2P_DISABLE": "1"},
+    without=lambda name, impl: impl.peer_access,  # noqa: ARG005
+    arguments=("--disable-custom-all-reduce",),
+    environment={"NCCL_P2P_DISABLE": "1"},
 )
 _BEFORE_ARGUMENTS = 4  # python -P -m sglang.launch_server
 # Flags of `commplan launch` that make any two servers alike; the others are what the plan changes in the server.
@@ -69,11 +66,30 @@ def overrides(name: str, model: Path, own: Mapping[str, Any], slow: bool, given:
     """What `--set` takes for the plan of a configuration, those that were `given` last."""
     from commplan.planner.strategy.yaml_file import flow_text
 
-    wanted = CONFIGURATIONS[name].plan or {}
-    fields: dict[str, Any] = {"executor": "sglang", "model": str(model / "config.json"), **own, **wanted}
-    if slow:
-        fields |= SLOW_LINKS.plan or {}
+    configuration = CONFIGURATIONS[name]
+    fields: dict[str, Any] = {"executor": "sglang", "model": str(model / "config.json"), **own}
+    fields |= configuration.plan or {}
+    tests = [configuration.without, _is_not_installed, *([SLOW_LINKS.without] if slow else [])]
+    fields["numerics.forbid"] = [*fields.get("numerics.forbid", []), *forbidden(tests)]
     return [f"{field}={flow_text(value)}" for field, value in fields.items()] + list(given)
+
+
+def forbidden(tests: Sequence[Callable[[str, Impl], bool]]) -> list[dict[str, str]]:
+    """A rule for every op and impl of the server's that one of the tests finds."""
+    from commplan.planner.strategy.executor_file import capabilities
+
+    can = capabilities("sglang")
+    return [
+        {"op": op, "impl": impl}
+        for op, capability in can.ops.items()
+        for impl in capability.impls
+        if any(finds(impl, can.impls[impl]) for finds in tests)
+    ]
+
+
+def _is_not_installed(name: str, impl: Impl) -> bool:
+    """FlashInfer's kernels need a package that is not among those that are carried."""
+    return name.startswith("flashinfer") and find_spec("flashinfer") is None and impl.stock_only is None
 
 
 def make_plan(deployment: str, sets: Sequence[str], path: Path) -> StrategyFile:

@@ -122,7 +122,9 @@ SHAPES = {
         {"hardware": "h200-2", "parallelism": {"tp": 2}, "dtypes.weights": "bf16"},
         default_fusion=True,
     ),
-    "deepseek-v3": Shape(_DEEPSEEK_V3, "deepseek-r1-h200-tp2", {"dtypes.weights": "bf16"}, default_fusion=True),
+    "deepseek-v3": Shape(
+        _DEEPSEEK_V3, "deepseek-r1-h200-tp2", {"dtypes.weights": "bf16", "loaded_layers": None}, default_fusion=True
+    ),
 }
 
 
