@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,6 +28,8 @@ _OTHERS = {
 _MODELS = {"__init__", "registry", "utils", "transformers", "llama", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe"}
 _MODELS |= {"deepseek_v2", "deepseek_common"}
 _GRACE_S = 10
+LEAST_S = 60
+"""With less time than this no server is started."""
 # Made once: an opener loads the machine's certificates, 25 ms that would stand in every sample.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -54,11 +57,11 @@ def _skipped_models() -> str:
 def free_port(taken: set[int]) -> int:
     """A port that nobody holds, nor the one after it, where ranks meet: two servers that start at once and look for
     one themselves may find the same."""
-    for port in range(21_000, 22_000, 10):
+    for port in random.sample(range(12_000, 21_900, 10), 100):  # at random: it is bound later, and others look too
         if port not in taken and _is_free(port) and _is_free(port + 1):
             taken.add(port)
             return port
-    raise RuntimeError("no free port from 21000 to 22000")
+    raise RuntimeError("no free port from 12000 to 21900")
 
 
 def _is_free(port: int) -> bool:

@@ -20,21 +20,20 @@ import argparse
 import json
 import shlex
 import signal
-import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from configurations import CONFIGURATIONS, SLOW_LINKS, UNMODIFIED, command_of, decode_sizes, make_plan, overrides
 from kept import Kept, Key, Setting, Writer
 from measuring import Turns, decode, ttft
-from running import Server, environment, free_port, wait_for_all
+from running import LEAST_S, Server, environment, free_port, wait_for_all
 from shapes import SHAPES, write_model
 from tables import tables
+from telling import card, clocks, counted, says
 
 TOKENS, BATCHES = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384), (1, 16, 64)
 # Equal on all sides, besides what `commplan launch` computes: made-up weights, no tokenizer, no cache of prefixes, the
@@ -44,8 +43,6 @@ GPU_ARGUMENTS = (
     "--grammar-backend none --disable-radix-cache --context-length 20480 --max-prefill-tokens 16384 "
     "--max-total-tokens 24000 --mem-fraction-static 0.85"
 )
-LEAST_S = 60
-"""With less time than this no group is started."""
 
 
 class Bench:
@@ -121,7 +118,7 @@ class Bench:
                 if turns.is_over():
                     break
                 _measure(turns, key, self.options.new_tokens, write)
-            _clocks()
+            print(clocks(), flush=True)
             for server in turns.servers:
                 _counters(server, write)
         finally:
@@ -147,9 +144,9 @@ class Bench:
 
         _, file = self.files.get(server.name, (None, None))
         plan = plan_hash(file) if file is not None else None
-        says = _says(server) if up else {}
+        told = says(server) if up else {}
         row = {"configuration": server.name, "up": up, "seconds": round(server.up_after_s, 1), "plan": plan}
-        write(what="server", **row, says=says, command=server.command)
+        write(what="server", **row, says=told, command=server.command)
         print(f"{server.name}: {shlex.join(server.command)}", flush=True)
         if not up:
             code = server.process.poll()
@@ -168,75 +165,19 @@ def _measure(turns: Turns, key: Key, new_tokens: int, write: Writer) -> None:
     print(f"{where}: {', '.join(said) or 'not measured'}; {time.monotonic() - began:.0f} s", flush=True)
 
 
-_TOLD = ("attention_backend", "flashinfer_allreduce_fusion_backend", "disable_custom_all_reduce", "enable_layernorm_sp")
-
-
-def _says(server: Server) -> dict[str, Any]:
-    """What the server has made of its arguments: those that matter to its sums and graphs."""
-    try:
-        info = server.ask("/server_info", timeout_s=30) or {}
-    except (OSError, ValueError):
-        return {}
-    told = {field: info[field] for field in _TOLD if info.get(field)}
-    for phase, graphs in (info.get("cuda_graph_config") or {}).items():
-        if isinstance(graphs, dict) and graphs.get("backend"):
-            sizes = graphs.get("bs") or [0]
-            told[f"{phase} graphs"] = f"{graphs['backend']}, {len(sizes)} up to {max(sizes)}"
-    return told
-
-
 def _counters(server: Server, write: Writer) -> None:
     """Under a plan: are the executed ops forwards x plan?"""
     from commplan.planner.strategy.errors import CommplanError
-    from commplan.planner.strategy.file import parse
-    from commplan.runtime.servers.executed import differences
-    from commplan.runtime.servers.sglang.answer import ask
 
     if CONFIGURATIONS[server.name].plan is None:
         return
     try:
-        told = ask(server.url, 60)
+        found, forwards = counted(server)
     except CommplanError as error:
         print(f"{server.name}: {error}", flush=True)
         return
-    file = parse(told["strategy"])
-    found = [f"rank {r}: {line}" for r, rank in enumerate(told["ranks"]) for line in differences(file, rank)]
-    write(what="counters", configuration=server.name, differences=found, forwards=told["ranks"][0]["forwards"])
+    write(what="counters", configuration=server.name, differences=found, forwards=forwards)
     print(f"{server.name}: counters {'exact' if not found else 'differ: ' + '; '.join(found[:4])}", flush=True)
-
-
-def _clocks() -> None:
-    fields = "clocks.sm,clocks.mem,temperature.gpu,power.draw,memory.used"
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return
-    print(done.stdout.strip(), flush=True)
-
-
-def card() -> str:
-    """The GPUs and the versions that matter, in a line."""
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False
-        )
-        names = done.stdout.split("\n")[:2] if done.returncode == 0 else []
-    except OSError:
-        names = []
-    versions = ", ".join(f"{name} {_version(name)}" for name in ("sglang", "torch"))
-    return f"{f'2 x {names[0].strip()}' if names and names[0] else 'CPU'}, {versions}"
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"
 
 
 def _config(model: Path) -> dict[str, Any]:

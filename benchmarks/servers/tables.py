@@ -127,10 +127,10 @@ def tables(kept: Kept, markdown: bool) -> str:
         for kind in SIZES:
             of_kind = [found for key, found in comparisons.items() if key.kind == kind]
             if of_kind:
-                parts += [_TITLES[kind] + ". " + _counts(own, kind), _table(_times(of_kind), markdown)]
+                parts += [_TITLES[kind] + ". " + _counts(own, kind), table(_times(of_kind), markdown)]
                 shares = _shares(of_kind)
                 if len(shares) > 1:
-                    parts += ["Saved of the gap to a server without communication", _table(shares, markdown)]
+                    parts += ["Saved of the gap to a server without communication", table(shares, markdown)]
         parts += [_list("Aims", list(verdicts(comparisons)), markdown)] if _is_aimed_at(setting) else []
         parts += [_list("Servers", list(_servers(own)), markdown)]
     return "\n\n".join(part for part in parts if part)
@@ -203,7 +203,8 @@ def _list(title: str, lines: Sequence[str], markdown: bool) -> str:
     return f"{title}:\n{chr(10) if markdown else ''}{marked}" if lines else ""
 
 
-def _table(lines: list[list[str]], markdown: bool) -> str:
+def table(lines: list[list[str]], markdown: bool) -> str:
+    """Cells in columns, or a Markdown table; the first line is the head."""
     if markdown:
         head, *rest = lines
         ruled = [head, ["---", *["---:"] * (len(head) - 1)], *rest]
