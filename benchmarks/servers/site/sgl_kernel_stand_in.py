@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["fused_add_rmsnorm", "moe_sum_reduce", "rmsnorm", "silu_and_mul", "weak_ref_tensor"]
+__all__ = ["fused_add_rmsnorm", "moe_align_block_size", "moe_sum_reduce", "rmsnorm", "silu_and_mul", "weak_ref_tensor"]
 
 
 @triton.jit
@@ -66,6 +66,27 @@ def silu_and_mul(input, out=None):
     half = input.shape[-1] // 2
     product = torch.nn.functional.silu(input[..., :half]) * input[..., half:]
     return product if out is None else out.copy_(product)
+
+
+def moe_align_block_size(
+    topk_ids,
+    num_experts,
+    block_size,
+    sorted_token_ids,
+    experts_ids,
+    num_tokens_post_pad,
+    cumsum_buffer,
+    pad_sorted_token_ids=False,
+    ignore_invalid_expert=False,
+):
+    """Rows sorted by expert, in blocks: by the kernel that SGLang compiles on the machine for other callers.
+
+    Without expert parallelism every expert is valid, so that there is nothing to ignore.
+    """
+    from sglang.kernels.ops.moe.moe_align import moe_align_block_size as compiled_here
+
+    outputs = (sorted_token_ids, experts_ids, num_tokens_post_pad, cumsum_buffer)
+    compiled_here(topk_ids, num_experts, block_size, *outputs, pad_sorted_token_ids)
 
 
 def moe_sum_reduce(input_tensor, output_tensor, routed_scaling_factor=1.0):
