@@ -136,6 +136,10 @@ class Server:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(line[:300] for line in text.splitlines()[-lines:])
 
+    def has_logged(self, text: str) -> bool:
+        """True where a text stands in its log."""
+        return text in self.log.read_text(errors="replace")
+
     def end(self) -> None:
         """Ask its processes to end, wait a little, kill what is left. Nothing but its own session is touched."""
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -33,7 +33,7 @@ from measuring import Turns, decode, ttft
 from running import LEAST_S, Server, environment, free_port, wait_for_all
 from shapes import SHAPES, write_model
 from tables import tables
-from telling import card, clocks, counted, says
+from telling import arguments_of, card, clocks, counted, says
 
 TOKENS, BATCHES = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384), (1, 16, 64)
 # Equal on all sides, besides what `commplan launch` computes: made-up weights, no tokenizer, no cache of prefixes, the
@@ -43,6 +43,9 @@ GPU_ARGUMENTS = (
     "--grammar-backend none --disable-radix-cache --context-length 20480 --max-prefill-tokens 16384 "
     "--max-total-tokens 24000 --mem-fraction-static 0.85"
 )
+FUSION_IS_ON = "FlashInfer AllReduce Fusion enabled"
+"""What SGLang logs when its own fused all-reduce and norm has been set up."""
+HEAD = "<!-- By: python benchmarks/servers/sglang.py --rows {} --show --markdown -->\n\n# Plans in an SGLang server\n\n"
 
 
 class Bench:
@@ -120,6 +123,7 @@ class Bench:
                 _measure(turns, key, self.options.new_tokens, write)
             print(clocks(), flush=True)
             for server in turns.servers:
+                write(what="fusion", configuration=server.name, on=server.has_logged(FUSION_IS_ON))
                 _counters(server, write)
         finally:
             for server in servers:
@@ -146,7 +150,7 @@ class Bench:
         plan = plan_hash(file) if file is not None else None
         told = says(server) if up else {}
         row = {"configuration": server.name, "up": up, "seconds": round(server.up_after_s, 1), "plan": plan}
-        write(what="server", **row, says=told, command=server.command)
+        write(what="server", **row, says=told, arguments=arguments_of(server.command))
         print(f"{server.name}: {shlex.join(server.command)}", flush=True)
         if not up:
             code = server.process.poll()
@@ -199,6 +203,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         bench = Bench(options)
         bench.run()
+    print(HEAD.format(options.rows.name) if options.markdown else "", end="")
     print(tables(Kept.read(options.rows), options.markdown))
     if not options.show:
         left = [

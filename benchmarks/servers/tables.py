@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from configurations import AGAIN, BOUND, CONFIGURATIONS, UNMODIFIED
 from kept import SIZES, Kept, Key, Setting
+from shapes import SHAPES
 
 _TITLES = {
     "ttft": "Time to first token of one prompt, ms, by its tokens",
@@ -122,7 +123,7 @@ def tables(kept: Kept, markdown: bool) -> str:
     parts = []
     for setting in kept.settings():
         own = kept.of(setting)
-        parts.append(f"{'## ' if markdown else '== '}{setting}")
+        parts += [f"{'## ' if markdown else '== '}{setting}", _does_not_count(own, setting)]
         comparisons = {key: Comparison(own, key) for kind in SIZES for key in own.keys(kind)}
         for kind in SIZES:
             of_kind = [found for key, found in comparisons.items() if key.kind == kind]
@@ -134,6 +135,18 @@ def tables(kept: Kept, markdown: bool) -> str:
         parts += [_list("Aims", list(verdicts(comparisons)), markdown)] if _is_aimed_at(setting) else []
         parts += [_list("Servers", list(_servers(own)), markdown)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _does_not_count(kept: Kept, setting: Setting) -> str:
+    """Where the unmodified server lacks what it has by default, it is no rival."""
+    shape = SHAPES.get(setting.shape)
+    told = [row["on"] for row in kept.rows if row["what"] == "fusion" and row["configuration"] == UNMODIFIED]
+    if shape is None or not shape.default_fusion or (told and all(told)):
+        return ""
+    return (
+        "DOES NOT COUNT: by default SGLang sums these models by FlashInfer's fused kernel up to 2048 tokens, and the "
+        "logs of these servers do not say that it ran."
+    )
 
 
 def _is_aimed_at(setting: Setting) -> bool:

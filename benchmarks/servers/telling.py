@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from running import Server
 
+_LAUNCH, _PLACES = "sglang.launch_server", ("--model-path", "--host", "--port", "--nccl-port")
 _TOLD = ("attention_backend", "flashinfer_allreduce_fusion_backend", "disable_custom_all_reduce", "enable_layernorm_sp")
 
 
@@ -37,6 +40,19 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "none"
+
+
+def arguments_of(command: Sequence[str]) -> str:
+    """The arguments of a server, without those that name places of a machine."""
+    words = list(command)[command.index(_LAUNCH) + 1 :] if _LAUNCH in command else []
+    found = []
+    while words:
+        word = words.pop(0)
+        if word in _PLACES:
+            words.pop(0)
+        else:
+            found.append(word)
+    return shlex.join(found)
 
 
 def says(server: Server) -> dict[str, Any]:

@@ -101,3 +101,8 @@ def test_graphs_and_fusion_are_read_off_what_the_server_says(bench) -> None:
         "prefill graphs": "breakable, 2 up to 4096",
         "decode graphs": "none",
     }
+
+
+def test_rows_keep_arguments_and_no_places_of_a_machine(bench) -> None:
+    command = ["/a/python", "-P", "-m", "sglang.launch_server", "--model-path", "/b", "--tp-size", "2", "--port", "1"]
+    assert bench.telling.arguments_of(command) == "--tp-size 2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -92,6 +93,30 @@ def test_the_stand_ins_offer_what_the_packed_kernels_do_not_have(bench) -> None:
     (listed,) = re.findall(r"__all__ = (\[.*?\])", text, re.DOTALL)
     for name in re.findall(r'"(\w+)"', listed):
         assert re.search(rf"^def {name}\(", text, re.MULTILINE), name
+
+
+NORMS = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from sgl_kernel_stand_in import fused_add_rmsnorm, rmsnorm
+torch.manual_seed(0)
+x, residual, weight = torch.randn(5, 96), torch.randn(5, 96), torch.randn(96)
+def norm(t):
+    return t * torch.rsqrt((t * t).mean(-1, keepdim=True) + 1e-6) * weight
+total, wanted = x + residual, norm(x + residual)
+parts = torch.randn(5, 3, 2 * 96)[..., :96]  # rows of a wider tensor, as heads of a fused projection are
+torch.testing.assert_close(rmsnorm(parts, weight), norm(parts))
+fused_add_rmsnorm(x, residual, weight)
+torch.testing.assert_close(residual, total)
+torch.testing.assert_close(x, wanted)
+"""
+
+
+@pytest.mark.slow
+def test_the_stand_in_norms_are_norms(bench) -> None:
+    pytest.importorskip("triton")
+    command = [sys.executable, "-c", NORMS, str(bench.folder / "site")]
+    subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, check=True)
 
 
 @pytest.mark.slow

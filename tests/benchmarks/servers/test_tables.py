@@ -109,6 +109,16 @@ def test_servers_that_never_came_up_are_told_of(bench):
     assert "reordered: 1 of 2 starts came up; x 1; counters differ: rank 0: ran 3 times, planned 4" in text
 
 
+@pytest.mark.parametrize(
+    ("shape", "on", "counts"), [("qwen3-235b", False, False), ("qwen3-235b", True, True), ("qwen3-32b", False, True)]
+)
+def test_rows_count_only_beside_a_server_with_its_default_fusion(bench, shape: str, on: bool, counts: bool):
+    shared = {**SETTING, "shape": shape, "start": 1, "group": "x", "run": "a"}
+    told = {**shared, "what": "fusion", "configuration": "unmodified", "on": on}
+    found = bench.kept.Kept([*rows("a", 16, {"unmodified": [1.0]}, shape=shape), told])
+    assert ("DOES NOT COUNT" not in bench.tables.tables(found, markdown=True)) is counts
+
+
 def test_a_line_that_was_cut_off_is_left_out(bench, tmp_path: Path, capsys):
     path = tmp_path / "rows.jsonl"
     write = bench.kept.Writer(path, **SETTING, start=1, group="unmodified", run="a")
@@ -117,3 +127,10 @@ def test_a_line_that_was_cut_off_is_left_out(bench, tmp_path: Path, capsys):
         file.write('{"what": "ttft", "conf')
     assert len(bench.kept.Kept.read(path).rows) == 1
     assert "cut off" in capsys.readouterr().out
+
+
+def test_measured_pages_are_what_their_rows_say(bench):
+    for rows_file in sorted((bench.folder.parents[1] / "docs" / "measured").glob("sglang-*.jsonl")):
+        page = rows_file.with_suffix(".md")
+        said = bench.tables.tables(bench.kept.Kept.read(rows_file), markdown=True)
+        assert page.read_text() == bench.script.HEAD.format(rows_file.name) + said + "\n", page.name
