@@ -29,7 +29,8 @@ from typing import Any
 
 from configurations import CONFIGURATIONS, SLOW_LINKS, UNMODIFIED, command_of, decode_sizes, make_plan, overrides
 from kept import Kept, Key, Setting, Writer
-from measuring import Turns, decode, ttft
+from measuring import PROMPT, Turns, decode, ttft
+from profiling import NEW_TOKENS, profile
 from running import LEAST_S, Server, environment, free_port, wait_for_all
 from shapes import SHAPES, write_model
 from tables import tables
@@ -122,12 +123,28 @@ class Bench:
                     break
                 _measure(turns, key, self.options.new_tokens, write)
             print(clocks(), flush=True)
+            self._profile(turns, write)
             for server in turns.servers:
                 write(what="fusion", configuration=server.name, on=server.has_logged(FUSION_IS_ON))
                 _counters(server, write)
         finally:
             for server in servers:
                 server.end()
+
+    def _profile(self, turns: Turns, write: Writer) -> None:
+        wanted = [Key("ttft", n) for n in self.options.profile_tokens]
+        for key in wanted + [Key("decode", n) for n in self.options.profile_batches]:
+            for server in list(turns.servers):
+                if turns.is_over():
+                    return
+                prompts = turns.prompts(1, key.size, 0) if key.kind == "ttft" else turns.prompts(key.size, PROMPT, 0)
+                new, folder = (1 if key.kind == "ttft" else NEW_TOKENS), self.options.out.absolute() / "traces"
+                try:
+                    told = profile(server, prompts, new, folder / server.name, 60)
+                except (OSError, ValueError) as error:
+                    print(f"{server.name}: no profile: {error!r}"[:300], flush=True)
+                    continue
+                write(what="profile", configuration=server.name, kind=key.kind, size=key.size, **told)
 
     def _start(self, name: str, port: int) -> Server:
         configuration = CONFIGURATIONS[name]
@@ -244,6 +261,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="as `commplan plan` takes it, for all plans")
     add("--plan", type=_named, action="append", default=[], metavar="NAME=FILE", help="a strategy file that is there")
     add("--server-arguments", default=GPU_ARGUMENTS, help="of all servers, instead of those for GPUs")
+    add("--profile-tokens", type=numbers, default=[], help="of prompts whose kernels are listed, after all is measured")
+    add("--profile-batches", type=numbers, default=[], help="of decodes, the same")
     add("--show", action="store_true", help="print the tables, and measure nothing")
     add("--markdown", action="store_true", help="tables in Markdown")
     return parser

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from configurations import AGAIN, BOUND, CONFIGURATIONS, UNMODIFIED
 from kept import SIZES, Kept, Key, Setting
@@ -19,6 +19,7 @@ _TITLES = {
     "decode": "Step of a decode, ms, by requests",
 }
 _AIMED_AT = "qwen3-32b"
+_KERNELS, _ENDS = 16, (("some kernel runs", "busy_us"), ("from first to last", "span_us"))
 
 
 class Comparison:
@@ -133,6 +134,7 @@ def tables(kept: Kept, markdown: bool) -> str:
                 if len(shares) > 1:
                     parts += ["Saved of the gap to a server without communication", table(shares, markdown)]
         parts += [_list("Aims", list(verdicts(comparisons)), markdown)] if _is_aimed_at(setting) else []
+        parts += list(_profiles(own, markdown))
         parts += [_list("Servers", list(_servers(own)), markdown)]
     return "\n\n".join(part for part in parts if part)
 
@@ -209,6 +211,27 @@ def _servers(kept: Kept) -> Iterator[str]:
             wrong = [line for found in told for line in found["differences"]]
             said.append(f"counters differ: {wrong[0]}" if wrong else "counters exact")
         yield f"{name}: {'; '.join(said)}"
+
+
+def _profiles(kept: Kept, markdown: bool) -> Iterator[str]:
+    """Kernels side by side, by what was profiled: the latest of each configuration."""
+    latest: dict[Key, dict[str, dict[str, Any]]] = {}
+    for row in kept.rows:
+        if row["what"] == "profile":
+            latest.setdefault(Key(row["kind"], row["size"]), {})[row["configuration"]] = row
+    for key, by_name in latest.items():
+        longest: dict[str, float] = {}
+        for row in by_name.values():
+            for kernel, us in row["us"].items():
+                longest[kernel] = max(longest.get(kernel, 0.0), us)
+        lines = [["", *by_name]]
+        for kernel in sorted(longest, key=lambda one: -longest[one])[:_KERNELS]:
+            lines.append(
+                [kernel, *(f"{row['us'][kernel]:.1f}" if kernel in row["us"] else "-" for row in by_name.values())]
+            )
+        lines += [[text, *(f"{row[field]:.1f}" for row in by_name.values())] for text, field in _ENDS]
+        yield f"Kernels of a forward, {_where(key)}, us, rank 0, by torch's profiler"
+        yield table(lines, markdown)
 
 
 def _list(title: str, lines: Sequence[str], markdown: bool) -> str:

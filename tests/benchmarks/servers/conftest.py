@@ -12,7 +12,18 @@ from types import SimpleNamespace
 import pytest
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "servers"
-MODULES = ("checkpoints", "configurations", "kept", "measuring", "proof", "running", "shapes", "tables", "telling")
+MODULES = (
+    "checkpoints",
+    "configurations",
+    "kept",
+    "measuring",
+    "profiling",
+    "proof",
+    "running",
+    "shapes",
+    "tables",
+    "telling",
+)
 
 
 @pytest.fixture(scope="session")
