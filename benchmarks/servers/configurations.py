@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,10 +45,13 @@ CONFIGURATIONS = {
     "server_kernels": Configuration(
         "plan: all_reduce by the server's own kernels",
         {"numerics.loosest": "reordered", "numerics.forbid": [_NO_TWO_STEPS]},
-        without=lambda name, impl: name.startswith("commplan_"),  # noqa: ARG005
+        without=lambda name, impl: name.startswith(("commplan_", "composed")),  # noqa: ARG005
     ),
     "reordered": Configuration("plan, nothing quantised", {"numerics.loosest": "reordered"}),
     "quantised": Configuration("plan, INT8 allowed", {"numerics.loosest": "quantized"}),
+    "four_bits": Configuration(
+        "plan, INT8 and INT4 allowed", {"numerics.loosest": "quantized", "numerics.wire_formats": ["int8", "int4"]}
+    ),
     # A fused sum would not pass where sums are left out.
     BOUND: Configuration(
         "no communication: the sums left out",
@@ -62,6 +66,7 @@ SLOW_LINKS = Configuration(
     arguments=("--disable-custom-all-reduce",),
     environment={"NCCL_P2P_DISABLE": "1"},
 )
+SLOW_HARDWARE = "h200-2-no-peer"
 _BEFORE_ARGUMENTS = 4  # python -P -m sglang.launch_server
 # Flags of `commplan launch` that make any two servers alike; the others are what the plan changes in the server.
 _ALIKE = ("--tp-size", "--attn-dp-size", "--ep-size", "--dtype", "--chunked-prefill-size", "--max-running-requests")
@@ -74,6 +79,8 @@ def overrides(name: str, model: Path, own: Mapping[str, Any], slow: bool, given:
     configuration = CONFIGURATIONS[name]
     fields: dict[str, Any] = {"executor": "sglang", "model": str(model / "config.json"), **own}
     fields |= configuration.plan or {}
+    if slow and (files("commplan.configs") / "hardware" / f"{SLOW_HARDWARE}.yaml").is_file():
+        fields["hardware"] = SLOW_HARDWARE
     tests = [configuration.without, _is_not_installed, *([SLOW_LINKS.without] if slow else [])]
     fields["numerics.forbid"] = [*fields.get("numerics.forbid", []), *forbidden(tests)]
     return [f"{field}={flow_text(value)}" for field, value in fields.items()] + list(given)

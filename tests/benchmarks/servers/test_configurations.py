@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,13 @@ def test_over_slow_links_no_kernel_reads_a_peers_memory(bench, tmp_path: Path) -
     for name in ("quantised", "reordered"):
         found = impls(plan(bench, tmp_path, name, slow=True))
         assert not any(known[impl].peer_access for impl in found if impl is not None)
+
+
+def test_over_slow_links_plans_are_priced_for_them_where_such_a_machine_is_shipped(bench, tmp_path: Path) -> None:
+    name = bench.configurations.SLOW_HARDWARE
+    shipped = (files("commplan.configs") / "hardware" / f"{name}.yaml").is_file()
+    file = plan(bench, tmp_path, "reordered", slow=True)
+    assert file.hardware.name == (name if shipped else "h200-2")
 
 
 @pytest.mark.parametrize("shape", ["qwen3-32b", "qwen3-235b", "deepseek-v3"])
