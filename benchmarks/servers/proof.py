@@ -12,10 +12,8 @@ batches are the same everywhere. Counters must be forwards x plan.
 from __future__ import annotations
 
 import argparse
-import random
 import shlex
 import signal
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checkpoints import FAMILIES, VOCABULARY, write_checkpoint
+from answers import answer_of, compared
+from checkpoints import FAMILIES, write_checkpoint
 from configurations import UNMODIFIED, command_of, make_plan, overrides
 from kept import Kept, Writer
 from running import LEAST_S, Server, environment, free_port, wait_for_all
@@ -39,7 +38,7 @@ ARGUMENTS = (
     "--cuda-graph-bs-decode 1 2 4"
 )
 SHAPE_OF = {"qwen3": "qwen3-32b", "qwen3_moe": "qwen3-235b", "deepseek_v3": "deepseek-v3"}
-PROMPTS, NEW = (3, 17, 130, 700), 24
+PROMPTS = (3, 17, 130, 700)
 GRAPHS = {"graphs": (), "eager": ("--disable-cuda-graph",)}
 BOUNDS = {"bitwise": 0.0, "reordered": 0.08, "quantized": 0.25}
 """Largest error of a logprob, over the largest logprob: as `commplan check` has it for bf16."""
@@ -152,7 +151,7 @@ class Proof:
         wanted: list[dict[str, Any]] = []
         for server in servers:
             try:
-                found = [_answer(server, length) for length in PROMPTS]
+                found = [answer_of(server, length) for length in PROMPTS]
                 differences = counted(server)[0] if wanted else []
             except (OSError, ValueError, KeyError, CommplanError) as error:
                 print(f"{server.name}: failed with {error!r}\n{server.tail()}", flush=True)
@@ -204,50 +203,6 @@ def like(file: Any, model: str, given: Sequence[str]) -> list[str]:
         word for flag in added_flags(file, given) if "cuda-graph" in flag.name for word in (flag.name, *flag.values)
     ]
     return command_of(UNMODIFIED, model, None, file, [*given, *graphs])
-
-
-def _answer(server: Server, length: int) -> dict[str, Any]:
-    """Tokens and logprobs of a prompt and of what follows."""
-    rng = random.Random(length)
-    prompt = [rng.randrange(1, VOCABULARY) for _ in range(length)]
-    _, answer = server.generate([prompt], NEW, 120, return_logprob=True, logprob_start_len=0)
-    one = answer[0] if isinstance(answer, list) else answer
-    about = one["meta_info"]
-    return {
-        "tokens": one["output_ids"],
-        "prefill": [row[0] for row in about["input_token_logprobs"][1:]] + [about["output_token_logprobs"][0][0]],
-        "decode": [row[0] for row in about["output_token_logprobs"][1:]],
-    }
-
-
-def compared(wanted: list[dict[str, Any]], found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Of prefill and decode: the largest error of a logprob, the largest logprob, and how many were compared.
-
-    A decode is compared up to the first token that differs: what follows answers another text.
-    """
-    for kind in ("prefill", "decode"):
-        errors, sizes, same = [], [], 0
-        for want, got in zip(wanted, found, strict=True):
-            pairs = list(zip(want[kind], got[kind], strict=True))
-            if kind == "decode":
-                pairs = pairs[: _agreeing(want["tokens"], got["tokens"]) - 1 if pairs else 0]
-            errors += [abs(a - b) for a, b in pairs]
-            sizes += [abs(a) for a, _ in pairs]
-            same += want["tokens"] == got["tokens"]
-        yield {
-            "kind": kind,
-            "compared": len(errors),
-            "error": max(errors, default=0.0),
-            "middle": statistics.median(errors) if errors else 0.0,
-            "largest": max(sizes, default=0.0),
-            "same_texts": f"{same} of {len(wanted)}",
-        }
-
-
-def _agreeing(wanted: list[int], found: list[int]) -> int:
-    """Tokens in which two texts begin alike; at least one, since the first comes of the prefill."""
-    alike = next((i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), len(wanted))
-    return max(1, alike)
 
 
 def verdict(row: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
     python fake_server.py BEHAVIOUR ... --port N
 
-BEHAVIOUR: serves | fails (ends before it listens) | dies (on its sixth request) | forks (a child ignores SIGTERM)
+BEHAVIOUR: serves | off (a little wrong) | fails (ends before it listens) | dies (on its sixth request)
+         | forks (a child ignores SIGTERM)
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Answers(BaseHTTPRequestHandler):
             print("a kernel gave up", flush=True)
             os._exit(9)
         time.sleep(0.0005 * body["sampling_params"]["max_new_tokens"])
-        self.tell([{"output_ids": [7] * body["sampling_params"]["max_new_tokens"]} for _ in body["input_ids"]])
+        self.tell([answer(prompt, body["sampling_params"]["max_new_tokens"]) for prompt in body["input_ids"]])
 
     def tell(self, answer: object) -> None:
         text = json.dumps(answer).encode()
@@ -41,6 +42,14 @@ class Answers(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def answer(prompt: list[int], new: int) -> dict[str, object]:
+    """Logprobs that a server which is `off` gets a little wrong."""
+    step = 1.001 if sys.argv[1] == "off" else 1.0
+    before = [[None, prompt[0], None], *([-step, token, None] for token in prompt[1:])]
+    after = [[-step, 7, None] for _ in range(new)]
+    return {"output_ids": [7] * new, "meta_info": {"input_token_logprobs": before, "output_token_logprobs": after}}
 
 
 if __name__ == "__main__":

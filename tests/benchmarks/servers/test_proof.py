@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from commplan.planner.strategy.file import StrategyFile, places
 from commplan.runtime.servers.sglang.line import typed
+
+FAKE = Path(__file__).parent / "fake_server.py"
 
 
 def answer(tokens: list[int], prefill: list[float], decode: list[float]) -> dict[str, Any]:
@@ -58,21 +64,47 @@ def test_the_table_says_what_is_not_within_and_which_counters_differ(bench) -> N
     assert "| decode | 1 of 1 | 3 | 0 | 0 | 3.0 | equal bit by bit | differ |" in text
 
 
+def write_config(bench, model: Path) -> Path:
+    """Of a model as wide as the checkpoints, without its weights."""
+    model.mkdir(parents=True)
+    narrow = {"hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 4, "num_hidden_layers": 4}
+    (model / "config.json").write_text(json.dumps(bench.shapes.SHAPES["qwen3-32b"].config | narrow))
+    return model
+
+
 @pytest.fixture(scope="module")
 def plans(bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str, StrategyFile]:
-    """Of a model as wide as the checkpoints."""
-    tmp_path = tmp_path_factory.mktemp("proof")
-    model = tmp_path / "tiny"
-    model.mkdir()
-    narrow = bench.shapes.SHAPES["qwen3-32b"].config | bench.checkpoints.FAMILIES["qwen3"][1]
-    narrow |= {"hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 4, "num_hidden_layers": 4}
-    (model / "config.json").write_text(bench.script.json.dumps(narrow))
-    options = bench.script.argparse.Namespace(
-        out=tmp_path, set=[], deployment=None, minutes=1, rows=tmp_path / "rows.jsonl"
-    )
+    folder = tmp_path_factory.mktemp("proof")
+    options = argparse.Namespace(out=folder, set=[], deployment=None, minutes=1, rows=folder / "rows.jsonl")
+    model = write_config(bench, folder / "tiny")
     made = bench.proof.Proof(options)._plans("qwen3", model, list(bench.proof.PLANS))
     assert list(made) == list(bench.proof.PLANS)
     return {name: file for name, (_, file) in made.items()}
+
+
+@pytest.mark.slow
+def test_answers_are_compared_with_the_unmodified_servers_and_kept(
+    bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(bench, tmp_path / "checkpoints" / "qwen3")
+    behaviours = iter(("serves", "off", "fails"))
+
+    def fake(*_: object) -> list[str]:
+        return [sys.executable, "-I", str(FAKE), next(behaviours)]
+
+    monkeypatch.setattr(bench.proof, "like", fake)
+    monkeypatch.setattr(bench.proof, "server_command", fake)
+    monkeypatch.setattr(bench.proof, "counted", lambda server: ([], []))
+    monkeypatch.setattr(bench.proof.signal, "signal", lambda *_: None)
+    which = ["--families", "qwen3", "--graphs", "eager", "--plans", "own_sum,own_norm", "--minutes", "1.5"]
+    monkeypatch.setattr(sys, "argv", ["proof.py", "--rows", str(tmp_path / "rows"), "--out", str(tmp_path), *which])
+    bench.proof.main()
+    said = capsys.readouterr().out
+    assert "own_norm: is not up" in said and "no such kernel image is available" in said
+    assert "not yet there, so call again: qwen3, eager: own_norm" in said
+    verdicts = [line.split()[-5:] for line in said.splitlines() if line.startswith("qwen3")]
+    assert verdicts == [["equal", "bit", "by", "bit", "exact"]] * 2
+    assert said.count("NOT equal bit by bit") == 2
 
 
 def ops(file: StrategyFile) -> set[tuple[str, str | None, str | None]]:
