@@ -48,12 +48,26 @@ def test_scatter_is_that_of_two_unmodified_servers_side_by_side(comparison):
 
 def test_without_a_second_one_scatter_is_from_start_to_start(bench):
     kept = bench.kept.Kept([row for row in TWO_RUNS if row["configuration"] != "again"])
-    assert bench.tables.Comparison(kept, bench.kept.Key("ttft", 4096)).scatter == 20.0
+    comparison = bench.tables.Comparison(kept, bench.kept.Key("ttft", 4096))
+    assert comparison.scatter == 20.0
+    assert comparison.share("quantised") == pytest.approx(14.5 / 25)  # of servers side by side: no start matters
 
 
 def test_no_share_is_told_where_no_communication_is_no_faster(bench):
     kept = bench.kept.Kept(rows("a", 16, {"unmodified": [10.0], "bound": [10.5], "reordered": [9.0]}))
     assert bench.tables.Comparison(kept, bench.kept.Key("ttft", 16)).share("reordered") is None
+
+
+def test_no_share_is_told_where_the_gap_is_within_the_scatter(bench):
+    ms = {"unmodified": [2.9], "again": [2.6], "bound": [2.8], "quantised": [3.0]}
+    comparison = bench.tables.Comparison(bench.kept.Kept(rows("a", 16, ms, "decode")), bench.kept.Key("decode", 16))
+    assert comparison.share("quantised") is None
+
+
+@pytest.mark.parametrize(("layers", "told"), [(64, True), (8, False)])
+def test_aims_are_those_of_the_whole_model(bench, layers: int, told: bool):
+    found = bench.kept.Kept([{**row, "layers": layers} for row in TWO_RUNS])
+    assert ("aimed at" in bench.tables.tables(found, markdown=False)) is told
 
 
 def verdicts(bench, found: list[dict[str, Any]]) -> list[str]:
