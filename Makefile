@@ -132,7 +132,7 @@ $(EVERYTHING): $(RUNTIME)
 
 # Nothing is set up here: PYTHON names the one that has a PyTorch for these GPUs, commplan and pytest, as after
 # pip install --editable '.[runtime]' pytest
-.PHONY: test-gpu sanitize-gpu bench-gpu
+.PHONY: test-gpu sanitize-gpu bench-gpu bench-servers prove-servers
 
 test-gpu: ## our collectives and planned models on all NVIDIA GPUs, or the former on one; in the Python of PYTHON
 	$(PYTHON) -m pytest tests/gpu $(PYTEST_ARGS)
@@ -144,6 +144,14 @@ sanitize-gpu: ## our collectives under compute-sanitizer, which must be on the P
 bench-gpu: ## our collectives beside their rivals', planned prefills beside plain ones; two NVIDIA GPUs or more
 	$(PYTHON) benchmarks/runtime/collectives.py
 	$(PYTHON) benchmarks/runtime/stacks.py --deployment qwen=qwen3-32b-h200-tp2 --deployment mla=deepseek-r1-h200-tp2
+
+SERVERS_ARGS ?=
+
+bench-servers: ## plans in SGLang servers on two NVIDIA GPUs, beside the server by its defaults; nine minutes, again for the rest
+	$(PYTHON) benchmarks/servers/sglang.py --rows build/servers/rows.jsonl $(SERVERS_ARGS)
+
+prove-servers: ## tokens and logprobs of these servers against the unmodified one; nine minutes, again for the rest
+	$(PYTHON) benchmarks/servers/proof.py --rows build/servers/proof.jsonl $(SERVERS_ARGS)
 
 # ---- Ascend ----------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,63 @@
+"""Which kernels a forward spends its time in: torch's profiler inside the server, asked over HTTP.
+
+A profiled forward is slower than others: its kernels can be compared with each other, its length with nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from running import Server, wait_until
+
+KEPT, NEW_TOKENS = 20, 17
+"""Kernels of a row, and tokens of each request of a decode that is profiled."""
+
+
+def profile(server: Server, prompts: list[list[int]], new_tokens: int, folder: Path, seconds: float) -> dict[str, Any]:
+    """Kernels of rank 0 while the prompts are answered once: see `told_by`. Raises OSError where no trace comes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.trace.json.gz"):
+        old.unlink()
+    server.ask("/start_profile", {"output_dir": str(folder), "activities": ["GPU"]}, seconds)
+    server.generate(prompts, new_tokens, seconds)
+    server.ask("/stop_profile", {}, seconds)
+    if not wait_until(lambda: bool(list(folder.glob("*TP-0*.trace.json.gz"))), seconds):
+        raise OSError(f"no trace of rank 0 came into {folder}")
+    (path,) = folder.glob("*TP-0*.trace.json.gz")
+    with gzip.open(path, "rt") as file:
+        return told_by(json.load(file)["traceEvents"], new_tokens)
+
+
+def told_by(events: Iterable[dict[str, Any]], forwards: int) -> dict[str, Any]:
+    """Of a trace: us per forward by kernel, the longest first; how long some kernel ran, and from first to last."""
+    kernels = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
+    total: dict[str, float] = {}
+    for event in kernels:
+        name = _short(event["name"])
+        total[name] = total.get(name, 0.0) + event["dur"] / forwards
+    longest = sorted(total.items(), key=lambda one: -one[1])[:KEPT]
+    spans = sorted((event["ts"], event["ts"] + event["dur"]) for event in kernels)
+    whole = max(end for _, end in spans) - spans[0][0] if spans else 0.0
+    return {
+        "us": {name: round(us, 1) for name, us in longest},
+        "busy_us": round(_union(spans) / forwards, 1),
+        "span_us": round(whole / forwards, 1),
+    }
+
+
+def _union(spans: Sequence[tuple[float, float]]) -> float:
+    covered, until = 0.0, float("-inf")
+    for begin, end in spans:
+        covered += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return covered
+
+
+def _short(name: str) -> str:
+    """A kernel's name without the types of its template."""
+    bare = name.removeprefix("void ").split("<")[0].split("(")[0]
+    return bare.rsplit("::", 1)[-1][:48] or name[:48]

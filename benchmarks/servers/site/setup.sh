@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Sets up SGLang and commplan on a machine without a package index, of what pack.py has packed.
+#   bash setup.sh SITE_FOLDER CHECKOUT_FOLDER TARGET; source TARGET/environment
+# SGLang is unpacked and compiled once, commplan and the benchmark every time. Takes some 30 s.
+set -euo pipefail
+site=$(realpath "$1") carried=$(realpath "$2")
+mkdir -p "$3"
+target=$(realpath "$3")
+if [ ! -f "$target/ready" ]; then
+  tar -C "$target" -xJf "$site/site.tar.xz"
+  (cd "$target/site" && python3 -m compileall -q -j 0 sglang transformers sgl_kernel fastapi pydantic openai) >/dev/null 2>&1 || true
+  touch "$target/ready"
+fi
+rm -rf "$target/checkout"
+tar -C "$target" -xJf "$carried/commplan.tar.xz"
+python3 "$carried/install_checkout.py" "$target/checkout" "$target/site"
+cp "$target/checkout/benchmarks/servers/site/sgl_kernel_stand_in.py" "$target/site/sgl_kernel/stand_in.py"
+python3 -m compileall -q -j 0 "$target/site/commplan" || true
+cat > "$target/environment" <<END
+export PYTHONPATH=$target/site
+cd $target/checkout
+END
+python3 - "$target/site" <<'END'
+import sys
+sys.path.insert(0, sys.argv[1])
+from importlib.metadata import entry_points, version
+points = [point.value for point in entry_points(group="sglang.srt.plugins")]
+assert any(value.startswith("commplan.") for value in points), f"commplan's plugin is not installed: {points}"
+print(f"SGLang {version('sglang')}, torch {version('torch')}, commplan {version('commplan')}: {', '.join(points)}")
+END
