@@ -145,7 +145,7 @@ BARE_SCATTER = own("reduce_scatter", norm=False)
 
 def late(layer: int) -> Op:
     """The gather of latents, of the shard that the layer before left."""
-    return Op("latent_all_gather", producer=f"{layer - 1}.mlp_out" if layer else "embed_out")
+    return Op("latent_all_gather", producer="previous.mlp_out" if layer else "embed_out")
 
 
 def scattered(first: int, last: int) -> RangePlan:
@@ -189,22 +189,13 @@ def late_latents(first: int, last: int, own_kernels: bool = False) -> RangePlan:
 
 
 def whole_forwards(checkpoint: Path, latent: bool = False) -> StrategyFile:
-    """Other layouts in other ranges and modes. `latent`: attention gathers latents."""
-    short = late_latents(1, 16) if latent else scattered(1, 16)
+    """Other layouts in other ranges and modes, by the library and by kernels of our own. `latent`: late gathers."""
+    first = late_latents(1, 8) if latent else scattered(1, 8)
+    second = late_latents(9, 16, own_kernels=True) if latent else own_scattered(9, 16)
     return plan(
         checkpoint,
-        prefill=[short, mixed_layouts(17, 30), tokens(31, PREFILL_TOKENS, EVERYWHERE_PLAIN)],
-        decode=[scattered(1, 2), late_latents(3, DECODE_TOKENS) if latent else mixed_layouts(3, DECODE_TOKENS)],
-    )
-
-
-def own_whole_forwards(checkpoint: Path, latent: bool = False) -> StrategyFile:
-    """The same by kernels of our own."""
-    short = late_latents(1, 16, own_kernels=True) if latent else own_scattered(1, 16)
-    return plan(
-        checkpoint,
-        prefill=[short, own_scattered(17, PREFILL_TOKENS)],
-        decode=[own_scattered(1, 2), replace(short, first=3, last=DECODE_TOKENS)],
+        prefill=[first, second, mixed_layouts(17, 30), own_scattered(31, PREFILL_TOKENS)],
+        decode=[own_scattered(1, 2), replace(first, first=3, last=DECODE_TOKENS)],
     )
 
 

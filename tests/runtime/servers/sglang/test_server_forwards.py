@@ -11,50 +11,44 @@ import pytest
 from commplan.planner.strategy.file import StrategyFile
 from commplan.runtime.servers.executed import change, differences, planned_calls
 
-from .plans import own_whole_forwards, whole_forwards, written
+from .plans import whole_forwards, written
 from .server import Server, serving
-from .test_server_qwen3 import logprobs
 
 pytestmark = pytest.mark.slow
 
-# Counts of tokens that two ranks divide evenly and that they do not, one among them; four prompts at once.
-PROMPTS = [list(range(9, 9 + count)) for count in (1, 9, 16, 25, 40)]
+# Counts of tokens that two ranks divide evenly and that they do not, in every range; three prompts at once.
+COUNTS = (1, 7, 8, 13, 16, 19, 28, 41)
 BATCH = [list(range(start, start + 7)) for start in (50, 60, 70)]
-FAMILIES = ["qwen2", "qwen3", "qwen3_moe", "deepseek_v3"]
+FAMILIES = ["qwen3", "qwen3_moe", "deepseek_v3"]
 
 
-def answers(server: Server) -> list[list[int]]:
-    one = [server.generate(prompt)["output_ids"] for prompt in PROMPTS]
-    return one + [answer["output_ids"] for answer in server.generate(BATCH)]
-
-
-def short_logprobs(server: Server) -> list[float]:
-    """Of a prompt that falls into the first range."""
-    answer = server.generate(list(range(30, 45)), return_logprob=True, logprob_start_len=0)
-    return [row[0] for row in answer["meta_info"]["input_token_logprobs"][1:]]
-
-
-def said(server: Server) -> tuple[Any, ...]:
-    return answers(server), short_logprobs(server), logprobs(server)
+def said(server: Server) -> tuple[list[list[int]], list[float]]:
+    """Tokens that follow prompts, and the log-probabilities of the prompts' own."""
+    tokens, near = [], []
+    for count in COUNTS:
+        answer = server.generate(list(range(9, 9 + count)), return_logprob=True, logprob_start_len=0)
+        tokens.append(answer["output_ids"])
+        near += [row[0] for row in answer["meta_info"]["input_token_logprobs"][1:]]
+        near += [row[0] for row in answer["meta_info"]["output_token_logprobs"]]
+        tokens.append(server.generate([90 - token for token in range(count)])["output_ids"])
+    return tokens + [answer["output_ids"] for answer in server.generate(BATCH)], near
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_rows_in_shards_say_the_tokens_of_a_server_without_a_plan(
+def test_rows_in_shards_say_what_a_server_without_a_plan_says(
     family: str, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    model, latent = checkpoint(family), family == "deepseek_v3"
+    model = checkpoint(family)
     with serving(model, tmp_path, None) as server:
-        expected = said(server)
-    for make in (whole_forwards, own_whole_forwards):
-        strategy = make(model, latent)
-        with serving(model, tmp_path, written(strategy, tmp_path / f"{make.__name__}.yaml")) as server:
-            before = server.counts()
-            tokens, *near = said(server)
-            after = server.counts()
-        assert tokens == expected[0], make.__name__
-        for found, exact in zip(near, expected[1:], strict=True):
-            assert found == pytest.approx(exact, abs=1e-4)
-        check_counts(strategy, before, after)
+        expected, exact = said(server)
+    strategy = whole_forwards(model, latent=family == "deepseek_v3")
+    with serving(model, tmp_path, written(strategy, tmp_path / "plan.yaml")) as server:
+        before = server.counts()
+        tokens, near = said(server)
+        after = server.counts()
+    assert tokens == expected
+    assert near == pytest.approx(exact, abs=1e-4)
+    check_counts(strategy, before, after)
 
 
 def check_counts(strategy: StrategyFile, before: list[Any], after: list[Any]) -> None:
@@ -65,6 +59,6 @@ def check_counts(strategy: StrategyFile, before: list[Any], after: list[Any]) ->
         ran = change(rank_before, rank_after)
         used = {(told["mode"], told["range"]) for told in ran["forwards"]}
         assert used == {(mode, index) for mode, ranges in strategy.modes.items() for index in range(len(ranges))}
-        planned = planned_calls(strategy, ran)
-        assert {op for _, _, boundary, op, _ in planned if boundary == "embed_out"} >= {"reduce_scatter"}
-        assert {"all_gather", "reduce_scatter"} <= {op for *_, op, _ in planned}
+        places = {(boundary, op.split("(")[0]) for _, _, boundary, op, _ in planned_calls(strategy, ran)}
+        assert {("embed_out", "reduce_scatter"), ("attn_in", "all_gather"), ("mlp_out", "reduce_scatter")} <= places
+        assert (("attn_in", "latent_all_gather") in places) == (strategy.model.latent_width > 0)
