@@ -21,7 +21,7 @@ from commplan.runtime.servers.sglang.fused_reads import FinalNorm, FusedSum, Lat
 from commplan.runtime.servers.sglang.stages import Deferral
 
 from .fakes import strategy
-from .plans import late_latents, mixed_layouts, own_scattered, scattered
+from .plans import EVERYWHERE_PLAIN, late_latents, mixed_layouts, own_scattered, scattered, tokens
 
 LAYERS, EPS = 4, 1e-6
 MOST = 1024
@@ -41,6 +41,7 @@ def stack_plans(backend: str, activations: str, width: int, latents: int, tp: in
         )
 
     return {
+        "plain": file(tokens(1, MOST, EVERYWHERE_PLAIN)),
         "scattered": file(scattered(1, MOST)),
         "mixed": file(mixed_layouts(1, MOST)),
         "own": file(own_scattered(1, MOST)),
@@ -167,7 +168,7 @@ def _unplanned(group: object, x: Tensor) -> Tensor:
 
 
 def stack_error(
-    file: StrategyFile, group: ServerGroup, device: torch.device, tokens: list[int]
+    file: StrategyFile, group: ServerGroup, device: torch.device, counts: list[int]
 ) -> dict[int, tuple[float, bool]]:
     """Tokens to (relative RMS error of what comes out, whether exactly the planned ops ran), on this rank."""
     dtype = TORCH_DTYPES[file.deployment.activations]
@@ -175,7 +176,7 @@ def stack_error(
     everyone = [Weights(rank, width, latents, dtype, device) for rank in range(group.world_size)]
     binding = Binding(file, group, group, device)
     found = {}
-    for count in tokens:
+    for count in counts:
         forwards = Forwards(file, binding.programs)
         with forwards.serving(), forwards.forward("prefill", count):
             out = ran(forwards, group, everyone[group.rank_in_group], count)
@@ -187,4 +188,33 @@ def stack_error(
     return found
 
 
-__all__ = ["ServerGroup", "stack_error", "stack_plans"]
+def replayed_error(file: StrategyFile, group: ServerGroup, device: torch.device, count: int) -> tuple[float, bool]:
+    """(relative RMS error of what a CUDA graph of the stack gives, replayed twice, whether its ops were counted)."""
+    dtype = TORCH_DTYPES[file.deployment.activations]
+    width, latents = file.model.hidden_size, file.model.latent_width
+    everyone = [Weights(rank, width, latents, dtype, device) for rank in range(group.world_size)]
+    binding = Binding(file, group, group, device)
+    forwards = Forwards(file, binding.programs)
+    mine = everyone[group.rank_in_group]
+    with forwards.forward("decode", count):
+        ran(forwards, group, mine, count)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph), forwards.forward("decode", count):
+        out = ran(forwards, group, mine, count)
+    for _ in range(2):
+        out.zero_()
+        graph.replay()
+        with forwards.serving():
+            forwards.replayed("decode", count)
+    torch.cuda.synchronize()
+    exact = wanted(everyone, count)
+    counted = forwards.counters.calls() == expected_calls(file, [("decode", count)] * 2)
+    binding.peers.check()
+    error = float((out.float() - exact).norm() / exact.norm())
+    del graph
+    binding.peers.close()
+    return error, counted
+
+
+__all__ = ["ServerGroup", "replayed_error", "stack_error", "stack_plans"]
