@@ -73,7 +73,9 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
                     mlp: MlpKind = "moe" if layer in strategy.model.moe_layers else "dense"
                     shape, p = strategy.layer_shape(layer or 0), strategy.parallelism
                     spelled = _with_impl(with_group(boundary, op, before, shape, p), strategy)
-                    why = executor.can.refusal(boundary, spelled, mode, mlp, p)
+                    why = executor.can.refusal(
+                        boundary, spelled, mode, mlp, p, architecture=strategy.model.architecture
+                    )
                     why = why or _cannot_perform(layer, boundary, op, before, strategy, executor)
                     why = why or _too_large(op, plan, strategy, executor)
                     if why is not None and why not in refused:

@@ -224,7 +224,9 @@ class GraphBuilder:
     # ---- what is refused ---------------------------------------------------------------------------------------------
 
     def _unable(self, boundary: str, op: Op, mlp: MlpKind, stock: bool = False) -> str | None:
-        return self.setup.executor.can.refusal(boundary, op, self.mode, mlp, self.setup.parallelism, stock)
+        setup = self.setup
+        can, architecture = setup.executor.can, setup.model.architecture
+        return can.refusal(boundary, op, self.mode, mlp, setup.parallelism, stock, architecture)
 
     def _refusal(self, boundary: str, op: Op, layer: int | None, mlp: MlpKind, restriction: Restriction) -> str | None:
         refusal = self._unable(boundary, op, mlp, restriction.stock) or self._forbidden(

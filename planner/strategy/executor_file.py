@@ -122,11 +122,21 @@ class Refusal:
     attn_tp: bool | None = None  # true: only where a DP group has several ranks; false: only where it has one
     group: GroupName | None = None
     impl: str | None = None
+    architectures: tuple[str, ...] | None = None  # of models of these alone
 
-    def covers(self, boundary: str, op: Op, mode: str, mlp: MlpKind, parallelism: Parallelism) -> bool:
+    def covers(
+        self,
+        boundary: str,
+        op: Op,
+        mode: str,
+        mlp: MlpKind,
+        parallelism: Parallelism,
+        architecture: str | None = None,
+    ) -> bool:
         """True where the refusal speaks of this op in this place."""
         return (
             op.name == self.op
+            and (self.architectures is None or architecture in self.architectures)
             and (self.group is None or op.group == self.group)
             and (self.impl is None or op.impl == self.impl)
             and (self.attn_tp is None or self.attn_tp == (parallelism.attn_tp > 1))
@@ -235,9 +245,19 @@ class Capabilities:
         return f"executor {self.name} cannot run {op}{why}"
 
     def refusal(
-        self, boundary: str, op: Op, mode: str, mlp: MlpKind, parallelism: Parallelism, stock: bool = False
+        self,
+        boundary: str,
+        op: Op,
+        mode: str,
+        mlp: MlpKind,
+        parallelism: Parallelism,
+        stock: bool = False,
+        architecture: str | None = None,
     ) -> str | None:
-        """Why this op cannot run here under this executor, or None; `stock`: what it does without a plan can."""
+        """Why this op cannot run here under this executor, or None; `stock`: what it does without a plan can.
+
+        `architecture`: of the model, where one is known.
+        """
         if not op.kind.is_collective:
             return None
         capability = self.ops.get(op.name)
@@ -249,18 +269,20 @@ class Capabilities:
         if only is not None and not stock:
             return f"executor {self.name}: {only}"
         for refusal in self.refusals:
-            if refusal.covers(boundary, op, mode, mlp, parallelism):
+            if refusal.covers(boundary, op, mode, mlp, parallelism, architecture):
                 return f"executor {self.name}: {refusal.reason}"
         return None
 
-    def ops_at(self, boundary: str, mode: str, parallelism: Parallelism) -> tuple[str, ...]:
+    def ops_at(
+        self, boundary: str, mode: str, parallelism: Parallelism, architecture: str | None = None
+    ) -> tuple[str, ...]:
         """The ops that it runs at a boundary, whatever the layouts around it."""
         return tuple(
             name
             for name in self.ops
             if boundary in KINDS[name].boundaries
             and (parallelism.attn_dp > 1 or not KINDS[name].spans_two)
-            and self.refusal(boundary, Op(name), mode, "dense", parallelism) is None
+            and self.refusal(boundary, Op(name), mode, "dense", parallelism, architecture=architecture) is None
         )
 
 

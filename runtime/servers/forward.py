@@ -22,6 +22,7 @@ from ..bound.counts import Count, Counters
 from ..bound.program import Program
 from ..bound.sizes import Sizes, sizes_of
 from ..errors import BoundaryError
+from .crossing import crosses, follower, sum_add_and_norm
 
 Bind = Callable[[Counters], dict[str, tuple[Program, ...]]]
 
@@ -36,6 +37,7 @@ class Forward:
     unplanned: int = 0
     at_head: bool = False  # the logits travel in the server's own way
     owed: bool = False  # the last layer's sum waits for the final norm
+    late: BoundIn | None = None  # attention has a shard of rows, and its latents wait for this gather
 
     @property
     def tokens(self) -> int:
@@ -105,6 +107,7 @@ class Forwards:
             yield self.current
             if self.current.owed:
                 raise BoundaryError("the final norm did not come", where="the last mlp_out")
+            self._nothing_late(self.current)
         finally:
             done, self.current = self.current, None
         if self._replaying:
@@ -179,43 +182,80 @@ class Forwards:
                 f"holds {partial.shape[0]} rows in a forward of {now.tokens} tokens", where=f"layer {layer} {boundary}"
             )
         bound = self._bound(now, layer, boundary)
-        if bound.norm is None:
+        if not _crosses(bound):
             return self.run(bound, bound.sum, partial)
         if boundary != "mlp_out" or layer + 1 < len(now.program.layers):
             raise BoundaryError("a sum that does the norm as well was asked for alone", where=str(bound.place))
         now.owed = True
         return partial
 
-    def fuses(self, layer: int, boundary: str) -> bool:
-        """Does the op at a boundary do the norm behind it, in the forward in progress?"""
-        return self._bound(self.at(f"layer {layer} {boundary}"), layer, boundary).norm is not None
+    def crosses(self, layer: int, boundary: str) -> bool:
+        """Is the add and the norm behind a boundary the plan's to do, in the forward in progress?"""
+        return _crosses(self._bound(self.at(f"layer {layer} {boundary}"), layer, boundary))
 
-    def fused(
+    def crossed(
         self, layer: int, boundary: str, partial: Tensor, residual: Tensor, norm: nn.Module
     ) -> tuple[Tensor, Tensor] | None:
-        """(norm of sum + residual, sum + residual) by the planned op, or None if that op does no norm.
+        """(what the next block consumes, the residual) from [T, H] partial rows, or None if that is the server's to do.
 
-        The residual's memory is the caller's to give: the new one may be written over it.
+        By the op, the residual add, the norm, and the op of the next boundary. The residual comes and goes in the
+        layout that the plan has there, and its memory is the caller's to give: the new one may be written over it.
         """
         where = f"layer {layer} {boundary}"
         now = self.at(where)
         bound = self._bound(now, layer, boundary)
-        if bound.norm is None:
+        if not _crosses(bound):
             return None
-        if partial.shape[0] != now.tokens or residual.shape != partial.shape:
+        self._nothing_late(now)
+        assert bound.place.before is not None
+        rows = now.sizes.of(bound.place.before.residual)
+        if partial.shape[0] != now.tokens or residual.shape != (rows, partial.shape[1]):
             raise BoundaryError(
-                f"holds {partial.shape[0]} rows and a residual of {residual.shape[0]} in a forward of {now.tokens} "
-                "tokens",
+                f"holds {partial.shape[0]} rows and a residual of {residual.shape[0]}, planned {rows}, in a forward of "
+                f"{now.tokens} tokens",
                 where=where,
             )
         now.owed = False
         self._in_op = True
         try:
-            out = bound.norm(partial, residual, now.sizes, norm, True)
+            normed, residual = sum_add_and_norm(bound, partial, residual, now.sizes, norm)
         finally:
             self._in_op = False
         now.executed.append((bound.count, partial.shape[0]))
-        return out
+        return self.enter(now, follower(now.program, layer, boundary), normed), residual
+
+    def enter(self, now: Forward, bound: BoundIn, normed: Tensor) -> Tensor:
+        """Normed rows by the op of an `_in` boundary; of a late gather as they are, and their latents are gathered."""
+        if bound.latent:
+            now.late = bound
+            return normed
+        return self.run(bound, bound.run, normed) if bound.place.op.kind.runs else normed
+
+    def entered_first(self, normed: Tensor) -> Tensor:
+        """The normed rows of the embedding, as the first attention consumes them."""
+        now = self.at("layer 0 attn_in")
+        rows = now.sizes.of(now.program.embed_out.place.after.hidden)
+        if normed.shape[0] != rows:
+            raise BoundaryError(f"holds {normed.shape[0]} rows, planned {rows}", where="layer 0 attn_in")
+        return self.enter(now, now.program.layers[0].attn_in, normed)
+
+    def latents(self, shard: Tensor) -> Tensor:
+        """[S, width] latents of this rank's rows to those of all, where the plan gathers them late."""
+        now = self.current
+        if now is None or now.late is None:
+            return shard
+        late, now.late = now.late, None
+        if shard.shape[0] != now.sizes.shard:
+            raise BoundaryError(
+                f"holds latents of {shard.shape[0]} rows in a shard of {now.sizes.shard}", where=str(late.place)
+            )
+        return self.run(late, late.run, shard)
+
+    @staticmethod
+    def _nothing_late(now: Forward) -> None:
+        if now.late is not None:
+            late, now.late = now.late, None
+            raise BoundaryError("attention did not project its latents by itself", where=str(late.place))
 
     @staticmethod
     def _bound(now: Forward, layer: int, boundary: str) -> BoundOut:
@@ -253,3 +293,9 @@ class Forwards:
         if bound.place.op.kind.runs:
             now.executed.append((bound.count, x.shape[0]))
         return out
+
+
+def _crosses(bound: BoundOut) -> bool:
+    place = bound.place
+    assert place.before is not None
+    return bound.norm is not None or crosses(place.op, place.before, place.after)

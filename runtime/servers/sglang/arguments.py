@@ -38,7 +38,7 @@ def _one(field: str, reason: str) -> Conflict:
 
 
 _OWN_SUM = "completes sums that the plan has given an op"
-_OWN_LAYOUT = "is a layout of its own for the whole forward; SGLang 0.5.23 then accepts no op at a single boundary"
+_OWN_LAYOUT = "lays rows out for whole forwards, around the ops that the plan has at single boundaries"
 _OTHER_GROUP = "sums over other groups than the tp group that the plan speaks of"
 _UNSEEN = "runs layers around the hooks that execute the plan"
 

@@ -58,7 +58,7 @@ class SchedulerHooks:
     def table(self) -> dict[str, Hook]:
         """Dotted path of a function of SGLang's -> the hook around it."""
         seam = SEAMS[self.file.model.architecture]
-        own = {f"{seam.layer}.stage_facts": self.around_stages}
+        own = {f"{seam.layer}.stage_facts": self.around_stages, **self.stages.table()}
         return {
             **(own if self.attention_dp is None else self.attention_dp.table()),
             f"{_SCHEDULER}.__init__": self.around_scheduler,

@@ -79,7 +79,7 @@ def _check_ops(file: StrategyFile, mode: str, where: str, plan: RangePlan) -> No
         if not op.kind.runs:
             continue
         at = f"{where} {boundary}" if layer is None else f"{where} layer {layer} {boundary}"
-        accepted = CAN.ops_at(boundary, mode, p)
+        accepted = CAN.ops_at(boundary, mode, p, file.model.architecture)
         if op.name not in accepted:
             names = ", ".join(accepted) or "nothing but none"
             raise RefusedError(f"SGLang runs {names} there; {again}", field=at, value=str(op))
@@ -105,7 +105,8 @@ def _has_impl(file: StrategyFile, mode: str, boundary: str, op: Op) -> bool:
     if op.impl in (None, file.hardware.backend):
         return True
     has = op.impl == ONE_SHOT or op.impl in OUR_IMPLS
-    return has and CAN.refusal(boundary, op, mode, "dense", file.parallelism) is None
+    architecture = file.model.architecture
+    return has and CAN.refusal(boundary, op, mode, "dense", file.parallelism, architecture=architecture) is None
 
 
 def check_version(version: str) -> None:

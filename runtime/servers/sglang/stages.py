@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from commplan.planner.strategy.file import StrategyFile
+from commplan.planner.strategy.file import RESIDUAL_OUT, TOKEN_SHARDED, RangePlan, StrategyFile, walk
 
 from ...errors import RefusedError
-from ...kernels.peer_impls import norm_uses
+from ..crossing import crosses
 from ..forward import Forwards
-from .fused_reads import FusedSum, reads_by, with_fused_sum
+from .fused_reads import FETCH_LATENTS, FusedSum, LateLatents, PlannedRead, planned_read, reads_by
 
 _BOUNDARIES = {"ATTENTION": "attn_out", "FFN": "mlp_out"}
 
@@ -30,7 +30,7 @@ class PlannedSum:
 
 
 class Deferral:
-    """Is an FFN's sum left to the next layer's read? Where its op does the norm there; else it runs where it stands."""
+    """Is an FFN's sum left to the next layer's read? Where the add and the norm are the plan's; else it runs here."""
 
     def __init__(self, forwards: Forwards, layer: int) -> None:
         self.forwards, self.layer = forwards, layer
@@ -39,7 +39,7 @@ class Deferral:
         """As SGLang asks before the FFN runs."""
         if self.layer + 1 == self.forwards.file.model.num_hidden_layers:
             return False  # the final norm is no stage
-        return self.forwards.fuses(self.layer, "mlp_out")
+        return self.forwards.crosses(self.layer, "mlp_out")
 
 
 class PlannedStages:
@@ -50,8 +50,14 @@ class PlannedStages:
 
     def __init__(self, file: StrategyFile, forwards: Forwards) -> None:
         self.file, self.forwards = file, forwards
+        self._late_latents = LateLatents(forwards)
         self._sums: dict[tuple[int, str], Any] = {}
         self._reads: dict[tuple[int, str], Any] = {}
+
+    def table(self) -> dict[str, Any]:
+        """Dotted path of a function of SGLang's -> the hook around it: for latents, where some are gathered late."""
+        late = any(layer.attn_in.kind.latent for plan in self._ranges for layer in plan.layers)
+        return {FETCH_LATENTS: self._late_latents.around_fetch} if late else {}
 
     def planned(self, stage: Any, layer: int) -> Any:
         """What SGLang declares of a stage, with the planned sum and the planned read."""
@@ -59,19 +65,36 @@ class PlannedStages:
         return replace(stage, sum_impl=self._sum(layer, boundary), read=self._read(layer, boundary, stage.read))
 
     def _read(self, layer: int, boundary: str, read: Any) -> Any:
-        """The read of the stage before a boundary, with the planned kernel for what the stage before left it."""
-        before = (layer, "attn_out") if boundary == "mlp_out" else (layer - 1, "mlp_out")
-        if before not in self.fused_places:
+        """The read of the stage before a boundary, with what the plan has for that which the stage before left it."""
+        before = _left_to(layer, boundary)
+        key = (layer, boundary)
+        owes = before in self.crossed_places
+        first = self.forwards.entered_first if key == (0, "attn_out") and self.scatters_embedding else None
+        if not owes and first is None:
             return read
-        if before not in self._reads:
-            run = FusedSum(self.forwards, *before)
-            self._reads[before] = run, with_fused_sum(read, run, carried=before[0] != layer)
-        return self._reads[before][1]
+        if key not in self._reads:
+            run = FusedSum(self.forwards, *before) if owes else None
+            self._reads[key] = run, planned_read(read, run, before[0] != layer, first)
+        return self._reads[key][1]
 
     @functools.cached_property
-    def fused_places(self) -> frozenset[tuple[int, str]]:
-        """Layer and boundary of every op that does the norm behind it, in any mode or range."""
-        return frozenset((use.layer, use.boundary) for use in norm_uses(self.file) if use.layer is not None)
+    def crossed_places(self) -> frozenset[tuple[int, str]]:
+        """Layer and boundary of every op with the add and the norm behind it, in any mode or range."""
+        return frozenset(
+            (layer, boundary)
+            for plan in self._ranges
+            for layer, boundary, op, before, after in walk(self.file, plan)
+            if layer is not None and before is not None and boundary in RESIDUAL_OUT and crosses(op, before, after)
+        )
+
+    @functools.cached_property
+    def scatters_embedding(self) -> bool:
+        """Does some range leave the embedding in shards?"""
+        return any(next(walk(self.file, plan))[4].hidden == TOKEN_SHARDED for plan in self._ranges)
+
+    @property
+    def _ranges(self) -> list[RangePlan]:
+        return [plan for ranges in self.file.modes.values() for plan in ranges]
 
     def _sum(self, layer: int, boundary: str) -> Any:
         """As SGLang calls it."""
@@ -101,13 +124,19 @@ class PlannedStages:
                 )
 
     def _reads_what_is_left(self, layer: int, boundary: str, path: Any) -> bool:
-        """Does a stage ask the planned kernel for what was left to it, and may it leave its own?"""
+        """Does a stage ask the plan for what was left to it, and may it leave its own?"""
         last = self.file.model.num_hidden_layers - 1
-        leaves = boundary == "mlp_out" and layer < last and (layer, boundary) in self.fused_places
+        leaves = boundary == "mlp_out" and layer < last and (layer, boundary) in self.crossed_places
         if leaves and not path.exit.may_defer_sum:
             return False
-        before = (layer, "attn_out") if boundary == "mlp_out" else (layer - 1, "mlp_out")
-        return before not in self.fused_places or reads_by(path, self._reads[before][0])
+        run, read = self._reads.get((layer, boundary), (None, None))
+        is_read = isinstance(read, PlannedRead) and path.entry.prepare.keywords["read"] is read
+        return (read is None or is_read) and (run is None or reads_by(path, run))
+
+
+def _left_to(layer: int, boundary: str) -> tuple[int, str]:
+    """The boundary behind which the stage that ends at this one reads."""
+    return (layer, "attn_out") if boundary == "mlp_out" else (layer - 1, "mlp_out")
 
 
 __all__ = ["PlannedStages", "PlannedSum"]

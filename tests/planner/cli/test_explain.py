@@ -120,7 +120,7 @@ def test_an_op_beside_a_pin_is_answered_with_the_pin() -> None:
 
 
 def test_an_op_that_the_executor_lacks_is_answered_with_the_executor() -> None:
-    explanation = answer("explain", "qwen2.5-72b-h100-tp4", "--op", "reduce_scatter")
+    explanation = answer("explain", "qwen2.5-72b-h100-tp4", "--op", "quantized_all_reduce")
     assert explanation["alternatives"]
     assert all("executor sglang" in o["reason"] for o in explanation["alternatives"])
 

@@ -45,9 +45,9 @@ NO_PLAN: list[tuple[str, list[str], str, list[str]]] = [
     (L40S, ["limits.activation_memory_gb=0.001"], "limits.activation_memory_gb", ["0.001 GB", "prefill"]),
     (
         SGLANG,
-        [f"numerics.pin=[{SCATTER}]"],
+        ["numerics.pin=[{op: all_gather, boundary: head_in}]"],
         "numerics.pin[0]",
-        ["executor sglang: a sum of SGLang's gives complete rows"],
+        ["executor sglang: SGLang picks the rows that need logits from complete rows"],
     ),
     (
         "qwen3-235b-h200-dp4",

@@ -53,8 +53,8 @@ def test_one_illegal_file_among_legal_ones_fails_the_command_and_is_named(file: 
         (
             "executor: transformers",
             "executor: sglang",
-            "modes.prefill[1].embed_out",
-            "executor sglang: a sum of SGLang's gives complete rows",
+            "modes.prefill[1].head_in",
+            "executor sglang: SGLang picks the rows that need logits from complete rows",
         ),
         ("executor: transformers", "executor: tgi", "executor", "accepted: plan_only, sglang, transformers, vllm"),
         ("DeepseekV3ForCausalLM", "MambaForCausalLM", "executor", "no adapter for MambaForCausalLM"),

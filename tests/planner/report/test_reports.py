@@ -158,7 +158,8 @@ def test_the_title_tells_the_gain_over_the_stock_server_then_over_its_flag_then_
 
 def test_a_page_of_a_plan_that_a_flag_beats_says_that_first(folder):
     file = folder / "losing.yaml"
-    in_sglang = ("--set", "executor=sglang", "--set", "modes.prefill.tokens=[4096,8192]")
+    early = "numerics.pin=[{op: all_reduce, boundary: mlp_out}]"  # by itself it would gather late, as the flag does
+    in_sglang = ("--set", "executor=sglang", "--set", "modes.prefill.tokens=[4096,8192]", "--set", early)
     assert run("plan", R1, *in_sglang, "-o", file).code == 0
     assert run("report", file, "--deployment", R1, *in_sglang).code == 0
     words = "The stock flag --enable-attn-tp-input-scattered is faster than this plan in prefill of 4096-8192 tokens"

@@ -202,10 +202,11 @@ class World:
             both = {("mlp_in", "all_gather"), ("head_in", "all_gather"), ("mlp_out", "reduce_scatter")}
             return (None, "flashinfer_mixed") if (boundary, name) in both and self.dp > 1 else (None,)
         if self.executor == "sglang":
-            able = {"all_reduce", *quantised("sglang"), "reduce_scatter_all_gather"}
-            if self.dp > 1:
-                able |= {"all_gather", *FUSED_OPS} | ({"reduce_scatter"} if boundary != "embed_out" else set())
-            at_head = boundary == "head_in" and self.attn > 1  # takes the rows of whole DP groups
+            able = {"all_reduce", *quantised("sglang"), "reduce_scatter_all_gather", "all_gather"}
+            able |= {*FUSED_OPS} if self.dp > 1 else {"latent_all_gather"}
+            if self.dp == 1 or boundary != "embed_out":
+                able.add("reduce_scatter")
+            at_head = boundary == "head_in" and self.attn > 1  # takes complete rows, or those of whole DP groups
             if name not in able or (at_head and rows == SHARD):
                 return ()
             return (None, "custom_one_shot") if name == "all_reduce" and self.one_shot and self.dp == 1 else (None,)

@@ -59,7 +59,10 @@ CASES = {
     "tp 4": Case(World(4, 2), dense_model()),
     "tp 2 of Ascend": Case(World(2, 2), dense_model(), vendor="ascend"),
     "tp 2 of CPUs in fp32": Case(World(2, 2), dense_model(), {"tp": 2, "dtypes": {"activations": "fp32"}}, "cpu"),
-    "tp 2 under sglang": Case(World(2, 2, executor="sglang", one_shot=True), dense_model(), extra_tables=(ONE_SHOT,)),
+    "tp 2 under sglang": Case(World(2, 2, executor="sglang"), dense_model()),
+    "tp 2, latent, under sglang": Case(
+        World(2, 1, latent=True, executor="sglang", one_shot=True), latent_model(1), extra_tables=(ONE_SHOT,)
+    ),
     "tp 2, latent": Case(World(2, 2, latent=True), latent_model()),
     "tp 4, all-to-all": Case(World(4, 2, latent=True, shard_layers=frozenset({1})), latent_model(), A2A),
     "attention 2x2": Case(World(4, 2, dp=2), dense_model(), {"tp": 4, "attn_dp": 2}),

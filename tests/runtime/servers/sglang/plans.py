@@ -158,6 +158,71 @@ def composed_quantised(checkpoint: Path) -> StrategyFile:
     )
 
 
+# ---- rows in shards --------------------------------------------------------------------------------------------------
+
+SCATTER, GATHER_ROWS, FOLD = Op("reduce_scatter"), Op("all_gather"), Op("all_reduce", residual="fold")
+TWO_STEPS_FOLD = Op("reduce_scatter_all_gather", residual="fold")
+KEEP = Op("all_reduce", residual="gather")
+OWN_SCATTER, OWN_GATHER = own("reduce_scatter"), own("all_gather", norm=False)
+BARE_SCATTER = own("reduce_scatter", norm=False)
+
+
+def late(layer: int) -> Op:
+    """The gather of latents, of the shard that the layer before left."""
+    return Op("latent_all_gather", producer="previous.mlp_out" if layer else "embed_out")
+
+
+def scattered(first: int, last: int) -> RangePlan:
+    """A whole forward in shards, from the embedding to the sum that brings all rows to the head."""
+    layers = [LayerOps(GATHER_ROWS, SCATTER, GATHER_ROWS, SCATTER)] * 3
+    end = LayerOps(GATHER_ROWS, SCATTER, GATHER_ROWS, TWO_STEPS_FOLD)
+    return RangePlan(first, last, SCATTER, (*layers, end), NONE)
+
+
+def mixed_layouts(first: int, last: int) -> RangePlan:
+    """Every layer in a layout of its own: rows in shards and whole, the residual sliced, folded, gathered, kept."""
+    layers = (
+        LayerOps(NONE, SCATTER, GATHER_ROWS, FOLD),
+        LayerOps(NONE, PLAIN, NONE, SCATTER),
+        LayerOps(GATHER_ROWS, KEEP, NONE, PLAIN),
+        LayerOps(NONE, SCATTER, GATHER_ROWS, KEEP),
+    )
+    return RangePlan(first, last, PLAIN, layers, NONE)
+
+
+def own_scattered(first: int, last: int) -> RangePlan:
+    """By kernels of our own: with the norm and without, folds and slices, and the last sum in the final norm."""
+    fold = replace(FUSED_SUM, residual="fold")
+    layers = (
+        LayerOps(OWN_GATHER, OWN_SCATTER, OWN_GATHER, OWN_SCATTER),
+        LayerOps(OWN_GATHER, fold, NONE, FUSED_SUM),
+        LayerOps(NONE, BARE_SCATTER, GATHER_ROWS, OWN_SCATTER),
+        LayerOps(GATHER_ROWS, OWN_SCATTER, OWN_GATHER, fold),
+    )
+    return RangePlan(first, last, BARE_SCATTER, layers, NONE)
+
+
+def late_latents(first: int, last: int, own_kernels: bool = False) -> RangePlan:
+    """Rows stay in shards up to the latents; attention's sum carries the residual. Once by the early gather."""
+    fold, scatter = (replace(FUSED_SUM, residual="fold"), OWN_SCATTER) if own_kernels else (FOLD, SCATTER)
+    gathers = [replace(late(layer), impl="commplan_triton" if own_kernels else None) for layer in range(4)]
+    gathers[2] = GATHER_ROWS
+    layers = [LayerOps(gather, fold, NONE, scatter) for gather in gathers]
+    layers[3] = LayerOps(gathers[3], scatter, OWN_GATHER if own_kernels else GATHER_ROWS, fold)
+    return RangePlan(first, last, BARE_SCATTER if own_kernels else SCATTER, tuple(layers), NONE)
+
+
+def whole_forwards(checkpoint: Path, latent: bool = False) -> StrategyFile:
+    """Other layouts in other ranges and modes, by the library and by kernels of our own. `latent`: late gathers."""
+    first = late_latents(1, 8) if latent else scattered(1, 8)
+    second = late_latents(9, 16, own_kernels=True) if latent else own_scattered(9, 16)
+    return plan(
+        checkpoint,
+        prefill=[first, second, mixed_layouts(17, 30), own_scattered(31, PREFILL_TOKENS)],
+        decode=[own_scattered(1, 2), replace(first, first=3, last=DECODE_TOKENS)],
+    )
+
+
 # ---- attention DP ----------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from commplan.planner.strategy.file import HardwareStamp, StrategyFile, problems
+from commplan.planner.strategy.file import (
+    HardwareStamp,
+    LayerOps,
+    ModelStamp,
+    RangePlan,
+    StrategyFile,
+    problems,
+)
 from commplan.planner.strategy.layout import BOUNDARIES
 from commplan.runtime.errors import RefusedError
 from commplan.runtime.servers.sglang.arguments import (
@@ -21,8 +28,8 @@ from commplan.runtime.servers.sglang.command import needed, server_command
 from commplan.runtime.servers.sglang.server_fit import check_model, check_plan, check_version
 from commplan.runtime.servers.sglang.words import CAN, SEAMS
 
-from .fakes import PLAIN, Op, Parallelism, a_range, strategy
-from .plans import EVERY_PAIR, ZERO_BUFFER, groups
+from .fakes import NONE, PLAIN, Op, Parallelism, a_range, strategy
+from .plans import EVERY_PAIR, GATHER_ROWS, SCATTER, ZERO_BUFFER, groups, late
 
 FITTING: dict[str, Any] = {
     "tp_size": 2,
@@ -127,13 +134,22 @@ def test_a_range_must_begin_at_one_token() -> None:
 
 # ---- plan, model, version --------------------------------------------------------------------------------------------
 
+FP8 = Op("quantized_all_reduce", algorithm="two_shot", wire_name="fp8", scale_group="token")
+SHARDS = LayerOps(GATHER_ROWS, SCATTER, GATHER_ROWS, SCATTER)
+ENDS_IN_SHARDS = RangePlan(1, 8, SCATTER, (SHARDS, SHARDS), GATHER_ROWS)
+LATE = replace(SHARDS, attn_in=late(1), mlp_out=Op("reduce_scatter_all_gather", residual="fold"))
+GATHERS_LATE = RangePlan(1, 8, SCATTER, (SHARDS, LATE), NONE)
+INDEXED = ModelStamp("tiny", "target", "DeepseekV32ForCausalLM", 2, 4, 2, frozenset(), "0" * 16)
+
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"executor": "transformers"}, "--set executor=sglang"),
         ({"parallelism": Parallelism(2, moe_backend="all_to_all")}, "--set parallelism.moe_backend=tensor_parallel"),
-        ({"modes": {"prefill": (a_range(1, 8, Op("reduce_scatter")),)}}, "layer 0 attn_out: SGLang runs all_reduce"),
+        ({"modes": {"prefill": (a_range(1, 8, FP8),)}}, "layer 0 attn_out: SGLang runs all_reduce"),
+        ({"modes": {"prefill": (ENDS_IN_SHARDS,)}}, "head_in: SGLang runs nothing but none there"),
+        ({"model": INDEXED, "modes": {"prefill": (GATHERS_LATE,)}}, "layer 1 attn_in: SGLang runs all_gather there"),
         ({"modes": {"prefill": (a_range(1, 8, Op("all_reduce", impl="flashinfer_mixed")),)}}, "no such impl"),
     ],
 )
@@ -205,7 +221,14 @@ def test_launch_captures_no_prefills_beside_mixed_batches() -> None:
 
 
 _SUMS = ("all_reduce", "int8_all_reduce", "reduce_scatter_all_gather")
-RUNS = {"embed_out": ("all_reduce",), "attn_out": _SUMS, "mlp_out": _SUMS}
+_SUMS_AND_SHARDS = (*_SUMS, "reduce_scatter")
+RUNS = {
+    "embed_out": ("all_reduce", "reduce_scatter"),
+    "attn_in": ("all_gather", "latent_all_gather"),
+    "attn_out": _SUMS_AND_SHARDS,
+    "mlp_in": ("all_gather",),
+    "mlp_out": _SUMS_AND_SHARDS,
+}
 RUNS_WITH_ATTENTION_DP = {
     "embed_out": ("all_reduce",),
     "attn_in": ("all_gather",),
