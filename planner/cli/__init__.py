@@ -28,6 +28,7 @@ _COMMANDS = {
     "backtest": "commplan.planner.cli.backtest",
     "check": "commplan.runtime.cli.check",
     "run": "commplan.runtime.cli.run",
+    "rotate": "commplan.runtime.cli.rotate",
     "launch": "commplan.runtime.cli.launch",
     "counters": "commplan.runtime.cli.counters",
     "export": "commplan.planner.cli.export",
