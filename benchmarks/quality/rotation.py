@@ -2,6 +2,7 @@
 
     python benchmarks/quality/rotation.py CHECKPOINT [--ranks 3] [--tokens 4096] [--rotated FOLDER ...]
     python benchmarks/quality/rotation.py CHECKPOINT --only "int8 token" "int4 64" --algorithm two_shot
+    python benchmarks/quality/rotation.py CHECKPOINT --rows      # what partial sums look like, and lose, by rotation
 
 CHECKPOINT is a Llama-like model whose heads and MLP the ranks divide, with a tokenizer; it is computed in fp32. One
 process stands for all ranks: o_proj and down_proj are cut along their input, what each rank would send is quantised,
@@ -119,6 +120,29 @@ def rotations(width: int, named: list[str]) -> dict[str, Rotation | None]:
     return found
 
 
+@torch.no_grad()
+def print_rows(model: Any, ids: Tensor, sums: QuantisedSums, turned: dict[str, Rotation | None]) -> None:
+    """Of partial sums: their largest value over their root mean square, and what INT8 per token loses of them."""
+    outliers: dict[str, list[float]] = {name: [] for name in turned}
+    lost: dict[str, list[float]] = {name: [] for name in turned}
+
+    def seen(x: Tensor) -> Tensor:
+        for name, rotation in turned.items():
+            rows = x[0] if rotation is None else rotation.apply(x[0]).float()
+            outliers[name].append(float((rows.abs().amax(-1) / rows.square().mean(-1).sqrt()).mean()))
+            lost[name].append(float((quantised(rows, "int8", "token") - rows).norm() / rows.norm()))
+        return x
+
+    sums.trip = seen
+    model(ids[:1])
+    line("rotation", "largest / RMS, mean; worst boundary", "INT8 per token, relative error, mean; worst boundary")
+    line("---", "---:", "---:")
+    for name in turned:
+        pairs = (outliers[name], lost[name])
+        ratio, error = ((math.fsum(values) / len(values), max(values)) for values in pairs)
+        line(name, f"{ratio[0]:.1f}; {ratio[1]:.1f}", f"{error[0]:.4f}; {error[1]:.4f}")
+
+
 def line(*cells: object) -> None:
     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
@@ -135,10 +159,15 @@ def main() -> None:
     parser.add_argument("--algorithm", choices=("gather", "two_shot"), default="gather")
     parser.add_argument("--only", nargs="*", metavar="FORMAT", help='as in "int8 token"')
     parser.add_argument("--rotations", nargs="*", default=["none", "16", "64", "64 signs", "full signs"])
+    parser.add_argument("--rows", action="store_true", help="look at the partial sums of 512 tokens, and do no more")
     parser.add_argument("--rotated", nargs="*", type=Path, default=[], metavar="FOLDER")
     given = parser.parse_args()
     model, ids = load(given.checkpoint)
     ids = ids[: given.tokens // LENGTH]
+    turned = rotations(model.config.hidden_size, given.rotations)
+    if given.rows:
+        print_rows(model, ids, QuantisedSums(model, given.ranks, "gather"), turned)
+        return
     exact = [found for found, _ in log_probabilities(model, ids)]
     base, _ = perplexity_and_divergence(model, ids, exact)
     print(f"# {ids.numel()} tokens, {given.ranks} ranks, {given.algorithm}; exact perplexity {base:.4f}")
@@ -146,7 +175,6 @@ def main() -> None:
     line("---", "---", "---", "---:", "---:")
     chosen = [(w, g) for w, g in FORMATS if given.only is None or f"{w} {g}" in given.only]
     sums = QuantisedSums(model, given.ranks, given.algorithm)
-    turned = rotations(model.config.hidden_size, given.rotations)
     for wire, group in chosen:
         for name, rotation in turned.items():
             sums.trip = trip_of(wire, group, rotation)
@@ -154,7 +182,7 @@ def main() -> None:
     for folder in given.rotated:
         model, _ = load(folder)
         sums = QuantisedSums(model, given.ranks, given.algorithm)
-        line(folder.name, "none", "not quantised", *shown(base, perplexity_and_divergence(model, ids, exact)))
+        line(folder.name, "none", "none", *shown(base, perplexity_and_divergence(model, ids, exact)))
         for wire, group in chosen:
             sums.trip = trip_of(wire, group, None)
             line(folder.name, "none", f"{wire} {group}", *shown(base, perplexity_and_divergence(model, ids, exact)))

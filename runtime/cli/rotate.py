@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from commplan.planner.strategy.command_line.option_types import FILLED, Seed
+from commplan.planner.strategy.command_line.option_types import FILLED, OutputFolder, Seed
 from commplan.planner.strategy.command_line.terminal import echo, print_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("rotate", short_help="Write a checkpoint with its stream rotated, so that quantised sums lose less.")
 @click.argument("checkpoint", metavar="MODEL", type=FILLED)
-@click.option("-o", "--output", type=FILLED, required=True, help="Folder to write; a new one.")
+@click.option("-o", "--output", type=OutputFolder(), required=True, help="Folder to write; a new one.")
 @click.option(
     "--block",
     type=FILLED,
@@ -72,7 +72,7 @@ def _check_room(source: Source, output: str) -> None:
     needed = sum(file.path.stat().st_size for file in source.files)
     free = shutil.disk_usage(Path(output).resolve().parent).free
     if free < needed:
-        reason = f"its disk has {free / 1e9:.1f} GB left, and {needed / 1e9:.1f} GB are written"
+        reason = f"its disk has {_size(free)} left, and {_size(needed)} are written"
         raise InputError(reason, file=output, field="--output", kind="unwritable")
 
 
@@ -80,9 +80,13 @@ def _progress(source: Source) -> Progress:
     total = sum(file.path.stat().st_size for file in source.files)
 
     def tell(done: int, files: int, written: int) -> None:
-        echo(f"{done} of {files} files, {written / 1e9:.1f} of {total / 1e9:.1f} GB", err=True)
+        echo(f"{done} of {files} files, {_size(written)} of about {_size(total)}", err=True)
 
     return tell
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _json(source: Source, rotation: Rotation, output: str, written: int) -> dict[str, object]:
@@ -101,7 +105,7 @@ def _json(source: Source, rotation: Rotation, output: str, written: int) -> dict
 
 def _print(source: Source, rotation: Rotation, output: str, written: int) -> None:
     block = "the whole row" if rotation.block == rotation.width else f"blocks of {rotation.block} columns"
-    echo(f"Written to {output}: {written / 1e9:.2f} GB, {rotation.width} columns rotated in {block}")
+    echo(f"Written to {output}: {_size(written)}, {rotation.width} columns rotated in {block}")
     if source.tied:
         echo("Its head is no longer the embedding, so it has a tensor more; config.json says so.")
     if source.drafts:

@@ -24,9 +24,9 @@ Checkpoint = Callable[..., Path]
 def test_it_says_what_it_wrote(checkpoint: Checkpoint, tmp_path: Path) -> None:
     result = run("rotate", checkpoint("qwen3"), "-o", tmp_path / "out")
     assert result.code == 0, result
-    assert result.err.splitlines() == ["1 of 1 files, 0.0 of 0.0 GB"]
+    assert result.err.splitlines() == ["1 of 1 files, 0.4 MB of about 0.4 MB"]
     first, head, sensitivity = result.out.splitlines()
-    assert first == f"Written to {tmp_path / 'out'}: 0.00 GB, 64 columns rotated in the whole row"
+    assert first == f"Written to {tmp_path / 'out'}: 0.4 MB, 64 columns rotated in the whole row"
     assert head == "Its head is no longer the embedding, so it has a tensor more; config.json says so."
     assert sensitivity.endswith("measure it anew.")
     assert os.listdir(tmp_path) == ["out"]
@@ -118,7 +118,7 @@ def test_a_disk_that_is_too_small_is_seen_before(
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
     error = refused("rotate", checkpoint("llama"), "-o", tmp_path / "out")
-    assert "GB left" in error["message"]
+    assert "MB left" in error["message"]
     assert os.listdir(tmp_path) == []
 
 
