@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +25,21 @@ Checkpoint = Callable[..., Path]
 def test_it_says_what_it_wrote(checkpoint: Checkpoint, tmp_path: Path) -> None:
     result = run("rotate", checkpoint("qwen3"), "-o", tmp_path / "out")
     assert result.code == 0, result
-    assert result.err.splitlines() == ["1 of 1 files, 0.4 MB of about 0.4 MB"]
+    assert result.err.splitlines() == ["1 of 1 files, 0.3 MB of about 0.3 MB"]
     first, head, sensitivity = result.out.splitlines()
-    assert first == f"Written to {tmp_path / 'out'}: 0.4 MB, 64 columns rotated in the whole row"
+    assert first == f"Written to {tmp_path / 'out'}: 0.3 MB, 64 columns rotated in the whole row"
     assert head == "Its head is no longer the embedding, so it has a tensor more; config.json says so."
     assert sensitivity.endswith("measure it anew.")
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_the_page_shows_what_it_prints(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "rotation.md").read_text()
+    typed, *shown = page.split("```console\n$ commplan ")[1].split("\n```")[0].splitlines()
+    shutil.copytree(checkpoint("qwen3"), tmp_path / "qwen3")
+    monkeypatch.chdir(tmp_path)
+    result = run(*typed.split())
+    assert (result.err + result.out).splitlines() == shown
 
 
 def test_as_json(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -114,8 +124,6 @@ def test_a_run_that_is_broken_off_leaves_nothing(
 def test_a_disk_that_is_too_small_is_seen_before(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
     error = refused("rotate", checkpoint("llama"), "-o", tmp_path / "out")
     assert "MB left" in error["message"]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from commplan.runtime.errors import RefusedError
 
-from ..transformers.tiny_models import FAMILIES
+from ..transformers.tiny_models import FAMILIES, Family, write_checkpoint
 from .rotating import logits_of, model_of, rotated
 
 Checkpoint = Callable[..., Path]
@@ -28,6 +28,31 @@ def test_logits_are_those_of_the_original(family: str, checkpoint: Checkpoint, t
     wanted, found = logits_of(before), logits_of(after)
     assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
     assert not torch.equal(after.model.embed_tokens.weight, before.model.embed_tokens.weight)
+
+
+SPELLED_ALIKE = {
+    "mistral": Family("MistralForCausalLM", {"sliding_window": None}),
+    "qwen2_moe": Family(
+        "Qwen2MoeForCausalLM",
+        {
+            "num_experts": 8,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 32,
+            "mlp_only_layers": [],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPELLED_ALIKE)
+def test_so_they_are_of_models_that_no_adapter_is_for(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, name, SPELLED_ALIKE[name])
+    folder = write_checkpoint(name, tmp_path / "before")
+    wanted, found = (logits_of(model_of(each)) for each in (folder, rotated(folder, tmp_path / "rotated")))
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
 @pytest.mark.parametrize("family", ["qwen3", "deepseek_v3"])
