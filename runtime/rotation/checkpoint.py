@@ -209,4 +209,5 @@ def _rotated(source: Source, rotation: Rotation, file: WeightFile, opened: Any, 
 
 
 def _chunks(tensor: Tensor) -> Iterator[Tensor]:
-    return iter(tensor.reshape(-1).split(2**24))
+    flat, step = tensor.reshape(-1), 2**24
+    return (flat[first : first + step] for first in range(0, flat.numel(), step))

@@ -85,14 +85,19 @@ class Rotation:
     def apply(self, rows: Tensor) -> Tensor:
         """[..., H] times Q, in fp64."""
         left, right = self.matrices
-        blocks = (rows.double() * self.signs).unflatten(-1, (-1, left.shape[0], right.shape[0]))
-        return (left.T @ blocks @ right).flatten(-3) / math.sqrt(self.block)
+        turned: Tensor = left.T @ self._blocks(rows.double() * self.signs) @ right
+        return turned.reshape(rows.shape) / math.sqrt(self.block)
 
     def undo(self, rows: Tensor) -> Tensor:
         """[..., H] times Q transposed, in fp64."""
         left, right = self.matrices
-        blocks = rows.double().unflatten(-1, (-1, left.shape[0], right.shape[0]))
-        return (left @ blocks @ right.T).flatten(-3) * self.signs / math.sqrt(self.block)
+        turned: Tensor = left @ self._blocks(rows.double()) @ right.T
+        return turned.reshape(rows.shape) * self.signs / math.sqrt(self.block)
+
+    def _blocks(self, rows: Tensor) -> Tensor:
+        """[..., H] as [..., blocks, of the first factor, of the second]."""
+        left, right = self.matrices
+        return rows.reshape(*rows.shape[:-1], self.width // self.block, left.shape[0], right.shape[0])
 
     def fold(self, weight: Tensor, axis: int, norm_H: Tensor | None = None) -> Tensor:
         """A weight with Q along the axis that meets the stream, in the weight's type.
