@@ -160,7 +160,8 @@ def _check_tensor(file: WeightFile, name: str, entry: Entry, config: dict[str, A
     if entry.dtype not in FLOATS:
         raise RefusedError(f"{', '.join(FLOATS)} are rotated", file=str(file.path), field=name, value=entry.dtype)
     width, axis = config["hidden_size"], place.axis or 0
-    if axis >= len(entry.shape) or entry.shape[axis] != width:
+    fits = entry.shape == (width,) if place.ones else axis < len(entry.shape) and entry.shape[axis] == width
+    if not fits:
         reason = f"hidden_size {width} is expected along axis {axis}"
         raise RefusedError(reason, file=str(file.path), field=name, value=str(list(entry.shape)))
 

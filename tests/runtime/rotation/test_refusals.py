@@ -73,6 +73,11 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any], dict[str, Any]], Any], str]] 
         "hidden_size 64 is expected along axis 1 (got '[96, 32]')",
     ),
     (
+        "a norm in two dimensions",
+        lambda w, c: w.update({"model.layers.0.input_layernorm.weight": torch.ones(64, 1)}),
+        "hidden_size 64 is expected along axis 0 (got '[64, 1]')",
+    ),
+    (
         "whole numbers",
         lambda w, c: w.update({"model.layers.0.mlp.up_proj.weight": torch.zeros(96, 64, dtype=torch.int8)}),
         "F32, BF16, F16 are rotated (got 'I8')",
