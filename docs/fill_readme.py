@@ -40,7 +40,7 @@ MADE = re.compile(r"^commplan plan .*$", re.MULTILINE)  # in a shell block, for 
 SCRIPT = re.compile(r"```python\n(.*?)```\n(?:\n```text\n.*?```\n)?", re.DOTALL)
 TABLE = re.compile(r"<!-- commplan (.*?) -->\n.*?<!-- end -->", re.DOTALL)
 # Sessions that need what a planner alone has not: they are filled in by hand, from a real run.
-BY_HAND = ("commplan check", "commplan run", "commplan launch")
+BY_HAND = ("commplan check", "commplan run", "commplan launch", "commplan rotate")
 
 
 @contextlib.contextmanager

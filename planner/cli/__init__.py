@@ -29,6 +29,7 @@ _COMMANDS = {
     "sensitivity": "commplan.runtime.cli.sensitivity",
     "check": "commplan.runtime.cli.check",
     "run": "commplan.runtime.cli.run",
+    "rotate": "commplan.runtime.cli.rotate",
     "launch": "commplan.runtime.cli.launch",
     "counters": "commplan.runtime.cli.counters",
     "export": "commplan.planner.cli.export",

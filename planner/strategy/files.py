@@ -202,9 +202,9 @@ def write_text_atomically(path: str | Path, text: str) -> None:
     _check_writable(path)
     target = Path(os.path.realpath(path))  # a link keeps pointing to what it points to
     temporary: str | None = None
-    with _signals_wait() as signals:
+    with signals_wait() as signals:
         try:
-            mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+            mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~umask()
             handle, temporary = tempfile.mkstemp(prefix=".commplan.", dir=target.parent)
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream, signals.let_through():
                 stream.write(text)
@@ -293,7 +293,8 @@ def _unwritable(path: str | Path, error: Exception, option: str | None = None) -
     return InputError(f"cannot be written: {reason}", file=str(path), field=option, kind="unwritable")
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Of this process; asking for it means setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -329,7 +330,7 @@ class _Signals:
 
 
 @contextmanager
-def _signals_wait() -> Iterator[_Signals]:
+def signals_wait() -> Iterator[_Signals]:
     """Signals act when the block is left, as they would have; inside they break off what `let_through` names."""
     signals, before = _Signals(), {}
     try:

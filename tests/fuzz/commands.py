@@ -53,6 +53,7 @@ _PLANNED = [
     reading("explain deployment.yaml"),
     reading("what-if deployment.yaml --vary tokens=1,64"),
 ]
+_ROTATED = reading("rotate checkpoint -o %o", "rotated")
 _CHECKED = [
     reading(f"check {OF_CHECKPOINT} --max-tokens 2"),
     reading(f"run {OF_CHECKPOINT} --tokens 1,2 --max-new-tokens 1"),
@@ -133,7 +134,8 @@ READERS: dict[str, list[Reading]] = {
         reading("plan deployment.yaml -o %o", "out.yaml"),
         reading("plan deployment.yaml --set parallelism.tp=2"),
         refused("launch sglang strategy.yaml --model-path checkpoint --dry-run"),
+        _ROTATED,
         *_CHECKED,
     ],
-    "checkpoint": _CHECKED,
+    "checkpoint": [_ROTATED, *_CHECKED],
 }

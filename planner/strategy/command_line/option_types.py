@@ -141,6 +141,10 @@ class OutputFile(FilledText):
         return text
 
 
+class OutputFolder(FilledText):
+    """A folder to write when the work is done; its command says what it must lie apart from (folders.py)."""
+
+
 class FieldText(_ParamType):
     """FIELD=VALUE or FIELD=VALUES: YAML, so UTF-8."""
 

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from commplan.planner.cli import commplan
-from commplan.planner.strategy.command_line.option_types import OutputFile
+from commplan.planner.strategy.command_line.option_types import OutputFile, OutputFolder
 
 from .commandline import answer, refused, run
 
@@ -110,7 +110,7 @@ def test_an_option_that_writes_has_the_type_that_spares_what_is_read() -> None:
     for name, option in output_options():
         writes = any(word in (option.help or "").lower() for word in ("to write", "write a ", "where to write"))
         looks = isinstance(option.type, click.Path | click.File) or option.name in ("output", "out", "csv", "html")
-        assert isinstance(option.type, OutputFile) or not (writes or looks), (name, option.opts)
+        assert isinstance(option.type, OutputFile | OutputFolder) or not (writes or looks), (name, option.opts)
 
 
 @pytest.mark.parametrize(("command", "option", "file"), PAIRS)

@@ -99,6 +99,13 @@ def test_a_checkpoint_needs_packages_that_are_named(
     assert said == f"error: needs {package}: {INSTALL.format('runtime')} (got '{package}')"
 
 
+@pytest.mark.parametrize("package", ["torch", "transformers", "safetensors"])
+def test_rotate_names_the_package_that_is_missing(package: str, without: Callable[..., str], tmp_path: Path) -> None:
+    said = without(package, "rotate", "nowhere", "-o", "rotated")
+    assert said == f"error: needs {package}: {INSTALL.format('runtime')} (got '{package}')"
+    assert not (tmp_path / "rotated").exists()
+
+
 def test_calibrate_without_torch_says_so_and_forgets_nothing(without: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "here.yaml.partial").write_text("measured for hours\n")
     said = without("torch", "calibrate", TINY, "-o", "here.yaml", "--fresh")
