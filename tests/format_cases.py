@@ -79,5 +79,5 @@ def next_to_nothing(peers: Any, ranks: tuple[int, int], width: int, how: How, de
     found = peers.quantized_all_reduce(x, *how).double()
     wanted = torch.zeros_like(found)
     wanted[3, 0], wanted[4, -1] = 3.0 * ranks[1], -5.0 * ranks[1]
-    near = (found - wanted).abs() <= 0.02 * wanted.abs()
+    near = (found - wanted).abs() <= 0.02 * wanted.abs() + 1e-36  # spikes of such a group travel as they are
     return [] if bool(near.all()) else [f"row {row}" for row in (~near).any(1).nonzero().flatten().tolist()]
