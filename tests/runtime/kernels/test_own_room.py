@@ -185,8 +185,8 @@ def test_every_point_of_ours_has_room() -> None:
     points, backend = points_by_pair_kernels(), _Machine()
     own = OwnCollectives(points, backend, GROUPS, CPU, lambda mine: [mine])
     for point in filter(is_own, points):
-        op, _, algorithm = point.name.partition(".")
-        room = room_of(op, algorithm, point.rows, point.columns or 1)
+        op, algorithm, *_ = (*point.name.split("."), None)
+        room = room_of(str(op), algorithm, point.rows, point.columns or 1)
         assert own._peers[point.group_size, point.width, point.dtype].room.holds(room), point
 
 

@@ -101,7 +101,7 @@ def test_a_library_alone_quantises_to_no_format_but_int8_and_the_reason_names_wh
     op = SHORT.replace(", impl: quick_reduce", "")
     found = problems(tmp_path, ("executor: transformers", f"executor: {executor}"), (TWO_SHOT, op))
     (reason,) = [why for field, why in found if field.endswith("layers.1.attn_out")]
-    assert f"executor {executor} has no impl nccl of {NAME}; it has composed, composed_norm" in reason
+    assert f"executor {executor} has no impl nccl of {NAME}; it has commplan_triton, " in reason
 
 
 PIECES = f"{{{NAME}: {{wire: int8, group: 64, algorithm: gather, pieces: 4, impl: composed_norm}}}}"
