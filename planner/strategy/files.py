@@ -98,6 +98,11 @@ def goes_on_with(path: str | Path) -> None:
         _running[-1].read[:] = kept
 
 
+def forget(path: str | Path) -> None:
+    """Remove a file that was kept for going on, where there is one."""
+    Path(path).unlink(missing_ok=True)
+
+
 def prints_json(option: str) -> None:
     """Standard output is for the JSON of this option: no file can go there."""
     if _running:

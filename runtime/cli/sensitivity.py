@@ -21,7 +21,7 @@ DEFAULT_WIRES = ("int8/token", "int8/64", "fp8_e4m3/token")
 @click.command("sensitivity", short_help="Measure what quantised sums do to a checkpoint's loss, layer by layer.")
 @click.argument("checkpoint", metavar="MODEL", type=FILLED)
 @click.option("--text", type=FILLED, required=True, help="Text on which the loss is measured (UTF-8).")
-@click.option("-o", "--output", type=OutputFile(), required=True, help="Sensitivity file to write.")
+@click.option("-o", "--output", type=OutputFile(), help="Sensitivity file to write; it must be named.")
 @click.option("--ranks", type=Count(2, 64), default=2, show_default=True, help="Tensor-parallel ranks of the plan.")
 @click.option(
     "--wire",
@@ -39,7 +39,7 @@ DEFAULT_WIRES = ("int8/token", "int8/64", "fp8_e4m3/token")
 def command(
     checkpoint: str,
     text: str,
-    output: str,
+    output: str | None,
     ranks: int,
     wires: tuple[str, ...],
     gather: bool,
@@ -53,8 +53,11 @@ def command(
     The partial sums of --ranks ranks are emulated in one process, on a GPU where there is one. Results are kept in
     OUTPUT.partial after each sum: an interrupted call goes on from there.
     """
+    from ..errors import RefusedError
     from ..sensitivity.session import Session, ops_of
 
+    if output is None:
+        raise RefusedError("name the file to write: results are kept beside it too", field="--output")
     ops = ops_of(wires or DEFAULT_WIRES, gather)
     session = Session(checkpoint, text, output, ranks, ops, tokens, window, batch)
     if session.record.known:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from commplan.planner.strategy.file import Op, parse_json
-from commplan.planner.strategy.files import goes_on_with, read_text, write_text_atomically
+from commplan.planner.strategy.files import forget, goes_on_with, read_text, write_text_atomically
 from commplan.planner.strategy.yaml_file import flow_text
 
 from ..errors import RefusedError
@@ -61,7 +61,7 @@ class Record:
     def save(self, output: str, ops: tuple[Op, ...], measured: dict[str, Any]) -> None:
         """Write the sensitivity file; what was kept for later goes."""
         write_text_atomically(output, sensitivity_text(self.known, self.num_layers, ops, measured))
-        self.file.unlink(missing_ok=True)
+        forget(self.file)
 
 
 def sensitivity_text(known: Known, num_layers: int, ops: tuple[Op, ...], measured: dict[str, Any]) -> str:

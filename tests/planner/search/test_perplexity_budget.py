@@ -16,6 +16,7 @@ from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategy.errors import InputError, NoLegalPlanError
 from commplan.planner.strategy.file.reading import parse
 from commplan.planner.strategy.file.writing import dump
+from commplan.planner.what_if.marginal_answers import Asker
 
 from ..tiny_setups import Machine, dense_model, latent_model
 from .brute_force import ALL, QUANTIZED, Streams, World
@@ -157,3 +158,22 @@ def test_what_a_budget_says_nothing_of_leaves_fingerprints_as_they_were(folder):
     plain = folder.setup(latent_model(2), tp=2)
     data = plain.deployment.model_dump(mode="json", by_alias=True)
     assert "perplexity_budget" not in data["numerics"]
+
+
+def test_what_twice_the_budget_buys_is_told_in_its_own_unit(folder):
+    setup = measured(folder, dense_model(4), [effects("two_shot", [0.001] * 4, [0.001] * 4)], 0.0025, forbid=NO_SCATTER)
+    answer = Asker(setup.file, (), setup, "prefill", 4096).quantised()
+    assert answer is not None
+    assert answer.answer.startswith("twice the rise of perplexity (0.50%) buys 2: ")
+    assert [each["int8_boundaries"] for each in answer.figures] == [2, 4, 8]
+
+
+def test_what_another_text_has_otherwise_counts_in_the_budget_and_not_in_the_prediction(folder):
+    """Two sums of 0.001 nats within 0.0025, unless each may be twice as much on another text."""
+    sure = effects("two_shot", [0.001] * 2, [0.001] * 2)
+    unsure = sure | {"odd": {"attn_out": [0.001] * 2, "mlp_out": [-0.001] * 2}}
+    found = {}
+    for name, each in (("sure", sure), ("unsure", unsure)):
+        planner = ModePlanner(measured(folder, dense_model(2), [each], 0.0025, forbid=NO_SCATTER), "prefill")
+        found[name] = planner.perplexity_rise(planner.best(4096))
+    assert found == {"sure": pytest.approx(math.expm1(0.002)), "unsure": pytest.approx(math.expm1(0.001))}
