@@ -121,8 +121,9 @@ class Offers:
 
     def _pieces(self, op: Op, impl: Impl) -> tuple[int, ...]:
         """Into how many pieces an impl may cut the rows: where its kernels and the library run side by side, on GPUs.
-        Where the residual is gathered the wire is so much dearer that it is not asked."""
-        if not impl.is_composed or op.residual is not None:
+        Where the residual is gathered the wire is so much dearer that it is not asked, and under attention DP there are
+        so many ways already that a search over all of them takes long."""
+        if not impl.is_composed or op.residual is not None or self.setup.parallelism.attn_dp > 1:
             return ()
         return PIECES if BACKENDS[self.setup.hardware.backend].device_type == "cuda" else ()
 

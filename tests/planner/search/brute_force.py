@@ -150,7 +150,7 @@ class World:
     def _composed(self, move: Move, short: bool) -> Iterator[Move]:
         """Per token, and by 64 columns where no residual is to be gathered; in pieces there too."""
         move = replace(move, impl=COMPOSED, residual="gather" if short else None)
-        for pieces in (None,) if short else PIECES:
+        for pieces in (None,) if short or self.dp > 1 else PIECES:
             yield replace(move, pieces=pieces)
             if not short:
                 yield replace(move, pieces=pieces, name=NAMES_ITS_FORMAT[0], wire=("int8", 64))

@@ -1,0 +1,24 @@
+"""What a group reaches of a link that all devices share."""
+
+from __future__ import annotations
+
+import pytest
+
+from commplan.planner.cost.links import bandwidth_bytes_per_us
+from commplan.planner.descriptions.hardware import share_of
+from commplan.planner.descriptions.loader import load_setup
+
+
+def test_between_two_known_groups_the_share_goes_by_logarithms_and_beyond_them_it_stays():
+    shares = {2: 4.0, 4: 1.0, 8: 0.25}
+    assert [share_of(shares, ranks) for ranks in (1, 2, 4, 8, 16)] == [4.0, 4.0, 1.0, 0.25, 0.25]
+    assert share_of({2: 4.0, 8: 1.0}, 4) == pytest.approx(2.0)
+    assert share_of({}, 4) == 1.0
+
+
+@pytest.mark.parametrize(("ranks", "reached"), [(2, 0.61), (4, 0.15), (8, 0.04)])
+def test_eight_l40s_share_a_tree_and_a_changed_efficiency_moves_every_group(ranks, reached):
+    link = load_setup("qwen3-32b-l40s-tp4").hardware.links.intra_node
+    assert bandwidth_bytes_per_us(link, ranks, 8) == pytest.approx(32e3 * reached, rel=0.02)
+    half = load_setup("qwen3-32b-l40s-tp4", ("hardware.links.intra_node.efficiency=0.075",)).hardware.links.intra_node
+    assert bandwidth_bytes_per_us(half, ranks, 8) == pytest.approx(bandwidth_bytes_per_us(link, ranks, 8) / 2)
