@@ -155,14 +155,16 @@ def _own_kernels(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
 
 def _rivals(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
     """On rows of commplan's plain sums, by powers of two."""
-    widths: dict[tuple[int, str, int], int] = {}
-    for (_, name, size, dtype, width, _), most in most_rows.items():
-        if name == "all_reduce":
-            widths[size, dtype, width] = max(widths.get((size, dtype, width), 0), most)
-    for (size, dtype, width), most in sorted(widths.items()):
+    widths: dict[tuple[str, int, str, int], int] = {}
+    for (_, name, *shape, _), most in most_rows.items():
+        kind = KINDS.get(name)
+        if kind is not None and kind.is_plain and kind.folds:
+            key = (name, *shape)
+            widths[key] = max(widths.get(key, 0), most)
+    for (name, size, dtype, width), most in sorted(widths.items()):
         for impl in RIVALS:
             for rows in _row_counts(most):
-                yield (impl, "all_reduce", size, dtype, rows, width, 0)
+                yield (impl, name, size, dtype, rows, width, 0)
 
 
 def _is_planned(setup: Setup, work: Composed) -> bool:

@@ -21,12 +21,13 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ..strategy.errors import InputError
-from ..strategy.op_kinds import WIRE_NAMES
+from ..strategy.op_kinds import QUANTIZED_ALL_REDUCE, WIRE_NAMES
 from ..strategy.ops import Op
 from ..strategy.words import ScaleGroup
 from ..strategy.yaml_file import read_mapping
 from .base import OneOf, Positive, Spec, Text, build
 
+_PAIR = 2  # ranks: algorithms differ by how often they quantise, whatever their number
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0, strict=True)]
@@ -99,16 +100,21 @@ class Sensitivity(Spec):
     def effects_of(self, op: Op) -> FormatEffects | None:
         """What a quantised sum does at every place; None where it was not measured.
 
-        A gather quantises once where two shots do so twice: measured in two shots alone, it counts as much.
+        A gather quantises once where two shots do so twice: measured by an algorithm of larger error alone, it counts
+        as much.
         """
         if op.wire is None:
             return None
-        group = op.scale_group or "token"
-        found: dict[str, FormatEffects] = {}
-        for each in self.formats:
-            if (each.wire, each.group) == (op.wire.name, group):
-                found[each.algorithm] = each
-        return found.get(op.algorithm or "") or (found.get("two_shot") if op.algorithm == "gather" else None)
+        name, group, errors = op.wire.name, op.scale_group or "token", QUANTIZED_ALL_REDUCE.errors
+        found = {each.algorithm: each for each in self.formats if (each.wire, each.group) == (name, group)}
+        if op.algorithm in found:
+            return found[op.algorithm]
+
+        def error(algorithm: str | None) -> float:
+            return errors[name, group, algorithm].at(_PAIR)
+
+        worse = [algorithm for algorithm in found if error(algorithm) >= error(op.algorithm)]
+        return found[min(worse, key=error)] if worse else None
 
 
 def read_sensitivity(path: Path, num_hidden_layers: int) -> Sensitivity:

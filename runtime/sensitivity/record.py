@@ -46,9 +46,9 @@ class Record:
     def add(self, place: tuple[int, str], result: PlaceResult) -> None:
         """Keep a result, on the disk too."""
         self.known[place] = result
-        self.write()
+        self.put_down()
 
-    def write(self) -> None:
+    def put_down(self) -> None:
         """The file that a later call goes on from, whole or not at all."""
         places = {
             f"{layer}.{boundary}": [r.outliers, r.worst_outliers, [[e.error, e.loss, e.odd] for e in r.effects]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from commplan.planner.strategy.file import KINDS, InputError, Op, config_fingerprint
+from commplan.planner.strategy.file import QUANTIZED_ALL_REDUCE, InputError, Op, config_fingerprint
 
 from ..errors import RefusedError
 from ..transformers.checkpoint_fit import read_config
@@ -17,7 +17,7 @@ from .texts import is_checkpoint, token_windows
 
 def ops_of(wires: tuple[str, ...], gather: bool) -> tuple[Op, ...]:
     """Two shots in each format named WIRE/GROUP, gathers where asked for; RefusedError for one that there is not."""
-    errors = KINDS["quantized_all_reduce"].errors
+    errors = QUANTIZED_ALL_REDUCE.errors
     found = []
     for text in dict.fromkeys(wires):
         wire, _, group = text.partition("/")

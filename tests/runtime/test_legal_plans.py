@@ -83,8 +83,8 @@ def vocabulary(layer: int | None, boundary: str) -> Iterator[Op]:
     producers = ("embed_out", "previous.mlp_out", f"{(layer or 0) - 1}.mlp_out", "5.mlp_out", None)
     values = {"group": (*GROUPS, None), "residual": (*RESIDUAL_RULES, None), "from": producers}
     for name, kind in KINDS.items():
-        if kind.runs and name not in CAN.ops:
-            continue
+        if (kind.runs and name not in CAN.ops) or kind.wires:
+            continue  # a sum whose op names its format has the layouts of the one in INT8
         given = [values[key] if key in kind.parameters else (None,) for key in values]
         for algorithm, group, residual, producer in itertools.product(kind.algorithms or (None,), *given):
             if boundary == "embed_out" and residual is not None:

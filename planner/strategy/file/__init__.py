@@ -23,7 +23,7 @@ from ..layout import (
     numerics_class,
     sum_group,
 )
-from ..op_kinds import COLLECTIVES, INT8_ALL_REDUCE, KINDS
+from ..op_kinds import COLLECTIVES, INT8_ALL_REDUCE, KINDS, QUANTIZED_ALL_REDUCE
 from ..op_record import OpKind, Rows, Send, Way
 from ..ops import NONE, Op, numerics_rank
 from ..words import FORWARD_MODES, GroupName, Numerics
@@ -52,6 +52,7 @@ __all__ = [
     "KINDS",
     "LAYER_BOUNDARIES",
     "NONE",
+    "QUANTIZED_ALL_REDUCE",
     "REPLICATED",
     "RESIDUAL_OUT",
     "TENSOR_PARALLEL",

@@ -10,6 +10,7 @@ from typing import Any
 from ..layout import LAYER_BOUNDARIES
 from ..op_kinds import KINDS
 from ..op_record import OpKind
+from ..ops import MAX_PIECES
 from ..words import FORWARD_MODES, GROUPS, MODEL_ROLES, MOE_BACKENDS, NUMERICS_CLASSES, RESIDUAL_RULES
 from .document import STRATEGY_SCHEMA
 from .reading import KEYS, PREDICTED_KEYS
@@ -88,6 +89,7 @@ def _parameters(kind: OpKind) -> _Schema:
         "over": ranks,
         "group": {"enum": columns, "description": "columns of a scale"} if "over" in kind.parameters else ranks,
         "residual": {"enum": list(RESIDUAL_RULES)},
+        "pieces": {"type": "integer", "minimum": 1, "maximum": MAX_PIECES},
     }
     fields = {name: words.get(name, _TEXT) for name in kind.parameters}
     found = _object(fields, ("algorithm",) if kind.algorithms else ())

@@ -120,9 +120,9 @@ def test_an_op_beside_a_pin_is_answered_with_the_pin() -> None:
 
 
 def test_an_op_that_the_executor_lacks_is_answered_with_the_executor() -> None:
-    explanation = answer("explain", "qwen2.5-72b-h100-tp4", "--op", "quantized_all_reduce")
+    explanation = answer("explain", "qwen3-32b-h200-tp2", "--set=executor=vllm", "--op", "quantized_all_reduce")
     assert explanation["alternatives"]
-    assert all("executor sglang" in o["reason"] for o in explanation["alternatives"])
+    assert all("executor vllm" in o["reason"] for o in explanation["alternatives"])
 
 
 def test_an_op_without_room_is_answered_with_the_limit() -> None:

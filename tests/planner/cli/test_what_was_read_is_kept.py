@@ -33,6 +33,7 @@ COMMANDS: dict[tuple[str, str], tuple[list[str], tuple[str, ...]]] = {
     ("import-model", "--output"): (["import-model", "config.json"], ("config.json",)),
     ("import-table", "--output"): (["import-table", "output.txt", "--machine", "8 NPUs"], ("output.txt",)),
     ("schema", "--output"): (["schema", "deployment"], ()),
+    ("sensitivity", "--output"): (["sensitivity", "folder", "--text", "text.txt"], ()),
 }
 PAIRS = [(command, option, file) for (command, option), (_, files) in COMMANDS.items() for file in files]
 

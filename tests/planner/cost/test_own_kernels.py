@@ -43,7 +43,7 @@ def planner_of(folder, *tables, mode: str = "prefill", model=None, tp: int = 2, 
 
 def impls(planner: ModePlanner, restriction: Restriction = FREE) -> set[tuple[str, str]]:
     edges = planner.graph(restriction).edges
-    return {(edge.op.name, edge.op.impl) for edge in edges if edge.op.impl is not None}
+    return {(edge.op.name, edge.op.impl) for edge in edges if edge.op.impl in OWN}
 
 
 def terms_of(planner: ModePlanner, boundary: str, op: Op, before: State) -> dict[str, list[Term]]:
@@ -112,7 +112,8 @@ def test_a_table_of_one_op_offers_that_op_alone(folder):
         folder, own_table("all_reduce", 2, {1: 1.0, 64: 1.0}), own_table(INT8_GATHER, 2, {1: 1, 64: 1})
     )
     assert impls(planner) == {("all_reduce", KERNELS), ("int8_all_reduce", KERNELS)}
-    quantised = [edge.op for edge in planner.graph(FREE).edges if edge.op.name == "int8_all_reduce" and edge.op.impl]
+    own = [edge.op for edge in planner.graph(FREE).edges if edge.op.impl in OWN]
+    quantised = [op for op in own if op.name == "int8_all_reduce"]
     assert {op.algorithm for op in quantised} == {"gather"}
 
 
@@ -146,12 +147,12 @@ def test_the_kernel_with_the_norm_has_no_place_where_no_residual_is_added(folder
 
 def test_a_sum_by_a_kernel_is_as_exact_as_any_all_reduce_and_its_int8_as_lossy(folder):
     planner = planner_of(folder, *own_tables((2,)))
-    classes: dict[tuple[str, str | None, str | None], set[object]] = {}
+    classes: dict[tuple[str | None, ...], set[object]] = {}
     for edge in planner.graph(FREE).edges:
-        key = (edge.op.name, edge.op.algorithm, edge.op.residual)
+        key = (edge.op.name, edge.op.algorithm, edge.op.residual, edge.op.wire_name, edge.op.scale_group)
         classes.setdefault(key, set()).add((edge.numerics, edge.squared_error))
     assert all(len(found) == 1 for found in classes.values())
-    assert {numerics for numerics, _ in classes["all_reduce", None, None]} == {"exact"}
+    assert {numerics for numerics, _ in classes["all_reduce", None, None, None, None]} == {"exact"}
 
 
 # ---- what they cost --------------------------------------------------------------------------------------------------
