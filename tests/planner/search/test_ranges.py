@@ -119,7 +119,7 @@ def test_a_range_ends_with_the_largest_message_that_its_impl_takes():
     """The custom one-shot all-reduce of SGLang takes 16 MiB, which are 1024 rows of 8192 columns in bf16."""
     without_own = (
         "numerics.forbid=[{op: all_reduce, impl: commplan_triton}, {op: all_reduce, impl: commplan_triton_norm}, "
-        "{op: int8_all_reduce}]"
+        "{op: int8_all_reduce}, {op: quantized_all_reduce}, {op: reduce_scatter}]"
     )
     planner = ModePlanner(load_setup("qwen2.5-72b-h100-tp4", [without_own]), "prefill")
     ends = {r.last for r in planner.ranges() if "custom_one_shot" in {edge.op.impl for edge in r.plan.edges}}
