@@ -122,10 +122,23 @@ class Offers:
     def _pieces(self, op: Op, impl: Impl) -> tuple[int, ...]:
         """Into how many pieces an impl may cut the rows: where its kernels and the library run side by side, on GPUs.
         Where the residual is gathered the wire is so much dearer that it is not asked, and under attention DP there are
-        so many ways already that a search over all of them takes long."""
+        so many ways already that a search over all of them takes long. Beside kernels of ours that write to their peers
+        a composed sum is a last resort, in one piece unless it was measured in more."""
         if not impl.is_composed or op.residual is not None or self.setup.parallelism.attn_dp > 1:
             return ()
+        if self._writes_to_peers and not self._composed_is_measured:
+            return ()
         return PIECES if BACKENDS[self.setup.hardware.backend].device_type == "cuda" else ()
+
+    @cached_property
+    def _writes_to_peers(self) -> bool:
+        link, impls = self.setup.hardware.links.intra_node, self.setup.executor.impls.values()
+        return link.has_peer_access and any(i.is_own and link.topology in (i.topologies or ()) for i in impls)
+
+    @cached_property
+    def _composed_is_measured(self) -> bool:
+        measured, impls = self.costs.collectives.is_measured, self.setup.executor.impls.items()
+        return any(impl.is_composed and measured(name) for name, impl in impls)
 
     @property
     def _no_server(self) -> bool:

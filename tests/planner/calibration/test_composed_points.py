@@ -75,9 +75,7 @@ def test_what_was_measured_prices_the_plan_and_chooses_its_pieces(tmp_path):
     calibration = calibration_of({p: [[us(p)] * 5] * 2 for p in points}, setup.executor, "nccl", "x", MACHINE, "a test")
     assert build(Calibration, parse_yaml(dump(calibration)), "calibration.yaml") == calibration
     tables = {(t.algorithm, t.wire, t.scale_group, t.pieces) for t in calibration.tables if t.impl == IMPL}
-    assert tables == {
-        ("gather", *f, p) for f in ((None, None), ("int8", "64")) for p in (None, 2, 4, 8)
-    }
+    assert tables == {("gather", *f, p) for f in ((None, None), ("int8", "64")) for p in (None, 2, 4, 8)}
     (tmp_path / "calibration.yaml").write_text(dump(calibration))
     use = f"hardware.calibrations=[{{file: {tmp_path / 'calibration.yaml'}}}]"
     planner = ModePlanner(load_setup("qwen3-32b-h200-tp2", (*NO_PEER, use)), "prefill")

@@ -77,7 +77,10 @@ CHANGES: dict[str, tuple[Callable[[StrategyFile], StrategyFile], str, Any, tuple
         in_another_format,
         "modes.decode[0].layers.1.mlp_out",
         "quantized_all_reduce(wire=int8, group=64, algorithm=gather)",
-        ("gloo alone does not perform quantized_all_reduce", "name an impl that does (commplan_triton, commplan_triton_norm, composed, composed_norm)"),
+        (
+            "gloo alone does not perform quantized_all_reduce",
+            "name an impl that does (commplan_triton, commplan_triton_norm, composed, composed_norm)",
+        ),
     ),
     "another architecture": (
         lambda f: replace(f, model=replace(f.model, name="other", architecture="Qwen2ForCausalLM")),
