@@ -10,7 +10,7 @@ import pytest
 from commplan.planner.strategy.file import StrategyFile
 from commplan.runtime.servers.executed import change, differences, planned_calls
 
-from .plans import composed_quantised, fused, fused_quantised, written
+from .plans import composed_quantised, fused, fused_quantised, quantised, written
 from .questions import Stock, answers, logprobs
 from .server import serving
 
@@ -39,8 +39,8 @@ def test_fused_sums_say_the_tokens_of_a_server_without_a_plan(
         }
 
 
-@pytest.mark.parametrize(("made", "near_by"), [(fused_quantised, 0.05), (composed_quantised, 0.2)])
-def test_quantised_fused_sums_stay_near_the_exact_ones_and_are_counted(
+@pytest.mark.parametrize(("made", "near_by"), [(quantised, 0.2), (fused_quantised, 0.05), (composed_quantised, 0.2)])
+def test_quantised_sums_stay_near_the_exact_ones_and_are_counted(
     made: Callable[[Path], StrategyFile],
     near_by: float,
     stock: Callable[[str], Stock],
