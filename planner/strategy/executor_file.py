@@ -6,6 +6,7 @@ comes with commplan is validated by the tests, so here it is taken as it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -276,14 +277,24 @@ class Capabilities:
     def ops_at(
         self, boundary: str, mode: str, parallelism: Parallelism, architecture: str | None = None
     ) -> tuple[str, ...]:
-        """The ops that it runs at a boundary, whatever the layouts around it."""
+        """The ops that it runs at a boundary by some impl, whatever the layouts around it."""
         return tuple(
             name
             for name in self.ops
             if boundary in KINDS[name].boundaries
             and (parallelism.attn_dp > 1 or not KINDS[name].spans_two)
-            and self.refusal(boundary, Op(name), mode, "dense", parallelism, architecture=architecture) is None
+            and any(
+                self.refusal(boundary, op, mode, "dense", parallelism, architecture=architecture) is None
+                for op in self._ways_of(name)
+            )
         )
+
+    def _ways_of(self, name: str) -> Iterator[Op]:
+        """An op by each of its impls, and by whatever library there is if one performs it at all."""
+        impls = self.ops[name].impls
+        if set(impls) & set(BACKENDS):
+            yield Op(name)
+        yield from (Op(name, impl=impl) for impl in impls)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,12 @@ def _check_ops(file: StrategyFile, mode: str, where: str, plan: RangePlan) -> No
         if op.name not in accepted:
             names = ", ".join(accepted) or "nothing but none"
             raise RefusedError(f"SGLang runs {names} there; {again}", field=at, value=str(op))
-        if not _has_impl(file, mode, boundary, op):
+        impls = _impls(file, mode, boundary, op)
+        if (op.impl or file.hardware.backend) not in impls:
             raise RefusedError(
-                f"SGLang has no such impl of {op.name} there; it has {file.hardware.backend}; {again}",
+                f"SGLang has no such impl of {op.name} there; it has {', '.join(impls) or 'none'}; {again}",
                 field=f"{at}: impl",
-                value=op.impl,
+                value=op.impl or file.hardware.backend,
             )
     if p.attn_dp > 1 and p.attn_tp > 1:
         *_, (_, boundary, op, before, _) = walk(file, plan)
@@ -100,13 +102,17 @@ def _check_ops(file: StrategyFile, mode: str, where: str, plan: RangePlan) -> No
             )
 
 
-def _has_impl(file: StrategyFile, mode: str, boundary: str, op: Op) -> bool:
-    """Is an op performed by the library of the machine, or by an impl of SGLang's own that has it here?"""
-    if op.impl in (None, file.hardware.backend):
-        return True
-    has = op.impl == ONE_SHOT or op.impl in OUR_IMPLS
-    architecture = file.model.architecture
-    return has and CAN.refusal(boundary, op, mode, "dense", file.parallelism, architecture=architecture) is None
+def _impls(file: StrategyFile, mode: str, boundary: str, op: Op) -> list[str]:
+    """Who performs an op here: the library of the machine where it has the op, and impls of SGLang's and of our own."""
+
+    def has(impl: str) -> bool:
+        if impl == file.hardware.backend:
+            return True
+        by, p, architecture = replace(op, impl=impl), file.parallelism, file.model.architecture
+        ours = impl == ONE_SHOT or impl in OUR_IMPLS
+        return ours and CAN.refusal(boundary, by, mode, "dense", p, architecture=architecture) is None
+
+    return [impl for impl in CAN.ops[op.name].impls if has(impl)]
 
 
 def check_version(version: str) -> None:

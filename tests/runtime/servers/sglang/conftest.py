@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from .questions import Stock
 
 _MISSING = importlib.util.find_spec("sglang") is None
 
@@ -33,5 +37,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         if family not in made:
             made[family] = make(family, tmp_path_factory.mktemp("checkpoints") / family)
         return made[family]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def stock(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Stock]:
+    """`stock("qwen3")`: what a server of that family says without a plan; a start takes longer than its answers."""
+    from .questions import ask_stock
+
+    said: dict[str, Stock] = {}
+
+    def of(family: str) -> Stock:
+        if family not in said:
+            said[family] = ask_stock(checkpoint(family), tmp_path_factory.mktemp("stock"))
+        return said[family]
 
     return of

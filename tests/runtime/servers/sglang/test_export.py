@@ -27,7 +27,7 @@ PLANS = Path(__file__).parents[3] / "planner" / "strategy" / "file" / "plans"  #
     ("plan", "switch", "matched"),
     [
         (PLANS / "late_gather.yaml", ("--enable-attn-tp-input-scattered",), 0.966),
-        (GOLDEN / "qwen3-32b-a2-tp2.yaml", ("--enable-quant-communications",), 0.939),
+        (PLANS / "int8_gather.yaml", ("--enable-quant-communications",), 0.939),
         (PLANS / "attention_dp.yaml", ("--boundary-reduction", "rs"), 0.011),
         (GOLDEN / "qwen3-0.6b-cpu-tp2.yaml", None, 1.0),
     ],

@@ -12,39 +12,23 @@ from commplan.planner.strategy.file import StrategyFile
 from commplan.runtime.servers.executed import change, differences, planned_calls
 
 from .plans import whole_forwards, written
-from .server import Server, serving
+from .questions import Stock, counted
+from .server import serving
 
 pytestmark = pytest.mark.slow
 
-# Counts of tokens that two ranks divide evenly and that they do not, in every range; three prompts at once.
-COUNTS = (1, 7, 8, 13, 16, 19, 28, 41)
-BATCH = [list(range(start, start + 7)) for start in (50, 60, 70)]
-FAMILIES = ["qwen3", "qwen3_moe", "deepseek_v3"]
-
-
-def said(server: Server) -> tuple[list[list[int]], list[float]]:
-    """Tokens that follow prompts, and the log-probabilities of the prompts' own."""
-    tokens, near = [], []
-    for count in COUNTS:
-        answer = server.generate(list(range(9, 9 + count)), return_logprob=True, logprob_start_len=0)
-        tokens.append(answer["output_ids"])
-        near += [row[0] for row in answer["meta_info"]["input_token_logprobs"][1:]]
-        near += [row[0] for row in answer["meta_info"]["output_token_logprobs"]]
-        tokens.append(server.generate([90 - token for token in range(count)])["output_ids"])
-    return tokens + [answer["output_ids"] for answer in server.generate(BATCH)], near
+FAMILIES = ["qwen3", "deepseek_v3"]  # dense; MLA, with experts behind the first layer
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_in_shards_say_what_a_server_without_a_plan_says(
-    family: str, checkpoint: Callable[[str], Path], tmp_path: Path
+    family: str, stock: Callable[[str], Stock], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    model = checkpoint(family)
-    with serving(model, tmp_path, None) as server:
-        expected, exact = said(server)
+    model, (expected, exact) = checkpoint(family), stock(family).counted
     strategy = whole_forwards(model, latent=family == "deepseek_v3")
     with serving(model, tmp_path, written(strategy, tmp_path / "plan.yaml")) as server:
         before = server.counts()
-        tokens, near = said(server)
+        tokens, near = counted(server)
         after = server.counts()
     assert tokens == expected
     assert near == pytest.approx(exact, abs=1e-4)

@@ -10,26 +10,23 @@ import pytest
 from commplan.planner.strategy.file import StrategyFile
 from commplan.runtime.servers.executed import change, differences, planned_calls
 
-from .plans import composed_quantised, fused, fused_quantised, written
+from .plans import composed_quantised, fused, fused_quantised, quantised, written
+from .questions import Stock, answers, logprobs
 from .server import serving
-from .test_server_families import answers
-from .test_server_qwen3 import logprobs
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("family", ["qwen3", "qwen2", "qwen3_moe", "deepseek_v3"])
+@pytest.mark.parametrize("family", ["qwen3", "qwen3_moe"])  # DeepSeek's: test_server_forwards.py
 def test_fused_sums_say_the_tokens_of_a_server_without_a_plan(
-    family: str, checkpoint: Callable[[str], Path], tmp_path: Path
+    family: str, stock: Callable[[str], Stock], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    model, strategy = checkpoint(family), fused(checkpoint(family))
-    with serving(model, tmp_path, None) as server:
-        expected, exact = answers(server), logprobs(server)
+    model, strategy, without = checkpoint(family), fused(checkpoint(family)), stock(family)
     with serving(model, tmp_path, written(strategy, tmp_path / "plan.yaml")) as server:
         before = server.counts()
-        assert answers(server) == expected
+        assert answers(server) == without.answers
         after = server.counts()
-        assert logprobs(server) == pytest.approx(exact, abs=1e-4)
+        assert logprobs(server) == pytest.approx(without.logprobs, abs=1e-4)
     for rank_before, rank_after in zip(before, after, strict=True):
         assert differences(strategy, rank_after) == []
         ran = change(rank_before, rank_after)
@@ -42,13 +39,15 @@ def test_fused_sums_say_the_tokens_of_a_server_without_a_plan(
         }
 
 
-@pytest.mark.parametrize(("made", "near_by"), [(fused_quantised, 0.05), (composed_quantised, 0.2)])
-def test_quantised_fused_sums_stay_near_the_exact_ones_and_are_counted(
-    made: Callable[[Path], StrategyFile], near_by: float, checkpoint: Callable[[str], Path], tmp_path: Path
+@pytest.mark.parametrize(("made", "near_by"), [(quantised, 0.2), (fused_quantised, 0.05), (composed_quantised, 0.2)])
+def test_quantised_sums_stay_near_the_exact_ones_and_are_counted(
+    made: Callable[[Path], StrategyFile],
+    near_by: float,
+    stock: Callable[[str], Stock],
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
-    model, strategy = checkpoint("qwen3"), made(checkpoint("qwen3"))
-    with serving(model, tmp_path, None) as server:
-        exact = logprobs(server)
+    model, strategy, exact = checkpoint("qwen3"), made(checkpoint("qwen3")), stock("qwen3").logprobs
     with serving(model, tmp_path, written(strategy, tmp_path / "plan.yaml")) as server:
         near = logprobs(server)
         assert [differences(strategy, rank) for rank in server.counts()] == [[], []]

@@ -53,9 +53,9 @@ def test_a_plan_for_another_number_of_ranks(model: Path, tmp_path: Path) -> None
     assert_refused(*refused(model, tmp_path, file), "--tp-size", "the plan is for tp 4")
 
 
-@pytest.mark.parametrize("flag", ["--enable-quant-communications", "--enable-layernorm-sp", "--enable-mixed-chunk"])
-def test_an_argument_that_the_plan_cannot_live_with(flag: str, model: Path, tmp_path: Path) -> None:
-    file = written(varied(model), tmp_path / "plan.yaml")
+def test_an_argument_that_the_plan_cannot_live_with(model: Path, tmp_path: Path) -> None:
+    """The others: test_arguments.py."""
+    file, flag = written(varied(model), tmp_path / "plan.yaml"), "--enable-mixed-chunk"
     assert_refused(*refused(model, tmp_path, file, [flag]), "plan.yaml", f"leave {flag} out")
 
 
