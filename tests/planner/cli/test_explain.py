@@ -57,14 +57,14 @@ def test_every_offered_op_gets_a_time_or_a_reason(deployment: str, boundary: str
 @pytest.mark.slow
 @pytest.mark.parametrize("deployment", preset_names("deployments"))
 def test_no_alternative_beats_the_plan_by_more_than_its_range_may_lose(deployment: str) -> None:
-    """At both ends of every range, where the search has looked; the loss is recorded with the range."""
+    """At ends of ranges, where the search has looked and a range records its loss: the first, one between, the last."""
     for mode in setup_of(deployment).deployment.modes:
-        for chosen in ranges_of(deployment, mode):
-            for tokens in (chosen.first, chosen.last):
-                explanation = explained(deployment, mode, tokens, chosen.plan, "attn_out")
-                gains = [-(o.slower_by_us or 0.0) for o in explanation.alternatives if o.legal]
-                allowed = max(0.005, chosen.worst_loss) * (explanation.chosen.step_us or 0.0)
-                assert max(gains, default=0.0) <= allowed * 1.0001
+        ends = [(tokens, chosen) for chosen in ranges_of(deployment, mode) for tokens in (chosen.first, chosen.last)]
+        for tokens, chosen in (ends[0], ends[len(ends) // 2], ends[-1]):
+            explanation = explained(deployment, mode, tokens, chosen.plan, "attn_out")
+            gains = [-(o.slower_by_us or 0.0) for o in explanation.alternatives if o.legal]
+            allowed = max(0.005, chosen.worst_loss) * (explanation.chosen.step_us or 0.0)
+            assert max(gains, default=0.0) <= allowed * 1.0001
 
 
 @pytest.mark.parametrize(("deployment", "mode"), [(R1, "prefill"), (ATTENTION_DP, "decode")])

@@ -24,4 +24,4 @@ def executed(checkpoint: str, file: StrategyFile) -> tuple[bool, set[str], float
 
 
 def compiled_counts(checkpoint: str, plan: Named) -> Compiled:
-    return compiled(checkpoint, plan)
+    return compiled(checkpoint, plan, ((2, 7), (3, 3)))  # of the long range twice: a graph and its replay

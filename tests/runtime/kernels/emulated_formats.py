@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,14 @@ from torch import Tensor
 from ...format_cases import How, errors_of, next_to_nothing, not_finite, one_channel
 from ...peer_cases import Case
 from .emulated_peers import emulated
+
+Claims = list[tuple[str, Callable[..., Any], tuple[Any, ...]]]
+"""(name, a function below, what it is given)."""
+
+
+def in_turn(claims: Claims) -> dict[str, Any]:
+    """What each function gives on this rank, by name: each has buffers of its own, and the process starts once."""
+    return {name: function(*given) for name, function, given in claims}
 
 
 def _peers(folder: str, as_one_of_many: bool = False) -> tuple[tuple[int, int], Any]:

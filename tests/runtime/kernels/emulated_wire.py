@@ -6,33 +6,43 @@ import os
 
 import torch
 
-from ...wire_cases import EPS, FORMATS, WireCase, wire_of
+from ...wire_cases import EPS, WireCase, wire_of
+
+Formats = tuple[tuple[str, str], ...]
+"""(wire, group) of each."""
 
 
-def beside_plain_torch(width: int, seed: int) -> dict[str, tuple[bool, float, float]]:
+def found(
+    formats: Formats, width: int, seed: int
+) -> tuple[dict[str, tuple[bool, float, float]], dict[str, tuple[bool, bool]]]:
+    """What both functions below give."""
+    os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
+    torch.set_num_threads(1)
+    return beside_plain_torch(formats, width, seed), spoiled(formats)
+
+
+def beside_plain_torch(formats: Formats, width: int, seed: int) -> dict[str, tuple[bool, float, float]]:
     """By format: (are records and sums the same to the bit, how far off float64 is the sum, and the norm).
 
     In fp16: the interpreter rounds to bf16 otherwise than any device.
     """
-    os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
-    torch.set_num_threads(1)
     from commplan.runtime.kernels.wire.launch import WireKernels
     from commplan.runtime.kernels.wire.layout import RowLayout
     from commplan.runtime.kernels.wire.plain import WireRows
 
     found = {}
-    for number, (wire, group) in enumerate(FORMATS):
+    for number, (wire, group) in enumerate(formats):
         layout = RowLayout.of(wire_of(wire, group), width)
-        case = WireCase((0, 2), 5, width, torch.float16, seed + number)
+        case = WireCase((0, 2), 4, width, torch.float16, seed + number)
         used = layout.scales_at + layout.groups * layout.group_bytes
         sides = []
         for rows in (WireKernels(layout), WireRows(layout)):
-            got = torch.full((2, 6, layout.row_bytes), 77, dtype=torch.int8)
+            got = torch.full((2, 5, layout.row_bytes), 77, dtype=torch.int8)
             again = torch.full_like(got[0], 77)
             for part, out in zip(case.parts, got, strict=True):
                 rows.quantize(part, out)
             rows.reduce(got, again)
-            summed, normed, total = (torch.full((5, width), float("nan"), dtype=torch.float16) for _ in range(3))
+            summed, normed, total = (torch.full((4, width), float("nan"), dtype=torch.float16) for _ in range(3))
             rows.sum(got, summed)
             rows.sum_norm(got, case.residual, case.weight, EPS, normed, total)
             sides.append((got[..., :used], again[:, :used], summed, total, normed))
@@ -43,15 +53,13 @@ def beside_plain_torch(width: int, seed: int) -> dict[str, tuple[bool, float, fl
     return found
 
 
-def spoiled() -> dict[str, tuple[bool, bool]]:
+def spoiled(formats: Formats) -> dict[str, tuple[bool, bool]]:
     """By format: (does NaN or an infinity spoil its group and no other, are subnormal values nothing)."""
-    os.environ["TRITON_INTERPRET"] = "1"
-    torch.set_num_threads(1)
     from commplan.runtime.kernels.wire.launch import WireKernels
     from commplan.runtime.kernels.wire.layout import RowLayout
 
     found = {}
-    for wire, group in FORMATS:
+    for wire, group in formats:
         layout = RowLayout.of(wire_of(wire, group), 256)
         rows, columns = WireKernels(layout), 256 if group == "token" else int(group)
         x = torch.linspace(-1.0, 1.0, 4 * 256).view(4, 256)

@@ -11,4 +11,6 @@ def logits_rank(checkpoint: str, strategy: str, ids: list[list[int]]):
 
     executor = load_model(checkpoint, strategy)
     with torch.no_grad(), executor.forward("prefill"):
-        return executor.model(torch.tensor(ids), use_cache=False).logits.tolist()
+        logits = executor.model(torch.tensor(ids), use_cache=False).logits.tolist()
+    executor.close()
+    return logits

@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 from commplan.planner.cli import commplan  # noqa: E402
 from commplan.planner.strategy.errors import CommplanError  # noqa: E402
 from commplan.planner.strategy.file import Op  # noqa: E402
-from commplan.runtime.ranks.spawning import run_ranks  # noqa: E402
 from commplan.runtime.sensitivity.emulated_ranks import EmulatedRanks  # noqa: E402
 from commplan.runtime.sensitivity.measure import perturbed  # noqa: E402
 
@@ -51,14 +50,14 @@ def text(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen3", "deepseek_v3"])
-def test_int8_sums_on_two_ranks_are_those_that_one_process_emulates(tmp_path, family):
+def test_int8_sums_on_two_ranks_are_those_that_one_process_emulates(tmp_path, world, family):
     from transformers import AutoModelForCausalLM
 
     checkpoint, file = write_checkpoint(family, tmp_path / family), tmp_path / "plan.yaml"
     plan(checkpoint, file, "numerics.loosest=quantized", PINS)
     algorithm = "two_shot" if "two_shot" in file.read_text() else "gather"
     ids = torch.randint(0, 131, (1, 24), generator=torch.Generator().manual_seed(5))
-    ranks = torch.tensor(run_ranks(logits_rank, 2, str(checkpoint), str(file), ids.tolist())[0])
+    ranks = torch.tensor(world(2).run(logits_rank, str(checkpoint), str(file), ids.tolist())[0])
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     emulated = EmulatedRanks(model, 2)
     with torch.no_grad():
@@ -68,6 +67,7 @@ def test_int8_sums_on_two_ranks_are_those_that_one_process_emulates(tmp_path, fa
     assert (found - exact).norm() > 20 * (found - ranks).norm()  # but for values that round the other way
 
 
+@pytest.mark.slow
 def test_a_measurement_goes_on_where_it_was_interrupted_and_ends_the_same(tmp_path, checkpoint, text, monkeypatch):
     output = tmp_path / "sensitivity.yaml"
     asked = ("sensitivity", checkpoint, "--text", text, "--window", 32, "--tokens", 64, "--wire", "int4/32")

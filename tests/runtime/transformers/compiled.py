@@ -28,9 +28,9 @@ class Compiled(NamedTuple):
     compiled_counts: dict[Any, tuple[int, int]]
 
 
-def compiled(checkpoint: str, plan: Named) -> Compiled:
+def compiled(checkpoint: str, plan: Named, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Compiled:
     executor = load_model(checkpoint, plan.file)
-    _run(executor, checkpoint)
+    _run(executor, checkpoint, shapes)
     eager = _counts(executor)
     executor.counters.reset()
     graphs: list[tuple[str, int]] = []
@@ -40,15 +40,15 @@ def compiled(checkpoint: str, plan: Named) -> Compiled:
         return module.forward
 
     executor.compile(backend=noting)
-    error = _run(executor, checkpoint)
+    error = _run(executor, checkpoint, shapes)
     torch._dynamo.reset()
     return Compiled(error, graphs, eager, _counts(executor))
 
 
-def _run(executor: Executor, checkpoint: str) -> float:
-    """Largest error of a prefill and decode steps of every shape."""
+def _run(executor: Executor, checkpoint: str, shapes: tuple[tuple[int, int], ...]) -> float:
+    """Largest error of a prefill and decode steps of every (requests, tokens)."""
     worst = 0.0
-    for batch, seq in SHAPES:
+    for batch, seq in shapes:
         ids, cache = requests()[:batch], StaticCache(config=executor.model.config, max_cache_len=seq + STEPS)
         pieces = [ids[:, :seq], *(ids[:, seq + step : seq + step + 1] for step in range(STEPS))]
         modes = ["prefill", *["decode"] * STEPS]
