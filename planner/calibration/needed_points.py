@@ -156,10 +156,10 @@ def _own_kernels(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
 def _rivals(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
     """On rows of commplan's plain sums, by powers of two."""
     widths: dict[tuple[str, int, str, int], int] = {}
-    for (_, name, *shape, _), most in most_rows.items():
+    for (_, name, group_size, type_, columns, _), most in most_rows.items():
         kind = KINDS.get(name)
         if kind is not None and kind.is_plain and kind.folds:
-            key = (name, *shape)
+            key = (name, group_size, type_, columns)
             widths[key] = max(widths.get(key, 0), most)
     for (name, size, dtype, width), most in sorted(widths.items()):
         for impl in RIVALS:
