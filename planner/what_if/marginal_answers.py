@@ -6,7 +6,7 @@ What if the link were half as fast? What does one more quantised boundary buy? W
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import hypot, sqrt
 
 from ..descriptions.loader import load_setup
 from ..descriptions.setup import Setup
@@ -14,7 +14,6 @@ from ..fit.words import as_json, reason
 from ..search.damage import ERROR_UNIT
 from ..search.graph import Plan
 from ..strategy.errors import CommplanError, NoLegalPlanError
-from ..strategy.op_kinds import KINDS
 from ..strategy.ops import Op, words_of
 from .evaluation import NO_BUDGET, PLAN, Evaluation, Evaluator
 from .fields import LINK_BANDWIDTH
@@ -107,7 +106,8 @@ class Asker:
         allowed = self.base.deployment.numerics.perplexity_budget
         if allowed is not None:
             return self._twice(question, allowed, now, free)
-        budget = self._budget_for(have + 1) * _MORE
+        least = min(edge.squared_error for edge in free[1].edges if edge.squared_error > 0.0)
+        budget = hypot(_error(now[1]), sqrt(least / ERROR_UNIT)) * _MORE
         try:
             more = self._planned("numerics.loosest=quantized", f"numerics.error_budget={budget!r}")
         except CommplanError:
@@ -164,11 +164,6 @@ class Asker:
             for name, (step, plan) in zip(("now", "twice", "all that gain"), (now, more, free), strict=True)
         ]
         return Answer(question, text, figures)
-
-    def _budget_for(self, count: int) -> float:
-        size = self.base.parallelism.attn_tp
-        ways = (way for name in self.base.executor.ops for way in KINDS[name].ways.values())
-        return sqrt(count) * min(way.error.at(size) for way in ways if way.error is not None)
 
     def _planned(self, *texts: str) -> tuple[float, Plan]:
         planner = Evaluator(self._setup(*texts)).planner(self.mode)
