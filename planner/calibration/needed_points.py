@@ -44,8 +44,10 @@ COLLECTIVE_WIDTH = 64  # elements per row of a collective's buffer, which has no
 _SMALLEST_BYTES = 1024
 _FINE_BYTES = (1 << 17, 1 << 26)  # between these, libraries change protocols: two points per power of two
 _FINE_ROWS = 128  # from here on kernels of our own change algorithms: two points per power of two
-RIVALS = ("torch_one_shot", "torch_two_shot", "flashinfer", "flashinfer_fused")
-"""All-reduce kernels of other libraries, by the impl that executors call them; the last does the norm too."""
+FUSED_RIVAL = "flashinfer_fused"
+"""Of the kernels below the one that does the add and the norm too, and so works on whole rows."""
+RIVALS = ("torch_one_shot", "torch_two_shot", "flashinfer", FUSED_RIVAL)
+"""All-reduce kernels of other libraries, by the impl that executors call them."""
 _PAIR = 2
 _ROWS_OF_A_PIECE = 64  # fewer are never worth a call of the library
 _UNWRITTEN_STEPS = ("fold_residual", "copy", "zero_fill")

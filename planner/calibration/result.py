@@ -13,7 +13,7 @@ from ..descriptions.deployment import DTYPE_BYTES
 from ..executors import Executor
 from ..strategy.composed_points import parse_point
 from ..strategy.yaml_file import flow_text, scalar_text
-from .needed_points import RIVALS, Point
+from .needed_points import FUSED_RIVAL, RIVALS, Point
 
 Samples = dict[Point, list[list[float]]]  # per rank; empty where a kernel cannot run there
 HostSamples = dict[str, list[list[float]]]  # of a launch and of calls by impl, per rank
@@ -49,7 +49,7 @@ def calibration_of(
         message_bytes = int(rows * width * DTYPE_BYTES[dtype])
         if kind == "collective" or kind in RIVALS:
             impl = backend if kind == "collective" else kind
-            works_on_rows = width if kind.endswith("_fused") else None
+            works_on_rows = width if kind == FUSED_RIVAL else None
             table = (what, impl, dtype, group_size, works_on_rows)
             collectives.setdefault(table, []).append((message_bytes, time, spread))
         elif kind == "kernel":

@@ -117,12 +117,7 @@ class Asker:
             f"{saved:,.1f} us a step ({saved / now[0]:.2%}) for an error budget of {budget:.4f}; "
             f"all {most} boundaries that gain: {whole:,.1f} us ({whole / now[0]:.2%})"
         )
-        names = ("now", "one more", "all that gain")
-        figures: list[dict[str, object]] = [
-            {"int8_boundaries": _quantised(plan), "which": name, "step_us": step, "error": _error(plan)}
-            for name, (step, plan) in zip(names, (now, more, free), strict=True)
-        ]
-        return Answer(question, text, figures)
+        return Answer(question, text, _bought({"now": now, "one more": more, "all that gain": free}))
 
     def formats(self) -> Answer | None:
         """How far each wire format would bring a step; None where the executor composes no sums."""
@@ -159,11 +154,7 @@ class Asker:
             f"{saved:,.1f} us a step ({saved / now[0]:.2%}); all {_quantised(free[1])} boundaries that gain: "
             f"{whole:,.1f} us ({whole / now[0]:.2%})"
         )
-        figures: list[dict[str, object]] = [
-            {"int8_boundaries": _quantised(plan), "which": name, "step_us": step, "error": _error(plan)}
-            for name, (step, plan) in zip(("now", "twice", "all that gain"), (now, more, free), strict=True)
-        ]
-        return Answer(question, text, figures)
+        return Answer(question, text, _bought({"now": now, "twice": more, "all that gain": free}))
 
     def _planned(self, *texts: str) -> tuple[float, Plan]:
         planner = Evaluator(self._setup(*texts)).planner(self.mode)
@@ -247,6 +238,14 @@ def _figures(found: Evaluation) -> dict[str, object]:
 
 def _decisions(plan: Plan) -> tuple[Op, ...]:
     return tuple(edge.op for edge in plan.edges)
+
+
+def _bought(found: dict[str, tuple[float, Plan]]) -> list[dict[str, object]]:
+    """How many quantised boundaries each plan has, with its step and its error."""
+    return [
+        {"int8_boundaries": _quantised(plan), "which": name, "step_us": step, "error": _error(plan)}
+        for name, (step, plan) in found.items()
+    ]
 
 
 def _quantised(plan: Plan) -> int:

@@ -25,6 +25,7 @@ from ..kernels.peers import Peers, Told, bare, with_norm
 from ..ranks.agreement import Exchange, first_line
 from ..ranks.groups import Group
 from .point_calls import DTYPES, PlainNorm, Point, random_rows
+from .rivals import BARE_RIVALS
 
 Key = tuple[int, int, str]
 _TRIED_ROWS = 2  # of the call that shows whether kernels run here at all
@@ -37,7 +38,7 @@ def is_own(point: Point) -> bool:
 
 def is_bare(point: Point) -> bool:
     """Is this nothing but a collective, so that it is timed with a kernel behind it?"""
-    return point.kind in ("collective", TRITON, "torch_one_shot", "torch_two_shot", "flashinfer")
+    return point.kind in ("collective", TRITON, *BARE_RIVALS)
 
 
 class OwnCollectives:

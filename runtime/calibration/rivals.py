@@ -24,9 +24,11 @@ from ..ranks.groups import Group
 from .point_calls import DTYPES, PlainNorm, Point, random_rows
 
 Key = tuple[str, int, int, str]  # whose, group size, width, dtype
-_OWNER = {"torch_one_shot": "torch", "torch_two_shot": "torch", "flashinfer": "flashinfer"}
-_OWNER["flashinfer_fused"] = "flashinfer"
+_FUSED = "flashinfer_fused"
+_OWNER = {"torch_one_shot": "torch", "torch_two_shot": "torch", "flashinfer": "flashinfer", _FUSED: "flashinfer"}
 RIVALS = tuple(_OWNER)
+BARE_RIVALS = tuple(name for name in RIVALS if name != _FUSED)
+"""Those that are nothing but a collective."""
 
 
 def is_rival(point: Point) -> bool:
@@ -131,7 +133,7 @@ class _FlashInfer:
     def call_of(self, point: Point, x: Tensor) -> Callable[[], Any]:
         """With outputs made once, as a captured graph has them."""
         out, given = torch.empty_like(x), {"workspace": self._space, "input": x, "launch_with_pdl": True}
-        if point.kind == "flashinfer":
+        if point.kind != _FUSED:
             given |= {"pattern": self._patterns.kAllReduce, "output": out}
         else:
             norm = PlainNorm(x.shape[1], x.dtype, x.device)
