@@ -76,7 +76,7 @@ def test_it_is_planned_with_its_own_error(command: Command, setting: tuple[str, 
     assert "mlp_out: {fp8_all_reduce: {algorithm:" in plan.read_text()
     refused = command("plan", *setting, "--set", "numerics.error_budget=0.001")
     assert refused.returncode == 3
-    assert f"has {math.sqrt(LAYERS) * min(ERRORS.values()):.4g}, above the budget" in refused.stderr
+    assert f"has error {math.sqrt(LAYERS) * min(ERRORS.values()):.4g}, above the budget" in refused.stderr
 
 
 def test_it_is_valid_with_its_algorithm_alone(command: Command, plan: Path) -> None:
