@@ -85,9 +85,7 @@ def is_named(op: Op, named: Op, backend: str) -> bool:
     )
 
 
-def _boundaries(
-    planner: ModePlanner, ran: Restriction
-) -> Iterator[tuple[str, LayerGraph | str | None, Boundary]]:
+def _boundaries(planner: ModePlanner, ran: Restriction) -> Iterator[tuple[str, LayerGraph | str | None, Boundary]]:
     """Name, the segment that ends there, and edges."""
     graph = planner.graph(ran)
     yield "embed_out", "embed_out", graph.embed_out

@@ -115,7 +115,7 @@ def of_collective(setup: Setup, asked: OpLatency) -> Figure:
         estimate = costs.peer_to_peer(asked.op, asked.message_bytes, asked.message_bytes / asked.group_size)
     elif not (
         asked.impl == hardware.backend
-        or asked.impl in ONE_LAUNCH
+        or (asked.impl in ONE_LAUNCH and asked.op in executor.ops and asked.impl in executor.ops[asked.op].impls)
         or costs.table_sizes(asked.op, asked.impl, asked.dtype, "tp")
     ):
         raise NotComparableError(
