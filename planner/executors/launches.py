@@ -117,8 +117,8 @@ ONE_LAUNCH: dict[str, OneLaunch] = {
         5.2,
         0.15,
         1.2,
-        "RTX PRO 6000s: 6.9 us for 256 bytes over four, 7.5 over eight; 104 for 1 MiB over four, 289 over eight, 74 for "
-        "256 KiB over eight (voipmonitor/rtx6kpro)",
+        "RTX PRO 6000s: 6.9 us for 256 bytes over four, 7.5 over eight; 104 for 1 MiB over four, 289 over eight; 74 "
+        "for 256 KiB over eight (voipmonitor/rtx6kpro)",
         ("one_shot",),
     ),
     "flashinfer_pcie_ipc": OneLaunch(
