@@ -113,14 +113,14 @@ def test_over_pcie_the_custom_all_reduce_is_taken_for_two_ranks_alone(package, s
     """Over more PCIe devices SGLang took NCCL, so the package's times there are not that kernel's."""
     custom = [
         {"op_name": "all_reduce", "kernel_source": "SGLang_CustomAllReduce_graph", "allreduce_dtype": "bfloat16",
-         "num_gpus": n, "message_size": 128, "latency": 0.002}
-        for n in (2, 4)
+         "num_gpus": n, "message_size": size, "latency": 0.002}
+        for n in (2, 4) for size in (128, 1024)
     ]  # fmt: skip
     package.write("2.9", rows(), system=system)
     package.write("0.5.14", custom, "custom_allreduce_perf", "sglang", system)
     found = import_system(system)
     assert [t.group_size for t in found.calibration.tables if t.impl == "custom_one_shot"] == ranks
-    assert found.left_out == 2 - len(ranks)
+    assert found.left_out == 2 * (2 - len(ranks))
 
 
 def test_other_ops_and_types_are_left_out_and_counted(package):
