@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from decision_rows import Row
 
 _KIB, _MIB = 1024, 1024 * 1024
-_ONE_LAUNCH = ("custom_one_shot", "vllm_custom", "vllm_one_shot", "one_shot_push", "triton_one_shot", "torch_one_shot")
+_ONE_LAUNCH = (
+    "custom_one_shot",
+    "vllm_custom",
+    "vllm_one_shot",
+    "one_shot_push",
+    "triton_one_shot",
+    "torch_one_shot",
+    "pcie_one_shot",
+)
 _FUSED = ("flashinfer_fused",)
 _TWO_SHOT = ("custom_one_shot", "vllm_custom", "vllm_two_shot", "torch_two_shot")
 _NVLINK = ("A100", "H100", "H200", "B200", "B300", "GB200", "GB300")

@@ -1,7 +1,7 @@
 """configs/accuracy/summary.yaml: what the back-tests found, short enough to be read beside every plan.
 
 schema: commplan/accuracy/v1
-spreads: {nvidia: {communication: {table: 0.1, ...}, device: {assumed: 0.5, ...}}, ..., any: {...}}
+spreads: {nvidia: {communication: {table: 0.1, ...}, device: {assumed: 0.5, ...}}, nvidia over pcie: {...}, any: {...}}
 cases:
 - {id: a-case, quantity: throughput, unit: ratio, machine: a-machine, ...}     # each back-test that has a prediction
 """
@@ -53,20 +53,33 @@ class Summary(Spec):
     """Errors of the back-tests, and how far figures of each provenance are off.
 
     spreads  by vendor (`any`: all of them together), what a figure is of, and its provenance: what 80 % of
-             |ln(predicted / measured)| do not exceed
+             |ln(predicted / measured)| do not exceed. What travels over a shared tree has spreads of its own: hosts of
+             one device differ there by more than tables of one host are off
     """
 
     schema_: Literal["commplan/accuracy/v1"] = Field(alias="schema")
     spreads: dict[str, dict[Kind, Spreads]]
     cases: tuple[CaseRecord, ...]
 
-    def spread(self, vendor: str, kind: Kind, provenance: Provenance) -> float:
+    def spread(self, vendor: str, kind: Kind, provenance: Provenance, topology: str = "switch") -> float:
         """That of a provenance on a vendor's devices, or on any where nothing was seen there; never less than that of a
-        better one, and where nothing was seen of it at all, that of the next weaker."""
+        better one, and where nothing was seen of it at all, that of the next weaker. `topology`: of the link that the
+        ranks share."""
         at = PROVENANCES.index(provenance)
-        known = {**self.spreads["any"].get(kind, {}), **self.spreads.get(vendor, {}).get(kind, {})}
+        of = ("any", vendor, over_link(vendor, topology))
+        known = {each: value for name in of for each, value in self.spreads.get(name, {}).get(kind, {}).items()}
         weaker = next((known[each] for each in PROVENANCES[at:] if each in known), 0.0)
         return max([weaker, *(known[each] for each in PROVENANCES[:at] if each in known)])
+
+
+def is_shared_tree(topology: str) -> bool:
+    """True of a link that all devices share, and that no two hosts build alike."""
+    return topology == "pcie"
+
+
+def over_link(vendor: str, topology: str) -> str:
+    """The name of the spreads of what travels between a vendor's devices over such a link."""
+    return f"{vendor} over {topology}"
 
 
 def accuracy_path() -> Path:

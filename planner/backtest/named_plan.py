@@ -1,7 +1,7 @@
 """A plan named by its ops: they stand on every layer where they are legal, and the rest is as plain as it can be.
 
 The plan is the path through the graph of all ops that any executor-legal plan may use (the deployment's policy has no
-say: what was measured was run; by libraries, never by kernels of ours) with, in this order:
+say: what was measured was run; by libraries, unless the name says by which other impl) with, in this order:
 
 - the fewest boundaries without the op named for them;
 - the least departure from what a forward does that nobody planned: at a boundary that nobody named from no op, or else
@@ -20,7 +20,8 @@ from ..strategy.layout import LAYER_BOUNDARIES
 from ..strategy.ops import Op
 
 _PLAIN, _BY_ANOTHER, _NOT_PLAIN = 1, 10**6, 10**12
-_RAN = Restriction(policy=False, own_kernels=False)
+_BY_LIBRARIES = Restriction(policy=False, own_kernels=False)
+_BY_ANY = Restriction(policy=False)
 
 
 class AbsentOpError(Exception):
@@ -31,7 +32,7 @@ def named_plan(planner: ModePlanner, ops: dict[str, Op], tokens: int) -> Plan:
     """The plan that has these ops; AbsentOpError where one of them can stand nowhere."""
     backend = planner.setup.hardware.backend
     fronts = start(2)
-    for name, segment, boundary in _boundaries(planner):
+    for name, segment, boundary in _boundaries(planner, _ran(ops)):
         wanted = ops.get(name)
         reached: Fronts = {}
         for state, labels in fronts.items():
@@ -49,6 +50,11 @@ def named_plan(planner: ModePlanner, ops: dict[str, Op], tokens: int) -> Plan:
     _check_present(planner, ops, edges)
     step = len(LAYER_BOUNDARIES)
     return Plan(edges[0], tuple(edges[i : i + step] for i in range(1, len(edges) - 1, step)), edges[-1])
+
+
+def _ran(ops: dict[str, Op]) -> Restriction:
+    """What may stand in the plan: more than a library's ops where a case names by what its op was done."""
+    return _BY_ANY if any(op.impl is not None for op in ops.values()) else _BY_LIBRARIES
 
 
 def _departure(op: Op, wanted: Op | None) -> int:
@@ -79,9 +85,9 @@ def is_named(op: Op, named: Op, backend: str) -> bool:
     )
 
 
-def _boundaries(planner: ModePlanner) -> Iterator[tuple[str, LayerGraph | str | None, Boundary]]:
+def _boundaries(planner: ModePlanner, ran: Restriction) -> Iterator[tuple[str, LayerGraph | str | None, Boundary]]:
     """Name, the segment that ends there, and edges."""
-    graph = planner.graph(_RAN)
+    graph = planner.graph(ran)
     yield "embed_out", "embed_out", graph.embed_out
     for layer in graph.layers:
         for name in LAYER_BOUNDARIES:
@@ -95,7 +101,7 @@ def _check_present(planner: ModePlanner, ops: dict[str, Op], edges: tuple[Edge, 
         there = [edge for edge in edges if edge.boundary == name]
         if any(is_named(edge.op, wanted, backend) for edge in there):
             continue
-        layer = None if name in ("embed_out", "head_in") else len(planner.graph(_RAN).layers) // 2
+        layer = None if name in ("embed_out", "head_in") else len(planner.graph(_ran(ops)).layers) // 2
         before = there[len(there) // 2].before
         reasons = (r.reason for r in planner.builder.rejections(name, layer, before) if is_named(r.op, wanted, backend))
         why = next(reasons, "it does not connect with the other ops that are named, or has no such impl here")

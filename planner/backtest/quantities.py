@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from ..answers.breakdown import PARTS, Breakdown, breakdown
 from ..cost.collectives import CollectiveCosts
 from ..descriptions.deployment import ParallelismSpec
+from ..descriptions.loader import lent_to
 from ..descriptions.setup import Setup
+from ..executors.launches import ONE_LAUNCH
 from ..search.graph import Plan, Restriction
 from ..search.planning import ModePlanner
 from ..strategies import PLAIN
@@ -111,7 +113,11 @@ def of_collective(setup: Setup, asked: OpLatency) -> Figure:
         if asked.op not in KINDS or KINDS[asked.op].rounds is None:
             raise NotComparableError(f"{asked.impl} is a fused kernel without a plain {asked.op}")
         estimate = costs.peer_to_peer(asked.op, asked.message_bytes, asked.message_bytes / asked.group_size)
-    elif asked.impl != hardware.backend and not costs.table_sizes(asked.op, asked.impl, asked.dtype, "tp"):
+    elif not (
+        asked.impl == hardware.backend
+        or (asked.impl in ONE_LAUNCH and asked.op in executor.ops and asked.impl in executor.ops[asked.op].impls)
+        or costs.table_sizes(asked.op, asked.impl, asked.dtype, "tp")
+    ):
         raise NotComparableError(
             f"no table has {asked.op} by {asked.impl} over {asked.group_size} ranks, nor a formula"
         )
@@ -123,4 +129,5 @@ def of_collective(setup: Setup, asked: OpLatency) -> Figure:
 def _over(setup: Setup, group_size: int) -> Setup:
     """The same machine under plain tensor parallelism of this size; the model has no say in one collective."""
     deployment = setup.deployment.model_copy(update={"parallelism": ParallelismSpec(tp=group_size)})
-    return replace(setup, deployment=deployment)
+    over = replace(setup, deployment=deployment)
+    return replace(over, lent=tuple(lent_to(over)))  # of groups of this size, as the link of a shared tree lends

@@ -16,7 +16,7 @@ from ..search.planning import ModePlanner
 from ..strategy.vendors import BACKENDS
 from ..strategy.words import PROVENANCES, Provenance
 from ..strategy.yaml_file import read_mapping
-from .accuracy_file import CaseRecord, Kind, Spreads, Summary
+from .accuracy_file import CaseRecord, Kind, Spreads, Summary, is_shared_tree, over_link
 from .case import Case, read_case, shipped_cases
 from .held_out import held_out_errors
 from .quantities import plan_named
@@ -35,8 +35,13 @@ def fresh_summary() -> Summary:
     absolute = [record for record in cases if record.unit in _ABSOLUTE]
     tables = _of_tables()
     vendors = sorted({record.vendor for record in absolute} | set(tables))
-    spreads = {vendor: _by_kind(absolute, tables, (vendor,)) for vendor in vendors}
-    spreads["any"] = _by_kind(absolute, tables, vendors)
+    shared = [record for record in absolute if is_shared_tree(record.topology)]
+    alone = [record for record in absolute if record not in shared or record.quantity not in _OF_COLLECTIVES]
+    spreads = {vendor: _by_kind(alone, tables, (vendor,)) for vendor in vendors}
+    for record in shared:
+        of_link = spreads.setdefault(over_link(record.vendor, record.topology), {})
+        of_link["communication"] = _by_kind(shared, {}, (record.vendor,))["communication"]
+    spreads["any"] = _by_kind(alone, tables, vendors)
     return Summary(schema="commplan/accuracy/v1", spreads=spreads, cases=cases)
 
 
@@ -63,9 +68,13 @@ def _spreads(records: Iterable[CaseRecord], held_out: dict[Provenance, list[floa
 
 
 def _of_tables() -> dict[str, dict[Provenance, list[float]]]:
-    """How far 80 % of the held-out points of each shipped table are off at most, by vendor and provenance."""
+    """How far 80 % of the held-out points of a table that a machine reads are off at most, by vendor and provenance."""
     errors: dict[str, dict[Provenance, list[float]]] = {}
+    machines = (read_mapping(find(name, "hardware", None, "hardware")) for name in preset_names("hardware"))
+    read = {use["file"] for machine in machines for use in machine.get("calibrations", ())}
     for name in preset_names("calibrations"):
+        if name not in read:  # it stands beside others in benchmarks alone
+            continue
         path = find(name, "calibrations", None, "calibration")
         calibration = build(Calibration, read_mapping(path), str(path))
         for table in calibration.tables:

@@ -10,10 +10,10 @@ measured: a ratio of whole steps, a ratio of a part, an absolute figure.
 Range of the gain. Each figure that a step rests on (each collective by each impl, passes over memory, GEMMs, the rest
 of the compute) is moved up and down by the spread of its class, in the plan and in what it is held against alike; the
 movements of the gain's logarithm add up as squares do, since nothing says that figures err together. A class is the
-vendor, what a figure is of (what travels, what a device does alone) and its provenance; its spread is what 80 % of
-|ln(predicted / measured)| do not exceed, over the absolute back-tests of the class and its tables, each of which
-counts once, by what 80 % of its held-out points do not exceed. A gain may well lie in this range; it is no confidence
-interval.
+vendor, what a figure is of (what travels, over a shared tree apart; what a device does alone) and its provenance; its
+spread is what 80 % of |ln(predicted / measured)| do not exceed, over the absolute back-tests of the class and its
+tables, each of which counts once, by what 80 % of its held-out points do not exceed. A gain may well lie in this range;
+it is no confidence interval.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..cost.estimate import Estimate, weakest
 from ..cost.terms import COMMUNICATION, Gemm, Term
 from ..descriptions.base import Figure, Spec
 from ..descriptions.deployment import DTYPE_BYTES
+from ..descriptions.hardware import Link
 from ..descriptions.setup import Setup
 from ..search.graph import Plan
 from ..search.planning import ModePlanner
@@ -95,8 +96,7 @@ def trust_of(
     known = summary or shipped_summary()
     own = shares_of(planner, plan, tokens)
     base = against if against is not None else shares_of(planner, planner.plain(tokens), tokens)
-    vendor = planner.setup.hardware.vendor
-    moves = {name: _move(name, own, base, known, vendor) for name in {**own, **base}}
+    moves = {name: _move(name, own, base, known, planner.setup) for name in {**own, **base}}
     value = math.log(_total(base) / _total(own))
     reach = math.sqrt(sum(move**2 for move in moves.values()))
     gain = Gain(over, math.exp(value), math.exp(value - reach), math.exp(value + reach))
@@ -172,10 +172,11 @@ def _total(shares: Shares) -> float:
     return sum(share.time_us for share in shares.values())
 
 
-def _move(name: str, own: Shares, base: Shares, known: Summary, vendor: str) -> float:
+def _move(name: str, own: Shares, base: Shares, known: Summary, setup: Setup) -> float:
     """How far the logarithm of the gain moves, at most, when one figure moves by its spread."""
     of = [shares[name] for shares in (own, base) if name in shares]
-    spread = max(known.spread(vendor, share.kind, share.provenance) for share in of)
+    vendor, topology = setup.hardware.vendor, _shared_link(setup).topology
+    spread = max(known.spread(vendor, share.kind, share.provenance, topology) for share in of)
     value = math.log(_total(base) / _total(own))
     moved = []
     for factor in (math.exp(spread), math.exp(-spread)):
@@ -201,10 +202,7 @@ def _assumed(own: Shares, base: Shares, moves: Mapping[str, float]) -> tuple[str
 
 def nearest_case(setup: Setup, plan: Plan, tokens: int, cases: Iterable[CaseRecord]) -> tuple[CaseRecord, str]:
     """The nearest back-test, and how near it is in words."""
-    hardware, ranks = setup.hardware, setup.parallelism.tp
-    link = hardware.links.intra_node
-    if ranks > hardware.devices_per_node and hardware.links.inter_node is not None:
-        link = hardware.links.inter_node
+    hardware, ranks, link = setup.hardware, setup.parallelism.tp, _shared_link(setup)
     ops = {edge.op.name for edge, _ in plan.counted if edge.op.kind.is_collective}
     message = float(tokens * setup.model.hidden_size * DTYPE_BYTES[setup.deployment.dtypes.activations])
 
@@ -223,6 +221,13 @@ def nearest_case(setup: Setup, plan: Plan, tokens: int, cases: Iterable[CaseReco
     found = min(cases, key=distance)
     machine, octaves, shared, sizes, _, _ = distance(found)
     return found, _in_words(machine, octaves, shared, sizes, found, message)
+
+
+def _shared_link(setup: Setup) -> Link:
+    """The link that all ranks share."""
+    links = setup.hardware.links
+    spans = setup.parallelism.tp > setup.hardware.devices_per_node
+    return links.inter_node if spans and links.inter_node is not None else links.intra_node
 
 
 def _octaves(a: float, b: float) -> int:

@@ -36,6 +36,9 @@ _DTYPES = {
     "float32": ("fp32", 4),
 }
 _MOST_ROWS = 1_000_000
+_OVER_PCIE = ("l40s", "rtx_pro_6000_server")
+"""Systems without NVLink. There SGLang's kernel joins two ranks alone: what the package lists as that kernel over more
+has NCCL's times, since NCCL is what SGLang fell back to."""
 
 _Points = dict[Key, dict[int, list[float]]]
 
@@ -57,7 +60,7 @@ def import_system(system: str) -> Imported:
     library, sglang = f"nccl/{nccl.name}", _newest(root / system / "comm" / "sglang", "custom_allreduce_perf.parquet")
     if sglang is not None:
         file = sglang / "custom_allreduce_perf.parquet"
-        left_out += _read_custom(file, tables)
+        left_out += _read_custom(file, tables, most_ranks=2 if system in _OVER_PCIE else None)
         library += f", sglang/{sglang.name}"
     if not any(impl == "custom_one_shot" for _, impl, _, _ in tables):
         library = f"nccl/{nccl.name}"
@@ -150,12 +153,15 @@ def _read_nccl(file: Path) -> tuple[_Points, int]:
     return tables, left_out
 
 
-def _read_custom(file: Path, tables: _Points) -> int:
+def _read_custom(file: Path, tables: _Points, most_ranks: int | None) -> int:
     left_out = 0
     columns = ("op_name", "kernel_source", "allreduce_dtype", "num_gpus", "message_size", "latency")
     for number, row in enumerate(_rows(file, columns)):
         dtype = _DTYPES.get(row["allreduce_dtype"])
-        if row["op_name"] != ALL_REDUCE.name or dtype is None or not str(row["kernel_source"]).endswith("_graph"):
+        ranks = row["num_gpus"]  # of one that is no number _add tells
+        is_its_own = most_ranks is None or not isinstance(ranks, int) or ranks <= most_ranks
+        in_graph = str(row["kernel_source"]).endswith("_graph")
+        if row["op_name"] != ALL_REDUCE.name or dtype is None or not in_graph or not is_its_own:
             left_out += 1
             continue
         _add(tables, (ALL_REDUCE.name, "custom_one_shot", dtype[0]), row, dtype[1], file, number)

@@ -170,7 +170,7 @@ class _Parts:
         used = tuple(calibrations)
         setup = Setup(deployment, model, hardware, used, executor, self.file, sensitivity, tuple(notes), measured_on)
         check(setup)
-        return replace(setup, lent=tuple(_lent(setup)), overrides=self.overridden)
+        return replace(setup, lent=tuple(lent_to(setup)), overrides=self.overridden)
 
     def _model(self, name: str) -> Model:
         path = find(name, "models", self.file, "model")
@@ -245,7 +245,8 @@ def _in_role(model: Model, deployment: Deployment) -> Model:
     return model.drafts()
 
 
-def _lent(setup: Setup) -> Iterator[UsedCalibration]:
+def lent_to(setup: Setup) -> Iterator[UsedCalibration]:
+    """The tables that the machine of a setup borrows for its groups."""
     for lender, scale in lenders_of(setup.hardware, setup.parallelism):
         path = find(lender.calibration, "calibrations", None, "calibration")
         calibration = build(Calibration, read_mapping(path), str(path))

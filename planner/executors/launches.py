@@ -113,6 +113,14 @@ ONE_LAUNCH: dict[str, OneLaunch] = {
         "as aiter; with the norm 3.3 us less than apart for a row of 7168, 4.4 more for 256 (vllm-project/vllm#54787)",
         norm_us=0.1,
     ),
+    "pcie_one_shot": OneLaunch(
+        5.2,
+        0.15,
+        1.2,
+        "RTX PRO 6000s: 6.9 us for 256 bytes over four, 7.5 over eight; 104 for 1 MiB over four, 289 over eight; 74 "
+        "for 256 KiB over eight (voipmonitor/rtx6kpro)",
+        ("one_shot",),
+    ),
     "flashinfer_pcie_ipc": OneLaunch(
         2.5,
         0.4,

@@ -188,8 +188,9 @@ def test_what_the_deployment_cannot_do_is_not_comparable_with_the_reason(tmp_pat
     assert word in found["reason"]
 
 
-def latency(folder: Path, deployment: str, op: str) -> dict[str, Any]:
-    file = case(folder, deployment=deployment, quantity="op_latency", op=op, of=None, mode=None, tokens=None)
+def latency(folder: Path, deployment: str, op: str, **fields: Any) -> dict[str, Any]:
+    none = {"of": None, "mode": None, "tokens": None}
+    file = case(folder, deployment=deployment, quantity="op_latency", op=op, **none, **fields)
     (found,) = answer("backtest", file)["cases"]
     return found
 
@@ -265,3 +266,32 @@ def test_an_impl_without_table_or_formula_is_not_comparable(tmp_path):
 def test_a_size_beyond_the_ends_of_a_table_is_marked(tmp_path, size, beyond):
     op = f"{{op: all_gather, impl: hccl, dtype: bf16, group_size: 8, message_bytes: {size}}}"
     assert latency(tmp_path, "deepseek-v3-a3-tp16", op)["extrapolated"] == beyond
+
+
+def test_a_named_impl_is_what_ran_though_no_library_has_it(tmp_path):
+    """Without the name the plan is the library's, and no library has sums of this format."""
+    op = "{quantized_all_reduce: {wire: fp8_e4m3, group: '64', algorithm: two_shot, impl: composed_norm}}"
+    setting = "{numerics.wire_formats: [int8, fp8_e4m3]}"
+    spelled = {"deployment": "qwen3-32b-l40s-tp4", "set": setting, "to": "{strategy: all_reduce}", "published": 0.9}
+    quantised = predicted(tmp_path, of=f"{{ops: {{attn_out: {op}, mlp_out: {op}}}}}", high=0.99, **spelled)
+    assert 0.5 < quantised < 0.8
+    unnamed = op.replace(", impl: composed_norm", "")
+    (found,) = answer("backtest", case(tmp_path, of=f"{{ops: {{attn_out: {unnamed}}}}}", high=0.99, **spelled))["cases"]
+    assert found["verdict"] == "not comparable"
+
+
+def test_one_collective_borrows_the_tables_of_its_own_groups_size(tmp_path):
+    """Two RTX 4090 are nearest to two L40S, four of them to four RTX PRO 6000s, whatever the deployment's tp is."""
+    op = "{op: all_reduce, impl: nccl, dtype: bf16, group_size: 4, message_bytes: 67108864}"
+    found = [
+        latency(tmp_path, "qwen3-32b-l40s-tp4", op, set=f"{{hardware: rtx-4090-8, parallelism.tp: {tp}}}")["predicted"]
+        for tp in (2, 4)
+    ]
+    assert found[0] == found[1]
+
+
+def test_a_kernel_in_one_launch_has_a_latency_by_its_figures(tmp_path):
+    op = "{op: all_reduce, impl: pcie_one_shot, dtype: bf16, group_size: 4, message_bytes: 4096}"
+    found = latency(tmp_path, "qwen3-32b-l40s-tp4", op, set="{hardware: rtx-pro-6000-8, executor: plan_only}")
+    assert found["predicted"] == pytest.approx(7.4, rel=0.05)
+    assert found["provenance"] == "formula"

@@ -61,6 +61,15 @@ def test_a_spread_covers_four_fifths_of_the_absolute_back_tests_that_it_is_of() 
     assert sum(error <= spread + 1e-4 for error in seen) >= 0.8 * len(seen)
 
 
+def test_what_was_off_over_pcie_moves_gains_over_pcie_alone() -> None:
+    """Hosts of one device differ there by more than a table of one host is off."""
+    summary = shipped_summary()
+    over = {link: summary.spread("nvidia", "communication", "table", link) for link in ("switch", "full_mesh", "pcie")}
+    assert over["pcie"] > 2 * over["switch"]
+    assert over["full_mesh"] == over["switch"]
+    assert summary.spread("nvidia", "device", "assumed", "pcie") == summary.spread("nvidia", "device", "assumed")
+
+
 def test_a_summary_of_some_cases_is_refused() -> None:
     assert refused("backtest", "--summary", "sglang-10568-communication")["field"] == "--summary"
 

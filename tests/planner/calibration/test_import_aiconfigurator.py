@@ -39,11 +39,18 @@ class Package:
         (self.folder / "systems" / "data").mkdir(parents=True)
         (self.folder / "__init__.py").write_text("raise RuntimeError('must not be imported')\n")
 
-    def write(self, version: str, table: list[dict[str, Any]], name: str = "nccl_perf", library: str = "nccl") -> Path:
+    def write(
+        self,
+        version: str,
+        table: list[dict[str, Any]],
+        name: str = "nccl_perf",
+        library: str = "nccl",
+        system: str = "x100_sxm",
+    ) -> Path:
         import pyarrow as pa
         from pyarrow.parquet import write_table
 
-        folder = self.folder / "systems" / "data" / "x100_sxm" / "comm" / library / version
+        folder = self.folder / "systems" / "data" / system / "comm" / library / version
         folder.mkdir(parents=True, exist_ok=True)
         write_table(pa.Table.from_pylist(table), folder / f"{name}.parquet")
         return folder / f"{name}.parquet"
@@ -99,6 +106,21 @@ def test_the_custom_all_reduce_comes_from_graphs_alone(package):
     (table,) = [t for t in found.calibration.tables if t.impl == "custom_one_shot"]
     assert (table.message_bytes, table.latency_us) == ((256, 2048), (2.0, 2.0))
     assert (found.calibration.library, found.left_out) == ("nccl/2.9, sglang/0.5.14", 2)
+
+
+@pytest.mark.parametrize(("system", "ranks"), [("x100_sxm", [2, 4]), ("l40s", [2])])
+def test_over_pcie_the_custom_all_reduce_is_taken_for_two_ranks_alone(package, system, ranks):
+    """Over more PCIe devices SGLang took NCCL, so the package's times there are not that kernel's."""
+    custom = [
+        {"op_name": "all_reduce", "kernel_source": "SGLang_CustomAllReduce_graph", "allreduce_dtype": "bfloat16",
+         "num_gpus": n, "message_size": size, "latency": 0.002}
+        for n in (2, 4) for size in (128, 1024)
+    ]  # fmt: skip
+    package.write("2.9", rows(), system=system)
+    package.write("0.5.14", custom, "custom_allreduce_perf", "sglang", system)
+    found = import_system(system)
+    assert [t.group_size for t in found.calibration.tables if t.impl == "custom_one_shot"] == ranks
+    assert found.left_out == 2 * (2 - len(ranks))
 
 
 def test_other_ops_and_types_are_left_out_and_counted(package):

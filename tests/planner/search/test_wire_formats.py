@@ -113,6 +113,10 @@ def test_kernels_are_offered_on_the_devices_and_links_that_they_are_for():
     for tp in (2, 4):
         found = impls(*over_pcie, f"parallelism.tp={tp}")
         assert "trtllm_low_precision" in found and "flashinfer_fp8" not in found
+        assert {"flashinfer_pcie_ipc", "pcie_one_shot"} <= found
+        assert "custom_one_shot" in found or tp > 2  # a server's kernel joins two of them, not more
+    no_access = impls("executor=plan_only", "hardware=rtx-4090-8", "parallelism.tp=4")
+    assert not (no_access | h200) & {"flashinfer_pcie_ipc", "pcie_one_shot"}
 
 
 def test_a_kernel_for_some_numbers_of_ranks_is_refused_over_others():
