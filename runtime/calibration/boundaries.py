@@ -27,7 +27,7 @@ from ..bound.sizes import sizes_of
 from ..errors import RefusedError
 from ..kernels.peer_impls import check_peer_limits, peers_needed
 from ..ranks.agreement import together
-from ..ranks.groups import Groups, make_groups
+from ..ranks.groups import Groups, make_groups, temporary_groups
 from ..ranks.rendezvous import meet
 from ..transformers.executor import Executor
 from ..transformers.layer import add_and_norm, cross_in, cross_out
@@ -48,6 +48,7 @@ class Case(NamedTuple):
     latent_widths: tuple[int, ...]  # columns of the projections that make the latents
 
 
+@temporary_groups()
 def measure_plans(
     cases: list[Case], rounds: int, samples: int, fingerprints: list[dict[str, str]], force: bool
 ) -> dict[str, Any]:

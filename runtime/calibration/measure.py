@@ -19,7 +19,7 @@ from commplan.planner.strategy.file import one_line
 from ..backends import Backend, load_backend
 from ..errors import RefusedError
 from ..ranks.agreement import exchange_over, together
-from ..ranks.groups import Group, control_group
+from ..ranks.groups import Group, control_group, temporary_groups
 from ..ranks.rendezvous import meet
 from .composed import composed_call, is_composed
 from .host import host_samples
@@ -33,6 +33,7 @@ _ROUNDS = 4
 _HOST_SAMPLES = 9
 
 
+@temporary_groups()
 def measure_rank(
     points: list[list[Any]],
     backend_name: str,

@@ -53,21 +53,39 @@ class Groups:
 
 @contextmanager
 def temporary_groups() -> Iterator[None]:
-    """Give back the gloo groups that are made within.
+    """Give back the gloo groups that are made within: each has threads that poll.
 
-    transformers' loader makes six groups of one rank for mesh dimensions that nothing uses here; over gloo each has
-    threads that poll. Elsewhere they cost nothing until they are used.
+    transformers' loader makes six groups of one rank for mesh dimensions that nothing uses here. Elsewhere groups cost
+    nothing until they are used.
     """
-    if not dist.is_initialized():
+    before = _made()
+    yield
+    _give_back_since(before)
+
+
+@contextmanager
+def given_back_if_refused() -> Iterator[None]:
+    """The same where a refusal, which every rank raises alike, ends what the groups were for; the process may go on."""
+    before = _made()
+    try:
         yield
-        return
+    except RefusedError:
+        _give_back_since(before)
+        raise
+
+
+def _made() -> set[Any]:
+    """The groups of this process, the default one among them."""
     from torch.distributed.distributed_c10d import _world
 
-    before = set(_world.pg_map)
-    yield
-    for handle in [handle for handle in _world.pg_map if handle not in before]:
-        if dist.get_backend(handle) == "gloo":
-            dist.destroy_process_group(handle)
+    return set(_world.pg_map)
+
+
+def _give_back_since(before: set[Any]) -> None:
+    if before:  # else the default group was made within, and the process with it
+        for handle in _made() - before:
+            if dist.get_backend(handle) == "gloo":
+                dist.destroy_process_group(handle)
 
 
 def control_group(timeout_s: float) -> Group:

@@ -20,7 +20,7 @@ from ..backends import load_backend
 from ..errors import RefusedError
 from ..kernels.peer_impls import check_peer_limits
 from ..ranks.agreement import exchange_over, together
-from ..ranks.groups import Groups, make_groups, temporary_groups
+from ..ranks.groups import Groups, given_back_if_refused, make_groups, temporary_groups
 from ..ranks.rendezvous import meet
 from .checkpoint_fit import DTYPES, check_fit, check_world
 from .executor import Executor
@@ -49,6 +49,7 @@ from .weights import weights_digest
 _LONGEST_REASON = 500  # characters of what transformers says
 
 
+@given_back_if_refused()
 def load_model(
     checkpoint: str | Path,
     strategy: str | Path | StrategyFile,

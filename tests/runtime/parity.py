@@ -21,6 +21,7 @@ from .prompts import requests
 from .strategy_files import world_of
 
 DECODE_STEPS = 2
+RANDOM = "random"
 
 
 class Named(NamedTuple):
@@ -92,10 +93,12 @@ def largest_error(executor: Executor, checkpoint: str, case: Case, steps: int) -
 def failures(checkpoint: str, plans: list[Named], bound: float) -> list[str]:
     """What went wrong on this rank, plan by plan and case by case: logits out of bounds, ops other than planned."""
     found: list[str] = []
-    for plan in plans:
+    for number, plan in enumerate(plans):
         executor = sharded(checkpoint, plan.file)
         world = world_of(checkpoint, plan.file.parallelism)
         todo = cases(world.attn_dp)
+        if plan.name.startswith(RANDOM):  # dozens of them: each takes a third of the shapes, in turn
+            todo = todo[number % 3 :: 3]
         with seen_calls(executor.backend) as seen:
             for case in todo:
                 try:

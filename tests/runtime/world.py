@@ -18,6 +18,7 @@ from commplan.runtime.ranks.spawning import run_ranks
 
 _GRACE_S = 5.0
 _LIFETIME_S = 86_400.0  # a world lasts as long as its pytest process; each `run` has a limit of its own
+_MOST_GROUPS = 14  # of one executor that is kept, and what tests of single collectives share
 COLLECTIVE_TIMEOUT_S = 180.0  # other tests share the cores
 
 
@@ -86,6 +87,14 @@ class RankWorld:
         self._thread.join()
 
 
+def _check_groups() -> None:
+    """Each group over gloo has threads that poll: a few dozen left behind slow every test after them down."""
+    from torch.distributed.distributed_c10d import _world
+
+    if len(_world.pg_map) > _MOST_GROUPS:
+        raise AssertionError(f"{len(_world.pg_map)} process groups are open: who made them must close them")
+
+
 def _serve(address: Any, key: bytes) -> None:
     """A rank's life: run what comes, until the other side hangs up."""
     from datetime import timedelta
@@ -108,7 +117,9 @@ def _serve(address: Any, key: bytes) -> None:
         while True:
             try:
                 function, args = connection.recv()
-                connection.send(("done", function(*args)))
+                result = function(*args)
+                _check_groups()
+                connection.send(("done", result))
             except (EOFError, ConnectionError):
                 return
             except Exception:

@@ -42,7 +42,9 @@ def compiled(checkpoint: str, plan: Named, shapes: tuple[tuple[int, int], ...] =
     executor.compile(backend=noting)
     error = _run(executor, checkpoint, shapes)
     torch._dynamo.reset()
-    return Compiled(error, graphs, eager, _counts(executor))
+    counts = _counts(executor)
+    executor.close()
+    return Compiled(error, graphs, eager, counts)
 
 
 def _run(executor: Executor, checkpoint: str, shapes: tuple[tuple[int, int], ...]) -> float:

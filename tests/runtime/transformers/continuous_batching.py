@@ -29,13 +29,17 @@ def batched(checkpoint: str, plan: Named) -> tuple[list[list[int]], list[list[in
             torch.tensor([prompt]), max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0
         )
         wanted.append(alone[0, len(prompt) :].tolist())
+    executor.close()
     modes = [mode for mode, _ in executor.forwards]
     return got, wanted, {mode: modes.count(mode) for mode in modes}
 
 
 def refusal(checkpoint: str, plan: Named) -> str:
+    executor = load_model(checkpoint, plan.file)
     try:
-        load_model(checkpoint, plan.file).generate_batch([[1, 2]])
+        executor.generate_batch([[1, 2]])
     except RefusedError as error:
         return str(error)
+    finally:
+        executor.close()
     return "went through"

@@ -16,7 +16,7 @@ from commplan.planner.strategy.errors import NoLegalPlanError
 from commplan.planner.strategy.file import Parallelism
 
 from ..legal_plans import Edge, all_edges, covering_plans, preferring
-from ..parity import Named, failures
+from ..parity import RANDOM, Named, failures
 from ..strategy_files import from_plans, uniform, world_of
 from ..world import RankWorld
 from .tiny_models import FAMILIES
@@ -67,7 +67,7 @@ def plans(checkpoint: Path, family: str, p: Parallelism, folder: Path) -> list[N
         chosen = covering_plans(world, 2 * NUM_FILES.get(p, 1) * len(alike))
         pairs = list(zip(chosen[::2], chosen[1::2] + chosen[:1], strict=False))
         for n in range(alike.index(family), len(pairs), len(alike)):
-            found.append(Named(f"random {n}", from_plans(checkpoint, p, *pairs[n]), *pairs[n]))
+            found.append(Named(f"{RANDOM} {n}", from_plans(checkpoint, p, *pairs[n]), *pairs[n]))
     by_layer = preferring(world, (SHARDED_SUMS, WHOLE_SUMS)), preferring(world, (WHOLE_SUMS, SHARDED_SUMS))
     found.append(Named("mix by layer", from_plans(checkpoint, p, *by_layer), *by_layer))
     for strategy in ("all_reduce", "tp_sp", "mixed_comm"):
@@ -112,5 +112,5 @@ def test_the_plans_use_every_edge_of_the_algebra(
 def test_each_family_runs_twenty_random_plans(p: Parallelism, checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     for family in (family for family, q in EVERYTHING if q == p):
         named = plans(checkpoint(family), family, p, tmp_path)
-        random = [plan for plan in named if plan.name.startswith("random")]
+        random = [plan for plan in named if plan.name.startswith(RANDOM)]
         assert len({plan.prefill for plan in random} | {plan.decode for plan in random}) >= 20
