@@ -44,7 +44,7 @@ PATCHES = (
         '    return importlib.util.find_spec("flashinfer") is not None and is_cuda()\n',
         "    return False  # its fused sums at most, which ask by the function below\n\n\n"
         "@lru_cache(maxsize=1)\ndef are_flashinfer_sums_available():\n"
-        '    return importlib.util.find_spec("flashinfer") is not None and is_cuda()\n',
+        '    return is_cuda() and importlib.util.find_spec("flashinfer") is not None\n',
     ),
     Patch("sglang/srt/layers/flashinfer_comm_fusion.py", *_ASKS),
     Patch("sglang/srt/layers/layer_boundary/residual/add_norm.py", *_ASKS),
