@@ -34,8 +34,8 @@ from commplan.runtime.servers.sglang.command import added_flags, server_command
 
 ARGUMENTS = (
     "--skip-tokenizer-init --attention-backend triton --sampling-backend pytorch --moe-runner-backend triton "
-    "--grammar-backend none --disable-radix-cache --context-length 2048 --max-total-tokens 8192 --mem-fraction-static 0.85 "
-    "--cuda-graph-bs-decode 1 2 4"
+    "--grammar-backend none --disable-radix-cache --context-length 2048 --max-total-tokens 8192 "
+    "--mem-fraction-static 0.85 --cuda-graph-bs-decode 1 2 4"
 )
 SHAPE_OF = {"qwen3": "qwen3-32b", "qwen3_moe": "qwen3-235b", "deepseek_v3": "deepseek-v3"}
 PROMPTS = (3, 17, 130, 700)

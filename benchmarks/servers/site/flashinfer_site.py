@@ -1,13 +1,12 @@
 """What SGLang 0.5.23 asks of FlashInfer 0.7.2 where it sums and norms in one kernel, for a machine without an index.
 
-By default SGLang sums DeepSeek-V3 and Qwen3-MoE so, up to 2048 tokens. Of FlashInfer that takes the Python below, and one
-compiled module, which nvcc 13 makes here in some minutes for sm_90a; where FlashInfer is installed, it is compiled at the first call.
-The kernels that these servers call are FlashInfer's own, unchanged. Cases that they never call are cut out of the switch
-statements before them: other dtypes than bf16, quantised outputs, 16 ranks, and another all-reduce. A module with all of
-them would take an hour to compile, and more room than travels. A call of one that is cut raises FlashInfer's own error.
+By default SGLang sums DeepSeek-V3 and Qwen3-MoE so, up to 2048 tokens. That takes the Python below of it, and one
+compiled module, which nvcc 13 makes here in some minutes for sm_90a; where FlashInfer is installed, that is compiled at
+the first call. The kernels that these servers call are FlashInfer's own, unchanged. Cases that they never call are cut
+out of the switch statements before them: other dtypes than bf16, quantised outputs, 16 ranks, and another all-reduce. A
+module with all of them would take an hour to compile. A call of one that is cut raises FlashInfer's own error.
 
-Everything else that SGLang looks for in FlashInfer (its attention, sampling, routing, norms) is not there: imports fail as
-where FlashInfer is not installed, and what SGLang does then is equal on all sides.
+Nothing else of FlashInfer is there, and SGLang is told so (patches.py).
 """
 
 from __future__ import annotations
@@ -18,13 +17,20 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+# What SGLang 0.5.23 names. It needs apache-tvm-ffi, as SGLang itself, and nvidia-ml-py and cuda-bindings, which an
+# image with PyTorch for CUDA has.
 WHEEL = "flashinfer_python==0.7.2"
-"""What SGLang 0.5.23 names. With it go apache-tvm-ffi, which SGLang needs itself, and nvidia-ml-py and cuda-bindings, which \
-an image with PyTorch for CUDA has."""
 PYTHON = (
     *("_build_meta", "api_logging", "compilation_context", "cuda_utils", "fi_trace", "utils", "version"),
-    *("comm/abstractions", "comm/allreduce", "comm/comm_backend", "comm/cuda_ipc", "comm/dlpack_utils", "comm/fd_exchange"),
-    *("comm/mapping", "comm/mnnvl", "comm/torch_symmetric_memory", "comm/trtllm_ar", "comm/trtllm_mnnvl_ar"),
+    *("comm/abstractions", "comm/allreduce", "comm/comm_backend", "comm/cuda_ipc", "comm/dlpack_utils"),
+    *(
+        "comm/fd_exchange",
+        "comm/mapping",
+        "comm/mnnvl",
+        "comm/torch_symmetric_memory",
+        "comm/trtllm_ar",
+        "comm/trtllm_mnnvl_ar",
+    ),
     *("comm/workspace_base", "jit/_cuda_architecture", "jit/comm", "jit/core", "jit/cpp_ext", "jit/env", "jit/spdlog"),
     *("jit/utils", "trace/template", "trace/templates/comm"),
 )
@@ -62,14 +68,15 @@ class Cut(NamedTuple):
     last: str
 
 
+_EXPORT = "TVM_FFI_DLL_EXPORT_TYPED_FUNC("
 _CASE = "    case AllReduceFusionPattern::kARResidualRMSNorm"
 CUTS = (
     Cut("include/flashinfer/comm/trtllm_allreduce_fusion.cuh", f"{_CASE}FP8Quant:", "    default:"),
     Cut("include/flashinfer/comm/trtllm_allreduce_fusion.cuh", "    case 16:\n      DISPATCH_PATTERN", "    default:"),
     Cut("csrc/trtllm_allreduce_fusion.cu", "      case float16_code:", "      case bfloat16_code:"),
     Cut("csrc/trtllm_allreduce_fusion.cu", "      case float32_code:", "      default:"),
-    Cut("csrc/trtllm_allreduce.cu", "void trtllm_custom_all_reduce(", "TVM_FFI_DLL_EXPORT_TYPED_FUNC(trtllm_lamport_initialize,"),
-    Cut("csrc/trtllm_allreduce.cu", "TVM_FFI_DLL_EXPORT_TYPED_FUNC(trtllm_custom_all_reduce,", ""),
+    Cut("csrc/trtllm_allreduce.cu", "void trtllm_custom_all_reduce(", f"{_EXPORT}trtllm_lamport_initialize,"),
+    Cut("csrc/trtllm_allreduce.cu", f"{_EXPORT}trtllm_custom_all_reduce,", ""),
 )
 # Those that FlashInfer gives itself for sm_90a, but that nothing is compressed: xz does that better over all kernels.
 FLAGS = (
@@ -95,7 +102,7 @@ def cut(data: Path) -> None:
 
 
 def compile_module(data: Path, tvm_ffi: Path, folder: Path) -> Path:
-    """FlashInfer's module of fused sums, as MODULE.so in a folder. `data`: its sources, cut; `tvm_ffi`: that package."""
+    """FlashInfer's module of fused sums, as MODULE.so in a folder. `data`: its cut sources; `tvm_ffi`: that package."""
     places = [data / "include", data / "csrc", data / "spdlog" / "include", tvm_ffi / "include"]
     own = [data / "cccl" / name for name in ("cub", "libcudacxx/include", "thrust")]
     included = [word for place in places for word in ("-isystem", str(place))] + [f"-I{place}" for place in own]

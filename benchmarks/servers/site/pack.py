@@ -5,7 +5,7 @@
     python benchmarks/servers/site/pack.py --flashinfer PYTHON3.12 SUMS_FOLDER  # flashinfer.tar.xz, 1 MiB; minutes
 
 The second is of this checkout, and all that has to travel again after a change. The third has FlashInfer's fused sums,
-which SGLang has by default for some models, and needs nvcc 13 (flashinfer_site.py). On the GPU machine, with the folders:
+which SGLang has by default for some models, and needs nvcc 13 (flashinfer_site.py). On the GPU machine, with them:
 
     bash CHECKOUT_FOLDER/setup.sh SITE_FOLDER CHECKOUT_FOLDER TARGET [SUMS_FOLDER]    # then `source TARGET/environment`
 
@@ -42,7 +42,9 @@ COMPILED_WITH = "apache-tvm-ffi"
 """The package of packages.txt whose headers FlashInfer's module is compiled with, and which loads it."""
 
 
-def download_command(python: str, folder: Path, wanted: Iterable[str] = ("-r", str(HERE / "packages.txt"))) -> list[str]:
+def download_command(
+    python: str, folder: Path, wanted: Iterable[str] = ("-r", str(HERE / "packages.txt"))
+) -> list[str]:
     """pip, asked for the wheels of the GPU machine and for nothing that they would bring along."""
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     what = ["--no-deps", "--only-binary=:all:", "--python-version", "3.12", "--implementation", "cp", *platforms]

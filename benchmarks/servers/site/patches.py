@@ -2,9 +2,9 @@
 
 Nothing that computes sums, layers or graphs is touched. A text that is not there once stops the packing.
 
-Of FlashInfer the fused sums alone may travel (flashinfer_site.py). So SGLang is told that there is no FlashInfer, whatever
-it asks, but where it asks for those sums: attention, sampling, routing, norms and quantised layers are then the same with
-them and without.
+Of FlashInfer the fused sums alone may travel (flashinfer_site.py). So SGLang is told that there is no FlashInfer but
+where it asks for those sums: attention, sampling, routing, norms and quantised layers are then the same with them and
+without.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ PATCHES = (
     # may refuse this question, which would turn the fused sums off.
     Patch(
         "sglang/srt/layers/flashinfer_comm_fusion.py",
-        "        err, mc_granularity = cuda_driver.cuMulticastGetGranularity(\n            mc_prop,\n            cuda_driver."
-        "CUmulticastGranularity_flags.CU_MULTICAST_GRANULARITY_RECOMMENDED,\n        )\n",
+        "        err, mc_granularity = cuda_driver.cuMulticastGetGranularity(\n            mc_prop,\n"
+        "            cuda_driver.CUmulticastGranularity_flags.CU_MULTICAST_GRANULARITY_RECOMMENDED,\n        )\n",
         "        mc_granularity = alloc_granularity  # no multicast object is made here\n",
     ),
 )
