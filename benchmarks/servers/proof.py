@@ -33,9 +33,9 @@ from telling import card, counted
 from commplan.runtime.servers.sglang.command import added_flags, server_command
 
 ARGUMENTS = (
-    "--skip-tokenizer-init --attention-backend triton --sampling-backend pytorch --grammar-backend none "
-    "--disable-radix-cache --context-length 2048 --max-total-tokens 8192 --mem-fraction-static 0.85 "
-    "--cuda-graph-bs-decode 1 2 4"
+    "--skip-tokenizer-init --attention-backend triton --sampling-backend pytorch --moe-runner-backend triton "
+    "--grammar-backend none --disable-radix-cache --context-length 2048 --max-total-tokens 8192 "
+    "--mem-fraction-static 0.85 --cuda-graph-bs-decode 1 2 4"
 )
 SHAPE_OF = {"qwen3": "qwen3-32b", "qwen3_moe": "qwen3-235b", "deepseek_v3": "deepseek-v3"}
 PROMPTS = (3, 17, 130, 700)
@@ -198,11 +198,10 @@ def with_algorithm(file: Any, algorithm: str | None, path: Path) -> Any:
 
 
 def like(file: Any, model: str, given: Sequence[str]) -> list[str]:
-    """The unmodified server with the graphs that a server under the plan has: then its batches are padded alike."""
-    graphs = [
-        word for flag in added_flags(file, given) if "cuda-graph" in flag.name for word in (flag.name, *flag.values)
-    ]
-    return command_of(UNMODIFIED, model, None, file, [*given, *graphs])
+    """The unmodified server with the graphs that a server under the plan has, so that its batches are padded alike, and
+    without FlashInfer's fused sums, whose norm rounds otherwise."""
+    added = [flag for flag in added_flags(file, given) if "cuda-graph" in flag.name or "fusion" in flag.name]
+    return command_of(UNMODIFIED, model, None, file, [*given, *(w for f in added for w in (f.name, *f.values))])
 
 
 def verdict(row: Mapping[str, Any]) -> str:

@@ -38,11 +38,11 @@ from telling import arguments_of, card, clocks, counted, says
 
 TOKENS, BATCHES = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384), (1, 16, 64)
 # Equal on all sides, besides what `commplan launch` computes: made-up weights, no tokenizer, no cache of prefixes, the
-# attention and sampling that need no package of their own.
+# attention, sampling and expert kernels that need no package of their own.
 GPU_ARGUMENTS = (
     "--load-format dummy --skip-tokenizer-init --attention-backend triton --sampling-backend pytorch "
-    "--grammar-backend none --disable-radix-cache --context-length 20480 --max-prefill-tokens 16384 "
-    "--max-total-tokens 24000 --mem-fraction-static 0.85"
+    "--moe-runner-backend triton --grammar-backend none --disable-radix-cache --context-length 20480 "
+    "--max-prefill-tokens 16384 --max-total-tokens 24000 --mem-fraction-static 0.85"
 )
 FUSION_IS_ON = "FlashInfer AllReduce Fusion enabled"
 """What SGLang logs when its own fused all-reduce and norm has been set up."""

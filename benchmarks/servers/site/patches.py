@@ -1,6 +1,10 @@
 """What is changed in SGLang 0.5.23 and sglang-kernel 0.4.10 for a machine with torch 2.11 and without CUTLASS's Python.
 
 Nothing that computes sums, layers or graphs is touched. A text that is not there once stops the packing.
+
+Of FlashInfer the fused sums alone may travel (flashinfer_site.py). So SGLang is told that there is no FlashInfer but
+where it asks for those sums: attention, sampling, routing, norms and quantised layers are then the same with them and
+without.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ class Patch(NamedTuple):
     new: str
 
 
+# Where the fused sums are asked for.
+_ASKS = ("    is_flashinfer_available,\n", "    are_flashinfer_sums_available as is_flashinfer_available,\n")
 PATCHES = (
     # A kernel for SM100, whose module imports CUTLASS's Python before it asks for the GPU.
     Patch(
@@ -32,6 +38,23 @@ PATCHES = (
         "sgl_kernel/__init__.py",
         "    common_ops = _load_architecture_specific_ops()\n",
         "    common_ops = None  # see stand_in.py\n",
+    ),
+    Patch(
+        "sglang/srt/utils/common.py",
+        '    return importlib.util.find_spec("flashinfer") is not None and is_cuda()\n',
+        "    return False  # its fused sums at most, which ask by the function below\n\n\n"
+        "@lru_cache(maxsize=1)\ndef are_flashinfer_sums_available():\n"
+        '    return is_cuda() and importlib.util.find_spec("flashinfer") is not None\n',
+    ),
+    Patch("sglang/srt/layers/flashinfer_comm_fusion.py", *_ASKS),
+    Patch("sglang/srt/layers/layer_boundary/residual/add_norm.py", *_ASKS),
+    # The size of a probe. FlashInfer's kernel for SM90 makes no multicast object, and where multicast is off the driver
+    # may refuse this question, which would turn the fused sums off.
+    Patch(
+        "sglang/srt/layers/flashinfer_comm_fusion.py",
+        "        err, mc_granularity = cuda_driver.cuMulticastGetGranularity(\n            mc_prop,\n"
+        "            cuda_driver.CUmulticastGranularity_flags.CU_MULTICAST_GRANULARITY_RECOMMENDED,\n        )\n",
+        "        mc_granularity = alloc_granularity  # no multicast object is made here\n",
     ),
 )
 # gguf asks mistral_common, which asks pydantic_extra_types, which only wants this to be there.

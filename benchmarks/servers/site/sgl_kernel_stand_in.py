@@ -90,8 +90,10 @@ def moe_align_block_size(
 
 
 def moe_sum_reduce(input_tensor, output_tensor, routed_scaling_factor=1.0):
-    """[T, experts of a token, H] to their sum [T, H], scaled."""
-    output_tensor.copy_(input_tensor.sum(dim=1, dtype=torch.float32) * routed_scaling_factor)
+    """[T, experts of a token, H] to their sum [T, H], scaled: by the Triton kernel that SGLang has for few tokens."""
+    from sglang.kernels.ops.moe.fused_moe_triton_kernels import moe_sum_reduce_triton
+
+    moe_sum_reduce_triton(input_tensor, output_tensor, routed_scaling_factor)
 
 
 def weak_ref_tensor(tensor):

@@ -24,6 +24,7 @@ MODULES = (
     "tables",
     "telling",
 )
+SITE = ("flashinfer_site", "install_checkout", "pack", "patches")
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def bench() -> Iterator[SimpleNamespace]:
     paths = [str(FOLDER), str(FOLDER / "site"), str(FOLDER / "sums_left_out")]
     sys.path[:0] = paths
     try:
-        found = {name: importlib.import_module(name) for name in (*MODULES, "patches", "pack", "install_checkout")}
+        found = {name: importlib.import_module(name) for name in (*MODULES, *SITE)}
         found["sums_left_out"] = importlib.import_module("sums_left_out")
         spec = importlib.util.spec_from_file_location("servers_script", FOLDER / "sglang.py")
         assert spec is not None and spec.loader is not None

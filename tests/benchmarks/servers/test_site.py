@@ -146,8 +146,60 @@ def test_a_checkout_that_was_carried_is_the_installed_commplan(bench, tmp_path: 
     assert "commplan.runtime.servers.sglang.plugin:register" in points.split()
 
 
+@pytest.fixture
+def sources(bench, tmp_path: Path) -> Path:
+    """Of FlashInfer's sources what is cut."""
+    texts: dict[str, str] = {}
+    for one in bench.flashinfer_site.CUTS:
+        texts[one.file] = texts.get(one.file, "kept\n") + f"{one.first}\ncut {one.file}\n{one.last}\n"
+    return write(tmp_path / "data", texts)
+
+
+def test_of_flashinfers_sources_the_cuts_and_nothing_else_is_cut(bench, sources: Path) -> None:
+    bench.flashinfer_site.cut(sources)
+    for one in bench.flashinfer_site.CUTS:
+        text = (sources / one.file).read_text()
+        assert one.first not in text and "cut" not in text.split()
+        assert one.last in text and text.startswith("kept\n")
+
+
+def test_another_flashinfer_is_not_cut_in_the_dark(bench, sources: Path) -> None:
+    one = bench.flashinfer_site.CUTS[0]
+    (sources / one.file).write_text(one.first + "\n")
+    with pytest.raises(ValueError, match="'default:' does not follow"):
+        bench.flashinfer_site.cut(sources)
+    (sources / one.file).write_text("other\n")
+    with pytest.raises(ValueError, match="stands there 0 times, not once"):
+        bench.flashinfer_site.cut(sources)
+
+
+def test_of_flashinfer_nothing_travels_that_its_sums_do_not_import(bench, tmp_path: Path) -> None:
+    found = bench.flashinfer_site
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "flashinfer_python-0.7.2-py3-none-any.whl", "w") as archive:
+        for name in (*found.PYTHON, "decode", "norm", "fused_moe/core"):
+            archive.writestr(f"flashinfer/{name}.py", "")
+        archive.writestr("flashinfer/__init__.py", "import flashinfer.decode")
+        archive.writestr("flashinfer/data/csrc/x.cu", "")
+        archive.writestr("flashinfer_python-0.7.2.dist-info/METADATA", "Name: flashinfer-python")
+    site = tmp_path / "site"
+    data = found.unpack(wheels, tmp_path / "scratch", site)
+    assert (data / "csrc" / "x.cu").exists()
+    laid = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
+    own = {f"flashinfer/{name}" for name in (*(f"{name}.py" for name in found.PYTHON), *found.STAND_INS)}
+    assert laid == own | {"flashinfer_python-0.7.2.dist-info/METADATA"}
+    assert "import flashinfer.decode" not in (site / "flashinfer" / "__init__.py").read_text()
+
+
+def test_flashinfers_module_is_compiled_with_the_package_that_loads_it(bench) -> None:
+    lines = (bench.folder / "site" / "packages.txt").read_text().split()
+    assert len([line for line in lines if line.startswith(bench.pack.COMPILED_WITH)]) == 1
+
+
 def test_setup_names_what_pack_writes(bench) -> None:
     text = (bench.folder / "site" / "setup.sh").read_text()
-    for name in ("site.tar.xz", "commplan.tar.xz", "install_checkout.py", "sgl_kernel_stand_in.py"):
+    archives = ("site.tar.xz", "commplan.tar.xz", "flashinfer.tar.xz")
+    for name in (*archives, "install_checkout.py", "sgl_kernel_stand_in.py"):
         assert name in text
     subprocess.run(["bash", "-n", str(bench.folder / "site" / "setup.sh")], check=True)
