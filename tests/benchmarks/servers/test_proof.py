@@ -129,7 +129,7 @@ def test_every_plan_has_at_every_sum_what_it_is_to_prove(plans: dict[str, Strate
 
 @pytest.mark.slow
 def test_the_unmodified_server_has_graphs_and_norms_as_the_plans_server(bench, plans: dict[str, StrategyFile]) -> None:
-    """Else batches are padded otherwise, and a GEMM of other rows may round otherwise, as FlashInfer's fused norm does."""
+    """Else batches are padded otherwise, and a GEMM of other rows may round otherwise, as does FlashInfer's norm."""
     file = plans["own_sum"]
     unmodified = typed(bench.proof.like(file, "model", ["--cuda-graph-bs-decode", "1"])[4:])
     planned = typed(bench.proof.server_command(file, "model", ["--cuda-graph-bs-decode", "1"])[4:])
