@@ -153,6 +153,11 @@ class Restriction:
     unmeasured: bool = False
     stock: bool = False
 
+    @property
+    def of_impls(self) -> Restriction:
+        """What of it says by which impls an op may be performed."""
+        return Restriction(own_kernels=self.own_kernels, unmeasured=self.unmeasured, stock=self.stock)
+
 
 ANY = Restriction()
 

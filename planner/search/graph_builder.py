@@ -159,14 +159,12 @@ class GraphBuilder:
         shape: LayerShape,
         mlp: MlpKind,
     ) -> Boundary:
-        offered = self.offers.candidates(boundary, chosen, restriction)
-        candidates = list(dict.fromkeys(op for op, why in offered if why is None))
+        offered = dict.fromkeys(op for op, why in self.offers.candidates(boundary, chosen, restriction) if why is None)
+        candidates = [op for op in offered if self._refusal(boundary, op, layer, mlp, restriction) is None]
         result: Boundary = {}
         for before in states:
             edges: dict[Op, Edge] = {}
             for op in candidates:
-                if self._refusal(boundary, op, layer, mlp, restriction) is not None:
-                    continue
                 edge = self._edge(boundary, op, before, shape)
                 if isinstance(edge, Edge) and not self.offers.is_offered(edge.op, edge.terms, restriction):
                     continue

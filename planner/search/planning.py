@@ -44,7 +44,7 @@ class ModePlanner:
     mode: str
     builder: GraphBuilder = field(init=False)
     pricer: Pricer = field(init=False)
-    _graphs: dict[Restriction, ForwardGraph] = field(default_factory=dict)
+    _graphs: dict[Restriction, ForwardGraph | NoLegalPlanError] = field(default_factory=dict)
     _fixed: dict[int, int] = field(default_factory=dict)
     _library: ForwardGraph | None = None
     _factors: dict[int, float] | None = None
@@ -85,10 +85,16 @@ class ModePlanner:
         return rise_of(LossEffects(sensitivity, margin=0.0).total(plan.layers))
 
     def graph(self, restriction: Restriction = ANY) -> ForwardGraph:
-        """The graph of the mode under a restriction."""
+        """The graph of the mode under a restriction; raises NoLegalPlanError where it leads nowhere."""
         if restriction not in self._graphs:
-            self._graphs[restriction] = self.builder.build(restriction)
-        return self._graphs[restriction]
+            try:
+                self._graphs[restriction] = self.builder.build(restriction)
+            except NoLegalPlanError as error:  # for every token count alike
+                self._graphs[restriction] = error
+        found = self._graphs[restriction]
+        if isinstance(found, NoLegalPlanError):
+            raise found.with_traceback(None)
+        return found
 
     def best(self, tokens: int, restriction: Restriction = ANY) -> Plan:
         """The cheapest legal plan at a token count."""
