@@ -15,12 +15,12 @@ from ..search.graph import Edge, ForwardGraph, Plan, Restriction
 from ..search.planning import ModePlanner
 from ..search.pricing import Pricer
 from ..search.stock import StockPlanner, StockPrices, StockStep
-from ..search.swap import Swaps, boundary_at
+from ..search.swap import Place, Swaps, boundary_at
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean
 from ..strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
 from ..strategy.words import CATEGORIES, LaunchState, Numerics, Provenance
-from .refusals import Place, rejection, same, why_absent, why_not_around
+from .refusals import rejection, same, why_absent, why_not_around
 from .to_file import collective_provenance
 
 

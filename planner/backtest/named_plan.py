@@ -38,7 +38,9 @@ def named_plan(planner: ModePlanner, ops: dict[str, Op], tokens: int) -> Plan:
         if key not in options:
             rank = partial(_rank, wanted=ops.get(name), backend=backend)
             options[key] = {
-                state: undominated(Option(rank(e.op), *times, e) for e, *times in pricer.weights(edges, tokens))
+                state: undominated(
+                    Option(rank(e.op), device, host, e) for e, device, host in pricer.weights(edges, tokens)
+                )
                 for state, edges in boundary.items()
             }
         fronts = advance(fronts, options[key])

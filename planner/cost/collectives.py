@@ -7,7 +7,6 @@ time that rests on a table is what it is on the machine's own link, times formul
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
 
 from ..descriptions.hardware import Link
 from ..descriptions.setup import Setup
@@ -17,35 +16,12 @@ from ..strategy.layout import Parallelism
 from ..strategy.op_kinds import ALL_GATHER, COLLECTIVES, KINDS
 from ..strategy.vendors import BACKENDS
 from ..strategy.words import GroupName, Provenance
-from .collective_tables import CollectiveTables, Found, Measured
+from .collective_tables import CollectiveTables, Found, Measured, Near, Source
 from .estimate import Estimate, weakest
 from .links import Placement, bandwidth_bytes_per_us, hierarchical_us, one_level_us, placement
 from .one_kernel import formula_us, received_bytes
 from .one_launch import Ranks, one_launch_us
 from .terms import OneKernel
-
-
-class _Near(NamedTuple):
-    """A table of another collective, or of other ranks."""
-
-    op: str
-    where: Placement
-    found: Found
-
-
-class _Source(NamedTuple):
-    """Where the time of a collective over a group comes from: its table, those of its halves, else a formula.
-
-    received  bytes that a rank receives for each of the whole buffer
-    near      a table that puts a formula right
-    """
-
-    where: Placement
-    received: float
-    found: Found | None
-    halves: tuple[str, ...]
-    near: _Near | None
-
 
 NOTE = "tables are scaled by the formula's ratio of the varied link to the machine's own"
 
@@ -58,7 +34,7 @@ class CollectiveCosts:
         self._parallelism: Parallelism = setup.parallelism
         self._tables, self._lent = CollectiveTables(setup.calibrations), CollectiveTables(setup.lent)
         self._reached: dict[int, Ranks] = {}
-        self._sources: dict[tuple[str, str, str, GroupName], _Source] = {}
+        self._sources: dict[tuple[str, str, str, GroupName], Source] = {}
         self._own: CollectiveCosts | None = None  # on the machine's own link, where this one is another
         if setup.measured_on is not None:
             self._own = CollectiveCosts(replace(setup, hardware=setup.measured_on, measured_on=None))
@@ -81,7 +57,7 @@ class CollectiveCosts:
         estimate = self._by_formula(op, impl, dtype, where, message_bytes, wire)
         return self._beside_tables(estimate, impl, source.near, message_bytes)
 
-    def _source(self, op: str, impl: str, dtype: str, group: GroupName) -> _Source:
+    def _source(self, op: str, impl: str, dtype: str, group: GroupName) -> Source:
         """Where the time of a collective comes from, which is the same for any size."""
         key = (op, impl, dtype, group)
         if key not in self._sources:
@@ -90,10 +66,10 @@ class CollectiveCosts:
             in_two = not found and halves and impl not in ONE_LAUNCH and self._table(halves[0], impl, dtype, where)
             near = None if found or in_two else self._near(op, impl, dtype, where)
             received = COLLECTIVES[op].received(where.size)
-            self._sources[key] = _Source(where, received, found, halves if in_two else (), near)
+            self._sources[key] = Source(where, received, found, halves if in_two else (), near)
         return self._sources[key]
 
-    def _near(self, op: str, impl: str, dtype: str, where: Placement) -> _Near | None:
+    def _near(self, op: str, impl: str, dtype: str, where: Placement) -> Near | None:
         """A table of something near: of the whole of which a collective is a half, of other ranks."""
         if where.num_nodes > 1:
             return None
@@ -105,10 +81,10 @@ class CollectiveCosts:
         for other, there in near:
             found = self._table(other, impl, dtype, there)
             if found:
-                return _Near(other, there, found)
+                return Near(other, there, found)
         return None
 
-    def _beside_tables(self, estimate: Estimate, impl: str, near: _Near | None, message_bytes: float) -> Estimate:
+    def _beside_tables(self, estimate: Estimate, impl: str, near: Near | None, message_bytes: float) -> Estimate:
         """A formula's time, put right by a table of something near.
 
         Rivals at a boundary should be priced from one kind of source: a measured all-reduce beside a reduce-scatter by

@@ -120,7 +120,7 @@ class _Layers:
     def __init__(self, pricer: Pricer, tokens: int, classes: Classes | None) -> None:
         self._pricer, self._tokens, self._classes = pricer, tokens, classes
         self._boundaries: dict[int, dict[Entry, list[_Priced]]] = {}
-        self._ways: dict[tuple[Segment, *tuple[int, ...]], _Ways] = {}
+        self._ways: dict[tuple[object, ...], _Ways] = {}
 
     def ways(self, layer: LayerGraph) -> _Ways:
         """All non-dominated ways through a layer, by entering and leaving state. Without errors: the lightest."""

@@ -44,7 +44,8 @@ class ModePlanner:
     mode: str
     builder: GraphBuilder = field(init=False)
     pricer: Pricer = field(init=False)
-    _graphs: dict[Restriction, ForwardGraph | NoLegalPlanError] = field(default_factory=dict)
+    _graphs: dict[Restriction, ForwardGraph] = field(default_factory=dict)
+    _nowhere: dict[Restriction, NoLegalPlanError] = field(default_factory=dict)  # at any token count
     _fixed: dict[int, int] = field(default_factory=dict)
     _library: ForwardGraph | None = None
     _factors: dict[int, float] | None = None
@@ -86,15 +87,15 @@ class ModePlanner:
 
     def graph(self, restriction: Restriction = ANY) -> ForwardGraph:
         """The graph of the mode under a restriction; raises NoLegalPlanError where it leads nowhere."""
+        if restriction in self._nowhere:
+            raise self._nowhere[restriction].with_traceback(None)
         if restriction not in self._graphs:
             try:
                 self._graphs[restriction] = self.builder.build(restriction)
-            except NoLegalPlanError as error:  # for every token count alike
-                self._graphs[restriction] = error
-        found = self._graphs[restriction]
-        if isinstance(found, NoLegalPlanError):
-            raise found.with_traceback(None)
-        return found
+            except NoLegalPlanError as error:
+                self._nowhere[restriction] = error
+                raise
+        return self._graphs[restriction]
 
     def best(self, tokens: int, restriction: Restriction = ANY) -> Plan:
         """The cheapest legal plan at a token count."""
