@@ -83,7 +83,7 @@ _Ways = dict[Entry, dict[Entry, list[_Way]]]
 
 
 def _stages(graph: ForwardGraph, pricer: Pricer, tokens: int, with_errors: bool) -> list[Steps]:
-    layers = _Layers(pricer, tokens, graph.classes if with_errors else None)
+    layers = _Layers(graph, pricer, tokens, graph.classes if with_errors else None)
     ways: dict[LayerGraph, _Ways] = {}
     steps: dict[tuple[int, object], Steps] = {}
     stages = [_one_boundary(graph.embed_out, pricer, tokens, "embed_out")]
@@ -117,7 +117,8 @@ class _Layers:
     """The ways through layers at one token count. Kinds of layers that offer the same at a boundary share its dict
     (`GraphBuilder`), so that is priced once; where their segments are alike too, they share the ways."""
 
-    def __init__(self, pricer: Pricer, tokens: int, classes: Classes | None) -> None:
+    def __init__(self, graph: ForwardGraph, pricer: Pricer, tokens: int, classes: Classes | None) -> None:
+        self._reached = graph.reached
         self._pricer, self._tokens, self._classes = pricer, tokens, classes
         self._boundaries: dict[int, dict[Entry, list[_Priced]]] = {}
         self._ways: dict[tuple[object, ...], _Ways] = {}
@@ -134,8 +135,9 @@ class _Layers:
     def _priced(self, layer: LayerGraph, name: str) -> dict[Entry, list[_Priced]]:
         boundary = layer.boundaries[name]
         if id(boundary) not in self._boundaries:
-            classes = self._classes if name in SUMS else None
-            self._boundaries[id(boundary)] = _priced(boundary, self._pricer, self._tokens, classes)
+            classes, reached = self._classes if name in SUMS else None, self._reached[id(boundary)]
+            entered = {state: edges for state, edges in boundary.items() if state in reached}
+            self._boundaries[id(boundary)] = _priced(entered, self._pricer, self._tokens, classes)
         return self._boundaries[id(boundary)]
 
 
