@@ -13,13 +13,14 @@ from functools import cached_property
 from ..cost.estimate import Estimate, weakest
 from ..search.graph import Edge, ForwardGraph, Plan, Restriction
 from ..search.planning import ModePlanner
+from ..search.pricing import Pricer
 from ..search.stock import StockPlanner, StockPrices, StockStep
-from ..search.swap import swapped
+from ..search.swap import Place, Swaps, boundary_at
 from ..strategy.errors import InputError, NoLegalPlanError, did_you_mean
 from ..strategy.layout import BOUNDARIES, FORWARD_BOUNDARIES, LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
 from ..strategy.words import CATEGORIES, LaunchState, Numerics, Provenance
-from .refusals import Place, rejection, same, why_absent, why_not_around
+from .refusals import rejection, same, why_absent, why_not_around
 from .to_file import collective_provenance
 
 
@@ -150,10 +151,12 @@ class Explainer:
             if refused.op.pieces is None:  # what is refused is so in any number of pieces
                 yield refused.op, refused.reason
         free = self._planner.graph(_FREE)
-        cut = {replace(op, pieces=None) for op in seen}
+        cut, place = {replace(op, pieces=None) for op in seen}, (layer, boundary)
+        wide = Pricer(self._planner.builder, any_size=True)
+        swaps = Swaps(free, free, self._plan, place, wide, self._tokens)
         for op in dict.fromkeys(edge.op for edge in edges_at(free, boundary, layer)):
             if op not in seen and replace(op, pieces=None) not in cut:
-                yield op, why_absent(self._planner, free, self._plan, (layer, boundary), op, self._tokens)
+                yield op, why_absent(self._planner, self._plan, place, op, swaps.plan(op), self._tokens)
 
     def _alternatives(self, boundary: str, layer: int | None) -> list[tuple[Edge, Plan, str]]:
         """Each op that some plan can have here, with the plan that has it and is otherwise as chosen, and what speaks
@@ -165,9 +168,11 @@ class Explainer:
             graph = free
         allowed = {edge.op for edge in edges_at(graph, boundary, layer)}
         found: list[tuple[Edge, Plan, str]] = []
+        pricer, tokens = self._planner.pricer, self._tokens
+        swaps = [Swaps(around, free, self._plan, (layer, boundary), pricer, tokens) for around in (graph, free)]
         for op in self._in_best_pieces(edges_at(free, boundary, layer), edge_at(self._plan, boundary, layer).op):
-            for around in (graph, free):  # without the policy where it leaves no way around the op
-                plan = swapped(around, free, self._plan, (layer, boundary), op, self._planner.pricer, self._tokens)
+            for around in swaps:  # without the policy where it leaves no way around the op
+                plan = around.plan(op)
                 if plan is not None:
                     why = self._over_budget(plan) if op in allowed else self._why(op, (layer, boundary), plan)
                     found.append((edge_at(plan, boundary, layer), plan, why))
@@ -294,8 +299,4 @@ def edge_at(plan: Plan, boundary: str, layer: int | None) -> Edge:
 
 def edges_at(graph: ForwardGraph, boundary: str, layer: int | None) -> list[Edge]:
     """Every edge of a graph at a place."""
-    if layer is None:
-        by_state = graph.embed_out if boundary == "embed_out" else graph.head_in
-    else:
-        by_state = graph.layers[layer].boundaries[boundary]
-    return [edge for edges in by_state.values() for edge in edges]
+    return [edge for edges in boundary_at(graph, (layer, boundary)).values() for edge in edges]

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 from ..search.graph import Edge, ForwardGraph, Plan, Restriction
 from ..search.planning import ModePlanner
+from ..search.swap import Place
 from ..strategy.errors import InputError
 from ..strategy.file import StrategyFile
 from ..strategy.file.legality import places
 from ..strategy.layout import LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
 from .made_for import refuse_other_model
-from .refusals import Place, rejection
+from .refusals import rejection
 
 
 def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str) -> tuple[Plan, tuple[int, int]]:

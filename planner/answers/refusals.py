@@ -9,22 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..search.graph import Edge, ForwardGraph, Plan
+from ..search.graph import Edge, Plan
 from ..search.planning import ModePlanner
-from ..search.pricing import Pricer
-from ..search.swap import swapped
+from ..search.swap import Place
 from ..strategy.layout import LAYER_BOUNDARIES, State
 from ..strategy.ops import Op
 
-Place = tuple[int | None, str]
-"""Layer (None outside the layers) and boundary."""
 NOWHERE = "no legal plan goes on from the layouts it leaves"
 
 
-def why_absent(planner: ModePlanner, free: ForwardGraph, plan: Plan, place: Place, op: Op, tokens: int) -> str:
-    """Why no plan at this token count has an op that stands in the graph of all that the executor can run."""
-    wide = Pricer(planner.builder, any_size=True)
-    found = swapped(free, free, plan, place, op, wide, tokens)
+def why_absent(planner: ModePlanner, plan: Plan, place: Place, op: Op, found: Plan | None, tokens: int) -> str:
+    """Why no plan at this token count has an op that stands in the graph of all that the executor can run. `found`:
+    the plan that has it where messages and memory may be of any size."""
     if found is None:
         return rejection(planner, place, op, _before(plan, place)) or NOWHERE
     refused = ((where, edge, planner.pricer.unfit(edge, tokens)) for where, edge in _nearest_first(found, place))

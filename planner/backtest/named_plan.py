@@ -12,9 +12,10 @@ say: what was measured was run; by libraries, unless the name says by which othe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from ..search.graph import Boundary, Edge, LayerGraph, Plan, Restriction
-from ..search.labels import Fronts, best, close, keep, start
+from ..search.labels import Entry, Option, advance, best, close, start, undominated
 from ..search.planning import ModePlanner
 from ..strategy.layout import LAYER_BOUNDARIES
 from ..strategy.ops import Op
@@ -30,20 +31,21 @@ class AbsentOpError(Exception):
 
 def named_plan(planner: ModePlanner, ops: dict[str, Op], tokens: int) -> Plan:
     """The plan that has these ops; AbsentOpError where one of them can stand nowhere."""
-    backend = planner.setup.hardware.backend
+    backend, pricer = planner.setup.hardware.backend, planner.pricer
     fronts = start(2)
+    options: dict[tuple[str, int], dict[Entry, list[Option]]] = {}  # of layers that offer the same: once
     for name, segment, boundary in _boundaries(planner, _ran(ops)):
-        wanted = ops.get(name)
-        reached: Fronts = {}
-        for state, labels in fronts.items():
-            for edge in boundary.get(state, ()):
-                if not planner.pricer.fits(edge, tokens):
-                    continue
-                missing = wanted is not None and not is_named(edge.op, wanted, backend)
-                extra = _departure(edge.op, None if missing else wanted)
-                for label in labels:
-                    keep(reached, label.taken(edge, (missing, extra), planner.pricer, tokens))
-        fronts = reached if segment is None else close(reached, planner.pricer.segment(segment, tokens))
+        key = (name, id(boundary))
+        if key not in options:
+            rank = partial(_rank, wanted=ops.get(name), backend=backend)
+            options[key] = {
+                state: undominated(
+                    Option(rank(e.op), device, host, e) for e, device, host in pricer.weights(edges, tokens)
+                )
+                for state, edges in boundary.items()
+            }
+        fronts = advance(fronts, options[key])
+        fronts = fronts if segment is None else close(fronts, pricer.segment(segment, tokens))
     edges = best(fronts)
     if edges is None:
         raise AbsentOpError(f"no plan goes through at {tokens} tokens within the limits of the deployment")
@@ -55,6 +57,12 @@ def named_plan(planner: ModePlanner, ops: dict[str, Op], tokens: int) -> Plan:
 def _ran(ops: dict[str, Op]) -> Restriction:
     """What may stand in the plan: more than a library's ops where a case names by what its op was done."""
     return _BY_ANY if any(op.impl is not None for op in ops.values()) else _BY_LIBRARIES
+
+
+def _rank(op: Op, wanted: Op | None, backend: str) -> tuple[int, int]:
+    """Whether it is not the op that is named here, and how far it is from what stands here unnamed."""
+    missing = wanted is not None and not is_named(op, wanted, backend)
+    return int(missing), _departure(op, None if missing else wanted)
 
 
 def _departure(op: Op, wanted: Op | None) -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ..descriptions.calibration import Table
 from ..descriptions.setup import UsedCalibration
 from ..strategy.words import Provenance, ScaleGroup
+from .links import Placement
 from .tables import Curve
 
 # Bytes travel alike whatever they mean: where a data type has no table of its own, one of these stands in. A float type
@@ -46,6 +47,28 @@ class Found(NamedTuple):
     source: str
     width: int | None
     is_given: bool = False
+
+
+class Near(NamedTuple):
+    """A table of another collective, or of other ranks."""
+
+    op: str
+    where: Placement
+    found: Found
+
+
+class Source(NamedTuple):
+    """Where the time of a collective over a group comes from: its table, those of its halves, else a formula.
+
+    received  bytes that a rank receives for each of the whole buffer
+    near      a table that puts a formula right
+    """
+
+    where: Placement
+    received: float
+    found: Found | None
+    halves: tuple[str, ...]
+    near: Near | None
 
 
 class _Known(NamedTuple):

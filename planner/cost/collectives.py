@@ -16,7 +16,7 @@ from ..strategy.layout import Parallelism
 from ..strategy.op_kinds import ALL_GATHER, COLLECTIVES, KINDS
 from ..strategy.vendors import BACKENDS
 from ..strategy.words import GroupName, Provenance
-from .collective_tables import CollectiveTables, Found, Measured
+from .collective_tables import CollectiveTables, Found, Measured, Near, Source
 from .estimate import Estimate, weakest
 from .links import Placement, bandwidth_bytes_per_us, hierarchical_us, one_level_us, placement
 from .one_kernel import formula_us, received_bytes
@@ -34,40 +34,45 @@ class CollectiveCosts:
         self._parallelism: Parallelism = setup.parallelism
         self._tables, self._lent = CollectiveTables(setup.calibrations), CollectiveTables(setup.lent)
         self._reached: dict[int, Ranks] = {}
+        self._sources: dict[tuple[str, str, str, GroupName], Source] = {}
         self._own: CollectiveCosts | None = None  # on the machine's own link, where this one is another
         if setup.measured_on is not None:
             self._own = CollectiveCosts(replace(setup, hardware=setup.measured_on, measured_on=None))
 
     def collective(self, op: str, impl: str, dtype: str, group: GroupName, message_bytes: float) -> Estimate:
         """One library collective over a group. `message_bytes` is the whole buffer; 0 bytes cost nothing."""
-        where = placement(group, self._parallelism, self._hardware)
+        source = self._source(op, impl, dtype, group)
+        where, found, halves = source.where, source.found, source.halves
         if where.size == 1 or message_bytes <= 0:
             return Estimate(0.0, 0.0, 0.0, "formula", "nothing travels")
-        wire = COLLECTIVES[op].received(where.size) * message_bytes
-        found = self._table(op, impl, dtype, where)
-        halves = COLLECTIVES[op].halves
-        in_two = not found and halves and impl not in ONE_LAUNCH and self._table(halves[0], impl, dtype, where)
-        if self._own is not None and (found or in_two) and not (found and found.is_given):
+        wire = source.received * message_bytes
+        if self._own is not None and (found or halves) and not (found and found.is_given):
             known = self._own.collective(op, impl, dtype, group, message_bytes)
             formulas = (sum(costs._formula(op, impl, where, message_bytes)) for costs in (self, self._own))
             return scaled_to_link(known, *formulas)
         if found:
             return self._by_table(op, impl, where, message_bytes, wire, found)
-        if in_two:
+        if halves:
             return self._in_two(halves, impl, dtype, group, message_bytes)
         estimate = self._by_formula(op, impl, dtype, where, message_bytes, wire)
-        return self._beside_tables(estimate, op, impl, dtype, where, message_bytes)
+        return self._beside_tables(estimate, impl, source.near, message_bytes)
 
-    def _beside_tables(
-        self, estimate: Estimate, op: str, impl: str, dtype: str, where: Placement, message_bytes: float
-    ) -> Estimate:
-        """A formula's time, put right by a table of something near: of the whole of which it is a half, of other ranks.
+    def _source(self, op: str, impl: str, dtype: str, group: GroupName) -> Source:
+        """Where the time of a collective comes from, which is the same for any size."""
+        key = (op, impl, dtype, group)
+        if key not in self._sources:
+            where = placement(group, self._parallelism, self._hardware)
+            found, halves = self._table(op, impl, dtype, where), COLLECTIVES[op].halves
+            in_two = not found and halves and impl not in ONE_LAUNCH and self._table(halves[0], impl, dtype, where)
+            near = None if found or in_two else self._near(op, impl, dtype, where)
+            received = COLLECTIVES[op].received(where.size)
+            self._sources[key] = Source(where, received, found, halves if in_two else (), near)
+        return self._sources[key]
 
-        Rivals at a boundary should be priced from one kind of source: a measured all-reduce beside a reduce-scatter by
-        formula would decide by the formula's error.
-        """
+    def _near(self, op: str, impl: str, dtype: str, where: Placement) -> Near | None:
+        """A table of something near: of the whole of which a collective is a half, of other ranks."""
         if where.num_nodes > 1:
-            return estimate
+            return None
         near = [(whole.name, where) for whole in COLLECTIVES.values() if op in whole.halves]
         for tables in (self._tables, self._lent):
             size = tables.nearest_size(Measured(op, impl, dtype, where.size))
@@ -76,14 +81,23 @@ class CollectiveCosts:
         for other, there in near:
             found = self._table(other, impl, dtype, there)
             if found:
-                own = self if self._own is None else self._own  # the link that the table knows
-                known = own._by_table(other, impl, there, message_bytes, 0.0, found).total_us
-                ratio = known / sum(own._formula(other, impl, there, message_bytes))
-                source = f"{estimate.source}, times {ratio:.2f} as {other} over {there.size}: {found.source}"
-                return Estimate(
-                    estimate.time_us * ratio, estimate.launch_us * ratio, estimate.wire_bytes, "formula", source
-                )
-        return estimate
+                return Near(other, there, found)
+        return None
+
+    def _beside_tables(self, estimate: Estimate, impl: str, near: Near | None, message_bytes: float) -> Estimate:
+        """A formula's time, put right by a table of something near.
+
+        Rivals at a boundary should be priced from one kind of source: a measured all-reduce beside a reduce-scatter by
+        formula would decide by the formula's error.
+        """
+        if near is None:
+            return estimate
+        other, there, found = near
+        own = self if self._own is None else self._own  # the link that the table knows
+        known = own._by_table(other, impl, there, message_bytes, 0.0, found).total_us
+        ratio = known / sum(own._formula(other, impl, there, message_bytes))
+        source = f"{estimate.source}, times {ratio:.2f} as {other} over {there.size}: {found.source}"
+        return Estimate(estimate.time_us * ratio, estimate.launch_us * ratio, estimate.wire_bytes, "formula", source)
 
     def _by_table(
         self, op: str, impl: str, where: Placement, message_bytes: float, wire: float, found: Found

@@ -89,7 +89,7 @@ class ComposedCosts:
         priced = self._priced(work, rows, width)
         calls, pieces = priced.calls, priced.pieces
         wire_bytes = pieces * sum(call.wire_bytes for call in calls)
-        found = self._found(work, width)
+        found = priced.found
         if found is None:
             time, launch = (pieces * sum(getattr(call, part) for call in calls) for part in ("time_us", "launch_us"))
             provenance = weakest({call.provenance for call in calls})
@@ -104,9 +104,9 @@ class ComposedCosts:
 
     def unhidden(self, work: Composed, rows: int, width: int) -> Estimate:
         """What of its kernels the calls do not hide; nothing where a table has all of the sum."""
-        if self._found(work, width) is not None:
-            return Estimate(0.0, 0.0, 0.0, self._provenance, "inside the table of the sum")
         priced = self._priced(work, rows, width)
+        if priced.found is not None:
+            return Estimate(0.0, 0.0, 0.0, self._provenance, "inside the table of the sum")
         rest = max(0.0, priced.total_us - priced.calls_us)
         launch = min(priced.launch_us, rest)
         return Estimate(rest - launch, launch, 0.0, self._provenance, "passes over memory, beside the library's calls")
@@ -152,11 +152,11 @@ class ComposedCosts:
             call = collectives.collective(name, work.backend, CARRIER, work.group, rows / pieces * bytes_a_row)
             calls.append(call)
             stages.append(Stage(True, call.total_us))
-        return _Priced(pipelined_us(stages, pieces), calls, pieces, recipe.launch_us)
+        return _Priced(pipelined_us(stages, pieces), calls, pieces, recipe.launch_us, recipe.found)
 
     def _recipe(self, work: Composed, width: int) -> _Recipe:
         """The stages of a sum, by what a row costs in each."""
-        key = (work._replace(pieces=1), width)
+        key = (work, width)
         if key not in self._recipes:
             self._recipes[key] = self._new_recipe(work, width)
         return self._recipes[key]
@@ -178,7 +178,8 @@ class ComposedCosts:
             launches = sum(kernel.launches for kernel in kernels)
             stages.append(_StageOfRow(None, moved, self._launch_us * launches))
         in_shards = any(isinstance(step, Send) and step.rows == "padded" for step in steps)
-        return _Recipe(tuple(stages), size if in_shards else 1, sum(stage.launch_us for stage in stages))
+        launch_us = sum(stage.launch_us for stage in stages)
+        return _Recipe(tuple(stages), size if in_shards else 1, launch_us, self._found(work, width))
 
     def _wire_of(self, work: Composed) -> Wire:
         wire = KINDS[work.op].format_of(work.wire, work.scale_group)
@@ -207,20 +208,22 @@ class _StageOfRow(NamedTuple):
 
 
 class _Recipe(NamedTuple):
-    """Stages of a sum; no piece has fewer than `whole_rows`."""
+    """Stages of a sum; no piece has fewer than `whole_rows`. `found`: the table of the whole sum, if there is one."""
 
     stages: tuple[_StageOfRow, ...]
     whole_rows: int
     launch_us: float
+    found: Found | None
 
 
 class _Priced(NamedTuple):
-    """What a sum takes, the library's calls of a piece one by one, and the launches of a piece."""
+    """What a sum takes, the library's calls of a piece one by one, the launches of a piece; the table of the sum."""
 
     total_us: float
     calls: list[Estimate]
     pieces: int
     launch_us: float
+    found: Found | None
 
     @property
     def calls_us(self) -> float:

@@ -29,7 +29,10 @@ Text = Annotated[str, Field(min_length=1, strict=True)]
 class Spec(BaseModel):
     """A frozen description; unknown keys and NaN are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    # Validators are built when something is first read, and those inside another with it: most files use a few alone.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
+    )
 
 
 class Figure(Spec):

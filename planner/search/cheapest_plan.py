@@ -83,16 +83,16 @@ _Ways = dict[Entry, dict[Entry, list[_Way]]]
 
 
 def _stages(graph: ForwardGraph, pricer: Pricer, tokens: int, with_errors: bool) -> list[Steps]:
+    layers = _Layers(graph, pricer, tokens, graph.classes if with_errors else None)
     ways: dict[LayerGraph, _Ways] = {}
-    steps: dict[tuple[LayerGraph, object], Steps] = {}
-    classes = graph.classes if with_errors else None
+    steps: dict[tuple[int, object], Steps] = {}
     stages = [_one_boundary(graph.embed_out, pricer, tokens, "embed_out")]
     for index, layer in enumerate(graph.layers):
-        key = (layer, graph.damage.key(index) if with_errors else None)
+        if layer not in ways:
+            ways[layer] = layers.ways(layer)
+        key = (id(ways[layer]), graph.damage.key(index) if with_errors else None)
         if key not in steps:
-            if layer not in ways:
-                ways[layer] = _layer_ways(layer, pricer, tokens, classes)
-            steps[key] = _weighted(ways[layer], classes.at(index) if classes is not None else None)
+            steps[key] = _weighted(ways[layer], graph.classes.at(index) if with_errors else None)
         stages.append(steps[key])
     stages.append(_one_boundary(graph.head_in, pricer, tokens, "head_in"))
     return stages
@@ -102,23 +102,46 @@ def _one_boundary(boundary: Boundary, pricer: Pricer, tokens: int, name: str) ->
     steps: Steps = {}
     segment = pricer.segment(name, tokens)
     for before, edges in boundary.items():
-        for edge in edges:
-            if pricer.fits(edge, tokens):
-                weight = segment.weight(pricer.weight(edge, tokens), pricer.host_weight(edge, tokens))
-                new = Step(weight, 0, (edge,))
-                known = steps.setdefault(before, {}).setdefault(edge.after, [new])
-                if new.weight < known[0].weight:
-                    known[0] = new
+        for edge, device, host in pricer.weights(edges, tokens):
+            new = Step(segment.weight(device, host), 0, (edge,))
+            known = steps.setdefault(before, {}).setdefault(edge.after, [new])
+            if new.weight < known[0].weight:
+                known[0] = new
     return steps
 
 
 _Priced = tuple[Edge, int, int, int]  # an edge, its weights on device and host, what its sum does
 
 
-def _layer_ways(layer: LayerGraph, pricer: Pricer, tokens: int, classes: Classes | None) -> _Ways:
-    """All non-dominated ways through a layer, by entering and leaving state. Without errors: the lightest."""
-    segment = pricer.segment(layer, tokens)
-    priced = [_priced(layer, name, pricer, tokens, classes) for name in LAYER_BOUNDARIES]
+class _Layers:
+    """The ways through layers at one token count. Kinds of layers that offer the same at a boundary share its dict
+    (`GraphBuilder`), so that is priced once; where their segments are alike too, they share the ways."""
+
+    def __init__(self, graph: ForwardGraph, pricer: Pricer, tokens: int, classes: Classes | None) -> None:
+        self._reached = graph.reached
+        self._pricer, self._tokens, self._classes = pricer, tokens, classes
+        self._boundaries: dict[int, dict[Entry, list[_Priced]]] = {}
+        self._ways: dict[tuple[object, ...], _Ways] = {}
+
+    def ways(self, layer: LayerGraph) -> _Ways:
+        """All non-dominated ways through a layer, by entering and leaving state. Without errors: the lightest."""
+        segment = self._pricer.segment(layer, self._tokens)
+        key = (segment, *(id(layer.boundaries[name]) for name in LAYER_BOUNDARIES))
+        if key not in self._ways:
+            priced = [self._priced(layer, name) for name in LAYER_BOUNDARIES]
+            self._ways[key] = _layer_ways(layer, priced, segment, self._pricer)
+        return self._ways[key]
+
+    def _priced(self, layer: LayerGraph, name: str) -> dict[Entry, list[_Priced]]:
+        boundary = layer.boundaries[name]
+        if id(boundary) not in self._boundaries:
+            classes, reached = self._classes if name in SUMS else None, self._reached[id(boundary)]
+            entered = {state: edges for state, edges in boundary.items() if state in reached}
+            self._boundaries[id(boundary)] = _priced(entered, self._pricer, self._tokens, classes)
+        return self._boundaries[id(boundary)]
+
+
+def _layer_ways(layer: LayerGraph, priced: list[dict[Entry, list[_Priced]]], segment: Segment, pricer: Pricer) -> _Ways:
     if segment.behind_ps is not None:
         priced, segment = _one_sided(priced, segment, pricer)
     if segment.behind_ps is None:
@@ -139,21 +162,19 @@ def _layer_ways(layer: LayerGraph, pricer: Pricer, tokens: int, classes: Classes
     return result
 
 
-def _priced(
-    layer: LayerGraph, name: str, pricer: Pricer, tokens: int, classes: Classes | None
-) -> dict[Entry, list[_Priced]]:
+def _priced(boundary: Boundary, pricer: Pricer, tokens: int, classes: Classes | None) -> dict[Entry, list[_Priced]]:
     """The edges of a boundary that keep within the limits, with their weights and errors; without dominated ones."""
-    damaging = classes if name in SUMS else None
     found: dict[Entry, list[_Priced]] = {}
-    for before, edges in layer.boundaries[name].items():
+    for before, edges in boundary.items():
         by_after: dict[Entry, list[_Priced]] = {}
-        for edge in edges:
-            if pricer.fits(edge, tokens):
-                weight, host = pricer.weight(edge, tokens), pricer.host_weight(edge, tokens)
-                new = (edge, weight, host, damaging.of(edge) if damaging is not None else 0)
-                known = by_after.setdefault(edge.after, [])
-                if not any(k[1] <= weight and k[2] <= host and k[3] & new[3] == k[3] for k in known):
-                    known.append(new)
+        for edge, weight, host in pricer.weights(edges, tokens):
+            damage = classes.of(edge) if classes is not None else 0
+            known = by_after.setdefault(edge.after, [])
+            for _, w, h, d in known:
+                if w <= weight and h <= host and d & damage == d:
+                    break
+            else:
+                known.append((edge, weight, host, damage))
         found[before] = [each for known in by_after.values() for each in known]
     return found
 

@@ -76,6 +76,14 @@ class ForwardGraph:
         return Classes(self.damage, self.edges)
 
     @cached_property
+    def reached(self) -> dict[int, set[State | None]]:
+        """The states in which forwards enter a boundary, by the id of its dict: no search needs its other edges."""
+        found: dict[int, set[State | None]] = {}
+        for _, boundary, states in _walk(self):
+            found.setdefault(id(boundary), set()).update(states)
+        return found
+
+    @cached_property
     def edges(self) -> tuple[Edge, ...]:
         """Every distinct edge."""
         found = [edge for edges in (*self.embed_out.values(), *self.head_in.values()) for edge in edges]
@@ -153,6 +161,11 @@ class Restriction:
     unmeasured: bool = False
     stock: bool = False
 
+    @property
+    def of_impls(self) -> Restriction:
+        """What of it says by which impls an op may be performed."""
+        return Restriction(own_kernels=self.own_kernels, unmeasured=self.unmeasured, stock=self.stock)
+
 
 ANY = Restriction()
 
@@ -162,17 +175,26 @@ WhyNothing = Callable[[int | None, str, set[State | None]], tuple[str | None, st
 
 def check_connected(graph: ForwardGraph, restriction: Restriction, why_nothing: WhyNothing) -> None:
     """Raise NoLegalPlanError naming the first boundary that no legal op can cross, and what keeps each from it."""
-    states: set[State | None] = {None}
-    for where, boundary in _steps(graph):
-        after = {edge.after for state in states for edge in boundary.get(state, ())}
-        if not after:
+    for where, boundary, states in _walk(graph):
+        if not any(boundary.get(state) for state in states):
             number, _, name = where.rpartition(".")
             field, reasons = why_nothing(int(number) if number else None, name, states)
             raise NoLegalPlanError(
                 f"no legal op at {where} in {graph.mode} ({reasons}); " + _what_restricts(graph, restriction),
                 field=field or f"modes.{graph.mode}",
             )
-        states = set(after)
+
+
+def _walk(graph: ForwardGraph) -> Iterator[tuple[str, Boundary, set[State | None]]]:
+    """Every boundary of the forward in order, with the states in which it is entered."""
+    after: dict[tuple[int, State | None], set[State]] = {}
+    states: set[State | None] = {None}
+    for where, boundary in _steps(graph):
+        yield where, boundary, states
+        for key in [(id(boundary), state) for state in states]:
+            if key not in after:
+                after[key] = {edge.after for edge in boundary.get(key[1], ())}
+        states = {end for state in states for end in after[id(boundary), state]}
 
 
 def _steps(graph: ForwardGraph) -> Iterator[tuple[str, Boundary]]:

@@ -51,6 +51,7 @@ class GraphBuilder:
     memory: MemoryCosts = field(init=False)
     offers: Offers = field(init=False)
     _edges: dict[tuple[object, ...], Edge | IllegalOpError] = field(default_factory=dict)
+    _shared: dict[tuple[object, ...], Boundary] = field(default_factory=dict)  # kinds of layers that offer the same
 
     def __post_init__(self) -> None:
         self.memory = MemoryCosts(self.setup)
@@ -61,14 +62,19 @@ class GraphBuilder:
         model, p = self.setup.model, self.setup.parallelism
         chosen = self.offers.strategies(restriction)
         layer_graphs: dict[tuple[object, ...], LayerGraph] = {}
+        offered: dict[tuple[object, ...], dict[str, Boundary]] = {}  # by all of the key that boundaries depend on
         layers = []
         first = model.layer_shape(0, p)
         embed = self._boundary("embed_out", (None,), chosen, restriction, None, first, "dense")
         for layer in range(model.num_hidden_layers):
             shape, mlp = model.layer_shape(layer, p), model.mlp_kind(layer)
-            key = (shape, mlp, model.attention_kind(layer), self._rules(layer, restriction))
+            alike = (shape, mlp, self._rules(layer, restriction))
+            attention = model.attention_kind(layer)
+            key = (*alike, attention)
             if key not in layer_graphs:
-                layer_graphs[key] = self._layer(layer, key, chosen, restriction, shape, mlp)
+                if alike not in offered:
+                    offered[alike] = self._boundaries(layer, chosen, restriction, shape, mlp)
+                layer_graphs[key] = LayerGraph(key, offered[alike], attention, mlp, shape)
             layers.append(layer_graphs[key])
         last = layers[-1].boundaries["mlp_out"]
         ends = tuple(dict.fromkeys(e.after for edges in last.values() for e in edges))
@@ -124,22 +130,16 @@ class GraphBuilder:
 
     # ---- one boundary -----------------------------------------------------------------------------------------------
 
-    def _layer(
-        self,
-        layer: int,
-        key: tuple[object, ...],
-        chosen: tuple[Strategy, ...],
-        restriction: Restriction,
-        shape: LayerShape,
-        mlp: MlpKind,
-    ) -> LayerGraph:
+    def _boundaries(
+        self, layer: int, chosen: tuple[Strategy, ...], restriction: Restriction, shape: LayerShape, mlp: MlpKind
+    ) -> dict[str, Boundary]:
         boundaries: dict[str, Boundary] = {}
         # Entering states: whatever any layer can leave behind. Unreachable ones cost little and are never used.
         states = self._entering_states()
         for boundary in LAYER_BOUNDARIES:
             boundaries[boundary] = self._boundary(boundary, states, chosen, restriction, layer, shape, mlp)
             states = tuple(dict.fromkeys(e.after for edges in boundaries[boundary].values() for e in edges))
-        return LayerGraph(key, boundaries, self.setup.model.attention_kind(layer), mlp, shape)
+        return boundaries
 
     def _entering_states(self) -> tuple[State | None, ...]:
         p = self.setup.parallelism
@@ -159,14 +159,12 @@ class GraphBuilder:
         shape: LayerShape,
         mlp: MlpKind,
     ) -> Boundary:
-        offered = self.offers.candidates(boundary, chosen, restriction)
-        candidates = list(dict.fromkeys(op for op, why in offered if why is None))
+        offered = dict.fromkeys(op for op, why in self.offers.candidates(boundary, chosen, restriction) if why is None)
+        candidates = [op for op in offered if self._refusal(boundary, op, layer, mlp, restriction) is None]
         result: Boundary = {}
         for before in states:
             edges: dict[Op, Edge] = {}
             for op in candidates:
-                if self._refusal(boundary, op, layer, mlp, restriction) is not None:
-                    continue
                 edge = self._edge(boundary, op, before, shape)
                 if isinstance(edge, Edge) and not self.offers.is_offered(edge.op, edge.terms, restriction):
                     continue
@@ -175,7 +173,7 @@ class GraphBuilder:
             kept = self._named_only(boundary, tuple(edges.values()), restriction)
             if kept:
                 result[before] = kept
-        return result
+        return self._shared.setdefault(tuple(result.items()), result)
 
     def _named_only(self, boundary: str, edges: tuple[Edge, ...], restriction: Restriction) -> tuple[Edge, ...]:
         named = [op for where, op in restriction.only if where == boundary]

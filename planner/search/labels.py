@@ -6,11 +6,12 @@ both; at its end one is left for each state. `rank` comes before time: fewer cha
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..strategy.layout import State
 from .graph import Edge
-from .pricing import Pricer, Segment
+from .pricing import Segment
 
 
 class Label(NamedTuple):
@@ -22,23 +23,51 @@ class Label(NamedTuple):
     host: int
     edges: tuple[Edge, ...]
 
-    def taken(self, edge: Edge, rank: tuple[int, ...], pricer: Pricer, tokens: int) -> Label:
-        """The path with one edge more, which adds to the rank."""
-        return Label(
-            tuple(a + b for a, b in zip(self.rank, rank, strict=True)),
-            self.closed,
-            self.device + pricer.weight(edge, tokens),
-            self.host + pricer.host_weight(edge, tokens),
-            (*self.edges, edge),
-        )
+
+class Option(NamedTuple):
+    """An edge that a path may take: what it adds to the rank, its weights on device and host."""
+
+    rank: tuple[int, ...]
+    device: int
+    host: int
+    edge: Edge
 
 
-Fronts = dict[State | None, list[Label]]
+Entry = State | None  # None: before embed_out
+Fronts = dict[Entry, list[Label]]
 
 
 def start(ranks: int) -> Fronts:
     """Before embed_out."""
     return {None: [Label((0,) * ranks, 0, 0, 0, ())]}
+
+
+def undominated(options: Iterable[Option]) -> list[Option]:
+    """The options of one boundary and state without those that no path needs: another that leads to the same state is
+    no worse in all. The first of equals stays."""
+    by_after: dict[State, list[Option]] = {}
+    for new in options:
+        known = by_after.setdefault(new.edge.after, [])
+        if not any(_takes_over(k, new) for k in known):
+            known[:] = [k for k in known if not _takes_over(new, k)]
+            known.append(new)
+    return [option for known in by_after.values() for option in known]
+
+
+def _takes_over(a: Option, b: Option) -> bool:
+    return a.rank < b.rank or (a.rank == b.rank and a.device <= b.device and a.host <= b.host)
+
+
+def advance(fronts: Fronts, options: Mapping[Entry, Sequence[Option]]) -> Fronts:
+    """All paths with one edge more, by the options from each state."""
+    reached: Fronts = {}
+    for state, labels in fronts.items():
+        for rank, device, host, edge in options.get(state, ()):
+            for label in labels:
+                ranks = tuple([a + b for a, b in zip(label.rank, rank, strict=True)])
+                taken = (*label.edges, edge)
+                keep(reached, Label(ranks, label.closed, label.device + device, label.host + host, taken))
+    return reached
 
 
 def keep(fronts: Fronts, label: Label) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..cost.op_costs import OpCosts
@@ -22,6 +22,8 @@ from .graph import Restriction
 
 PIECES = (2, 4, 8)
 """Into which a composed sum may be cut, beside none: more would each be a library call for less than is hidden."""
+Candidate = tuple[Op, str | None]
+"""An offered op, and why it has no impl or no place."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Offers:
 
     setup: Setup
     costs: OpCosts
+    _known: dict[tuple[str, str, Restriction], tuple[Candidate, ...]] = field(default_factory=dict, compare=False)
 
     def strategies(self, restriction: Restriction) -> tuple[Strategy, ...]:
         """The strategies of a restriction that have a place here; plain all-reduce where none has."""
@@ -44,27 +47,32 @@ class Offers:
                 raise NoLegalPlanError(why, field="strategy", value=name)
         return tuple(chosen) or (found[PLAIN],)
 
-    def candidates(
-        self, boundary: str, chosen: tuple[Strategy, ...], restriction: Restriction
-    ) -> Iterator[tuple[Op, str | None]]:
+    def candidates(self, boundary: str, chosen: tuple[Strategy, ...], restriction: Restriction) -> Iterator[Candidate]:
         """Offered ops with their impls spelled, each with the reason why it has no impl or no place here.
 
         Strategies without a place come last: what they offer too is refused, if at all, for a reason of the op's own.
         """
         lacks = {s.name: s.needs(self.setup.parallelism) if self.setup.parallelism.tp > 1 else None for s in chosen}
         for strategy in sorted(chosen, key=lambda s: lacks[s.name] is not None):
-            needs = lacks[strategy.name]
-            for offer in strategy.offers.get(boundary, ()):
-                if not offer.op.kind.is_collective:
-                    yield offer.op, None
-                elif needs is not None:
-                    yield offer.op, needs
-                else:
-                    yield from self._with_impls(boundary, offer, strategy, restriction)
+            key = (boundary, strategy.name, restriction.of_impls)
+            if key not in self._known:
+                self._known[key] = tuple(self._offered(boundary, strategy, lacks[strategy.name], restriction.of_impls))
+            yield from self._known[key]
+
+    def _offered(
+        self, boundary: str, strategy: Strategy, needs: str | None, restriction: Restriction
+    ) -> Iterator[Candidate]:
+        for offer in strategy.offers.get(boundary, ()):
+            if not offer.op.kind.is_collective:
+                yield offer.op, None
+            elif needs is not None:
+                yield offer.op, needs
+            else:
+                yield from self._with_impls(boundary, offer, strategy, restriction)
 
     def _with_impls(
         self, boundary: str, offer: Offer, strategy: Strategy, restriction: Restriction
-    ) -> Iterator[tuple[Op, str | None]]:
+    ) -> Iterator[Candidate]:
         executor, hardware = self.setup.executor, self.setup.hardware
         capability = executor.ops.get(offer.op.name)
         bare = Op(offer.op.name) if offer.op.wire_name is not None else offer.op  # one line for all formats

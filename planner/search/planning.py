@@ -45,6 +45,7 @@ class ModePlanner:
     builder: GraphBuilder = field(init=False)
     pricer: Pricer = field(init=False)
     _graphs: dict[Restriction, ForwardGraph] = field(default_factory=dict)
+    _nowhere: dict[Restriction, NoLegalPlanError] = field(default_factory=dict)  # at any token count
     _fixed: dict[int, int] = field(default_factory=dict)
     _library: ForwardGraph | None = None
     _factors: dict[int, float] | None = None
@@ -85,9 +86,15 @@ class ModePlanner:
         return rise_of(LossEffects(sensitivity, margin=0.0).total(plan.layers))
 
     def graph(self, restriction: Restriction = ANY) -> ForwardGraph:
-        """The graph of the mode under a restriction."""
+        """The graph of the mode under a restriction; raises NoLegalPlanError where it leads nowhere."""
+        if restriction in self._nowhere:
+            raise self._nowhere[restriction].with_traceback(None)
         if restriction not in self._graphs:
-            self._graphs[restriction] = self.builder.build(restriction)
+            try:
+                self._graphs[restriction] = self.builder.build(restriction)
+            except NoLegalPlanError as error:
+                self._nowhere[restriction] = error
+                raise
         return self._graphs[restriction]
 
     def best(self, tokens: int, restriction: Restriction = ANY) -> Plan:

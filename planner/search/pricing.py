@@ -8,7 +8,8 @@ what the device needs in any case (`fixed`): a segment's price is how much longe
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from copy import copy
 from typing import Literal, NamedTuple
 
@@ -41,6 +42,22 @@ class Segment(NamedTuple):
 _FREE = Segment(None)
 
 
+class _Facts(NamedTuple):
+    """What of an edge does not depend on the token count.
+
+    terms    each with a number that equal ones share, which is quicker to look up than a term
+    ties     the part of its weights that is no time: numerics class, whether it is an op at all
+    largest  message that its impl takes; None: any
+    """
+
+    terms: tuple[tuple[int, Term], ...]
+    ties: int
+    largest: int | None
+
+
+Weights = tuple[Edge, int, int]  # an edge, its weights on device and host
+
+
 class Pricer:
     """Integer prices of edges and segments, one token count at a time."""
 
@@ -56,11 +73,11 @@ class Pricer:
         self._fixed = LayerCosts(builder.setup, builder.costs)
         model = builder.setup.model
         self.kinds = [(model.attention_kind(i), model.mlp_kind(i)) for i in range(model.num_hidden_layers)]
-        self._term_prices: dict[tuple[int, int], int] = {}
         self._numbers: dict[Term, int] = {}
-        self._edge_terms: dict[Edge, tuple[tuple[int, Term], ...]] = {}
-        self._edge_prices: dict[tuple[int, Edge], int] = {}
-        self._host_prices: dict[tuple[bool, Edge], int] = {}
+        self._facts: dict[Edge, _Facts] = {}
+        self._term_prices: defaultdict[int, dict[int, int]] = defaultdict(dict)  # by token count
+        self._edge_prices: defaultdict[int, dict[Edge, int]] = defaultdict(dict)
+        self._host_prices: defaultdict[bool, dict[Edge, int]] = defaultdict(dict)  # by whether nothing is padded
         self._tp = builder.setup.parallelism.tp
         self._side: Literal["device", "host"] | None = None  # the only one that counts
         self._segments: dict[tuple[int, LayerKind | str], Segment] = {}
@@ -70,48 +87,69 @@ class Pricer:
 
     def price_ps(self, edge: Edge, tokens: int) -> int:
         """Time of an edge on the device at a token count, in ps."""
-        key = (tokens, edge)
-        price = self._edge_prices.get(key)
-        if price is None:
-            price = 0
-            for number, term in self._numbered(edge):
-                term_key = (tokens, number)
-                known = self._term_prices.get(term_key)
-                if known is None:
-                    known = round(self._costs.estimate(term, tokens).total_us * PS)
-                    self._term_prices[term_key] = known
-                price += known
-            self._edge_prices[key] = price
+        price = self._edge_prices[tokens].get(edge)
+        return self._new_price(edge, tokens) if price is None else price
+
+    def _new_price(self, edge: Edge, tokens: int) -> int:
+        price, prices = 0, self._term_prices[tokens]
+        for number, term in self._facts_of(edge).terms:
+            known = prices.get(number)
+            if known is None:
+                known = prices[number] = round(self._costs.estimate(term, tokens).total_us * PS)
+            price += known
+        self._edge_prices[tokens][edge] = price
         return price
 
-    def _numbered(self, edge: Edge) -> tuple[tuple[int, Term], ...]:
-        """The terms of an edge; equal ones have the same number, which is quicker to look up than a term."""
-        found = self._edge_terms.get(edge)
+    def _facts_of(self, edge: Edge) -> _Facts:
+        found = self._facts.get(edge)
         if found is None:
-            numbers = self._numbers
-            found = self._edge_terms[edge] = tuple((numbers.setdefault(t, len(numbers)), t) for t in edge.terms)
+            numbers, impl = self._numbers, edge.op.impl
+            terms = tuple((numbers.setdefault(term, len(numbers)), term) for term in edge.terms)
+            largest = None if impl is None or self._any_size else self._impls[impl].max_message_bytes
+            ties = (edge.rank << _RANK_SHIFT) + edge.op.kind.runs
+            found = self._facts[edge] = _Facts(terms, ties, largest)
         return found
 
     def host_ps(self, edge: Edge, tokens: int) -> int:
         """Time of an edge on the host at a token count, in ps; 0 where the host costs nothing."""
         if not self.host.counts(tokens):
             return 0
-        key = (tokens % self._tp == 0, edge)  # a launch takes as long for any number of rows, and none for none
-        price = self._host_prices.get(key)
+        prices = self._host_prices[tokens % self._tp == 0]  # a launch takes as long for any rows, and none for none
+        price = prices.get(edge)
         if price is None:
             run = [term for term in edge.terms if self._costs.rows(term.rows, tokens)]
-            price = self._host_prices[key] = sum(round(self.host.term_us(term) * PS) for term in run)
+            price = prices[edge] = sum(round(self.host.term_us(term) * PS) for term in run)
         return price
 
+    def weights(self, edges: Iterable[Edge], tokens: int) -> Iterator[Weights]:
+        """The edges that fit at a token count, with their lexicographic weights on the device and on the host: time,
+        then numerics class, then whether it is an op at all."""
+        known, prices = self._facts, self._edge_prices[tokens]
+        counts, by_host = self.host.counts(tokens), self._side == "host"
+        for edge in edges:
+            facts = known.get(edge) or self._facts_of(edge)
+            limited = facts.largest is not None or self._limit_bytes is not None
+            if limited and not self.fits(edge, tokens):
+                continue
+            ties = facts.ties
+            host = (self.host_ps(edge, tokens) << _TIME_SHIFT) + ties if counts else ties
+            if by_host:
+                yield edge, host, host
+                continue
+            price = prices.get(edge)
+            if price is None:
+                price = self._new_price(edge, tokens)
+            yield edge, (price << _TIME_SHIFT) + ties, host
+
     def weight(self, edge: Edge, tokens: int) -> int:
-        """Lexicographic weight on the device: time, then numerics class, then whether it is an op at all."""
+        """The weight of one edge on the device, whether it fits or not."""
         if self._side == "host":
             return self.host_weight(edge, tokens)
-        return (self.price_ps(edge, tokens) << _TIME_SHIFT) + (edge.rank << _RANK_SHIFT) + edge.op.kind.runs
+        return (self.price_ps(edge, tokens) << _TIME_SHIFT) + self._facts_of(edge).ties
 
     def host_weight(self, edge: Edge, tokens: int) -> int:
-        """The same with the host's time."""
-        return (self.host_ps(edge, tokens) << _TIME_SHIFT) + (edge.rank << _RANK_SHIFT) + edge.op.kind.runs
+        """The same on the host."""
+        return (self.host_ps(edge, tokens) << _TIME_SHIFT) + self._facts_of(edge).ties
 
     @staticmethod
     def weight_of(ps: int) -> int:
@@ -126,7 +164,7 @@ class Pricer:
     def fits(self, edge: Edge, tokens: int) -> bool:
         """False where the op would need more activation memory than the deployment allows, or its impl takes no
         message of this size."""
-        largest = self._largest(edge)
+        largest = self._facts_of(edge).largest
         if largest is not None and self._costs.message_bytes(edge.terms, tokens) > largest:
             return False
         if self._limit_bytes is None:
@@ -135,7 +173,7 @@ class Pricer:
 
     def unfit(self, edge: Edge, tokens: int) -> str | None:
         """Why an op does not fit at a token count, or None where it does."""
-        largest, message = self._largest(edge), self._costs.message_bytes(edge.terms, tokens)
+        largest, message = self._facts_of(edge).largest, self._costs.message_bytes(edge.terms, tokens)
         if largest is not None and message > largest:
             return f"{edge.op.impl} takes messages up to {_size(largest)}, and {tokens} tokens are {_size(message)}"
         peak = self._peak_bytes(edge, tokens)
@@ -143,10 +181,6 @@ class Pricer:
             limit = f"{self._limit_bytes / 1e9:g} GB of limits.activation_memory_gb"
             return f"holds {peak / 1e9:.3g} GB of activations at {tokens} tokens, over the {limit}"
         return None
-
-    def _largest(self, edge: Edge) -> int | None:
-        """The largest message that the impl of an op takes; None: any."""
-        return None if edge.op.impl is None or self._any_size else self._impls[edge.op.impl].max_message_bytes
 
     def _peak_bytes(self, edge: Edge, tokens: int) -> int:
         return self._memory.peak_bytes(edge.boundary, edge.op, edge.before, edge.after, edge.shape, tokens)

@@ -6,56 +6,89 @@ the side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 
 from ..strategy.layout import LAYER_BOUNDARIES
 from ..strategy.ops import Op
 from .graph import Boundary, Edge, ForwardGraph, LayerGraph, Plan
-from .labels import Fronts, best, close, keep, start
+from .labels import Entry, Fronts, Option, advance, best, close, start, undominated
 from .pricing import Pricer
 
-
-def swapped(
-    graph: ForwardGraph,
-    free: ForwardGraph,
-    plan: Plan,
-    place: tuple[int | None, str],
-    op: Op,
-    pricer: Pricer,
-    tokens: int,
-) -> Plan | None:
-    """`plan` with `op` at `place` (layer, boundary), or None if no legal plan has it there.
-
-    `free` is the graph without the policy: it offers the op even where the policy refuses it; everywhere else the
-    policy's own `graph` is used.
-    """
-    fronts = start(1)
-    for here, segment, boundary, fallback, kept in _positions(graph, free, plan):
-        reached: Fronts = {}
-        for state, labels in fronts.items():
-            options = fallback.get(state, ()) if here == place else boundary.get(state, ())
-            for edge in options:
-                if (here == place and edge.op != op) or not pricer.fits(edge, tokens):
-                    continue
-                deviates = here != place and edge.op != kept.op
-                for label in labels:
-                    keep(reached, label.taken(edge, (deviates,), pricer, tokens))
-        fronts = reached if segment is None else close(reached, pricer.segment(segment, tokens))
-    edges = best(fronts)
-    if edges is None:
-        return None
-    step = len(LAYER_BOUNDARIES)
-    layers = tuple(edges[i : i + step] for i in range(1, len(edges) - 1, step))
-    return Plan(edges[0], layers, edges[-1])
+Place = tuple[int | None, str]
+"""Layer (None outside the layers) and boundary."""
+_Options = dict[Entry, list[Option]]
+_Position = tuple[Place, LayerGraph | str | None, Boundary, Edge]
 
 
-def _positions(
-    graph: ForwardGraph, free: ForwardGraph, plan: Plan
-) -> Iterator[tuple[tuple[int | None, str], LayerGraph | str | None, Boundary, Boundary, Edge]]:
-    """Place, the segment that ends there, its edges under the policy and without it, and the edge that the plan has."""
-    yield (None, "embed_out"), "embed_out", graph.embed_out, free.embed_out, plan.embed_out
-    for index, (layer, free_layer, edges) in enumerate(zip(graph.layers, free.layers, plan.layers, strict=True)):
+class Swaps:
+    """Exchanges of the op at one place of a plan. `free` is the graph without the policy: it offers an op even where
+    the policy refuses it; everywhere else the policy's own `graph` is used."""
+
+    def __init__(
+        self, graph: ForwardGraph, free: ForwardGraph, plan: Plan, place: Place, pricer: Pricer, tokens: int
+    ) -> None:
+        self._free, self._place, self._pricer, self._tokens = free, place, pricer, tokens
+        positions = list(_positions(graph, plan))
+        here = next(index for index, (where, *_) in enumerate(positions) if where == place)
+        self._ahead, self._here, self._behind = positions[:here], positions[here], positions[here + 1 :]
+        self._known: dict[tuple[int, Op], _Options] = {}
+
+    def plan(self, op: Op) -> Plan | None:
+        """The plan with `op` at the place, or None if no legal plan has it there."""
+        _, segment, _, _ = self._here
+        options = self._options(boundary_at(self._free, self._place), lambda other: other == op, lambda _: 0)
+        fronts = self._closed(advance(self._before, options), segment)
+        edges = best(self._through(fronts, self._behind))
+        if edges is None:
+            return None
+        step = len(LAYER_BOUNDARIES)
+        layers = tuple(edges[i : i + step] for i in range(1, len(edges) - 1, step))
+        return Plan(edges[0], layers, edges[-1])
+
+    @cached_property
+    def _before(self) -> Fronts:
+        """The paths to the place, which are the same whatever stands there."""
+        return self._through(start(1), self._ahead)
+
+    def _through(self, fronts: Fronts, positions: list[_Position]) -> Fronts:
+        for _, segment, boundary, kept in positions:
+            fronts = self._closed(advance(fronts, self._around(boundary, kept.op)), segment)
+        return fronts
+
+    def _closed(self, fronts: Fronts, segment: LayerGraph | str | None) -> Fronts:
+        return fronts if segment is None else close(fronts, self._pricer.segment(segment, self._tokens))
+
+    def _around(self, boundary: Boundary, kept: Op) -> _Options:
+        """What may stand where the plan has `kept`: another op there is a change. Equal layers ask alike."""
+        key = (id(boundary), kept)
+        if key not in self._known:
+            self._known[key] = self._options(boundary, lambda _: True, lambda op: int(op != kept))
+        return self._known[key]
+
+    def _options(self, boundary: Boundary, may: Callable[[Op], bool], changes: Callable[[Op], int]) -> _Options:
+        return {
+            state: undominated(
+                Option((changes(edge.op),), device, host, edge)
+                for edge, device, host in self._pricer.weights([e for e in edges if may(e.op)], self._tokens)
+            )
+            for state, edges in boundary.items()
+        }
+
+
+def boundary_at(graph: ForwardGraph, place: Place) -> Boundary:
+    """What a graph offers at a place."""
+    layer, name = place
+    if layer is not None:
+        return graph.layers[layer].boundaries[name]
+    return graph.embed_out if name == "embed_out" else graph.head_in
+
+
+def _positions(graph: ForwardGraph, plan: Plan) -> Iterator[_Position]:
+    """Place, the segment that ends there, its edges, and the edge that the plan has."""
+    yield (None, "embed_out"), "embed_out", graph.embed_out, plan.embed_out
+    for index, (layer, edges) in enumerate(zip(graph.layers, plan.layers, strict=True)):
         for name, edge in zip(LAYER_BOUNDARIES, edges, strict=True):
             ends = layer if name == LAYER_BOUNDARIES[-1] else None
-            yield (index, name), ends, layer.boundaries[name], free_layer.boundaries[name], edge
-    yield (None, "head_in"), "head_in", graph.head_in, free.head_in, plan.head_in
+            yield (index, name), ends, layer.boundaries[name], edge
+    yield (None, "head_in"), "head_in", graph.head_in, plan.head_in

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .op_record import Rows
 from .ops import Op
@@ -123,8 +123,7 @@ class LayerShape:
         return TOKEN_SHARDED if self.all_to_all else REPLICATED
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """Layouts of both streams between two boundaries. `fused`: the last op already did the next boundary's work."""
 
     hidden: Layout
@@ -185,7 +184,7 @@ def apply(boundary: str, op: Op, state: State | None, shape: LayerShape, p: Para
     _check_fused_pairing(boundary, op, state)
     if op.kind.rows is Rows.TAKEN:
         assert state is not None
-        return replace(state, fused=False)
+        return state._replace(fused=False)
     if boundary in IN_BOUNDARIES:
         assert state is not None
         return _apply_in(boundary, op, state, shape, p)
