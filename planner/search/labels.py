@@ -14,6 +14,13 @@ from .graph import Edge
 from .pricing import Segment
 
 
+class Trail(NamedTuple):
+    """The edges of a partial path, from the last one back: paths share what they have in common."""
+
+    before: Trail | None
+    edge: Edge
+
+
 class Label(NamedTuple):
     """A partial path: its rank, the weight of its closed segments, those of the open one on device and host."""
 
@@ -21,7 +28,7 @@ class Label(NamedTuple):
     closed: int
     device: int
     host: int
-    edges: tuple[Edge, ...]
+    trail: Trail | None
 
 
 class Option(NamedTuple):
@@ -39,7 +46,7 @@ Fronts = dict[Entry, list[Label]]
 
 def start(ranks: int) -> Fronts:
     """Before embed_out."""
-    return {None: [Label((0,) * ranks, 0, 0, 0, ())]}
+    return {None: [Label((0,) * ranks, 0, 0, 0, None)]}
 
 
 def undominated(options: Iterable[Option]) -> list[Option]:
@@ -65,14 +72,14 @@ def advance(fronts: Fronts, options: Mapping[Entry, Sequence[Option]]) -> Fronts
         for rank, device, host, edge in options.get(state, ()):
             for label in labels:
                 ranks = tuple([a + b for a, b in zip(label.rank, rank, strict=True)])
-                taken = (*label.edges, edge)
-                keep(reached, Label(ranks, label.closed, label.device + device, label.host + host, taken))
+                taken = Trail(label.trail, edge)
+                keep(reached, edge.after, Label(ranks, label.closed, label.device + device, label.host + host, taken))
     return reached
 
 
-def keep(fronts: Fronts, label: Label) -> None:
-    """Add a path to those that end as it does, unless one of them is no worse in all; the first of equals stays."""
-    known = fronts.setdefault(label.edges[-1].after, [])
+def keep(fronts: Fronts, state: Entry, label: Label) -> None:
+    """Add a path to those that end in a state, unless one of them is no worse in all; the first of equals stays."""
+    known = fronts.setdefault(state, [])
     for other in known:
         if other.rank < label.rank or (other.rank == label.rank and _no_worse(other, label)):
             return
@@ -87,14 +94,20 @@ def _no_worse(a: Label, b: Label) -> bool:
 def close(fronts: Fronts, segment: Segment) -> Fronts:
     """The end of a segment: the cheapest path to each state."""
     result: Fronts = {}
-    for labels in fronts.values():
+    for state, labels in fronts.items():
         for label in labels:
             weight = label.closed + segment.weight(label.device, label.host)
-            keep(result, Label(label.rank, weight, 0, 0, label.edges))
+            keep(result, state, Label(label.rank, weight, 0, 0, label.trail))
     return result
 
 
 def best(fronts: Fronts) -> tuple[Edge, ...] | None:
     """The edges of the best path, or None where none came through."""
     ends = [label for labels in fronts.values() for label in labels]
-    return min(ends, key=lambda end: (end.rank, end.closed)).edges if ends else None
+    if not ends:
+        return None
+    trail, edges = min(ends, key=lambda end: (end.rank, end.closed)).trail, list[Edge]()
+    while trail is not None:
+        trail, edge = trail
+        edges.append(edge)
+    return tuple(reversed(edges))
