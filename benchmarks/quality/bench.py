@@ -1,12 +1,14 @@
 """`make bench-quality`: what quantised sums cost SmolLM2-135M on three ranks, and whether the budget prevents more.
 
-    python benchmarks/quality/bench.py [--seen 8] [--fresh 16] [--write docs/measured/quality.md]
+    python benchmarks/quality/bench.py [--seen 4096] [--fresh 8192] [--formats int8/token int8/64] [--write FILE.md]
 
-1. Every format at every sum, effects, plans among all formats: ranks emulated (`evaluate.py`).
-2. Plans under budgets by `commplan plan`, on a made-up slow link where INT8 pays, and `commplan check --perplexity` on
-   three real ranks of this machine: predicted beside measured.
+1. `commplan sensitivity` on one text: what every format does at every sum.
+2. Three ranks of this machine read another text: every sum plain, every sum in each format, and plans by
+   `commplan plan` within budgets, also of what each format costs everywhere; on a made-up slow link, where bytes are
+   all that counts. Predicted beside measured.
 
-Minutes on two idle cores. The checkpoint lies in build/quality, made once.
+All of it lies in build/quality, where the same command goes on from after an interruption. Half an hour on two idle
+cores, of which step 1 takes most, by tokens (`--seen`) and formats; a GPU does step 1 in a minute.
 """
 
 from __future__ import annotations
@@ -15,128 +17,151 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from evaluate import MEASURED, Study, evaluated, print_results
-from formats import FORMATS
+from formats import FORMATS, wire_of
+from on_ranks import Losses, said
+from plans import Plans
 from smollm2 import make_checkpoint
 from texts import reference_prose
 
-from commplan.planner.strategy.file import config_fingerprint
-from commplan.runtime.sensitivity.record import sensitivity_text
+from commplan.planner.descriptions.sensitivity import read_sensitivity
+from commplan.runtime.sensitivity.texts import token_windows
 
 FOLDER = Path("build/quality")
 RANKS, WINDOW = 3, 512
 BUDGETS = (0.002, 0.005, 0.01)
-SLOW = "hardware.links.intra_node.bandwidth_gb_per_s=0.02"  # in GB/s: no machine, one on which INT8 is worth its passes
+ON_RANKS = tuple(name for name in FORMATS if name not in ("INT8, groups of 128", "FP8 per token"))
+"""Formats that kernels around the library send; the others are sent on GPUs alone."""
+MEASURED = ("int8/token", "int8/64", "fp8_e4m3/64", "int6/64", "int4_spikes/64")
 
 
-def ids_of(checkpoint: Path, text: Path) -> Any:
-    """Windows of the text."""
-    import torch
-    from transformers import AutoTokenizer
+@dataclass(frozen=True)
+class Row:
+    """A plan: what it was made within, what its sums were predicted to cost, what they did, what they send."""
 
-    ids = AutoTokenizer.from_pretrained(checkpoint)(text.read_text(), verbose=False).input_ids
-    return torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
+    name: str
+    budget: float | None
+    predicted: float | None
+    measured: float
+    bytes_a_value: float
+    kept_exact: int
 
 
-def sensitivity_file(study: Study, checkpoint: Path, tokens: int) -> Path:
-    """What the study has measured, as `commplan sensitivity` writes it."""
-    measured = {
-        "model": str(config_fingerprint(json.loads((checkpoint / "config.json").read_text()))),
-        "ranks": RANKS,
-        "tokens": tokens,
-        "window": WINDOW,
-        "text": "Python's language reference",
-        "perplexity": 15.5,
-        "loss": round(study.exact, 6),
-        "dtype": "float32",
-        "method": "perturbation, one sum at a time, its error with both signs",
-        "versions": "as installed",
-    }
-    ops = tuple(FORMATS[name] for name in MEASURED)
-    file = FOLDER / "sensitivity.yaml"
-    file.write_text(sensitivity_text(study.effects, len(study.ranks.model.model.layers), ops, measured))
+def halves(prose: str, folder: Path) -> tuple[Path, Path]:
+    """(the text on which effects are measured, the one on which everything else is)."""
+    middle = prose.index(" ", len(prose) // 2)
+    files = folder / "seen.txt", folder / "fresh.txt"
+    for file, part in zip(files, (prose[middle:], prose[:middle]), strict=True):
+        file.write_text(part)
+    return files
+
+
+def effects(checkpoint: Path, text: Path, tokens: int, wires: list[str], window: int) -> Path:
+    """The sensitivity file, by the command that users have, which goes on from where it was interrupted."""
+    known_by = "-".join(wire.replace("/", "_") for wire in wires)
+    file = text.parent / f"sensitivity-{tokens}-{known_by}.yaml"
+    if not file.is_file():
+        command = [sys.executable, "-m", "commplan.planner.cli", "sensitivity", str(checkpoint), "--text", str(text)]
+        command += ["--ranks", str(RANKS), "--tokens", str(tokens), "--window", str(window)]
+        command += [part for wire in wires for part in ("--wire", wire)]
+        said(f"commplan sensitivity: {tokens} tokens, {', '.join(wires)}")
+        subprocess.run([*command, "-o", str(file)], check=True, stdout=subprocess.DEVNULL)
     return file
 
 
-def commplan(*arguments: object) -> dict[str, Any]:
-    """The JSON that a command prints; exit code 4 is an answer too."""
-    command = [str(Path(sys.executable).parent / "commplan"), *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 4):
-        raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+class Bench:
+    """Plans, and what the ranks lose under each."""
 
+    def __init__(self, plans: Plans, losses: Losses, window: int, width: int) -> None:
+        self.plans, self.losses, self.window, self.width = plans, losses, window, width
 
-def on_ranks(checkpoint: Path, sensitivity: Path, text: Path, tokens: int) -> list[dict[str, Any]]:
-    """Each budget: the plan, and what three ranks of this machine measure of it on text that it has not seen."""
-    found = []
-    given = [
-        f"model={checkpoint / 'config.json'}",
-        f"parallelism.tp={RANKS}",
-        SLOW,
-        f"numerics.sensitivity={sensitivity}",
-    ]
-    given += ["numerics.loosest=quantized"]
-    for budget in BUDGETS:
-        file = FOLDER / f"plan-{budget}.yaml"
-        overrides = [part for each in (*given, f"numerics.perplexity_budget={budget}") for part in ("--set", each)]
-        commplan("plan", "qwen3-0.6b-cpu-tp2", *overrides, "-o", file)
-        asked = ("--perplexity", text, "--max-tokens", WINDOW, "--text-tokens", tokens, "--timeout", 7200)
-        told = commplan("check", file, "--model", checkpoint, *asked)["perplexity"]
-        found.append(told)
-        print(
-            f"three ranks, budget {budget:.2%}: {told['predicted']:+.3%} predicted, {told['rise']:+.3%} measured",
-            flush=True,
+    def rows(self, found: list[tuple[str, float | None, Path]]) -> list[Row]:
+        """(name, budget, plan): each with its figures."""
+        self.losses.read_under([plan for _, _, plan in found], RANKS)
+        return [self._row(*each) for each in found]
+
+    def _row(self, name: str, budget: float | None, plan: Path) -> Row:
+        effects = {f"{each.wire}/{each.group}" for each in self.plans.known.formats}
+        known = budget is not None or name not in FORMATS or wire_of(FORMATS[name]) in effects
+        return Row(
+            name,
+            budget,
+            self.plans.predicted(plan, self.window) if known else None,
+            self.losses.rise(plan),
+            self.plans.bytes_a_value(plan, self.window, self.width),
+            self.plans.kept_exact(plan, self.window),
         )
-    return found
+
+    def uniform(self) -> list[Row]:
+        """Every sum plain, then every sum in each format."""
+        plans = [("plain", None, self.plans.exact())]
+        return self.rows(plans + [(name, None, self.plans.everywhere(name)) for name in ON_RANKS])
+
+    def budgets(self) -> list[Row]:
+        """Plans within round budgets."""
+        return self.rows([(f"{budget:.2%}", budget, self.plans.within(budget)) for budget in BUDGETS])
+
+    def at_equal_damage(self, uniform: list[Row]) -> list[Row]:
+        """Plans within what each format costs everywhere, as measured."""
+        costs = [(row.name, row.measured) for row in uniform if row.name != "plain" and row.measured > 1e-4]
+        return self.rows([(name, cost, self.plans.within(round(cost, 6))) for name, cost in costs])
 
 
-def page(found: dict[str, Any], ranks: list[dict[str, Any]]) -> str:
-    """The figures as a page of docs/measured."""
-    lines = [
-        "# SmolLM2-135M, three ranks: what quantised sums cost",
-        "",
-        f"Perplexity of Python's language reference, {found['perplexity']:.3f} exact. Written by `make bench-quality`.",
-        "",
-        "| every sum in | rise of perplexity | predicted | bytes a value |",
-        "|---|---:|---:|---:|",
-    ]
-    for name, rise in found["formats"].items():
-        told = found["uniform"].get(name)
-        more = f"{told['predicted']:.3%} | {told['bytes']:.3f}" if told else "- | -"
-        lines.append(f"| {name} | {rise:.3%} | {more} |")
-    lines += ["", "| budget | predicted | measured | bytes a value | kept exact |", "|---:|---:|---:|---:|---:|"]
-    for each in found["budgets"]:
-        figures = f"{each['predicted']:.3%} | {each['measured']:.3%} | {each['bytes']:.3f} | {each['kept']}"
-        lines.append(f"| {each['budget']:.3%} | {figures} |")
-    lines += ["", "| planned and run on three ranks, budget | predicted | measured |", "|---:|---:|---:|"]
-    lines += [f"| {told['budget']:.3%} | {told['predicted']:.3%} | {told['rise']:.3%} |" for told in ranks]
+def page(uniform: list[Row], budgets: list[Row], equal: list[Row], about: str) -> str:
+    """The figures as tables."""
+    lines = [about, "", "| every sum in | bytes a value | predicted | measured |", "|---|---:|---:|---:|"]
+    lines += [f"| {r.name} | {r.bytes_a_value:.3f} | {_share(r.predicted)} | {_share(r.measured)} |" for r in uniform]
+    lines += ["", "| budget | predicted | measured | bytes a value | sums kept exact |", "|---:|---:|---:|---:|---:|"]
+    for r in budgets:
+        figures = f"{_share(r.predicted)} | {_share(r.measured)} | {r.bytes_a_value:.3f} | {r.kept_exact}"
+        lines.append(f"| {_share(r.budget)} | {figures} |")
+    lines += ["", "| at what this costs everywhere | bytes a value there | by a plan | fewer by | it measures |"]
+    lines.append("|---|---:|---:|---:|---:|")
+    of = {row.name: row for row in uniform}
+    for r in equal:
+        there = of[r.name].bytes_a_value
+        fewer = f"{there:.3f} | {r.bytes_a_value:.3f} | {there / r.bytes_a_value:.2f} x"
+        lines.append(f"| {r.name}: {_share(r.budget)} | {fewer} | {_share(r.measured)} |")
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3%}".replace("%", " %")
+
+
+def measured(checkpoint: Path, prose: str, folder: Path, given: argparse.Namespace, window: int = WINDOW) -> str:
+    """All of it, as a page; `given` are the options."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    seen, fresh = halves(prose, folder)
+    sensitivity = effects(checkpoint, seen, given.seen, given.formats, min(window, given.seen))
+    windows, digest = token_windows(str(checkpoint), str(fresh), min(window, given.fresh), given.fresh)
+    losses = Losses(folder / f"losses-{digest}.json", checkpoint, windows)
+    known = read_sensitivity(sensitivity, config["num_hidden_layers"])
+    bench = Bench(Plans(folder, checkpoint, RANKS, sensitivity, known), losses, len(windows[0]), config["hidden_size"])
+    uniform, budgets = bench.uniform(), bench.budgets()
+    about = f"{RANKS} ranks; effects on {given.seen} tokens, all else on {losses.tokens} others"
+    return page(uniform, budgets, bench.at_equal_damage(uniform), about)
+
+
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seen", type=int, default=8, help=f"windows of {WINDOW} tokens on which effects are measured")
-    parser.add_argument("--fresh", type=int, default=16, help="windows on which everything else is")
+    parser.add_argument("--seen", type=int, default=4096, help="tokens on which effects are measured")
+    parser.add_argument("--fresh", type=int, default=8192, help="tokens on which everything else is")
+    parser.add_argument("--formats", nargs="+", default=list(MEASURED), help="whose effects are measured")
     parser.add_argument("--write", type=Path, help="page to write")
-    given = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    given = options()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    checkpoint, text = make_checkpoint(FOLDER / "smollm2"), FOLDER / "reference.txt"
-    text.write_text(reference_prose())
-    ids_WS = ids_of(checkpoint, text)
-    seen, fresh = ids_WS[-given.seen :], ids_WS[: given.fresh]  # the ranks read the text from its beginning
-    study = Study(checkpoint, seen, fresh, RANKS, 4, "cpu")
-    found = evaluated(study)
-    print_results("SmolLM2-135M", found)
-    sensitivity = sensitivity_file(study, checkpoint, seen.numel())
-    ranks = on_ranks(checkpoint, sensitivity, text, fresh.numel())
-    (FOLDER / "smollm2.json").write_text(json.dumps(found | {"on_ranks": ranks}, indent=1) + "\n")
+    text = measured(make_checkpoint(FOLDER / "smollm2"), reference_prose(), FOLDER, given)
+    print(text)
     if given.write is not None:
-        given.write.write_text(page(found, ranks))
+        given.write.write_text(text)
 
 
 if __name__ == "__main__":
