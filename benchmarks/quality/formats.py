@@ -37,9 +37,3 @@ def row_bytes(op: Op | None, width: int) -> float:
     if op is None or op.wire is None:
         return 2.0 * width
     return op.wire.row_bytes(width)
-
-
-def wire_of(op: Op) -> str:
-    """As `commplan sensitivity --wire` names a format."""
-    assert op.wire is not None
-    return f"{op.wire.name}/{op.scale_group or 'token'}"

@@ -21,10 +21,9 @@ MODE, SUMS = "prefill", ("attn_out", "mlp_out")
 class Plans:
     """Strategy files of a checkpoint over so many ranks, written into a folder."""
 
-    def __init__(self, folder: Path, checkpoint: Path, ranks: int, sensitivity: Path, known: Sensitivity) -> None:
-        self.folder, self.known = folder, known
+    def __init__(self, folder: Path, checkpoint: Path, ranks: int) -> None:
+        self.folder = folder
         self._given = {"model": str(checkpoint / "config.json"), "parallelism.tp": ranks, **SLOW}
-        self._sensitivity = str(sensitivity.resolve())
 
     def exact(self) -> Path:
         """Every sum plain."""
@@ -42,27 +41,35 @@ class Plans:
         save(replace(plan, modes=modes), file)
         return file
 
-    def within(self, budget: float) -> Path:
+    def within(self, budget: float, sensitivity: Path, known: Sensitivity) -> Path:
         """The cheapest plan whose perplexity the effects let rise by so much, all measured formats allowed."""
-        wires = list(dict.fromkeys(each.wire for each in self.known.formats))
+        wires = list(dict.fromkeys(each.wire for each in known.formats))
         numerics = {"loosest": "quantized", "wire_formats": wires, "perplexity_budget": budget}
+        numerics["sensitivity"] = str(sensitivity.resolve())
         given = {f"numerics.{name}": value for name, value in numerics.items()}
-        return self._written(f"within-{budget:.5f}", self._given | given | {"numerics.sensitivity": self._sensitivity})
+        return self._written(
+            f"within-{budget:.5f}", self._given | given | {"numerics.sensitivity": str(sensitivity.resolve())}
+        )
 
     def _written(self, name: str, given: dict[str, object]) -> Path:
         file = self.folder / f"{name}.yaml"
         commplan.plan(DEPLOYMENT, set=given).save(str(file))  # type: ignore[arg-type]
         return file
 
-    def predicted(self, plan: Path, tokens: int) -> float:
-        """The relative rise of perplexity that the effects of a plan's sums add up to; what came out negative is 0."""
+    @staticmethod
+    def predicted(plan: Path, tokens: int, known: Sensitivity) -> float | None:
+        """The relative rise of perplexity that the effects of a plan's sums add up to; what came out negative is 0.
+
+        None where some sum's format has no effects.
+        """
         total = 0.0
         for boundary in SUMS:
             for layer, op in enumerate(_sums(plan, tokens, boundary)):
-                effects = self.known.effects_of(op)
-                if op.wire is not None:
-                    assert effects is not None, op
+                effects = known.effects_of(op)
+                if effects is not None:
                     total += max(0.0, getattr(effects.loss, boundary)[layer])
+                elif op.wire is not None:
+                    return None
         return math.expm1(total)
 
     @staticmethod
