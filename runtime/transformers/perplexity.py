@@ -66,11 +66,11 @@ def perplexity_rank(checkpoint: str, strategy_path: str, windows: list[list[int]
     weights = next(executor.model.parameters())
     ids = torch.tensor(windows, device=weights.device)
     with executor.forward(MODE):
-        planned = _loss(executor.model, ids)
+        planned = mean_loss(executor.model, ids)
     executor.check_peers()
     if executor.groups.tp.rank != 0:
         return None
-    exact = _loss(_reference(checkpoint, weights), ids)
+    exact = mean_loss(_reference(checkpoint, weights), ids)
     predicted = strategy.range_of(MODE, ids.shape[1]).predicted
     return PerplexityResult(
         math.exp(exact),
@@ -92,7 +92,7 @@ def _reference(checkpoint: str, weights: Any) -> Any:
     return model.eval().to(weights.device)
 
 
-def _loss(model: Any, ids_WS: Any) -> float:
+def mean_loss(model: Any, ids_WS: Any) -> float:
     """The mean loss of a token, one window a forward."""
     import torch
 
