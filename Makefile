@@ -45,7 +45,9 @@ build/demo/%.yaml: FORCE | $(PLANNER)
 	@mkdir -p $(@D) && echo
 	$(BIN)/commplan plan $* -o $@
 
+# Where Python may not write bytecode, each of a thousand commands that tests start would compile what it imports.
 test: check ## run the checks, then all tests
+	@$(BIN)/python -m compileall -q planner runtime
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
 test-fast: $(EVERYTHING) ## the tests that do not take seconds, without the checks: a minute on two cores
