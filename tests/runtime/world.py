@@ -88,6 +88,15 @@ class RankWorld:
         self._thread.join()
 
 
+def _let_go() -> None:
+    """What keeps groups, and so their threads, that are closed: an executor and its model hold each other, and DTensor
+    remembers the meshes of models that are gone."""
+    from torch.distributed.tensor.debug import _clear_sharding_prop_cache
+
+    _clear_sharding_prop_cache()
+    gc.collect()
+
+
 def _check_groups() -> None:
     """Each group over gloo has threads that poll: a few dozen left behind slow every test after them down."""
     from torch.distributed.distributed_c10d import _world
@@ -121,7 +130,7 @@ def _serve(address: Any, key: bytes) -> None:
             try:
                 function, args = connection.recv()
                 result = function(*args)
-                gc.collect()  # a closed executor and its model hold each other, and so groups with their threads
+                _let_go()
                 _check_groups()
                 connection.send(("done", result))
             except (EOFError, ConnectionError):
