@@ -15,6 +15,8 @@ from commplan.planner.strategy.file import Layout, Op, Parallelism, StrategyFile
 from .fake_npu import Call
 
 HIDDEN = torch.bfloat16
+COMPOSED = ("composed", "composed_norm")
+RECORD_UNIT = 16  # bytes to which a composed sum fills up the one fp32 scale of a row
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,10 @@ class _Planned:
             case "reduce_scatter_all_reduce", _:
                 yield self._reduce_scatter(self.group, "attn_dp")
                 yield self._all_reduce(self.group, "attn_tp")
+            case "int8_all_reduce", "gather" if op.impl in COMPOSED:
+                assert op.pieces is None
+                yield self._quantize(rows)
+                yield Call("_allgather_base_", *self._records(rows, rows * ranks), torch.int8, self.groups[group])
             case "int8_all_reduce", "gather":
                 yield self._quantize(rows)
                 yield from self._int8_with_scales("_allgather_base_", rows, rows * ranks, group)
@@ -131,6 +137,11 @@ class _Planned:
         ranks = self.groups[group]
         yield Call(name, (sent, self.width), (received, self.width), torch.int8, ranks)
         yield Call(name, (sent, 1), (received, 1), torch.float32, ranks)
+
+    def _records(self, sent: int, received: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Shapes of what a composed sum sends and receives: a row's INT8 values and its scale in one record."""
+        width = self.width + RECORD_UNIT
+        return (sent, width), (received, width)
 
     def _quantize(self, rows: int) -> Call:
         return Call("npu_dynamic_quant", (rows, self.width), (rows, self.width), torch.int8)
