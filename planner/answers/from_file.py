@@ -10,7 +10,7 @@ from ..search.swap import Place
 from ..strategy.errors import InputError
 from ..strategy.file import StrategyFile
 from ..strategy.file.legality import places
-from ..strategy.layout import LAYER_BOUNDARIES, State
+from ..strategy.layout import State
 from ..strategy.ops import Op
 from .made_for import refuse_other_model
 from .refusals import rejection
@@ -49,9 +49,7 @@ def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str
             )
         edges.append(edge)
         state = edge.after
-    step = len(LAYER_BOUNDARIES)
-    layers = tuple(tuple(edges[i : i + step]) for i in range(1, len(edges) - 1, step))
-    return Plan(edges[0], layers, edges[-1]), (chosen.first, chosen.last)
+    return Plan.of(edges), (chosen.first, chosen.last)
 
 
 def _why_not(planner: ModePlanner, place: Place, op: Op, state: State | None) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from ..search.graph import Boundary, Edge, LayerGraph, Plan, Restriction
-from ..search.labels import Entry, Option, advance, best, close, start, undominated
+from ..search.labels import Options, advance, best, close, options_of, start
 from ..search.planning import ModePlanner
 from ..strategy.layout import LAYER_BOUNDARIES
 from ..strategy.ops import Op
@@ -33,25 +33,19 @@ def named_plan(planner: ModePlanner, ops: dict[str, Op], tokens: int) -> Plan:
     """The plan that has these ops; AbsentOpError where one of them can stand nowhere."""
     backend, pricer = planner.setup.hardware.backend, planner.pricer
     fronts = start(2)
-    options: dict[tuple[str, int], dict[Entry, list[Option]]] = {}  # of layers that offer the same: once
+    options: dict[tuple[str, int], Options] = {}  # of layers that offer the same: once
     for name, segment, boundary in _boundaries(planner, _ran(ops)):
         key = (name, id(boundary))
         if key not in options:
             rank = partial(_rank, wanted=ops.get(name), backend=backend)
-            options[key] = {
-                state: undominated(
-                    Option(rank(e.op), device, host, e) for e, device, host in pricer.weights(edges, tokens)
-                )
-                for state, edges in boundary.items()
-            }
+            options[key] = options_of(boundary, pricer, tokens, rank)
         fronts = advance(fronts, options[key])
         fronts = fronts if segment is None else close(fronts, pricer.segment(segment, tokens))
     edges = best(fronts)
     if edges is None:
         raise AbsentOpError(f"no plan goes through at {tokens} tokens within the limits of the deployment")
     _check_present(planner, ops, edges)
-    step = len(LAYER_BOUNDARIES)
-    return Plan(edges[0], tuple(edges[i : i + step] for i in range(1, len(edges) - 1, step)), edges[-1])
+    return Plan.of(edges)
 
 
 def _ran(ops: dict[str, Op]) -> Restriction:

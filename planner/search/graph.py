@@ -7,7 +7,7 @@ token count (a memory limit alone removes edges at some counts), and equal layer
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -117,6 +117,13 @@ class Plan:
     embed_out: Edge
     layers: tuple[tuple[Edge, ...], ...]
     head_in: Edge
+
+    @classmethod
+    def of(cls, edges: Sequence[Edge]) -> Plan:
+        """The plan of all its edges in the order of the forward."""
+        step = len(LAYER_BOUNDARIES)
+        layers = tuple(tuple(edges[i : i + step]) for i in range(1, len(edges) - 1, step))
+        return cls(edges[0], layers, edges[-1])
 
     @property
     def edges(self) -> tuple[Edge, ...]:

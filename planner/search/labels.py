@@ -6,12 +6,14 @@ both; at its end one is left for each state. `rank` comes before time: fewer cha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ..strategy.layout import State
-from .graph import Edge
-from .pricing import Segment
+from ..strategy.ops import Op
+from .graph import Boundary, Edge
+from .pricing import Pricer, Segment
+from .shortest_path import Entry
 
 
 class Trail(NamedTuple):
@@ -40,8 +42,8 @@ class Option(NamedTuple):
     edge: Edge
 
 
-Entry = State | None  # None: before embed_out
 Fronts = dict[Entry, list[Label]]
+Options = dict[Entry, list[Option]]
 
 
 def start(ranks: int) -> Fronts:
@@ -65,7 +67,15 @@ def _takes_over(a: Option, b: Option) -> bool:
     return a.rank < b.rank or (a.rank == b.rank and a.device <= b.device and a.host <= b.host)
 
 
-def advance(fronts: Fronts, options: Mapping[Entry, Sequence[Option]]) -> Fronts:
+def options_of(boundary: Boundary, pricer: Pricer, tokens: int, rank: Callable[[Op], tuple[int, ...]]) -> Options:
+    """The options at a boundary by entering state: edges that fit at a token count, without dominated ones."""
+    return {
+        state: undominated(Option(rank(e.op), device, host, e) for e, device, host in pricer.weights(edges, tokens))
+        for state, edges in boundary.items()
+    }
+
+
+def advance(fronts: Fronts, options: Options) -> Fronts:
     """All paths with one edge more, by the options from each state."""
     reached: Fronts = {}
     for state, labels in fronts.items():

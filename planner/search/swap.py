@@ -6,18 +6,17 @@ the side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 
 from ..strategy.layout import LAYER_BOUNDARIES
 from ..strategy.ops import Op
 from .graph import Boundary, Edge, ForwardGraph, LayerGraph, Plan
-from .labels import Entry, Fronts, Option, advance, best, close, start, undominated
+from .labels import Fronts, Options, advance, best, close, options_of, start
 from .pricing import Pricer
 
 Place = tuple[int | None, str]
 """Layer (None outside the layers) and boundary."""
-_Options = dict[Entry, list[Option]]
 _Position = tuple[Place, LayerGraph | str | None, Boundary, Edge]
 
 
@@ -32,19 +31,17 @@ class Swaps:
         positions = list(_positions(graph, plan))
         here = next(index for index, (where, *_) in enumerate(positions) if where == place)
         self._ahead, self._here, self._behind = positions[:here], positions[here], positions[here + 1 :]
-        self._known: dict[tuple[int, Op], _Options] = {}
+        self._known: dict[tuple[int, Op], Options] = {}
 
     def plan(self, op: Op) -> Plan | None:
         """The plan with `op` at the place, or None if no legal plan has it there."""
         _, segment, _, _ = self._here
-        options = self._options(boundary_at(self._free, self._place), lambda other: other == op, lambda _: 0)
+        offered = boundary_at(self._free, self._place)
+        with_it = {state: tuple(edge for edge in edges if edge.op == op) for state, edges in offered.items()}
+        options = options_of(with_it, self._pricer, self._tokens, lambda _: (0,))
         fronts = self._closed(advance(self._before, options), segment)
         edges = best(self._through(fronts, self._behind))
-        if edges is None:
-            return None
-        step = len(LAYER_BOUNDARIES)
-        layers = tuple(edges[i : i + step] for i in range(1, len(edges) - 1, step))
-        return Plan(edges[0], layers, edges[-1])
+        return None if edges is None else Plan.of(edges)
 
     @cached_property
     def _before(self) -> Fronts:
@@ -59,21 +56,12 @@ class Swaps:
     def _closed(self, fronts: Fronts, segment: LayerGraph | str | None) -> Fronts:
         return fronts if segment is None else close(fronts, self._pricer.segment(segment, self._tokens))
 
-    def _around(self, boundary: Boundary, kept: Op) -> _Options:
+    def _around(self, boundary: Boundary, kept: Op) -> Options:
         """What may stand where the plan has `kept`: another op there is a change. Equal layers ask alike."""
         key = (id(boundary), kept)
         if key not in self._known:
-            self._known[key] = self._options(boundary, lambda _: True, lambda op: int(op != kept))
+            self._known[key] = options_of(boundary, self._pricer, self._tokens, lambda op: (int(op != kept),))
         return self._known[key]
-
-    def _options(self, boundary: Boundary, may: Callable[[Op], bool], changes: Callable[[Op], int]) -> _Options:
-        return {
-            state: undominated(
-                Option((changes(edge.op),), device, host, edge)
-                for edge, device, host in self._pricer.weights([e for e in edges if may(e.op)], self._tokens)
-            )
-            for state, edges in boundary.items()
-        }
 
 
 def boundary_at(graph: ForwardGraph, place: Place) -> Boundary:
