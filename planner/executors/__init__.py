@@ -178,7 +178,7 @@ class Executor(Spec):
         for op, capability in self.ops.items():
             _check_op(self, op, capability)
         _check_stock(self)
-        for op in (*self.absent, *(refusal.op for refusal in self.refusals)):
+        for op in (*self.absent, *(refusal.op for refusal in self.refusals if refusal.op is not None)):
             if op not in KINDS:
                 raise FieldError("refusals", f"no such op; {did_you_mean(op, KINDS)}", op)
         return self

@@ -118,7 +118,19 @@ class Offers:
         setup = self.setup
         if not impl.is_composed or impl.fuses_norm or restriction.unmeasured or boundary not in RESIDUAL_OUT:
             return False
-        return setup.model.residual_streams == 1 and setup.parallelism.pp == 1 and not self._is_named
+        if setup.model.residual_streams > 1 or setup.parallelism.pp > 1:
+            return False
+        return not self._norms_are_its_own and not self._is_named
+
+    @cached_property
+    def _norms_are_its_own(self) -> bool:
+        """True where the model norms by other rules than kernels that do the norm behind a sum."""
+        executor = self.setup.executor
+        return any(
+            refusal.impl is not None and executor.impls[refusal.impl].is_composed
+            for refusal in executor.refusals
+            if refusal.op is None and refusal.architectures and self.setup.model.architecture in refusal.architectures
+        )
 
     @cached_property
     def _is_named(self) -> bool:

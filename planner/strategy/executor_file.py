@@ -114,7 +114,7 @@ class Refusal:
 
     __pydantic_config__: ClassVar[Any] = _STRICT
 
-    op: str
+    op: str | None  # null: any
     reason: str
     boundaries: tuple[str, ...] | None = None
     modes: tuple[str, ...] | None = None
@@ -136,7 +136,7 @@ class Refusal:
     ) -> bool:
         """True where the refusal speaks of this op in this place."""
         return (
-            op.name == self.op
+            (self.op is None or op.name == self.op)
             and (self.architectures is None or architecture in self.architectures)
             and (self.group is None or op.group == self.group)
             and (self.impl is None or op.impl == self.impl)

@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from commplan.planner.strategy.file import Op, Parallelism
+from commplan.runtime.backends.base import plain_norm
 from commplan.runtime.backends.hccl import HcclBackend
 from commplan.runtime.backends.nccl import NcclBackend
+from commplan.runtime.kernels.peer_impls import CAN
 from commplan.runtime.transformers.norms import mark_norms
+
+from .tiny_models import _COMMON, FAMILIES
 
 transformers = pytest.importorskip("transformers")
 
@@ -59,3 +64,17 @@ def test_a_plain_norm_is_computed_by_the_kernel(backend: Any) -> None:
         backend.rms_norm(x, norm)
     with pytest.raises(KernelLaunchedError):
         backend.add_rms_norm(x, x, norm)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_executor_offers_norms_inside_sums_to_the_models_whose_norm_they_compute(name: str) -> None:
+    about = FAMILIES[name]
+    made = getattr(transformers, about.model_class)
+    model = made(made.config_class(**{**_COMMON, **about.fields}))
+    base = SimpleNamespace(layers=model.model.layers, norm=SimpleNamespace(norm=model.model.norm))
+    mark_norms(SimpleNamespace(model=base), torch.float32)
+    for norm in (model.model.norm, *(layer.post_attention_layernorm for layer in model.model.layers)):
+        for impl in ("commplan_triton_norm", "composed_norm"):
+            op = Op("int8_all_reduce", "gather", impl=impl)
+            refused = CAN.refusal("attn_out", op, "prefill", "dense", Parallelism(2), architecture=about.model_class)
+            assert plain_norm(norm) == (refused is None), refused
