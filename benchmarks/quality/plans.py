@@ -47,9 +47,7 @@ class Plans:
         numerics = {"loosest": "quantized", "wire_formats": wires, "perplexity_budget": budget}
         numerics["sensitivity"] = str(sensitivity.resolve())
         given = {f"numerics.{name}": value for name, value in numerics.items()}
-        return self._written(
-            f"within-{budget:.5f}", self._given | given | {"numerics.sensitivity": str(sensitivity.resolve())}
-        )
+        return self._written(f"within-{budget:.5f}", self._given | given)
 
     def _written(self, name: str, given: dict[str, object]) -> Path:
         file = self.folder / f"{name}.yaml"

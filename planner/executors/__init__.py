@@ -178,9 +178,7 @@ class Executor(Spec):
         for op, capability in self.ops.items():
             _check_op(self, op, capability)
         _check_stock(self)
-        for op in (*self.absent, *(refusal.op for refusal in self.refusals if refusal.op is not None)):
-            if op not in KINDS:
-                raise FieldError("refusals", f"no such op; {did_you_mean(op, KINDS)}", op)
+        _check_refusals(self)
         return self
 
     @cached_property
@@ -283,6 +281,20 @@ def _check_composed(executor: Executor, name: str, impl: str) -> None:
     for step in (step.step for way in kind.ways.values() for step in way.passes):
         if given is None or not getattr(given, step):
             raise FieldError(f"kernels.composed.{step}", f"is missing: {name} by {impl} takes this step")
+
+
+def _check_refusals(executor: Executor) -> None:
+    """What is refused names ops that there are and impls that are listed: one of them at least."""
+    for op in (*executor.absent, *(refusal.op for refusal in executor.refusals if refusal.op is not None)):
+        if op not in KINDS:
+            raise FieldError("refusals", f"no such op; {did_you_mean(op, KINDS)}", op)
+    for index, refusal in enumerate(executor.refusals):
+        if refusal.op is None and not refusal.impls:
+            raise FieldError(f"refusals[{index}]", "should name an op, or impls")
+        for impl in refusal.impls or ():
+            if impl not in executor.impls:
+                why = f"no such impl; {did_you_mean(impl, executor.impls)}"
+                raise FieldError(f"refusals[{index}].impls", why, impl)
 
 
 def _check_stock(executor: Executor) -> None:

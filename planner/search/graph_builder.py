@@ -55,7 +55,7 @@ class GraphBuilder:
 
     def __post_init__(self) -> None:
         self.memory = MemoryCosts(self.setup)
-        self.offers = Offers(self.setup, self.costs)
+        self.offers = Offers(self.setup, self.costs, self.mode)
 
     def build(self, restriction: Restriction = ANY) -> ForwardGraph:
         """The graph of the mode under a restriction; raises NoLegalPlanError where nothing leads to the end."""

@@ -32,6 +32,7 @@ class Offers:
 
     setup: Setup
     costs: OpCosts
+    mode: str
     _known: dict[tuple[str, str, Restriction], tuple[Candidate, ...]] = field(default_factory=dict, compare=False)
 
     def strategies(self, restriction: Restriction) -> tuple[Strategy, ...]:
@@ -93,7 +94,7 @@ class Offers:
             if not restriction.own_kernels and (impl.is_own or impl.is_composed or (impl.provider and self._no_server)):
                 continue
             usable += 1
-            if self._is_outdone(boundary, impl, restriction):
+            if self._is_outdone(boundary, offer.op, name, restriction):
                 continue
             spelled = None if name == hardware.backend else name
             lacks = self._lacks(name, impl, restriction)
@@ -113,24 +114,24 @@ class Offers:
         known = self.costs.collectives.has_algorithm
         return tuple(a for a in op.kind.own_algorithms if restriction.unmeasured or known(op.kind.table, name, a))
 
-    def _is_outdone(self, boundary: str, impl: Impl, restriction: Restriction) -> bool:
-        """True where a composed impl without the norm stands beside the one that does it on its way through memory."""
-        setup = self.setup
-        if not impl.is_composed or impl.fuses_norm or restriction.unmeasured or boundary not in RESIDUAL_OUT:
+    def _is_outdone(self, boundary: str, op: Op, name: str, restriction: Restriction) -> bool:
+        """True where a composed impl without the norm stands, or is refused, beside the one that does it on its way
+        through memory."""
+        setup, impls = self.setup, self.setup.executor.impls
+        if not impls[name].is_composed or impls[name].fuses_norm or restriction.unmeasured:
             return False
-        if setup.model.residual_streams > 1 or setup.parallelism.pp > 1:
+        if boundary not in RESIDUAL_OUT or setup.model.residual_streams > 1 or setup.parallelism.pp > 1:
             return False
-        return not self._norms_are_its_own and not self._is_named
+        if self._is_named:
+            return False
+        with_norm = [other for other, impl in impls.items() if impl.is_composed and impl.fuses_norm]
+        refused = self._is_refused(boundary, op, name)
+        return refused or not all(self._is_refused(boundary, op, other) for other in with_norm)
 
-    @cached_property
-    def _norms_are_its_own(self) -> bool:
-        """True where the model norms by other rules than kernels that do the norm behind a sum."""
-        executor = self.setup.executor
-        return any(
-            refusal.impl is not None and executor.impls[refusal.impl].is_composed
-            for refusal in executor.refusals
-            if refusal.op is None and refusal.architectures and self.setup.model.architecture in refusal.architectures
-        )
+    def _is_refused(self, boundary: str, op: Op, impl: str) -> bool:
+        can, p, architecture = self.setup.executor.can, self.setup.parallelism, self.setup.model.architecture
+        by = replace(op, impl=impl)
+        return can.refusal(boundary, by, self.mode, "dense", p, architecture=architecture) is not None
 
     @cached_property
     def _is_named(self) -> bool:

@@ -114,15 +114,15 @@ class Refusal:
 
     __pydantic_config__: ClassVar[Any] = _STRICT
 
-    op: str | None  # null: any
     reason: str
+    op: str | None = None  # null: any of the impls named
     boundaries: tuple[str, ...] | None = None
     modes: tuple[str, ...] | None = None
     mlp: MlpKind | None = None
     attn_dp: bool | None = None  # true: only with attention DP; false: only without
     attn_tp: bool | None = None  # true: only where a DP group has several ranks; false: only where it has one
     group: GroupName | None = None
-    impl: str | None = None
+    impls: tuple[str, ...] | None = None
     architectures: tuple[str, ...] | None = None  # of models of these alone
 
     def covers(
@@ -139,7 +139,7 @@ class Refusal:
             (self.op is None or op.name == self.op)
             and (self.architectures is None or architecture in self.architectures)
             and (self.group is None or op.group == self.group)
-            and (self.impl is None or op.impl == self.impl)
+            and (self.impls is None or op.impl in self.impls)
             and (self.attn_tp is None or self.attn_tp == (parallelism.attn_tp > 1))
             and (self.boundaries is None or boundary in self.boundaries)
             and (self.modes is None or mode in self.modes)

@@ -39,9 +39,14 @@ def marked(model_type: str) -> torch.nn.Module:
     norm = model.model.layers[0].input_layernorm
     with torch.no_grad():
         norm.weight.uniform_(0.5, 2)
+    mark(model)
+    return norm
+
+
+def mark(model: Any) -> None:
+    """As the runtime does, which wraps the last norm."""
     base = SimpleNamespace(layers=model.model.layers, norm=SimpleNamespace(norm=model.model.norm))
     mark_norms(SimpleNamespace(model=base), torch.float32)
-    return norm
 
 
 def backends() -> list[Any]:
@@ -71,8 +76,7 @@ def test_the_executor_offers_norms_inside_sums_to_the_models_whose_norm_they_com
     about = FAMILIES[name]
     made = getattr(transformers, about.model_class)
     model = made(made.config_class(**{**_COMMON, **about.fields}))
-    base = SimpleNamespace(layers=model.model.layers, norm=SimpleNamespace(norm=model.model.norm))
-    mark_norms(SimpleNamespace(model=base), torch.float32)
+    mark(model)
     for norm in (model.model.norm, *(layer.post_attention_layernorm for layer in model.model.layers)):
         for impl in ("commplan_triton_norm", "composed_norm"):
             op = Op("int8_all_reduce", "gather", impl=impl)
