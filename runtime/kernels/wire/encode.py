@@ -21,6 +21,7 @@ _NAN = tl.constexpr(0x7FC00000)
 _INFINITE = tl.constexpr(0x7F800000)
 _LEAST = tl.constexpr(0x0D800000)  # 2**-100
 _ROUND = tl.constexpr(12582912.0)  # 1.5 * 2**23: a sum with it is rounded to an integer, which is then its low bits
+_SIGN = tl.constexpr(-0x80000000)
 _FP8_LEAST = tl.constexpr(0x3C800000)  # 2**-6: below it e4m3 has no exponent of its own
 _FP8_STEP = tl.constexpr((20 << 23) + (1 << 22))  # times 1.5 * 2**20: what rounds to three bits behind the first
 
@@ -76,13 +77,19 @@ def scale_of(largest, LAYOUT: tl.constexpr):
 
 
 @triton.jit
+def round_to_e4m3(x):
+    """The nearest values of e4m3 in fp32, of values of up to 448: ties to even, never -0.0; NaN of NaN."""
+    bits = x.to(tl.int32, bitcast=True)
+    exponent = tl.maximum(bits & _INFINITE, _FP8_LEAST)
+    step = ((exponent + _FP8_STEP) | (bits & _SIGN)).to(tl.float32, bitcast=True)
+    return (x + step) - step
+
+
+@triton.jit
 def e4m3_of(x):
     """The bits of e4m3 in int32 of values of up to 448: nearest, ties to even."""
     bits = x.to(tl.int32, bitcast=True)
-    size = tl.abs(x)
-    exponent = tl.maximum(bits & _INFINITE, _FP8_LEAST)
-    step = (exponent + _FP8_STEP).to(tl.float32, bitcast=True)
-    rounded = (size + step) - step
+    rounded = round_to_e4m3(x)
     half = (rounded * 0.00390625).to(tl.float16).to(tl.int16, bitcast=True).to(tl.int32)  # three bits less of exponent
     return ((half >> 7) & 0x7F) | ((bits >> 24) & 0x80)
 

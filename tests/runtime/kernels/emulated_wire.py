@@ -12,13 +12,16 @@ Formats = tuple[tuple[str, str], ...]
 """(wire, group) of each."""
 
 
-def found(
-    formats: Formats, width: int, seed: int
-) -> tuple[dict[str, tuple[bool, float, float]], dict[str, tuple[bool, bool]]]:
-    """What both functions below give."""
+Found = tuple[dict[str, tuple[bool, float, float]], dict[str, tuple[bool, bool]], tuple[bool, bool, bool]]
+
+
+def found(formats: Formats, width: int, seed: int) -> Found:
+    """What both functions below give, and how FP8 is rounded."""
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
     torch.set_num_threads(1)
-    return beside_plain_torch(formats, width, seed), spoiled(formats)
+    from .emulated_e4m3 import rounding
+
+    return beside_plain_torch(formats, width, seed), spoiled(formats), rounding(seed)
 
 
 def beside_plain_torch(formats: Formats, width: int, seed: int) -> dict[str, tuple[bool, float, float]]:
