@@ -49,8 +49,12 @@ CONFIGURATIONS = {
     ),
     "reordered": Configuration("plan, nothing quantised", {"numerics.loosest": "reordered"}),
     "quantised": Configuration("plan, INT8 allowed", {"numerics.loosest": "quantized"}),
+    "six_bits": Configuration(
+        "plan, INT8 and INT6 allowed", {"numerics.loosest": "quantized", "numerics.wire_formats": ["int8", "int6"]}
+    ),
     "four_bits": Configuration(
-        "plan, INT8 and INT4 allowed", {"numerics.loosest": "quantized", "numerics.wire_formats": ["int8", "int4"]}
+        "plan, INT8 and INT4 with spikes allowed",
+        {"numerics.loosest": "quantized", "numerics.wire_formats": ["int8", "int4_spikes"]},
     ),
     # A fused sum would not pass where sums are left out.
     BOUND: Configuration(
@@ -121,6 +125,15 @@ def decode_sizes(batches: Iterable[int], files: Iterable[StrategyFile]) -> list[
     usual = {size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size <= most}
     ends = {plan.last for file in files for plan in file.modes.get("decode", ()) if plan.last <= most}
     return sorted(usual | ends | set(batches))
+
+
+def prefill_sizes(tokens: Iterable[int], files: Iterable[StrategyFile]) -> list[int]:
+    """Prompts to capture in every server: those measured and the ends of the plans' ranges.
+
+    SGLang captures those measured by itself, and 65 more: minutes, with 64 layers and servers that share cards.
+    """
+    ends = {plan.last for file in files for plan in file.modes.get("prefill", ())}
+    return sorted(set(tokens) | ends)
 
 
 def command_of(

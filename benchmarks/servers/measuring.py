@@ -15,6 +15,8 @@ from running import Server
 
 WARM_UP, PROMPT = 2, 64
 """Turns that are not counted, and tokens of each prompt of a decode."""
+SHORT, OFTEN = 2048, 4
+"""Prompts below so many tokens are asked so many times as often: they are quick, and scatter by a fifth."""
 Write = Callable[..., None]
 
 
@@ -34,13 +36,13 @@ class Turns:
         """True where no time is left, or nobody to ask."""
         return time.monotonic() > self._until or not self.servers
 
-    def timed(self, count: int, tokens: int, new_tokens: Sequence[int]) -> dict[str, list[list[float]]]:
+    def timed(self, count: int, tokens: int, new_tokens: Sequence[int], often: int = 1) -> dict[str, list[list[float]]]:
         """Server to samples, each of the milliseconds of a request for every count of new tokens.
 
         Whoever fails is left out from then on; where time runs out, what came until then is the answer.
         """
         found: dict[str, list[list[float]]] = {server.name: [] for server in self.servers}
-        for turn in range(-WARM_UP, self.repetitions):
+        for turn in range(-WARM_UP, often * self.repetitions):
             order = list(self.servers)
             for server in order[turn % len(order) :] + order[: turn % len(order)]:
                 if self.is_over():
@@ -67,7 +69,7 @@ class Turns:
 
 def ttft(turns: Turns, tokens: int) -> Iterator[dict[str, Any]]:
     """A row for each server: one prompt of so many tokens, one new token."""
-    for name, samples in turns.timed(1, tokens, (1,)).items():
+    for name, samples in turns.timed(1, tokens, (1,), OFTEN if tokens < SHORT else 1).items():
         if samples:
             yield {"what": "ttft", "configuration": name, "tokens": tokens, "ms": [ms for (ms,) in samples]}
 

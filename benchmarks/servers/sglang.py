@@ -27,7 +27,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configurations import CONFIGURATIONS, SLOW_LINKS, UNMODIFIED, command_of, decode_sizes, make_plan, overrides
+from configurations import (
+    CONFIGURATIONS,
+    SLOW_LINKS,
+    UNMODIFIED,
+    command_of,
+    decode_sizes,
+    make_plan,
+    overrides,
+    prefill_sizes,
+)
 from kept import Kept, Key, Setting, Writer
 from measuring import PROMPT, Turns, decode, ttft
 from profiling import NEW_TOKENS, profile
@@ -149,10 +158,11 @@ class Bench:
     def _start(self, name: str, port: int) -> Server:
         configuration = CONFIGURATIONS[name]
         path, file = self.files.get(name, (None, None))
-        sizes = decode_sizes(self.options.batches, [file for _, file in self.files.values()])
+        files = [file for _, file in self.files.values()]
         common = shlex.split(self.options.server_arguments)
         if self.options.server_arguments == GPU_ARGUMENTS:
-            common += ["--cuda-graph-bs-decode", *map(str, sizes)]
+            common += ["--cuda-graph-bs-decode", *map(str, decode_sizes(self.options.batches, files))]
+            common += ["--cuda-graph-bs-prefill", *map(str, prefill_sizes(self.options.tokens, files))]
         slow = SLOW_LINKS if self.options.slow_links else None
         common += slow.arguments if slow else ()
         command = command_of(name, str(self.model.absolute()), file, self.reference, common)

@@ -162,9 +162,10 @@ def _is_aimed_at(setting: Setting) -> bool:
 
 def _counts(kept: Kept, kind: str) -> str:
     rows = [row for row in kept.rows if row["what"] == kind]
-    starts, samples = len({row["run"] for row in rows}), statistics.median(len(row["ms"]) for row in rows)
-    return f"Medians over {starts} starts of a group, each of {samples:g} samples; in brackets against the unmodified \
-server beside it."
+    starts, counts = len({row["run"] for row in rows}), sorted({len(row["ms"]) for row in rows})
+    samples = f"{counts[0]} samples" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} samples"
+    starts_of = "start" if starts == 1 else "starts of all groups together"
+    return f"Medians over {starts} {starts_of}, each of {samples}; in brackets against the unmodified server beside it."
 
 
 def _names(comparisons: Sequence[Comparison]) -> list[str]:

@@ -51,7 +51,10 @@ def test_the_plugin_takes_the_arguments_of_the_benchmark(bench, tmp_path: Path, 
     file = plan(bench, tmp_path, name)
     sizes = bench.configurations.decode_sizes((1, 16, 64), [file])
     assert {ranges.last for ranges in file.modes["decode"] if ranges.last < sizes[-1]} <= set(sizes)
+    prompts = bench.configurations.prefill_sizes((1024, 4096), [file])
+    assert {1024, 4096} | {ranges.last for ranges in file.modes["prefill"]} == set(prompts)
     common = [*bench.script.GPU_ARGUMENTS.split(), "--cuda-graph-bs-decode", *map(str, sizes)]
+    common += ["--cuda-graph-bs-prefill", *map(str, prompts)]
     check_line(file, bench.configurations.command_of(name, "model", file, file, common)[4:], {})
 
 

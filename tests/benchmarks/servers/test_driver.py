@@ -45,13 +45,16 @@ def kept(tmp_path: Path, what: str = "ttft") -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_servers_of_a_group_are_asked_and_rows_kept_and_nothing_is_measured_twice(run: Run, tmp_path: Path) -> None:
+def test_servers_of_a_group_are_asked_and_rows_kept_and_nothing_is_measured_twice(
+    run: Run, bench, tmp_path: Path
+) -> None:
+    samples = 2 * bench.measuring.OFTEN  # a short prompt is asked more often
     both = ("--configurations", "unmodified,no_prefill_graphs", "--beside", "2")
     said = run(*both, "--tokens", "16")
     assert said.endswith("all is there\n")
     assert [(row["configuration"], row["tokens"], len(row["ms"])) for row in kept(tmp_path)] == [
-        ("unmodified", 16, 2),
-        ("no_prefill_graphs", 16, 2),
+        ("unmodified", 16, samples),
+        ("no_prefill_graphs", 16, samples),
     ]
     run(*both, "--tokens", "16,64")
     assert [row["tokens"] for row in kept(tmp_path)] == [16, 16, 64, 64]
@@ -106,7 +109,7 @@ def test_turns_of_warm_up_do_not_count_and_servers_are_asked_in_turn(bench) -> N
     order: list[str] = []
     servers = [Clock(name, lambda n, name=name: order.append(name) or 1.0) for name in "ab"]  # type: ignore[misc]
     turns = bench.measuring.Turns(servers, 2, 100, float("inf"))
-    assert [row["ms"] for row in bench.measuring.ttft(turns, 8)] == [[1.0, 1.0], [1.0, 1.0]]
+    assert [row["ms"] for row in bench.measuring.ttft(turns, bench.measuring.SHORT)] == [[1.0, 1.0], [1.0, 1.0]]
     assert "".join(order) == "abbaabba"
 
 
