@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import commplan
 from commplan.planner.cost.composed import Stage, num_calls, num_launches, pipelined_us
 from commplan.planner.cost.memory import MemoryCosts
 from commplan.planner.cost.op_costs import OpCosts
@@ -204,3 +208,22 @@ def test_the_gain_on_two_h200s_without_peer_access_is_what_was_measured_within_a
     predicted = QUANTISED_SUMS * (us(setup, Op("all_reduce"), tokens) - us(setup, op, tokens)) / 1e3
     measured = MEASURED[tokens][0] - MEASURED[tokens][column]
     assert predicted == pytest.approx(measured, rel=0.2)
+
+
+SERVERS = Path(__file__).parents[3] / "docs" / "measured" / "sglang-slow-links.jsonl"
+
+
+@pytest.mark.parametrize("tokens", [1024, 4096, 16384])
+def test_its_calibration_foretells_what_servers_under_a_plan_saved_on_them(tokens):
+    rows = [json.loads(line) for line in SERVERS.read_text().splitlines()]
+    ms = {
+        row["configuration"]: statistics.median(row["ms"])
+        for row in rows
+        if row["what"] == "ttft" and row["tokens"] == tokens
+    }
+    sets = ("executor=sglang", "hardware=h200-2-no-peer", "model.num_hidden_layers=8", "numerics.loosest=quantized")
+    plan = commplan.plan("qwen3-32b-h200-tp2", set=[*sets, f"modes.prefill.tokens=[{tokens},{tokens}]"])
+    predicted = plan.strategy.modes["prefill"][0].predicted
+    saved = (predicted.stock_us - predicted.step_us) / 1e3
+    scatter = abs(ms["unmodified"] - ms["again"])  # of two servers that are equal
+    assert saved == pytest.approx(ms["unmodified"] - ms["quantised"], abs=0.2 * saved + scatter)
