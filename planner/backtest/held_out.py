@@ -50,10 +50,11 @@ def held_out(name: str) -> list[HeldOut]:
 def _table(calibration: Calibration, table: Table) -> HeldOut:
     errors = held_out_errors(table.message_bytes, table.latency_us)
     noise, noise_from = _noise(calibration, table)
+    pieces = f"{table.pieces} pieces" if table.pieces else ""
     return HeldOut(
         calibration.name,
         table.op,
-        " ".join(part for part in (table.wire, table.algorithm) if part) or None,
+        " ".join(part for part in (table.wire, table.scale_group, table.algorithm, pieces) if part) or None,
         table.impl,
         table.dtype,
         table.group_size,

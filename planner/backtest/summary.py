@@ -25,6 +25,8 @@ from .run import NOT_COMPARABLE, Outcome, run_case, setup_of
 _SHARE = 0.8  # of the errors, that a spread covers
 _ABSOLUTE = ("us", "tokens/s")
 _OF_COLLECTIVES = ("collective_time", "op_latency")
+Errors = dict[str, dict[Provenance, list[float]]]
+"""By vendor and provenance."""
 
 
 def fresh_summary() -> Summary:
@@ -33,21 +35,19 @@ def fresh_summary() -> Summary:
     found = [(path, outcome) for path, outcome in outcomes if outcome.verdict != NOT_COMPARABLE]
     cases = tuple(_record(path, outcome) for path, outcome in found)
     absolute = [record for record in cases if record.unit in _ABSOLUTE]
-    tables = _of_tables()
+    tables, of_hosts = _of_tables()
     vendors = sorted({record.vendor for record in absolute} | set(tables))
     shared = [record for record in absolute if is_shared_tree(record.topology)]
     alone = [record for record in absolute if record not in shared or record.quantity not in _OF_COLLECTIVES]
     spreads = {vendor: _by_kind(alone, tables, (vendor,)) for vendor in vendors}
     for record in shared:
         of_link = spreads.setdefault(over_link(record.vendor, record.topology), {})
-        of_link["communication"] = _by_kind(shared, {}, (record.vendor,))["communication"]
+        of_link["communication"] = _by_kind(shared, of_hosts, (record.vendor,))["communication"]
     spreads["any"] = _by_kind(alone, tables, vendors)
     return Summary(schema="commplan/accuracy/v1", spreads=spreads, cases=cases)
 
 
-def _by_kind(
-    records: Iterable[CaseRecord], tables: dict[str, dict[Provenance, list[float]]], vendors: Iterable[str]
-) -> dict[Kind, Spreads]:
+def _by_kind(records: Iterable[CaseRecord], tables: Errors, vendors: Iterable[str]) -> dict[Kind, Spreads]:
     mine = [record for record in records if record.vendor in vendors]
     held: dict[Provenance, list[float]] = {}
     for vendor in vendors:
@@ -67,11 +67,17 @@ def _spreads(records: Iterable[CaseRecord], held_out: dict[Provenance, list[floa
     return {each: round(_percentile(seen[each]), 4) for each in PROVENANCES if seen.get(each)}
 
 
-def _of_tables() -> dict[str, dict[Provenance, list[float]]]:
-    """How far 80 % of the held-out points of a table that a machine reads are off at most, by vendor and provenance."""
-    errors: dict[str, dict[Provenance, list[float]]] = {}
-    machines = (read_mapping(find(name, "hardware", None, "hardware")) for name in preset_names("hardware"))
-    read = {use["file"] for machine in machines for use in machine.get("calibrations", ())}
+def _of_tables() -> tuple[Errors, Errors]:
+    """How far 80 % of the held-out points of a table that a machine reads are off at most; apart, of what was measured
+    on a machine whose devices share a tree. A published table of such a machine tells little of another host's."""
+    errors: Errors = {}
+    of_hosts: Errors = {}
+    machines = [read_mapping(find(name, "hardware", None, "hardware")) for name in preset_names("hardware")]
+    read = {
+        use["file"]: is_shared_tree(machine["links"]["intra_node"]["topology"])
+        for machine in machines
+        for use in machine.get("calibrations", ())
+    }
     for name in preset_names("calibrations"):
         if name not in read:  # it stands beside others in benchmarks alone
             continue
@@ -80,9 +86,10 @@ def _of_tables() -> dict[str, dict[Provenance, list[float]]]:
         for table in calibration.tables:
             held = held_out_errors(table.message_bytes, table.latency_us)
             if held and table.impl in BACKENDS:  # of libraries, whose impl says the vendor
-                by_provenance = errors.setdefault(BACKENDS[table.impl].vendor, {})
+                is_own = read[name] and calibration.provenance == "measured"
+                by_provenance = (of_hosts if is_own else errors).setdefault(BACKENDS[table.impl].vendor, {})
                 by_provenance.setdefault(calibration.provenance, []).append(_percentile(held))
-    return errors
+    return errors, of_hosts
 
 
 def _percentile(values: list[float]) -> float:
