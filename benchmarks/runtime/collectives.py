@@ -89,6 +89,7 @@ def measure(write, timer, makers, cases: list[str], tokens: int) -> None:
     from graph_times import Timed, differing, error_of, host_us, inputs_of
 
     inputs = inputs_of(tokens, makers.hidden, INNER, makers.device)
+    makers.compile(cases, inputs)
     made, timed = {}, {}
     for name in cases:
         case = makers.make(name, inputs)

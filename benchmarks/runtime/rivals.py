@@ -21,6 +21,7 @@ import torch.distributed._symmetric_memory as symmetric_memory
 from torch import Tensor
 
 from commplan.runtime.kernels.add_rms_norm import add_rms_norm
+from commplan.runtime.kernels.compile_ahead import compiled_ahead
 from commplan.runtime.kernels.peer_impls import Room
 from commplan.runtime.kernels.peer_kernels import PeerKernels
 from commplan.runtime.kernels.row_launch import Tuning
@@ -83,6 +84,13 @@ class Makers:
         return made
 
     # ---- ours -------------------------------------------------------------------------------------------------------
+
+    def compile(self, cases: list[str], inputs: Inputs) -> None:
+        """What ours among the cases launch, all at once."""
+        ours = [case for name in cases if name.startswith("ours ") and (case := self.make(name, inputs)) is not None]
+        with compiled_ahead(self._peers.values(), sharing=self.world):
+            for case in ours:
+                case.now()
 
     def peers_of(self, tuned: str = "") -> PeerKernels:
         """Ours, tuned as `piece=2048,few=1024` says."""

@@ -74,6 +74,7 @@ def measure_rank(
     report = _Progress(len(todo), seconds, partial, mine) if control.rank == 0 else None
     end = time.monotonic() + seconds
     with no_gradients():
+        own.compile(todo, control.size)
         for number in range(_ROUNDS):
             wanted = [p for p in _shuffled(todo, number) if number or not known.get(key_of(p))]
             for index, point in enumerate(wanted):

@@ -11,7 +11,7 @@ What cannot run on a machine is left out with its reason, on all ranks together:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -96,6 +96,17 @@ class OwnCollectives:
             call = bare(peers, kind, told, size)
             return lambda: call(x)
         return _sum_and_norm(kind, told, peers, x, -(-point.rows // size))
+
+    def compile(self, points: Iterable[Point], ranks: int) -> None:
+        """What these points launch, all at once rather than each when it is first measured."""
+        if not self._peers:
+            return
+        from ..kernels.compile_ahead import compiled_ahead  # imports triton
+
+        with compiled_ahead(self._peers.values(), sharing=ranks):
+            for point in points:
+                if is_own(point) and self.has(point):
+                    self.call_of(point)()
 
     def check(self) -> None:
         """Raises BoundaryError if a kernel has given up waiting for a rank: its times mean nothing."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -88,6 +89,15 @@ class PeerKernels(Peers):
         """Let rows lie in programs otherwise, to measure it; on all ranks alike."""
         self._launches.tuning = tuning
         self._ready.clear()
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """What calls in here prepare is forgotten behind them."""
+        kept, self._ready = self._ready, {}
+        try:
+            yield
+        finally:
+            self._ready = kept
 
     def check(self) -> None:
         """Raises BoundaryError if a kernel has given up waiting for a peer. Costs no synchronisation."""

@@ -10,7 +10,9 @@ combination of arrays that begin at a multiple of 16 bytes and those that do not
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, get_args
 
 import torch
@@ -40,6 +42,19 @@ def dependence_on(device: torch.device) -> Dependence:
     return said
 
 
+_launches_nothing: ContextVar[bool] = ContextVar("launches_nothing", default=False)
+
+
+@contextmanager
+def launching_nothing() -> Iterator[None]:
+    """What is prepared in here is compiled when it is started, and not launched."""
+    before = _launches_nothing.set(True)
+    try:
+        yield
+    finally:
+        _launches_nothing.reset(before)
+
+
 def prepare(launch: Launch, group: tuple[Tensor, ...]) -> Start:
     """A launch with the group's own arrays, by the low-level launcher where the kernel is compiled."""
     from triton.runtime.jit import JITFunction
@@ -48,11 +63,11 @@ def prepare(launch: Launch, group: tuple[Tensor, ...]) -> Start:
         return _nothing
     if isinstance(launch.kernel, JITFunction):
         return _compiled(launch, group)
-    return _interpreted(launch, group)
+    return _nothing if _launches_nothing.get() else _interpreted(launch, group)
 
 
-def _nothing(*arrays: Tensor) -> None:
-    """There are no rows."""
+def _nothing(*arrays: Any) -> None:
+    """There are no rows, or nothing is to be launched."""
 
 
 def _interpreted(launch: Launch, group: tuple[Tensor, ...]) -> Start:
@@ -105,6 +120,8 @@ def _compiled(launch: Launch, group: tuple[Tensor, ...]) -> Start:
     def make(arrays: tuple[Tensor, ...]) -> Entry:
         arrays = _all_of(launch, arrays)
         found = kernel.warmup(*arrays, *group, *launch.numbers, grid=(programs,), **launch.constants, **launch.options)
+        if _launches_nothing.get():
+            return _nothing, ()
         found = found.result() if hasattr(found, "result") else found
         aligned = tuple(array.data_ptr() % 16 == 0 for array in arrays[:inputs])
         entry = made[0 if all(aligned) else aligned] = _entry(found)

@@ -9,7 +9,7 @@ from commplan.runtime.kernels.peer_impls import KERNEL_GROUPS, KERNEL_WIRES
 
 from ..format_cases import How, bound_of, errors_of, next_to_nothing, not_finite, one_channel
 from ..peer_cases import EPS, Case, rows_of
-from .ranks import peers_of, start
+from .ranks import ahead, peers_of, start
 
 TWO_SHOTS: list[How] = [("two_shot", wire, "128") for wire in ("int8", "fp8_e4m3")]
 
@@ -29,8 +29,12 @@ def sums(width: int, sizes: tuple[int, ...], turn: int, seed: int) -> list[tuple
     ranks = start()[:2]
     peers = peers_of(torch.bfloat16, width, max(sizes))
     found = []
-    for rows in sizes:
-        case = Case(ranks, rows, width, torch.bfloat16, "normal", seed)
+    cases = [(rows, Case(ranks, rows, width, torch.bfloat16, "normal", seed)) for rows in sizes]
+    with ahead(peers):
+        for _, case in cases:
+            for how in hows(turn):
+                errors_of(peers, case, how)
+    for rows, case in cases:
         for how in hows(turn):
             worst, results = errors_of(peers, case, how)
             mine = torch.cat(results)
@@ -47,6 +51,9 @@ def beside_one_channel(width: int) -> dict[How, tuple[float, float]]:
     """Relative errors outside and inside of the group that holds a channel 300 times the others."""
     ranks = start()[:2]
     peers = peers_of(torch.bfloat16, width, 256)
+    with ahead(peers):
+        for how in TWO_SHOTS:
+            one_channel(peers, ranks, 256, width, how, "cuda")
     return {how: one_channel(peers, ranks, 256, width, how, "cuda") for how in TWO_SHOTS}
 
 
@@ -54,10 +61,16 @@ def bad_input(width: int, value: float) -> dict[How, list[str]]:
     """What is wrong with a value that is not finite, and with next to nothing."""
     ranks = start()[:2]
     peers = peers_of(torch.bfloat16, width, 32)
-    return {
-        how: not_finite(peers, ranks, width, how, value, "cuda") + next_to_nothing(peers, ranks, width, how, "cuda")
-        for how in hows(2)[len(KERNEL_WIRES) :]
-    }
+    every = hows(2)[len(KERNEL_WIRES) :]
+
+    def wrong_with(how: How) -> list[str]:
+        wrong = not_finite(peers, ranks, width, how, value, "cuda")
+        return wrong + next_to_nothing(peers, ranks, width, how, "cuda")
+
+    with ahead(peers):
+        for how in every:
+            wrong_with(how)
+    return {how: wrong_with(how) for how in every}
 
 
 def taking_turns(calls: int) -> int:
@@ -67,6 +80,11 @@ def taking_turns(calls: int) -> int:
     peers = peers_of(torch.bfloat16, width, most)
     parts = [rows_of(100 + r, most, width, torch.bfloat16) for r in range(world)]
     weight = rows_of(5, 1, width, torch.bfloat16)[0]
+    with ahead(peers):
+        for how in hows():
+            for rows in (1, most):
+                peers.quantized_all_reduce(parts[rank][:rows], *how)
+                peers.quantized_all_reduce_norm(parts[rank][:rows], *how, None, weight, EPS)
     gathers = [how for how in hows() if how[0] == "gather"]
     wanted = {how: peers.quantized_all_reduce(parts[rank], *how) for how in gathers}
     exact = torch.stack([part.float() for part in parts]).sum(0)

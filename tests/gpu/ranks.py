@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from commplan.runtime.kernels.compile_ahead import compiled_ahead
 from commplan.runtime.kernels.peer_impls import Room
 from commplan.runtime.kernels.peer_kernels import PeerKernels
 from commplan.runtime.ranks.groups import Group
@@ -63,14 +65,21 @@ def peers_of(dtype: torch.dtype, width: int, rows: int) -> PeerKernels:
     return PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), device, dtype, width, room)
 
 
+def ahead(peers: PeerKernels) -> AbstractContextManager[None]:
+    """What is called in here is compiled, all at once, and not launched: one after the other would take minutes."""
+    return compiled_ahead([peers], sharing=dist.get_world_size())
+
+
 def every_op(width: int, dtype_name: str, kind: str) -> list[tuple[int, dict[str, float]]]:
     """Errors of every op at odd and even row counts, and whether the ranks hold the same bits."""
     ranks = start()[:2]
     dtype, _ = DTYPES[dtype_name]
     peers = peers_of(dtype, width, 1000)
-    found = []
-    for rows in (1, 3, 64, 257, 1000):
-        found.append((rows, Case(ranks, rows, width, dtype, kind, seed=rows * 1000).errors(peers)))
+    cases = [(rows, Case(ranks, rows, width, dtype, kind, seed=rows * 1000)) for rows in (1, 3, 64, 257, 1000)]
+    with ahead(peers):
+        for _, case in cases:
+            case.errors(peers)
+    found = [(rows, case.errors(peers)) for rows, case in cases]
     torch.cuda.synchronize()
     peers.check()
     return found
@@ -136,6 +145,9 @@ def stress(calls: int) -> dict[str, Any]:
     peers = peers_of(torch.bfloat16, width, most)
     pool = [[rows_of(100 * k + r, most, width, torch.bfloat16) for r in range(world)] for k in range(8)]
     weight = rows_of(5, 1, width, torch.bfloat16)[0]
+    with ahead(peers):
+        for rows in (1, most):
+            Case((rank, world), rows, width, torch.bfloat16, "normal", seed=0).errors(peers)
     sums = [sum_of(xs).to(torch.bfloat16) for xs in pool]
     int8 = [peers.int8_all_reduce(xs[rank], "gather") for xs in pool]
     wrong = torch.zeros(8, dtype=torch.int64, device="cuda")  # by op
@@ -335,6 +347,9 @@ def at_random_times(seeds: int) -> list[list[str]]:
 def compile_all(rank: int, world: int) -> None:
     """Every kernel, so that none is compiled while a peer loses its patience."""
     peers = peers_of(torch.bfloat16, WIDTH, ROWS)
+    with ahead(peers):
+        for kind in kinds(world).values():
+            kind.run(peers, call_of(0, world, "cuda"), rank)
     for kind in kinds(world).values():
         kind.run(peers, call_of(0, world, "cuda"), rank)
     torch.cuda.synchronize()
