@@ -84,15 +84,17 @@ def kinds(world: int) -> dict[str, Kind]:
             lambda p, c, r, a=algorithm: p.int8_all_reduce_norm(c.parts[r], a, c.residual, c.weight, EPS)[::-1],  # type: ignore[misc]
             with_residual,
         )
-    for attn_tp in (a for a in range(1, world + 1) if world % a == 0 and ROWS % (world // a) == 0):
-        found[f"gather_sum {attn_tp}"] = Kind(
-            lambda p, c, r, a=attn_tp: (p.gather_sum(c.parts[r], a),),  # type: ignore[misc]
+    sizes = [a for a in range(1, world + 1) if world % a == 0 and ROWS % (world // a) == 0]
+    for attn_tp, how in [(a, None) for a in sizes] + [(a, "two_shot") for a in sizes if a > 1]:
+        name = f"{attn_tp}" if how is None else f"{attn_tp} {how}"
+        found[f"gather_sum {name}"] = Kind(
+            lambda p, c, r, a=attn_tp, how=how: (p.gather_sum(c.parts[r], a, how),),  # type: ignore[misc]
             lambda c, r, a=attn_tp: (  # type: ignore[misc]
                 torch.stack([x.double() for x in c.parts]).view(world // a, a, ROWS, WIDTH).sum(1).flatten(0, 1)
             ),
         )
-        found[f"scatter_sum {attn_tp}"] = Kind(
-            lambda p, c, r, a=attn_tp: (p.scatter_sum(c.parts[r], a),),  # type: ignore[misc]
+        found[f"scatter_sum {name}"] = Kind(
+            lambda p, c, r, a=attn_tp, how=how: (p.scatter_sum(c.parts[r], a, how),),  # type: ignore[misc]
             lambda c, r, a=attn_tp: c.total().chunk(world // a)[r // a],  # type: ignore[misc]
         )
     return found

@@ -109,11 +109,19 @@ class Case:
         for attn_tp in (a for a in range(1, self.world + 1) if self.world % a == 0):
             attn_dp, group = self.world // attn_tp, self.rank // attn_tp
             dp_groups = torch.stack([part.double() for part in self.parts]).view(attn_dp, attn_tp, *x.shape).sum(1)
-            plain(f"gather_sum {attn_tp}", lambda a=attn_tp: peers.gather_sum(x, a), dp_groups.flatten(0, 1))  # type: ignore[misc]
+            for how in ("one_shot", "two_shot"):
+                plain(
+                    f"gather_sum {attn_tp} {how}",
+                    lambda a=attn_tp, how=how: peers.gather_sum(x, a, how),
+                    dp_groups.flatten(0, 1),
+                )  # type: ignore[misc]
             # Partial rows of every DP group, each its own: this rank's, then the same on all ranks, turned.
             turned = [residual.roll(n, 1) for n in range(1, attn_dp)]
             wanted = self.sum if group == 0 else self.world * turned[group - 1].double()
-            plain(
-                f"scatter_sum {attn_tp}", lambda a=attn_tp, t=turned: peers.scatter_sum(torch.cat([x, *t]), a), wanted
-            )  # type: ignore[misc]
+            for how in ("one_shot", "two_shot"):
+                plain(
+                    f"scatter_sum {attn_tp} {how}",
+                    lambda a=attn_tp, t=turned, how=how: peers.scatter_sum(torch.cat([x, *t]), a, how),
+                    wanted,
+                )  # type: ignore[misc]
         return found

@@ -123,6 +123,14 @@ _OWN_SUMS = {
     "two_shot": Way((Send(ALL_REDUCE),), peers="shards"),
 }
 
+# The same of a pair, on the rows of a DP group.
+_GATHER_SUM = Way(
+    (Send(ALL_REDUCE, "dp_local", over="attn_tp"), Send(ALL_GATHER, "padded", over="attn_dp")), peers="dp_local"
+)
+_SCATTER_SUM = Way(
+    (Send(REDUCE_SCATTER, "padded", over="attn_dp"), Send(ALL_REDUCE, "dp_local", over="attn_tp")), peers="dp_local"
+)
+
 # ---- the records, in the order in which charts show them -------------------------------------------------------------
 
 INT8_ALL_REDUCE = quantized_all_reduce(
@@ -226,16 +234,11 @@ _KINDS = (
         "MixedComm: sum over attn_tp and gather over the dp axis in one kernel",
         "#1b9a7a",
         numerics="reordered",
-        parameters=("residual", "impl"),
+        parameters=("algorithm", "residual", "impl"),
         enters="dp_local",
-        ways={
-            None: Way(
-                (Send(ALL_REDUCE, "dp_local", over="attn_tp"), Send(ALL_GATHER, "padded", over="attn_dp")),
-                peers="dp_local",
-            )
-        },
+        ways={None: _GATHER_SUM},
         folds=True,
-        kernel=OwnKernel("gather_sum", argument="attn_tp"),
+        kernel=OwnKernel("gather_sum", argument="attn_tp", ways=dict.fromkeys(_OWN_SUMS, _GATHER_SUM)),
         rounds=_gather_sum,
     ),
     OpKind(
@@ -245,15 +248,10 @@ _KINDS = (
         "MixedComm: reduce-scatter over the dp axis and sum over attn_tp in one kernel",
         "#6cc5ad",
         numerics="reordered",
-        parameters=("residual", "impl"),
-        ways={
-            None: Way(
-                (Send(REDUCE_SCATTER, "padded", over="attn_dp"), Send(ALL_REDUCE, "dp_local", over="attn_tp")),
-                peers="dp_local",
-            )
-        },
+        parameters=("algorithm", "residual", "impl"),
+        ways={None: _SCATTER_SUM},
         folds=True,
-        kernel=OwnKernel("scatter_sum", argument="attn_tp"),
+        kernel=OwnKernel("scatter_sum", argument="attn_tp", ways=dict.fromkeys(_OWN_SUMS, _SCATTER_SUM)),
         rounds=_scatter_sum,
     ),
     OpKind("slice", _IN, Rows.SLICED, "each rank keeps its rows; no wire", "#d7dce3"),

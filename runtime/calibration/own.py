@@ -90,7 +90,7 @@ class OwnCollectives:
             call = bare(peers, kind, told, size)
             return lambda: call(shard)
         if kind.spans_two:
-            return _pair(kind, point, peers, self._device)
+            return _pair(kind, told, point, peers, self._device)
         x = random_rows(point.rows, point, self._device)
         if point.kind == TRITON:
             call = bare(peers, kind, told, size)
@@ -165,13 +165,13 @@ def _sum_and_norm(kind: OpKind, told: Told, peers: Peers, x: torch.Tensor, shard
     return lambda: call(x, residual, norm.weight, norm.variance_epsilon)
 
 
-def _pair(kind: OpKind, point: Point, peers: Peers, device: torch.device) -> Callable[[], Any]:
+def _pair(kind: OpKind, told: Told, point: Point, peers: Peers, device: torch.device) -> Callable[[], Any]:
     attn_dp = point.columns
     if not 0 < attn_dp <= point.group_size or point.group_size % attn_dp:
         raise RefusedError(
             "the number of DP groups is expected, as the columns of a pair", field=kind.name, value=attn_dp
         )
-    call = bare(peers, kind, Told(), point.group_size // attn_dp)
+    call = bare(peers, kind, told, point.group_size // attn_dp)
     groups = 1 if kind.enters == "dp_local" else attn_dp
     x = random_rows(point.rows // attn_dp * groups, point, device)
     return lambda: call(x)

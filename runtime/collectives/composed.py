@@ -111,7 +111,7 @@ class ComposedPeers(Peers):
         self._take(x_SH, room_of("all_gather", None, x_SH.shape[0] * self.group.size, 1))
         return self._backend.all_gather(x_SH, self.group) if x_SH.shape[0] else torch.empty_like(x_SH)
 
-    def gather_sum(self, x_GH: Tensor, attn_tp: int) -> Tensor:
+    def gather_sum(self, x_GH: Tensor, attn_tp: int, algorithm: str | None = None) -> Tensor:  # noqa: ARG002
         """As the contract says; every rank gathers all partials and sums those of each DP group."""
         rows = x_GH.shape[0]
         attn_dp = self.group.size // attn_tp
@@ -121,7 +121,7 @@ class ComposedPeers(Peers):
         everyone = self._backend.all_gather(x_GH, self.group).view(attn_dp, attn_tp, rows, self.width)
         return everyone.sum(1, dtype=torch.float32).to(x_GH.dtype).view(attn_dp * rows, self.width)
 
-    def scatter_sum(self, x_TH: Tensor, attn_tp: int) -> Tensor:
+    def scatter_sum(self, x_TH: Tensor, attn_tp: int, algorithm: str | None = None) -> Tensor:  # noqa: ARG002
         """As the contract says; every rank has the whole sum and keeps the rows of its DP group."""
         attn_dp = self.group.size // attn_tp
         self._take(x_TH, room_of("reduce_scatter_all_reduce", None, x_TH.shape[0], attn_dp))

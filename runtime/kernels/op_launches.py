@@ -13,6 +13,7 @@ from ..errors import RefusedError
 from ..ranks.groups import Group
 from .all_gather import all_gather_kernel
 from .mixed_comm import gather_sum_kernel, scatter_sum_kernel
+from .mixed_comm_two_shot import gather_sum_in_two_kernel, scatter_sum_in_two_kernel
 from .one_shot import one_shot_kernel
 from .peer_impls import KERNEL_GROUPS, KERNEL_WIRES
 from .reduce_scatter import reduce_scatter_kernel
@@ -103,15 +104,23 @@ class OpLaunches:
         rows, width = in_pieces(task.rows, task.width, self.tuning)
         return self._plan(all_gather_kernel, width, rows, self._size - 1, (), arrays=2)
 
-    def plan_gather_sums(self, task: Task, attn_tp: str) -> Launch:
-        """The sums of all DP groups."""
-        return self._plan(gather_sum_kernel, task.width, task.rows, self._size - 1, (), arrays=2, ATTN_TP=int(attn_tp))
+    def plan_gather_sums(self, task: Task, parameter: str) -> Launch:
+        """The sums of all DP groups: of `attn_tp` or `attn_tp.algorithm`."""
+        return self._plan_pair(gather_sum_kernel, gather_sum_in_two_kernel, task.rows, task.width, parameter)
 
-    def plan_scatter_sums(self, task: Task, attn_tp: str) -> Launch:
-        """The sum of this DP group's rows."""
-        return self._plan(
-            scatter_sum_kernel, task.width, task.rows_out, self._size - 1, (), arrays=2, ATTN_TP=int(attn_tp)
-        )
+    def plan_scatter_sums(self, task: Task, parameter: str) -> Launch:
+        """The sum of this DP group's rows, as told likewise."""
+        return self._plan_pair(scatter_sum_kernel, scatter_sum_in_two_kernel, task.rows_out, task.width, parameter)
+
+    def _plan_pair(self, in_one: Any, in_two: Any, group_rows: int, width: int, parameter: str) -> Launch:
+        """On rows of a DP group. One row has no shards."""
+        attn_tp, algorithm = _attn_tp(parameter), parameter.partition(".")[2]
+        short = 2 * group_rows * width <= one_shot_bytes(self._size)
+        if group_rows == 1 or (algorithm == "one_shot" if algorithm else short):
+            rows, width = in_pieces(group_rows, width, self.tuning)
+            return self._plan(in_one, width, rows, self._size - 1, (), arrays=2, ATTN_TP=attn_tp)
+        slots, shard = self._size + attn_tp - 2, -(-group_rows // attn_tp)
+        return self._plan(in_two, width, shard, slots, (group_rows,), arrays=2, ATTN_TP=attn_tp)
 
     def _plan(
         self, kernel: Any, width: int, programs: int, slots: int, numbers: tuple[int, ...], **flags: Any
@@ -140,10 +149,15 @@ _CALLS = (
     Call("quantized_all_reduce", lambda rows, size, _: rows, OpLaunches.plan_quantized_sum),  # noqa: ARG005
     Call("reduce_scatter", lambda rows, size, _: (rows + size - 1) // size, OpLaunches.plan_scatter),
     Call("all_gather", lambda rows, size, _: rows * size, OpLaunches.plan_gather),
-    Call("gather_sum", lambda rows, size, attn_tp: rows * (size // int(attn_tp)), OpLaunches.plan_gather_sums),
-    Call("scatter_sum", lambda rows, size, attn_tp: rows // (size // int(attn_tp)), OpLaunches.plan_scatter_sums),
+    Call("gather_sum", lambda rows, size, told: rows * (size // _attn_tp(told)), OpLaunches.plan_gather_sums),
+    Call("scatter_sum", lambda rows, size, told: rows // (size // _attn_tp(told)), OpLaunches.plan_scatter_sums),
 )
 _BY_METHOD = {call.method: call for call in _CALLS}
+
+
+def _attn_tp(parameter: str) -> int:
+    """Of `attn_tp` or `attn_tp.algorithm`."""
+    return int(parameter.partition(".")[0])
 
 
 def _whole(method: str, algorithm: str) -> bool:

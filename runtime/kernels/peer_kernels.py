@@ -181,13 +181,13 @@ class PeerKernels(Peers):
         """[S, H] of each rank to [N * S, H]."""
         return self._rows("all_gather", x_SH)
 
-    def gather_sum(self, x_GH: Tensor, attn_tp: int) -> Tensor:
+    def gather_sum(self, x_GH: Tensor, attn_tp: int, algorithm: str | None = None) -> Tensor:
         """A DP group's partial rows [G, H] to the summed rows of all groups [N / attn_tp * G, H]."""
-        return self._rows(f"gather_sum.{attn_tp}", x_GH)
+        return self._rows(f"gather_sum.{_told(attn_tp, algorithm)}", x_GH)
 
-    def scatter_sum(self, x_TH: Tensor, attn_tp: int) -> Tensor:
+    def scatter_sum(self, x_TH: Tensor, attn_tp: int, algorithm: str | None = None) -> Tensor:
         """Partial rows of all groups [N / attn_tp * G, H] to the summed rows of this DP group [G, H]."""
-        return self._rows(f"scatter_sum.{attn_tp}", x_TH)
+        return self._rows(f"scatter_sum.{_told(attn_tp, algorithm)}", x_TH)
 
     def _rows(self, op: str, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or type(x) is not Tensor:
@@ -264,6 +264,11 @@ class PeerKernels(Peers):
             self._ready.clear()
         ready = self._ready[key] = Ready(new, prepare(launch, (peers, self._state, self._error)))
         return ready
+
+
+def _told(attn_tp: int, algorithm: str | None) -> str:
+    """What a pair is told: the size of a DP group, and how it is done where that is said."""
+    return f"{attn_tp}" if algorithm is None else f"{attn_tp}.{algorithm}"
 
 
 def check(group: Group, dtype: torch.dtype, width: int) -> None:

@@ -90,15 +90,15 @@ class Peers(ABC):
         """[S, H] of each rank to [N * S, H]."""
 
     @abstractmethod
-    def gather_sum(self, x_GH: Tensor, attn_tp: int) -> Tensor:
+    def gather_sum(self, x_GH: Tensor, attn_tp: int, algorithm: str | None = None) -> Tensor:
         """[G, H], partial over the attn_tp neighbours of a DP group, to the sums of all DP groups [N / attn_tp * G, H].
 
-        Rank = DP group * attn_tp + rank in it.
+        Rank = DP group * attn_tp + rank in it. `algorithm`: one_shot or two_shot, the same bits; None: by the size.
         """
 
     @abstractmethod
-    def scatter_sum(self, x_TH: Tensor, attn_tp: int) -> Tensor:
-        """[T, H], partial over the group, to the sum of this rank's DP group [T / (N / attn_tp), H]."""
+    def scatter_sum(self, x_TH: Tensor, attn_tp: int, algorithm: str | None = None) -> Tensor:
+        """[T, H], partial over the group, to the sum of this rank's DP group [T / (N / attn_tp), H]; so told."""
 
     @abstractmethod
     def check(self) -> None:
@@ -125,7 +125,7 @@ def bare(peers: Peers, kind: OpKind, told: Told, attn_tp: int) -> Callable[[Tens
     if kernel.argument is None:
         return call
     if kernel.argument == "attn_tp":
-        return lambda x: call(x, attn_tp)
+        return lambda x: call(x, attn_tp, told.algorithm)
     arguments = _arguments(kernel, told)
     return lambda x: call(x, **arguments)
 

@@ -35,12 +35,14 @@ def row_bytes(width: int, layout: RowLayout | None) -> int:
 def half_bytes(ranks: int, width: int, room: Room) -> tuple[int, int]:
     """Bytes of half a workspace, for rows as they are and for quantised ones: what the op that takes most receives.
 
-    In two shots every peer sends a shard of partials and one of sums; in one shot, and in a pair, all its rows. A
-    quantised row has the room of the longest format, since an op in another takes its turn in the same memory.
+    In two shots every peer sends a shard of partials and one of sums; in one shot all its rows. So in a pair, which by
+    two shots takes no more than that and a row of each. A quantised row has the room of the longest format, since an op
+    in another takes its turn in the same memory.
     """
     others, row = ranks - 1, row_bytes(width, None)
     in_one_shot = min(room.rows, one_shot_bytes(ranks) // row)
-    plain = others * max(2 * -(-room.rows // ranks), in_one_shot, room.pair_rows, room.one_shot_rows)
+    in_pair = room.pair_rows + 1 if room.pair_rows else 0
+    plain = others * max(2 * -(-room.rows // ranks), in_one_shot, in_pair, room.one_shot_rows)
     small = others * max(2 * -(-room.int8_rows // ranks), room.int8_gather_rows)
     formats = [("int8", "token"), *((wire, group) for wire in KERNEL_WIRES for group in KERNEL_GROUPS)]
     longest = max(row_bytes(width, layout_of(width, *each)) for each in formats)

@@ -95,9 +95,10 @@ def test_latents_are_measured_at_their_own_width_by_the_same_kernel():
 
 
 def test_a_pair_says_how_many_dp_groups_it_joins():
-    points = [p for p in own_points(PAIRS) if p[1] in ("all_reduce_all_gather", "reduce_scatter_all_reduce")]
+    pairs = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
+    points = [p for p in own_points(PAIRS) if p[1].partition(".")[0] in pairs]
     assert {(p[0], p[1], p[2], p[6]) for p in points} == {
-        ("commplan_triton", name, 8, 4) for name in ("all_reduce_all_gather", "reduce_scatter_all_reduce")
+        ("commplan_triton", name + how, 8, 4) for name in pairs for how in ("", ".one_shot", ".two_shot")
     }
     assert all(p[6] == 0 for p in own_points(PAIRS) if p not in points)
     assert all(p[4] % 8 == 0 for p in points)

@@ -23,8 +23,10 @@ from commplan.runtime.ranks.groups import Group
 
 CPU = torch.device("cpu")
 QUANTISED = ("gather", "two_shot")
+TOLD = (None, "one_shot", "two_shot")
 ALGORITHMS = {
-    "all_reduce": (None, "one_shot", "two_shot"),
+    "all_reduce": TOLD,
+    "pair": TOLD,
     "int8_all_reduce": QUANTISED,
     "quantized_all_reduce": QUANTISED,
 }
@@ -59,7 +61,8 @@ def peers_with() -> Iterator[Any]:
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("one_shot", "two_shot", "reduce_scatter", "all_gather", "gather_sum", "scatter_sum"):
+        kernels = ("one_shot", "two_shot", "reduce_scatter", "all_gather")
+        for name in (*kernels, *(f"{sums}_sum{how}" for sums in ("gather", "scatter") for how in ("", "_in_two"))):
             patch.setattr(op_launches, f"{name}_kernel", _NoKernel())
         yield make
 
@@ -101,8 +104,8 @@ def _call(peers: Any, op: str, algorithm: str | None, rows: int, width: int, att
         peers.all_gather(x[: -(-rows // ranks)])
     else:
         group_rows = max(1, rows // (ranks // attn_tp))
-        peers.gather_sum(x[:group_rows], attn_tp)
-        peers.scatter_sum(x.new_empty(group_rows * (ranks // attn_tp), width), attn_tp)
+        peers.gather_sum(x[:group_rows], attn_tp, algorithm)
+        peers.scatter_sum(x.new_empty(group_rows * (ranks // attn_tp), width), attn_tp, algorithm)
 
 
 def test_more_than_was_asked_for_is_refused(peers_with: Any) -> None:
@@ -120,21 +123,21 @@ def test_a_plan_that_quantises_nothing_takes_no_memory_for_int8() -> None:
 
     assert half_bytes(2, 5120, Room(rows=16384)) == (16384 * 5120 * 2, 0)
     assert half_bytes(8, 4096, Room(int8_rows=4096)) == (0, 7 * 2 * 512 * (4096 + 64 * 2))
-    assert half_bytes(8, 4096, Room(pair_rows=100)) == (7 * 100 * 8192, 0)
+    assert half_bytes(8, 4096, Room(pair_rows=100)) == (7 * 101 * 8192, 0)
 
 
 # ---- calibrating -----------------------------------------------------------------------------------------------------
 
 
 class _Noting:
-    """Peers that note calls, each as (name, rows, attn_tp)."""
+    """Peers that note calls, each as (name, rows, what it is told)."""
 
     def __init__(self, room: Room) -> None:
         self.room, self.calls, self.closed = room, [], False
 
     def __getattr__(self, name: str) -> Any:
         def call(x: torch.Tensor, *more: Any) -> torch.Tensor:
-            self.calls.append((name, x.shape[0], *(n for n in more if isinstance(n, int))))
+            self.calls.append((name, x.shape[0], *(n for n in more if not isinstance(n, torch.Tensor))))
             return x
 
         return call
@@ -172,12 +175,16 @@ def test_the_planners_points_of_pairs_are_measured_in_the_shape_that_was_planned
     own = OwnCollectives(points, backend, GROUPS, CPU, lambda mine: [mine])
     assert own.left_out == {}
     pairs = [p for p in points if is_own(p) and p.columns]
-    assert {p.name for p in pairs} == {"all_reduce_all_gather", "reduce_scatter_all_reduce"}
+    hows = ("", ".one_shot", ".two_shot")
+    assert {p.name for p in pairs} == {
+        name + how for name in ("all_reduce_all_gather", "reduce_scatter_all_reduce") for how in hows
+    }
     for point in pairs:
         assert (point.group_size, point.columns) == (8, 4)
         own.call_of(point)()
-        gathers = point.name == "all_reduce_all_gather"
-        called = ("gather_sum", point.rows // 4, 2) if gathers else ("scatter_sum", point.rows, 2)
+        name, _, how = point.name.partition(".")
+        gathers, told = name == "all_reduce_all_gather", (2, how or None)
+        called = ("gather_sum", point.rows // 4, *told) if gathers else ("scatter_sum", point.rows, *told)
         assert [peers.calls[-1] for peers in backend.made if peers.calls[-1][0] == called[0]][-1:] == [called]
 
 
