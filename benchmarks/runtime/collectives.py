@@ -25,7 +25,8 @@ import statistics
 import time
 from pathlib import Path
 
-from comparison import GEMM, IN_PLACE, SETTINGS, Rows, bound_of, names, show, show_ratios
+from comparison import Rows, show, show_ratios
+from families import GEMM, IN_PLACE, SETTINGS, bound_of, names
 
 HIDDEN = (4096, 5120, 7168, 8192)
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 16384)
@@ -95,14 +96,16 @@ def measure(write, timer, makers, cases: list[str], tokens: int) -> None:
         case = makers.make(name, inputs)
         if case is None:
             continue
-        error, after, apart = timer.slower(error_of(case.now(), inputs)), 0.0, None
+        wanted = case.wanted or inputs.wanted
+        error, after, apart = timer.slower(error_of(case.now(), wanted)), 0.0, None
         if error <= bound_of(name):
             for setting in SETTINGS:
-                if setting == GEMM and tokens > GEMM_TO:
+                if setting == GEMM and (tokens > GEMM_TO or case.alone):
                     continue
                 one = Timed(timer, name, case, setting, inputs)
-                if setting == GEMM or name not in IN_PLACE:
-                    after, apart = max(after, timer.slower(error_of(one.last, inputs))), differing(one.last)
+                if setting == GEMM or not (name in IN_PLACE or case.sums_itself):
+                    after = max(after, timer.slower(error_of(one.last, wanted)))
+                    apart = None if case.alone else differing(one.last)
                 timed[name, setting] = one
             made[name] = case
         write(what="error", case=name, tokens=tokens, before=error, after=after, apart=apart)

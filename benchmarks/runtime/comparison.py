@@ -1,4 +1,4 @@
-"""Our collectives beside their rivals: which case stands against which, what is aimed at, and the tables of it.
+"""Our collectives beside their rivals: what was measured, what of the aims is met, and the tables of it.
 
 Imports nothing heavy: it reads rows that `collectives.py` has written.
 """
@@ -11,93 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-PLAIN, GEMM = "back to back", "after a GEMM"
-SETTINGS = (PLAIN, GEMM)
-HOST_AIM_US, HOST_AIM_NORM_US = 15.0, 18.0
-EVERYWHERE = 1 << 30
-
-
-class Family(NamedTuple):
-    """Ours and what they stand against; NCCL's is named, since it is compared with last."""
-
-    name: str
-    ours: tuple[str, ...]
-    nccl: str
-    rivals: tuple[str, ...]
-    least: tuple[tuple[int, int, float], ...] = ()
-    """(first tokens, last tokens, best rival's time over ours aimed at)."""
-    mean: tuple[tuple[int, int, str, float], ...] = ()
-    """(first tokens, last tokens, setting, the same in the mean)."""
-
-
-_OTHERS = ("INT8 g64", "FP8 g64", "INT8 g256", "FP8 g256", "INT6 g64", "INT4s g64", "INT4 g64")
-FAMILIES = (
-    Family(
-        "AR + norm",
-        ("ours AR + norm",),
-        "NCCL + norm",
-        (
-            "FlashInfer AR + norm",
-            "FlashInfer AR + norm PDL",
-            "FlashInfer AR + norm two-shot PDL",
-            "vLLM AR + norm",
-            "torch two-shot + norm",
-        ),
-        ((1, 256, 0.97), (512, 512, 1.1), (1024, 2048, 1.25), (4096, EVERYWHERE, 1.4)),
-        ((1, 256, PLAIN, 1.05), (1, 256, GEMM, 1.2)),
-    ),
-    Family(
-        "AR",
-        ("ours AR",),
-        "NCCL",
-        ("FlashInfer AR", "FlashInfer AR PDL", "vLLM AR", "torch one-shot", "torch two-shot"),
-        ((1, 511, 0.97), (512, EVERYWHERE, 1.05)),
-    ),
-    Family(
-        "8 bits + norm",
-        ("ours INT8 gather + norm", "ours INT8 two-shot + norm"),
-        "NCCL + norm",
-        ("FlashInfer FP8 + norm",),
-        ((1, EVERYWHERE, 1.4),),
-        ((1, EVERYWHERE, PLAIN, 1.7), (1, EVERYWHERE, GEMM, 1.7)),
-    ),
-    # Scales of groups: what they cost beside one scale a row, and what is left beside the rival and NCCL.
-    *(
-        Family(name.format(f"{wire} g128 + norm"), (f"ours {wire} g128 two-shot + norm",), "NCCL + norm", rivals, aims)
-        for wire in ("INT8", "FP8")
-        for name, rivals, aims in (
-            ("8 bits, {} beside INT8 per token", ("ours INT8 two-shot + norm",), ((4096, EVERYWHERE, 0.92),)),
-            ("8 bits, {} beside FlashInfer's FP8", ("FlashInfer FP8 + norm",), ((4096, EVERYWHERE, 1.3),)),
-            ("{} beside NCCL", (), ((4096, EVERYWHERE, 2.0),)),
-        )
-    ),
-    Family("8 bits, gathered", ("ours INT8 g128 gather + norm", "ours FP8 g128 gather + norm"), "NCCL + norm", ()),
-    Family("other formats + norm", tuple(f"ours {wire} two-shot + norm" for wire in _OTHERS), "NCCL + norm", ()),
-    Family("8 bits", ("ours INT8 gather", "ours INT8 two-shot"), "NCCL", ("FlashInfer FP8",)),
-    Family(
-        "scatter + norm + gather",
-        ("ours scatter + norm + gather",),
-        "NCCL scatter + norm + gather",
-        (),
-        ((4096, EVERYWHERE, 1.15),),
-    ),
-)
-SPACED = ("NCCL", "torch one-shot", "torch two-shot")
-"""Lone calls that slow each other down in a graph of nothing else: timed with a tiny kernel behind each."""
-IN_PLACE = ("NCCL", "NCCL + norm", "torch two-shot", "torch two-shot + norm")
-"""They sum over their input, so a replayed graph of nothing else sums sums."""
-
-
-def names() -> list[str]:
-    """All cases, each once."""
-    found = dict.fromkeys(n for f in FAMILIES for n in (*f.ours, *f.rivals, f.nccl))
-    return list(found)
-
-
-def bound_of(name: str) -> float:
-    """The relative error above which a case is wrong."""
-    by_format = {"FP8": 0.06, "INT8": 0.03, "INT6": 0.06, "INT4s": 0.18, "INT4": 0.25}
-    return next((bound for wire, bound in by_format.items() if wire in name), 0.01)
+from families import BEST, EVERYWHERE, FAMILIES, HOST_AIM_NORM_US, HOST_AIM_US, SETTINGS, Family, names
 
 
 class Rows:
@@ -150,6 +64,11 @@ class Rows:
         """Host time of an eager call by case."""
         return {case: statistics.median(found) for case, found in self._host.items()}
 
+    def ranks(self) -> int:
+        """On how many it was measured; of a file of several machines, on the most."""
+        found = [int(line["machine"].partition(" ")[0]) for line in self.lines if line["what"] == "machine"]
+        return max(found, default=2)
+
     def hiddens(self) -> list[int]:
         """Widths that were measured."""
         return sorted({key[0] for key in self._us})
@@ -189,8 +108,10 @@ def points(rows: Rows, family: Family, hidden: int, setting: str) -> list[Point]
     return found
 
 
-def verdicts(family: Family, setting: str, found: list[Point]) -> list[str]:
+def verdicts(family: Family, setting: str, found: list[Point], ranks: int) -> list[str]:
     """What is aimed at, and whether it is met."""
+    if ranks > 2:
+        return _verdicts_of_more(family, found)
     said = []
     for first, last, aim in family.least:
         inside = [p for p in found if first <= p.tokens <= last and p.rival_ratio is not None]
@@ -201,6 +122,18 @@ def verdicts(family: Family, setting: str, found: list[Point]) -> list[str]:
         ratios = [p.rival_ratio for p in found if first <= p.tokens <= last and p.rival_ratio is not None]
         if ratios and where == setting:
             said.append(_verdict(f"{_range(first, last)}: in the mean", aim, statistics.mean(ratios), ""))
+    return said
+
+
+def _verdicts_of_more(family: Family, found: list[Point]) -> list[str]:
+    said = []
+    for first, last, against, aim in family.four:
+        inside = [p for p in found if first <= p.tokens <= last]
+        ratios = [(p.rival_ratio if against == BEST else p.nccl_ratio, p.tokens) for p in inside]
+        known = [(ratio, tokens) for ratio, tokens in ratios if ratio is not None]
+        if known:
+            worst, tokens = min(known)
+            said.append(_verdict(f"{_range(first, last)}: against {against} each", aim, worst, f" at {tokens}"))
     return said
 
 
@@ -243,7 +176,7 @@ def show_ratios(rows: Rows) -> None:
                 if ratios:
                     title = f"{hidden}, {family.name}, {setting}"
                     print(f"| {title} | " + " | ".join(ratios.get(count, "") for count in counts) + " |")
-                    missed += [f"{title}: {v}" for v in verdicts(family, setting, found) if "missed" in v]
+                    missed += [f"{title}: {v}" for v in verdicts(family, setting, found, rows.ranks()) if "missed" in v]
     print("\nmissed: " + ("; ".join(missed) if missed else "nothing"))
 
 
@@ -271,7 +204,7 @@ def _show_family(rows: Rows, family: Family, hidden: int, setting: str) -> None:
     for p in found:
         ratios = ("" if r is None else f"{r:.2f}" for r in (p.rival_ratio, p.nccl_ratio))
         print(f"| {p.tokens} | {p.us:.1f} | {p.rival} | " + " | ".join(ratios) + " |")
-    for verdict in verdicts(family, setting, found):
+    for verdict in verdicts(family, setting, found, rows.ranks()):
         print(f"aim: {verdict}")
 
 

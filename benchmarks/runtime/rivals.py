@@ -34,12 +34,20 @@ Outputs = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 @dataclass
 class Case:
-    """One call. `given`: what it reads; `eager`: how it is called outside of graphs, where that differs."""
+    """One call. `given`: what it reads; `eager`: how it is called outside of graphs, where that differs.
+
+    wanted       what must come out, where that is not the sum of all ranks' rows
+    alone        it is timed back to back alone, and ranks need not have the same
+    sums_itself  it sums over its input, so a replayed graph of nothing else sums sums
+    """
 
     call: Callable[[], Outputs]
     given: Tensor
     eager: Callable[[], Outputs] | None = None
     after_capture: Callable[[], None] | None = None
+    wanted: Outputs | None = None
+    alone: bool = False
+    sums_itself: bool = False
 
     @property
     def now(self) -> Callable[[], Outputs]:
@@ -77,6 +85,10 @@ class Makers:
     def make(self, name: str, inputs: Inputs) -> Case | None:
         """A case, or None where its library is not there or takes no such message."""
         owner, _, rest = name.partition(" ")
+        if " pair " in rest:
+            from pairs import pair_case
+
+            return pair_case(owner.lower(), rest, self, inputs)
         try:
             made: Case | None = getattr(self, f"_{owner.lower()}")(rest, inputs)
         except ImportError:
@@ -96,7 +108,7 @@ class Makers:
         """Ours, tuned as `piece=2048,few=1024` says."""
         if tuned in self._peers:
             return self._peers[tuned]
-        room = Room(rows=self.most, int8_rows=self.most, int8_gather_rows=self.most)
+        room = Room(rows=2 * self.most, int8_rows=self.most, int8_gather_rows=self.most, pair_rows=self.most)
         group = Group("tp", dist.group.WORLD, self.world, self.rank)
         peers = PeerKernels.make(group, self.device, torch.bfloat16, self.hidden, room)
         given = (word.split("=") for word in tuned.split(",") if word)
