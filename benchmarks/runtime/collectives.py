@@ -148,11 +148,14 @@ def run_pieces(options: argparse.Namespace) -> None:
     from commplan.runtime.ranks.spawning import run_ranks
 
     until = time.time() + 60 * options.minutes
+    ranks, rows = options.ranks or gpus(), Rows.read(options.rows)
+    if rows.lines and rows.ranks() != ranks:
+        raise SystemExit(f"{options.rows} has rows of {rows.ranks()} GPUs, and here are {ranks}: name another file")
     for process, hidden, tokens in pieces(options):
         if time.time() > until - 20:
             break
         given = str(options.rows), process, hidden, tokens, options.cases, options.imports, until
-        run_ranks(rank_main, options.ranks or gpus(), *given, timeout_s=until - time.time() + 60)
+        run_ranks(rank_main, ranks, *given, timeout_s=until - time.time() + 60)
         left = Rows.read(options.rows).done(process, hidden)
         if not left & set(tokens):
             raise SystemExit(f"process {process}, hidden {hidden}: nothing was measured")

@@ -44,7 +44,8 @@ def split(dp: int) -> Split:
 def pair_case(owner: str, what: str, makers: Makers, i: Inputs) -> Case | None:
     """Of `ours` or `nccl`; None where there are no such groups."""
     found = PAIR.fullmatch(what)
-    assert found is not None, what
+    if found is None:
+        raise SystemExit(f"{owner} {what}: no such case; a pair is `gather pair dp2 two-shot`")
     dp = int(found["dp"])
     if dp >= makers.world or makers.world % dp:
         return None

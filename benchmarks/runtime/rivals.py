@@ -103,12 +103,15 @@ class Makers:
         with compiled_ahead(self._peers.values(), sharing=self.world):
             for case in ours:
                 case.now()
+        dist.barrier()  # else one might wait in a call for another that compiles, and give up
 
     def peers_of(self, tuned: str = "") -> PeerKernels:
         """Ours, tuned as `piece=2048,few=1024` says."""
         if tuned in self._peers:
             return self._peers[tuned]
-        room = Room(rows=2 * self.most, int8_rows=self.most, int8_gather_rows=self.most, pair_rows=self.most)
+        # One sum of the rows of all DP groups stands beside a pair.
+        rows = max(1, self.world // 2) * self.most
+        room = Room(rows=rows, int8_rows=self.most, int8_gather_rows=self.most, pair_rows=self.most)
         group = Group("tp", dist.group.WORLD, self.world, self.rank)
         peers = PeerKernels.make(group, self.device, torch.bfloat16, self.hidden, room)
         given = (word.split("=") for word in tuned.split(",") if word)

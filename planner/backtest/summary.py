@@ -73,11 +73,11 @@ def _of_tables() -> tuple[Errors, Errors]:
     errors: Errors = {}
     of_hosts: Errors = {}
     machines = [read_mapping(find(name, "hardware", None, "hardware")) for name in preset_names("hardware")]
-    read = {
-        use["file"]: is_shared_tree(machine["links"]["intra_node"]["topology"])
-        for machine in machines
-        for use in machine.get("calibrations", ())
-    }
+    read: dict[str, bool] = {}
+    for machine in machines:
+        for use in machine.get("calibrations", ()):
+            shared = is_shared_tree(machine["links"]["intra_node"]["topology"])
+            read[use["file"]] = read.get(use["file"], True) and shared
     for name in preset_names("calibrations"):
         if name not in read:  # it stands beside others in benchmarks alone
             continue

@@ -72,9 +72,10 @@ def measure_rank(
     timer = Timer(device, control)
     samples = {key_of(point): list(known.get(key_of(point), [])) for point in todo}
     report = _Progress(len(todo), seconds, partial, mine) if control.rank == 0 else None
-    end = time.monotonic() + seconds
     with no_gradients():
         own.compile(todo, control.size)
+        exchange("")  # no rank may call while another compiles: it would give up
+        end = time.monotonic() + seconds
         for number in range(_ROUNDS):
             wanted = [p for p in _shuffled(todo, number) if number or not known.get(key_of(p))]
             for index, point in enumerate(wanted):

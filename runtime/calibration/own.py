@@ -99,7 +99,7 @@ class OwnCollectives:
 
     def compile(self, points: Iterable[Point], ranks: int) -> None:
         """What these points launch, all at once rather than each when it is first measured."""
-        if not self._peers:
+        if not any(peers.are_kernels for peers in self._peers.values()):
             return
         from ..kernels.compile_ahead import compiled_ahead  # imports triton
 

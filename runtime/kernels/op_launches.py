@@ -116,11 +116,11 @@ class OpLaunches:
         """On rows of a DP group. One row has no shards."""
         attn_tp, algorithm = _attn_tp(parameter), parameter.partition(".")[2]
         short = 2 * group_rows * width <= one_shot_bytes(self._size)
-        if group_rows == 1 or (algorithm == "one_shot" if algorithm else short):
-            rows, width = in_pieces(group_rows, width, self.tuning)
+        rows, width = in_pieces(group_rows, width, self.tuning)
+        if rows == 1 or (algorithm == "one_shot" if algorithm else short):
             return self._plan(in_one, width, rows, self._size - 1, (), arrays=2, ATTN_TP=attn_tp)
-        slots, shard = self._size + attn_tp - 2, -(-group_rows // attn_tp)
-        return self._plan(in_two, width, shard, slots, (group_rows,), arrays=2, ATTN_TP=attn_tp)
+        slots, shard = self._size + attn_tp - 2, -(-rows // attn_tp)
+        return self._plan(in_two, width, shard, slots, (rows,), arrays=2, ATTN_TP=attn_tp)
 
     def _plan(
         self, kernel: Any, width: int, programs: int, slots: int, numbers: tuple[int, ...], **flags: Any

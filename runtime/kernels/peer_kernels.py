@@ -44,6 +44,8 @@ class PeerKernels(Peers):
     A call's shapes and types are checked when they are new, and what they lead to is kept; each call checks the rest.
     """
 
+    are_kernels = True
+
     def __init__(
         self, group: Group, plain: Workspace | None, small: Workspace | None, state: Tensor, error: Tensor
     ) -> None:
@@ -92,7 +94,7 @@ class PeerKernels(Peers):
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """What calls in here prepare is forgotten behind them."""
+        """What calls in here prepare is forgotten behind them. Nothing may be tuned in here."""
         kept, self._ready = self._ready, {}
         try:
             yield

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -24,6 +24,9 @@ from commplan.planner.strategy.words import ScaleGroup
 
 class Peers(ABC):
     """What the kernels of our own do over one group. Every rank of the group makes the same calls in the same order."""
+
+    are_kernels: ClassVar[bool] = False
+    """True where they are compiled when they are first called."""
 
     @abstractmethod
     def all_reduce(self, x_TH: Tensor, algorithm: str | None = None) -> Tensor:

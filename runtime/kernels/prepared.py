@@ -43,6 +43,12 @@ def dependence_on(device: torch.device) -> Dependence:
 
 
 _launches_nothing: ContextVar[bool] = ContextVar("launches_nothing", default=False)
+_is_warming: ContextVar[bool] = ContextVar("is_warming", default=False)
+
+
+def is_warming() -> bool:
+    """True while a kernel of ours is asked for that is not to be launched."""
+    return _is_warming.get()
 
 
 @contextmanager
@@ -119,9 +125,15 @@ def _compiled(launch: Launch, group: tuple[Tensor, ...]) -> Start:
 
     def make(arrays: tuple[Tensor, ...]) -> Entry:
         arrays = _all_of(launch, arrays)
-        found = kernel.warmup(*arrays, *group, *launch.numbers, grid=(programs,), **launch.constants, **launch.options)
+        given = (*arrays, *group, *launch.numbers)
         if _launches_nothing.get():
+            before = _is_warming.set(True)
+            try:
+                kernel.warmup(*given, grid=(programs,), **launch.constants, **launch.options)
+            finally:
+                _is_warming.reset(before)
             return _nothing, ()
+        found = kernel.warmup(*given, grid=(programs,), **launch.constants, **launch.options)
         found = found.result() if hasattr(found, "result") else found
         aligned = tuple(array.data_ptr() % 16 == 0 for array in arrays[:inputs])
         entry = made[0 if all(aligned) else aligned] = _entry(found)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,12 @@ def peers_of(dtype: torch.dtype, width: int, rows: int) -> PeerKernels:
     return PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), device, dtype, width, room)
 
 
-def ahead(peers: PeerKernels) -> AbstractContextManager[None]:
+@contextmanager
+def ahead(peers: PeerKernels) -> Iterator[None]:
     """What is called in here is compiled, all at once, and not launched: one after the other would take minutes."""
-    return compiled_ahead([peers], sharing=dist.get_world_size())
+    with compiled_ahead([peers], sharing=dist.get_world_size()):
+        yield
+    dist.barrier()
 
 
 def every_op(width: int, dtype_name: str, kind: str) -> list[tuple[int, dict[str, float]]]:

@@ -23,7 +23,10 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiled:
     """Triton compiles for a Hopper GPU, on what counts as three cores, with nothing in its cache."""
     found: Compiled = []
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    from commplan.runtime.kernels import compile_ahead
+
+    monkeypatch.setattr(compile_ahead, "_cores", lambda: 3)
+    monkeypatch.setattr(compile_ahead, "_PATIENCE_S", 600.0)
     monkeypatch.setattr(
         triton.knobs.compilation, "listener", lambda *, cache_hit, **_: found.append(cache_hit), raising=False
     )
@@ -75,13 +78,9 @@ def test_where_children_die_this_process_compiles(compiled: Compiled, monkeypatc
 def test_children_that_take_too_long_are_ended() -> None:
     from commplan.runtime.kernels import compile_ahead
 
-    child = os.fork()
-    if not child:
-        time.sleep(60)
-        os._exit(0)
-    compile_ahead._await([child], 0.05)
+    compile_ahead._work([[lambda: time.sleep(60)]], 0.05)
     with pytest.raises(ChildProcessError):
-        os.waitpid(child, 0)
+        os.waitpid(-1, os.WNOHANG)  # none is left
 
 
 def test_an_error_in_the_calls_comes_out_and_nothing_is_waited_for(compiled: Compiled) -> None:
@@ -97,3 +96,41 @@ def test_an_error_in_the_calls_comes_out_and_nothing_is_waited_for(compiled: Com
         with pytest.raises(RuntimeError, match="in the calls"):
             fails(peers)
         assert not compiled and not launches
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fails", ["fork", "compiler"])
+def test_whatever_fails_calls_compile_as_ever_afterwards(
+    fails: str, compiled: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from commplan.runtime.kernels import compile_ahead
+
+    def refused() -> int:
+        raise OSError(11, "no more processes")
+
+    with hopper() as launches:
+        peers, width = peers_of(), 8208 if fails == "fork" else 16400
+        with monkeypatch.context() as patch:
+            if fails == "fork":
+                patch.setattr(os, "fork", refused)
+            else:
+                patch.setattr(compile_ahead, "_do", lambda _, future: future.set_exception(RuntimeError("it is ill")))
+            with compile_ahead.compiled_ahead([peers]):
+                calls(peers, width)
+        assert not launches
+        with compile_ahead.compiled_ahead([peers]):
+            pass  # nothing of the first is left
+        calls(peers, width)
+        assert (len(launches), len(compiled)) == (3, 3)
+
+
+@pytest.mark.slow
+def test_a_kernel_of_others_in_there_is_compiled_and_launched_as_ever(compiled: Compiled) -> None:
+    from commplan.runtime.kernels.add_rms_norm import rms_norm
+    from commplan.runtime.kernels.compile_ahead import compiled_ahead
+
+    with hopper() as launches:
+        peers = peers_of()
+        with compiled_ahead([peers]):
+            rms_norm(torch.zeros(2, 32832, dtype=torch.bfloat16), torch.zeros(32832, dtype=torch.bfloat16), 1e-6)
+            assert (len(launches), compiled) == (1, [False])

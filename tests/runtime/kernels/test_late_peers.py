@@ -34,6 +34,12 @@ def test_who_gave_up_gives_nothing_but_nan_and_who_was_late_nothing_wrong(
     judge_faults(faults, run(emulated.faulty, world, tmp_path, [name for name, _, _ in faults], faults))
 
 
+def test_with_two_groups_of_two_ranks_a_pair_gives_nothing_wrong_either(tmp_path: Path) -> None:
+    faults = every_fault(4, (1,), of=", groups")
+    assert len(faults) == 8
+    judge_faults(faults, run(emulated.faulty, 4, tmp_path, [name for name, _, _ in faults], faults))
+
+
 @pytest.mark.parametrize("world", [2, 3])
 def test_whenever_a_rank_is_late_no_result_is_finite_and_wrong(world: int, tmp_path: Path) -> None:
     judge_wandering(run(emulated.at_random_times, world, tmp_path, [str(seed) for seed in range(_SEEDS)], _SEEDS))

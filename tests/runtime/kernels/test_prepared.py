@@ -29,6 +29,8 @@ CALLS: dict[str, Callable[[Any, Tensor, Tensor, Tensor], Any]] = {
     "all_gather": lambda p, x, r, w: p.all_gather(x),
     "gather_sum": lambda p, x, r, w: p.gather_sum(x, 1),
     "scatter_sum": lambda p, x, r, w: p.scatter_sum(x, 1),
+    "gather_sum, two shots": lambda p, x, r, w: p.gather_sum(x, 2, "two_shot"),
+    "scatter_sum, two shots": lambda p, x, r, w: p.scatter_sum(x, 2, "two_shot"),
 }
 
 
