@@ -32,6 +32,8 @@ class Tuning(NamedTuple):
     """Elements of a part of a row of few, where no cut of ours says it."""
     even: bool | None = None
     """Whether a row of few is cut evenly; None: where it is quantised."""
+    registers: int | None = None
+    """The most that a thread of many programs may have, 0: as many as the compiler likes; None: by `registers_of`."""
 
 
 class Cut(NamedTuple):
@@ -76,6 +78,9 @@ def plan_launch(
     group = 0 if layout is None or layout.is_token else layout.columns
     one, (warps, parts) = row_bytes(width, layout), cut_of(width, few, quantized, tuning, group)
     threads = {"THREADS": 32 * warps} if "LAYOUT" in flags else {}
+    registers = registers_of(width, warps, quantized, bool(flags.get("NORM")))
+    if tuning.registers is not None:
+        registers = tuning.registers or None
     if slots * programs * one > space.half_bytes:
         raise RefusedError(
             f"takes {slots * programs * one} bytes of a workspace of {space.half_bytes}; it was made for fewer rows",
@@ -90,7 +95,7 @@ def plan_launch(
         {"PARTS": parts, "FEW": few, "DEPENDENT": dependent, **threads, **flags},
         {
             "num_warps": warps,
-            "maxnreg": None if few else registers_of(width, warps, quantized, bool(flags.get("NORM"))),
+            "maxnreg": None if few else registers,
             # Every rank compiles its own; a product fused into a sum on one and not on another would differ.
             "enable_fp_fusion": False,
             "launch_pdl": dependent != "off",

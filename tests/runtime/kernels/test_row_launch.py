@@ -6,7 +6,10 @@ import pytest
 
 pytest.importorskip("triton", reason="needs triton (Linux)")
 
-from commplan.runtime.kernels.row_launch import Parts, Tuning, cut_of
+import torch
+
+from commplan.runtime.kernels.row_launch import Parts, Tuning, cut_of, plan_launch
+from commplan.runtime.kernels.symmetric import Workspace
 
 
 def sizes(parts: Parts) -> list[int]:
@@ -30,3 +33,15 @@ def test_a_benchmark_may_cut_a_row_of_few_otherwise_and_a_row_of_many_stays_as_i
     given = cut_of(7168, True, quantized, Tuning(warps=16, part=2048))
     assert (given.warps, sizes(given.parts)) == (16, [2048] * 4)
     assert cut_of(7168, False, quantized, Tuning(warps=32, part=2048)) == cut_of(7168, False, quantized, Tuning())
+
+
+@pytest.mark.parametrize(("registers", "few", "many"), [(None, None, 64), (0, None, None), (96, None, 96)])
+def test_a_benchmark_may_bound_the_registers_of_many_rows_otherwise(
+    registers: int | None, few: int | None, many: int | None
+) -> None:
+    space = Workspace(1 << 40, torch.zeros(4, dtype=torch.int64), None)
+    for rows, wanted in ((8, few), (1024, many)):
+        launch = plan_launch(
+            None, space, rows, 6, (), width=5120, looks=1, dependent="off", tuning=Tuning(registers=registers)
+        )
+        assert launch.options["maxnreg"] == wanted
