@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 from comparison import Rows, show, show_ratios
-from families import GEMM, IN_PLACE, SETTINGS, bound_of, names
+from families import GEMM, SETTINGS, bound_of, names
 
 HIDDEN = (4096, 5120, 7168, 8192)
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 16384)
@@ -103,7 +103,7 @@ def measure(write, timer, makers, cases: list[str], tokens: int) -> None:
                 if setting == GEMM and (tokens > GEMM_TO or case.alone):
                     continue
                 one = Timed(timer, name, case, setting, inputs)
-                if setting == GEMM or not (name in IN_PLACE or case.sums_itself):
+                if setting == GEMM or not case.sums_itself:
                     after = max(after, timer.slower(error_of(one.last, wanted)))
                     apart = None if case.alone else differing(one.last)
                 timed[name, setting] = one

@@ -119,8 +119,6 @@ SPACED = (
     *(f"NCCL {way} pair dp{dp}" for way in ("gather", "scatter") for dp in (2, 4)),
 )
 """Lone calls that slow each other down in a graph of nothing else: timed with a tiny kernel behind each."""
-IN_PLACE = ("NCCL", "NCCL + norm", "torch two-shot", "torch two-shot + norm")
-"""They sum over their input, so a replayed graph of nothing else sums sums."""
 
 
 def names() -> list[str]:

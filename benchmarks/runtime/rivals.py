@@ -185,7 +185,7 @@ class Makers:
             dist.all_reduce(work)
             return self._finished(work, what, i)
 
-        return Case(call, work)
+        return Case(call, work, sums_itself=True)
 
     def _torch(self, what: str, i: Inputs) -> Case:
         shared = symmetric_memory.empty(*i.x.shape, dtype=i.x.dtype, device=self.device)
@@ -194,8 +194,9 @@ class Makers:
         torch.cuda.synchronize()
         dist.barrier()
         group, ops = dist.group.WORLD.group_name, torch.ops.symm_mem
-        run = ops.one_shot_all_reduce if what.startswith("one-shot") else ops.two_shot_all_reduce_
-        return Case(lambda: self._finished(run(shared, "sum", group), what, i), shared)
+        in_place = not what.startswith("one-shot")
+        run = ops.two_shot_all_reduce_ if in_place else ops.one_shot_all_reduce
+        return Case(lambda: self._finished(run(shared, "sum", group), what, i), shared, sums_itself=in_place)
 
     # ---- FlashInfer's -----------------------------------------------------------------------------------------------
 

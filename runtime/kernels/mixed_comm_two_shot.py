@@ -17,15 +17,7 @@ import triton.language as tl
 from .calls import address, begin_call, count_call, slot
 from .finish import spoil_row
 from .messages import sum_of_ranks
-from .rows import add_rows, load_row, receive_row, send_row, store_row, wide_row
-
-
-@triton.jit
-def _narrow(row, dtype: tl.constexpr, PARTS: tl.constexpr):
-    found = ()
-    for part in tl.static_range(len(PARTS)):
-        found = found + (row[part].to(dtype),)
-    return found
+from .rows import add_rows, load_row, narrow_row, receive_row, send_row, store_row, wide_row
 
 
 @triton.jit(do_not_specialize=["rows", "looks"])
@@ -84,7 +76,7 @@ def gather_sum_in_two_kernel(
             summed = one
         else:
             summed = add_rows(summed, one, PARTS)
-    message = _narrow(summed, dtype, PARTS)
+    message = narrow_row(summed, dtype, PARTS)
     for q in tl.static_range(WORLD):
         if q != RANK:
             there = slot(start, ATTN_TP - 1 + RANK - (q < RANK), slot_bytes)
@@ -148,7 +140,7 @@ def scatter_sum_in_two_kernel(
     count_call(state, half, ticket, DEPENDENT)
     own = wide_row(mine, PARTS)
     summed = sum_of_ranks(own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, None, PARTS, FEW, 0)
-    message = _narrow(summed, dtype, PARTS)
+    message = narrow_row(summed, dtype, PARTS)
     for q in tl.static_range(FIRST, FIRST + ATTN_TP):
         if q != RANK:
             there = slot(start, WORLD - 1 + RANK - FIRST - (q < RANK), slot_bytes)

@@ -60,6 +60,15 @@ def wide_row(row, PARTS: tl.constexpr):
 
 
 @triton.jit
+def narrow_row(row, dtype: tl.constexpr, PARTS: tl.constexpr):
+    """A row in fp32, rounded to a type."""
+    narrow = ()
+    for part in tl.static_range(len(PARTS)):
+        narrow = narrow + (row[part].to(dtype),)
+    return narrow
+
+
+@triton.jit
 def add_rows(a, b, PARTS: tl.constexpr):
     """a + b."""
     added = ()

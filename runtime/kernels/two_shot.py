@@ -16,7 +16,7 @@ import triton.language as tl
 from .calls import begin_call, count_call, slot
 from .finish import finish_row, spoil_row
 from .messages import quantize, receive, send, sum_of_ranks
-from .rows import load_row, wide_row
+from .rows import load_row, narrow_row, wide_row
 
 
 @triton.jit(do_not_specialize=["rows", "looks"])
@@ -91,9 +91,7 @@ def two_shot_kernel(
     if LAYOUT is not None:
         message, summed = quantize(summed, LAYOUT, PARTS)
     else:
-        message = ()
-        for part in tl.static_range(len(PARTS)):
-            message = message + (summed[part].to(dtype),)
+        message = narrow_row(summed, dtype, PARTS)
     for q in tl.static_range(WORLD):
         if q != RANK:
             there = slot(start, WORLD - 1 + RANK - (q < RANK), slot_bytes)

@@ -25,7 +25,7 @@ def run(function: Any, world: int, folder: Path, names: list[str], *args: Any) -
     return run_ranks(function, world, str(folder), *args, timeout_s=600)
 
 
-@pytest.mark.parametrize(("world", "calls"), [(2, (0, 1, 2)), (3, (1,))])
+@pytest.mark.parametrize(("world", "calls"), [(2, (0, 1, 2, 3)), (3, (1,))])
 def test_who_gave_up_gives_nothing_but_nan_and_who_was_late_nothing_wrong(
     world: int, calls: tuple[int, ...], tmp_path: Path
 ) -> None:
