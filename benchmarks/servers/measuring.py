@@ -15,7 +15,7 @@ from running import Server
 
 WARM_UP, PROMPT = 2, 64
 """Turns that are not counted, and tokens of each prompt of a decode."""
-SHORT, OFTEN = 2048, 4
+SHORT, OFTEN = 8192, 4
 """Prompts below so many tokens are asked so many times as often: they are quick, and scatter by a fifth."""
 Write = Callable[..., None]
 
