@@ -34,6 +34,8 @@ from .launches import ONE_LAUNCH
 from .limits import settled_impl, settled_stock
 from .stock import Sized, Stock
 
+_ALGORITHMS = {name: kind for kind in KINDS.values() for name in (*kind.algorithms, *kind.own_algorithms)}
+
 EXECUTOR_SCHEMA = "commplan/executor/v1"
 
 
@@ -289,8 +291,12 @@ def _check_refusals(executor: Executor) -> None:
         if op not in KINDS:
             raise FieldError("refusals", f"no such op; {did_you_mean(op, KINDS)}", op)
     for index, refusal in enumerate(executor.refusals):
-        if refusal.op is None and not refusal.impls:
-            raise FieldError(f"refusals[{index}]", "should name an op, or impls")
+        if refusal.op is None and not refusal.impls and not refusal.algorithms:
+            raise FieldError(f"refusals[{index}]", "should name an op, impls or algorithms")
+        for algorithm in refusal.algorithms or ():
+            if algorithm not in _ALGORITHMS:
+                why = f"no such algorithm; {did_you_mean(algorithm, _ALGORITHMS)}"
+                raise FieldError(f"refusals[{index}].algorithms", why, algorithm)
         for impl in refusal.impls or ():
             if impl not in executor.impls:
                 why = f"no such impl; {did_you_mean(impl, executor.impls)}"

@@ -201,6 +201,9 @@ class Offers:
         dtype, size = setup.deployment.dtypes.activations, setup.parallelism.group_size(group)
         width = setup.model.latent_width if op.kind.latent else setup.model.hidden_size
         why = setup.executor.can.impl_refusal(boundary, op, setup.hardware.backend, dtype, size, width, shape)
+        weights = setup.deployment.dtypes.weights
+        if why is None and op.is_pushed and weights != dtype:
+            why = f"rows are pushed as a GEMM of {dtype} weights makes them, and dtypes.weights is {weights}"
         if why is None and op.wire is not None and op.wire.needs_fp8 and setup.hardware.compute.fp8_tflops is None:
             why = f"travels in {op.wire.words}, and compute.fp8_tflops of {setup.hardware.name} says of none"
         if why is None and op.impl is not None and op.impl in ONE_LAUNCH:

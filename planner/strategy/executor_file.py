@@ -124,6 +124,7 @@ class Refusal:
     group: GroupName | None = None
     impls: tuple[str, ...] | None = None
     architectures: tuple[str, ...] | None = None  # of models of these alone
+    algorithms: tuple[str, ...] | None = None  # by these alone
 
     def covers(
         self,
@@ -140,6 +141,7 @@ class Refusal:
             and (self.architectures is None or architecture in self.architectures)
             and (self.group is None or op.group == self.group)
             and (self.impls is None or op.impl in self.impls)
+            and (self.algorithms is None or op.algorithm in self.algorithms)
             and (self.attn_tp is None or self.attn_tp == (parallelism.attn_tp > 1))
             and (self.boundaries is None or boundary in self.boundaries)
             and (self.modes is None or mode in self.modes)
@@ -227,6 +229,8 @@ class Capabilities:
             return f"{op.algorithm} is an algorithm of commplan's own kernel of {op.name}, and {name} is another impl"
         if impl.fuses_norm and (why := _norm_refusal(name, boundary, shape)):
             return why
+        if op.is_pushed and (why := _push_refusal(op, impl, group_size)):
+            return f"{op.algorithm}: {why}"
         if impl.dtypes is not None and dtype not in impl.dtypes:
             return f"{name} takes {' or '.join(impl.dtypes)} activations, not {dtype}"
         if impl.max_ranks is not None and group_size > impl.max_ranks:
@@ -336,6 +340,20 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _push_refusal(op: Op, impl: Impl, group_size: int) -> str | None:
+    """Why rows cannot be pushed while they are made, or None."""
+    if not impl.fuses_norm:
+        return "rows that are pushed are taken by a kernel that adds and norms too"
+    if op.residual is not None:
+        return f"rows travel as the GEMM makes them, so a residual cannot {op.residual} in them"
+    if group_size > _PUSHED_RANKS:
+        return f"whole messages travel to every peer: it is for {_PUSHED_RANKS} ranks, and this group has {group_size}"
+    return None
+
+
+_PUSHED_RANKS = 2
 
 
 def _norm_refusal(name: str, boundary: str, shape: LayerShape) -> str | None:

@@ -118,10 +118,13 @@ def _shards(n: int, a: int, everything: float, mine: float) -> tuple[tuple[int, 
 
 # A kernel of commplan's own sums what all have sent, or a part of the rows first, and sends the sums. Neither changes
 # what comes out: the order of the sum is that of ranks.
-_OWN_SUMS = {
+_OWN_PAIRS = {
     "one_shot": Way((Send(ALL_REDUCE),), peers="message"),
     "two_shot": Way((Send(ALL_REDUCE),), peers="shards"),
 }
+# Or copy engines push the rows to all, in pieces, while the GEMM that makes them goes on. That GEMM runs in pieces then,
+# and may round otherwise.
+_OWN_SUMS = {**_OWN_PAIRS, "pushed": Way((Send(ALL_REDUCE),), peers="pushed")}
 
 # The same of a pair, on the rows of a DP group.
 _GATHER_SUM = Way(
@@ -238,7 +241,7 @@ _KINDS = (
         enters="dp_local",
         ways={None: _GATHER_SUM},
         folds=True,
-        kernel=OwnKernel("gather_sum", argument="attn_tp", ways=dict.fromkeys(_OWN_SUMS, _GATHER_SUM)),
+        kernel=OwnKernel("gather_sum", argument="attn_tp", ways=dict.fromkeys(_OWN_PAIRS, _GATHER_SUM)),
         rounds=_gather_sum,
     ),
     OpKind(
@@ -251,7 +254,7 @@ _KINDS = (
         parameters=("algorithm", "residual", "impl"),
         ways={None: _SCATTER_SUM},
         folds=True,
-        kernel=OwnKernel("scatter_sum", argument="attn_tp", ways=dict.fromkeys(_OWN_SUMS, _SCATTER_SUM)),
+        kernel=OwnKernel("scatter_sum", argument="attn_tp", ways=dict.fromkeys(_OWN_PAIRS, _SCATTER_SUM)),
         rounds=_scatter_sum,
     ),
     OpKind("slice", _IN, Rows.SLICED, "each rank keeps its rows; no wire", "#d7dce3"),

@@ -92,14 +92,14 @@ class Way:
 
     steps      by a library, in order
     workspace  while those run
-    peers      by one kernel, what a peer writes into its memory: its shards there and back, its whole message, or
-               the rows of a DP group
+    peers      by one kernel, what a peer writes into its memory: its shards there and back, its whole message (pushed:
+               by copies, behind the GEMM that makes it), or the rows of a DP group
     error      of a sum that loses information
     """
 
     steps: tuple[Step, ...] = ()
     workspace: Workspace = Workspace()
-    peers: Literal["shards", "message", "dp_local"] = "shards"
+    peers: Literal["shards", "message", "pushed", "dp_local"] = "shards"
     error: Error | None = None
 
     @property
@@ -110,7 +110,7 @@ class Way:
     @property
     def exchanges(self) -> int:
         """How often ranks wait for each other in one kernel: parts travel side by side, a whole message once."""
-        if self.peers == "message":
+        if self.peers in ("message", "pushed"):
             return 1
         passes: dict[Part, int] = {}
         for send in self.sends:

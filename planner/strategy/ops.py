@@ -48,6 +48,11 @@ class Op:
         return KINDS[self.name].way(self.algorithm)
 
     @property
+    def is_pushed(self) -> bool:
+        """Do its rows travel while the GEMM that makes them goes on?"""
+        return self.algorithm is not None and self.way.peers == "pushed"
+
+    @property
     def wire(self) -> Wire | None:
         """The format in which its rows travel; None: as they are."""
         return KINDS[self.name].format_of(self.wire_name, self.scale_group)

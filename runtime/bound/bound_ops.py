@@ -18,12 +18,12 @@ from ..backends import Backend
 from ..collectives.row_moves import add_rows
 from ..collectives.wire_sums import WireSum
 from ..kernels.peer_impls import fuses_norm
-from ..kernels.peers import Peers
+from ..kernels.peers import Make, Peers
 from ..ranks.groups import Group, Groups
 from .composed_sums import composed_norm, composed_sum
 from .counts import Count, Place
 from .layouts import Call, as_it_is, group_at, slicer
-from .peer_sums import Normed, peer_norm, peer_sum
+from .peer_sums import Normed, peer_norm, peer_sum, pusher
 from .sizes import Sizes, offset
 from .sums import library_sum
 
@@ -46,7 +46,8 @@ class BoundIn:
 class BoundOut:
     """An op at embed_out, attn_out or mlp_out: `sum` for the partial, `residual` for the other stream.
 
-    Where there is a `norm`, it does what `sum`, the residual add and the norm that follows would do.
+    Where there is a `norm`, it does what `sum`, the residual add and the norm that follows would do. Where there is a
+    `push`, the partial's rows are made by what it is given, and travel meanwhile.
     """
 
     place: Place
@@ -55,6 +56,7 @@ class BoundOut:
     residual: Call
     count: Count
     norm: Normed | None = None
+    push: Callable[[Tensor, Make], None] | None = None
 
 
 def bind_in(place: Place, groups: Groups, backend: Backend, count: Count, peers: Peers | None = None) -> BoundIn:
@@ -101,7 +103,8 @@ def bind_out(
     if peers is None:
         return BoundOut(place, library_sum(place, groups, backend, partial), fold, residual, count)
     norm = peer_norm(place, groups, peers, partial) if fuses_norm(op.impl) else None
-    return BoundOut(place, peer_sum(place, groups, peers, partial), fold, residual, count, norm)
+    push = pusher(place, peers) if op.is_pushed else None
+    return BoundOut(place, peer_sum(place, groups, peers, partial), fold, residual, count, norm, push)
 
 
 def _library_gather(backend: Backend, group: Group) -> Gather:

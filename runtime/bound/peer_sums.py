@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from commplan.planner.strategy.file import Layout, Op, Rows, is_finer
 
-from ..kernels.peers import Peers, Told, bare, with_norm
+from ..kernels.peers import Make, Peers, Told, bare, with_norm
 from ..ranks.groups import Groups
 from .counts import Place
 from .layouts import Call, as_it_is, in_zeros, slicer
@@ -47,3 +47,13 @@ def peer_norm(place: Place, groups: Groups, peers: Peers, partial: Layout) -> No
         return call(before(x, sizes).contiguous(), whole, weight, eps, overwrite=owned)
 
     return run
+
+
+_HALVES = {"attn_out": 0, "mlp_out": 1}
+"""Of the workspace of pushed rows, by boundary: between two uses of one there is the sum of the other, by whatever op."""
+
+
+def pusher(place: Place, peers: Peers) -> Callable[[Tensor, Make], None]:
+    """Has the rows that the op of a place sums made, and sends them meanwhile."""
+    half = _HALVES[place.boundary]
+    return lambda x, make: peers.push(x, half, make)

@@ -23,7 +23,7 @@ from ..ranks.groups import Group, control_group, temporary_groups
 from ..ranks.rendezvous import meet
 from .composed import composed_call, is_composed
 from .host import host_samples
-from .own import OwnCollectives, is_bare, is_own
+from .own import OwnCollectives, calls_of, is_bare, is_own
 from .point_calls import Point, call_of
 from .rivals import RivalKernels, is_rival
 from .timing import Call, Timer, no_gradients
@@ -87,6 +87,9 @@ def measure_rank(
                     continue
                 call = _call_of(point, own, rivals, backend, groups, device)
                 found = timer.samples(call, _SAMPLES, spaced=is_bare(point))
+                if is_own(point) and (makes := own.made_by(point)) is not None:
+                    off = timer.samples(makes, _SAMPLES)
+                    found = [max(a - b, 0.01) / calls_of(point) for a, b in zip(found, off, strict=True)]
                 own.check()
                 samples[key_of(point)] += found
                 if report is not None:

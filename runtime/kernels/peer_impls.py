@@ -98,6 +98,8 @@ class Room(NamedTuple):
     """Quantised, by a gather."""
     one_shot_rows: int = 0
     """Summed in one shot because a plan says so, whatever their number."""
+    pushed_rows: int = 0
+    """Pushed to the peers by copy engines."""
 
     def joined(self, other: Room) -> Room:
         """Room for either."""
@@ -114,6 +116,8 @@ def room_of(op: str, algorithm: str | None, rows: int, attn_dp: int) -> Room:
     peers = kind.way(algorithm or None).peers
     if peers == "dp_local":
         return Room(pair_rows=-(-rows // attn_dp))
+    if peers == "pushed":
+        return Room(pushed_rows=rows)
     if kind.is_quantized:
         return Room(int8_gather_rows=rows) if peers == "message" else Room(int8_rows=rows)
     return Room(one_shot_rows=rows) if peers == "message" else Room(rows=rows)

@@ -17,12 +17,14 @@ from . import custom_ops
 from .fitting import check_normed, check_rows, check_where, spelled
 from .op_launches import OpLaunches, Task
 from .peer_impls import KERNEL_LIMITS, Room
-from .peers import Peers
+from .peers import Make, Peers
 from .prepared import Start, dependence_on, prepare
-from .room import half_bytes
+from .pushed import Pushed, PushedShape
+from .room import half_bytes, pushed_bytes
 from .row_launch import Tuning
 from .symmetric import ABSENT_8, ABSENT_16, Workspace, make_workspace
 
+_PUSHED = "all_reduce.pushed"
 _MOST_READY = 4096  # shapes that are kept ready
 
 
@@ -47,12 +49,20 @@ class PeerKernels(Peers):
     are_kernels = True
 
     def __init__(
-        self, group: Group, plain: Workspace | None, small: Workspace | None, state: Tensor, error: Tensor
+        self,
+        group: Group,
+        plain: Workspace | None,
+        small: Workspace | None,
+        state: Tensor,
+        error: Tensor,
+        pushed: Pushed | None = None,
     ) -> None:
         self._group, self._plain, self._small = group, plain, small
         self._state, self._error = state, error
         self._device_index = state.get_device()
-        self._launches = OpLaunches(group, plain, small, dependence_on(state.device))
+        self._pushed = pushed
+        self._dependent = dependence_on(state.device)
+        self._launches = OpLaunches(group, plain, small, self._dependent)
         self._ready: dict[tuple[Any, ...], Ready] = {}
         self.handle = custom_ops.register(self)
 
@@ -63,12 +73,18 @@ class PeerKernels(Peers):
         state = torch.zeros(1, dtype=torch.int64, device=device)
         error = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
         plain, small = half_bytes(group.size, width, room)
+        pushed = None
+        if room.pushed_rows:
+            space = make_workspace(group, device, pushed_bytes(group.size, width, room.pushed_rows), 0, viewed=True)
+            uses = torch.zeros(2, dtype=torch.int64, device=device)
+            pushed = Pushed(group, space, room.pushed_rows, width, uses, state, error)
         return cls(
             group,
             make_workspace(group, device, plain, ABSENT_16) if plain else None,
             make_workspace(group, device, small, ABSENT_8) if small else None,
             state,
             error,
+            pushed,
         )
 
     @property
@@ -85,6 +101,8 @@ class PeerKernels(Peers):
     def looks(self, looks: int) -> None:
         """Of the calls from now on."""
         self._launches.looks = looks
+        if self._pushed is not None:
+            self._pushed.looks = looks
         self._ready.clear()
 
     def tune(self, tuning: Tuning) -> None:
@@ -113,7 +131,7 @@ class PeerKernels(Peers):
         torch.cuda.synchronize()
         custom_ops.forget(self.handle)
         self._ready.clear()
-        del self._launches
+        del self._launches, self._pushed
 
     # ---- ops --------------------------------------------------------------------------------------------------------
 
@@ -133,6 +151,10 @@ class PeerKernels(Peers):
         """(norm of sum + residual, sum + residual), both [T, H]."""
         op = "all_reduce" if algorithm is None else f"all_reduce.{algorithm}"
         return self._normed_rows(op, x_TH, residual_TH, weight_H, eps, overwrite)
+
+    def push(self, x_TH: Tensor, half: int | None = None, make: Make | None = None) -> None:
+        """Send rows that an all-reduce `pushed` is asked for next, each piece as soon as `make` has filled it."""
+        self._has_pushed().push(x_TH, half, make)
 
     def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
         """[T, H] to the sum [T, H] of what INT8 leaves of it."""
@@ -261,11 +283,24 @@ class PeerKernels(Peers):
         new = custom_ops.new_rows(task.rows, task.rows_out, task.width)
         if not task.rows:
             return Ready(new, lambda *_: None)
-        launch, peers = self._launches.of(key[0], task)
+        start = self._start_pushed(task) if key[0] == _PUSHED else self._start(key[0], task)
         if len(self._ready) >= _MOST_READY:
             self._ready.clear()
-        ready = self._ready[key] = Ready(new, prepare(launch, (peers, self._state, self._error)))
+        ready = self._ready[key] = Ready(new, start)
         return ready
+
+    def _start(self, op: str, task: Task) -> Start:
+        launch, peers = self._launches.of(op, task)
+        return prepare(launch, (peers, self._state, self._error))
+
+    def _start_pushed(self, task: Task) -> Start:
+        shape = PushedShape(task.rows, task.width, task.norm, task.residual, task.eps)
+        return self._has_pushed().prepare(shape, self._dependent)
+
+    def _has_pushed(self) -> Pushed:
+        if self._pushed is None:
+            raise RefusedError("has no room in these Peers", field="algorithm", value="pushed")
+        return self._pushed
 
 
 def _told(attn_tp: int, algorithm: str | None) -> str:

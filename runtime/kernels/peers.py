@@ -22,6 +22,10 @@ from commplan.planner.strategy.op_record import OwnKernel
 from commplan.planner.strategy.words import ScaleGroup
 
 
+Make = Callable[[int, int], None]
+"""Fills rows [first, last) of a message."""
+
+
 class Peers(ABC):
     """What the kernels of our own do over one group. Every rank of the group makes the same calls in the same order."""
 
@@ -30,7 +34,7 @@ class Peers(ABC):
 
     @abstractmethod
     def all_reduce(self, x_TH: Tensor, algorithm: str | None = None) -> Tensor:
-        """[T, H] summed over the group; `algorithm`: one_shot | two_shot, None: by the size of the message."""
+        """[T, H] summed over the group; `algorithm`: one_shot | two_shot | pushed, None: by the size."""
 
     @abstractmethod
     def all_reduce_norm(
@@ -43,6 +47,15 @@ class Peers(ABC):
         overwrite: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """(normed, residual), both [T, H]: the new residual is sum + residual; `residual_TH` None: it is the sum."""
+
+    def push(self, x_TH: Tensor, half: int | None = None, make: Make | None = None) -> None:
+        """Have `make` fill the rows of a message whose all-reduce `pushed` is asked for next, and send what is there.
+
+        `half`: 0 or 1, on all ranks alike, and another one than at the last push unless a collective of all ranks stands
+        between; None: they alternate. Here nothing is sent before it is asked for.
+        """
+        if make is not None:
+            make(0, x_TH.shape[0])
 
     @abstractmethod
     def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:

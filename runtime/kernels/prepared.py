@@ -51,6 +51,11 @@ def is_warming() -> bool:
     return _is_warming.get()
 
 
+def is_launching() -> bool:
+    """False where what is started is compiled alone."""
+    return not _launches_nothing.get()
+
+
 @contextmanager
 def launching_nothing() -> Iterator[None]:
     """What is prepared in here is compiled when it is started, and not launched."""

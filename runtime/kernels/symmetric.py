@@ -27,15 +27,17 @@ class Workspace:
     half_bytes   size of a half
     peers        int64 [N]: address of every rank's buffer, on the device
     buffer       this rank's own, and what keeps the others mapped
+    views        every rank's buffer as a tensor here, where copies go there too
     """
 
     half_bytes: int
     peers: Tensor
     buffer: Any
+    views: tuple[Tensor, ...] = ()
 
 
-def make_workspace(group: Group, device: torch.device, half_bytes: int, absent: int) -> Workspace:
-    """Allocate and empty a workspace; every rank of the group must call this."""
+def make_workspace(group: Group, device: torch.device, half_bytes: int, absent: int, viewed: bool = False) -> Workspace:
+    """Allocate and fill a workspace; every rank of the group must call this. `viewed`: with views, of bytes."""
     import torch.distributed._symmetric_memory as symmetric_memory
 
     half_bytes = -(-half_bytes // 16) * 16
@@ -47,4 +49,5 @@ def make_workspace(group: Group, device: torch.device, half_bytes: int, absent: 
     torch.cuda.synchronize(device)
     dist.barrier(group=group.handle, device_ids=[device.index])  # nobody sends before all are empty
     torch.cuda.synchronize(device)
-    return Workspace(half_bytes, peers, (buffer, handle))
+    views = [handle.get_buffer(rank, buffer.shape, buffer.dtype) for rank in range(group.size if viewed else 0)]
+    return Workspace(half_bytes, peers, (buffer, handle), tuple(views))

@@ -22,6 +22,7 @@ from ..bound.counts import Count, Counters
 from ..bound.program import Program
 from ..bound.sizes import Sizes, sizes_of
 from ..errors import BoundaryError
+from ..kernels.peers import Make
 from .crossing import crosses, follower, sum_add_and_norm
 
 Bind = Callable[[Counters], dict[str, tuple[Program, ...]]]
@@ -38,6 +39,7 @@ class Forward:
     at_head: bool = False  # the logits travel in the server's own way
     owed: bool = False  # the last layer's sum waits for the final norm
     late: BoundIn | None = None  # attention has a shard of rows, and its latents wait for this gather
+    pushed: BoundOut | None = None  # whose rows have been sent while they were made
 
     @property
     def tokens(self) -> int:
@@ -189,6 +191,22 @@ class Forwards:
         now.owed = True
         return partial
 
+    def pushes(self, layer: int, boundary: str) -> bool:
+        """Do the rows of a boundary travel while they are made, in the forward in progress?"""
+        now = self.current
+        return now is not None and self._bound(now, layer, boundary).push is not None
+
+    def push(self, layer: int, boundary: str, rows: Tensor, make: Make) -> None:
+        """Have `make` fill [T, H] partial rows of a boundary, and send them meanwhile to where their sum is made."""
+        now = self.at(f"layer {layer} {boundary}")
+        bound = self._bound(now, layer, boundary)
+        if bound.push is None or rows.shape[0] != now.tokens:
+            raise BoundaryError(
+                f"holds {rows.shape[0]} rows to push in a forward of {now.tokens} tokens", where=str(bound.place)
+            )
+        bound.push(rows, make)
+        now.pushed = bound
+
     def crosses(self, layer: int, boundary: str) -> bool:
         """Is the add and the norm behind a boundary the plan's to do, in the forward in progress?"""
         return _crosses(self._bound(self.at(f"layer {layer} {boundary}"), layer, boundary))
@@ -207,6 +225,9 @@ class Forwards:
         if not _crosses(bound):
             return None
         self._nothing_late(now)
+        if bound.push is not None and now.pushed is not bound:
+            raise BoundaryError("its rows were not pushed while they were made", where=str(bound.place))
+        now.pushed = None
         assert bound.place.before is not None
         rows = now.sizes.of(bound.place.before.residual)
         if partial.shape[0] != now.tokens or residual.shape != (rows, partial.shape[1]):

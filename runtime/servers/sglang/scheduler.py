@@ -30,6 +30,7 @@ from .arguments import check_arguments, check_running, uses_impl
 from .attention_dp import AttentionDpHooks
 from .binding import Binding, check_custom_all_reduce
 from .fused_reads import FinalNorm
+from .pushed_rows import PushedRows
 from .server_fit import check_model
 from .stages import PlannedStages
 from .words import DECODE_GRAPHS, MODES, ONE_SHOT, PREFILL_GRAPHS, SEAMS
@@ -54,11 +55,12 @@ class SchedulerHooks:
         self.binding: Binding | None = None
         self.attention_dp = AttentionDpHooks(file, self.forwards) if file.parallelism.attn_dp > 1 else None
         self.stages = PlannedStages(file, self.forwards)
+        self.pushed_rows = PushedRows(file, self.forwards)
 
     def table(self) -> dict[str, Hook]:
         """Dotted path of a function of SGLang's -> the hook around it."""
         seam = SEAMS[self.file.model.architecture]
-        own = {f"{seam.layer}.stage_facts": self.around_stages, **self.stages.table()}
+        own = {f"{seam.layer}.stage_facts": self.around_stages, **self.stages.table(), **self.pushed_rows.table()}
         return {
             **(own if self.attention_dp is None else self.attention_dp.table()),
             f"{_SCHEDULER}.__init__": self.around_scheduler,
@@ -148,6 +150,7 @@ class SchedulerHooks:
     def around_load(self, load_model: Hook, runner: Any, *args: Any, **options: Any) -> Any:
         """ModelRunner.load_model: what kernels of our own share is taken before the KV cache is given the rest."""
         loaded = load_model(runner, *args, **options)
+        or_stop(self.pushed_rows.find, runner.model.model.layers)
         or_stop(self.forwards.bind)
         return loaded
 

@@ -239,7 +239,7 @@ INT8 = {"op": "int8_all_reduce", "algorithm": "gather"}
     [
         (INT8 | {"algorithm": "ring"}, "algorithm", "two_shot"),
         ({"op": "int8_all_reduce"}, "algorithm", "says its algorithm"),
-        ({"op": "all_reduce", "algorithm": "gather"}, "algorithm", "should be 'one_shot' or 'two_shot'"),
+        ({"op": "all_reduce", "algorithm": "gather"}, "algorithm", "should be 'one_shot', 'two_shot' or 'pushed'"),
         ({"op": "reduce_scatter", "algorithm": "gather"}, "algorithm", "reduce_scatter has none"),
         ({"op": "latent_all_gather"}, "op", "all_gather"),
         ({"op": "all_reduce", "width": 0}, "width", "greater"),

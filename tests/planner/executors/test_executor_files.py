@@ -38,7 +38,7 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
         (changed("ops", "al_reduce", to={"impls": ["nccl"]}), "ops", "did you mean 'all_reduce'?"),
         (changed("ops", "all_reduce", to={"impls": ["ncl"]}), "ops.all_reduce.impls", "did you mean 'nccl'?"),
         (changed("absent", to={"al_gather": "x"}), "refusals", "did you mean 'all_gather'?"),
-        (changed("refusals", to=[{"reason": "x"}]), "refusals[0]", "should name an op, or impls"),
+        (changed("refusals", to=[{"reason": "x"}]), "refusals[0]", "should name an op, impls or algorithms"),
         (changed("refusals", to=[{"impls": ["ncl"], "reason": "x"}]), "refusals[0].impls", "did you mean 'nccl'?"),
         (
             changed("ops", "reduce_scatter_all_gather", to={"impls": [KERNELS]}),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from commplan.runtime.kernels.peer_impls import Room
-from commplan.runtime.kernels.room import half_bytes
+from commplan.runtime.kernels.room import half_bytes, pushed_bytes
 
 from ...late_peers import Fault, Meeting, finite_memory, kinds, said_by, verdicts, wandering
 from ...peer_cases import EPS, Case
@@ -30,9 +30,11 @@ def room_for(world: int, rows: int) -> Room:
 def make_buffers(folder: Path, world: int, rows: int, width: int) -> None:
     """Every rank's empty workspaces, as large as those on GPUs."""
     plain_bytes, small_bytes = half_bytes(world, width, room_for(world, rows))
+    (folder / "shape").write_text(f"{rows} {width}")
     for rank in range(world):
         (folder / f"plain{rank}").write_bytes(b"\x00\x80" * plain_bytes)  # two halves of int16 -32768
         (folder / f"small{rank}").write_bytes(b"\x80" * (2 * small_bytes))
+        (folder / f"pushed{rank}").write_bytes(bytes(2 * pushed_bytes(world, width, rows)))
 
 
 def all_empty(folder: Path, world: int) -> bool:
@@ -49,6 +51,7 @@ def emulated(folder: str) -> tuple[int, int, Any]:
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
     torch.set_num_threads(1)
     from commplan.runtime.kernels.peer_kernels import PeerKernels
+    from commplan.runtime.kernels.pushed import Pushed
     from commplan.runtime.kernels.symmetric import Workspace
     from commplan.runtime.ranks.groups import Group
 
@@ -60,11 +63,14 @@ def emulated(folder: str) -> tuple[int, int, Any]:
         size = paths[0].stat().st_size
         maps = [torch.from_file(str(p), shared=True, size=size // dtype.itemsize, dtype=dtype) for p in paths]
         peers = torch.tensor([m.data_ptr() for m in maps], dtype=torch.int64)
-        return Workspace(size // 2, peers, maps)
+        return Workspace(size // 2, peers, maps, tuple(maps))
 
     group = Group("tp", None, world, rank)
     plain, small = workspace("plain", torch.int16), workspace("small", torch.int8)
-    return rank, world, PeerKernels(group, plain, small, state, error)
+    rows, width = (int(number) for number in Path(folder, "shape").read_text().split())
+    uses = torch.zeros(2, dtype=torch.int64)
+    pushed = Pushed(group, workspace("pushed", torch.int8), rows, width, uses, state, error)
+    return rank, world, PeerKernels(group, plain, small, state, error, pushed)
 
 
 def every_op(

@@ -29,7 +29,7 @@ def run(function: Any, world: int, folder: Path, names: list[str], *args: Any) -
 def test_who_gave_up_gives_nothing_but_nan_and_who_was_late_nothing_wrong(
     world: int, calls: tuple[int, ...], tmp_path: Path
 ) -> None:
-    assert len(kinds(world)) == {2: 15, 3: 13}[world]
+    assert len(kinds(world)) == {2: 17, 3: 15}[world]
     faults = every_fault(world, calls)
     judge_faults(faults, run(emulated.faulty, world, tmp_path, [name for name, _, _ in faults], faults))
 

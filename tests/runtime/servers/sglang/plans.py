@@ -101,6 +101,7 @@ def own(name: str, norm: bool = True, algorithm: str | None = None) -> Op:
 
 
 FUSED_SUM, OWN_SUM = own("all_reduce"), own("all_reduce", norm=False)
+PUSHED = own("all_reduce", algorithm="pushed")
 FUSED_TWO_SHOT = own("int8_all_reduce", algorithm="two_shot")
 FUSED_GATHER = own("int8_all_reduce", algorithm="gather")
 # Fused beside plain, each next to each, and the last FFN's sum in the final norm.
@@ -115,8 +116,13 @@ FUSED_QUANTISED: Sums = [
 
 
 def fused(checkpoint: Path) -> StrategyFile:
-    """Kernels of our own, with norms and without; the embedding too. Other layers in other ranges."""
-    short, long = tokens(1, 16, ALL_FUSED), tokens(17, PREFILL_TOKENS, FUSED_SUMS)
+    """Kernels of our own, with norms and without; the embedding too. Other layers in other ranges; rows that are pushed
+    while they are made, but not those of experts."""
+    dense = not json.loads((checkpoint / "config.json").read_text()).get("num_experts")
+    attention, mlp = (PUSHED, FUSED_SUM), (FUSED_SUM, PUSHED) if dense else (FUSED_SUM, FUSED_SUM)
+    both = (PUSHED, PUSHED) if dense else attention
+    short = tokens(1, 16, [both, attention, mlp, both])
+    long = tokens(17, PREFILL_TOKENS, FUSED_SUMS)
     return plan(
         checkpoint,
         prefill=[replace(short, embed_out=OWN_SUM), long],

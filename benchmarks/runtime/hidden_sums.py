@@ -1,0 +1,162 @@
+"""How much of a sum hides behind the GEMM before it? GEMM, all-reduce, add and norm in CUDA graphs, on two GPUs.
+
+    python benchmarks/runtime/hidden_sums.py --hidden 5120 --inner 4096,12800 --tokens 2048,4096,8192,16384
+
+Ways: NCCL and a norm behind the whole GEMM; one kernel of commplan's behind it, as it is and in INT8; rows pushed by
+copy engines while the GEMM goes on in pieces of so many rows; and no sum at all, which no way can be quicker than.
+Measured in turn, medians over rounds, of the slower rank; in brackets what is saved of what the sum costs with NCCL.
+Each way is checked against float32 before it is timed and on what the replayed graph left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+ROUNDS, SAMPLES = 3, 5
+EPS = 1e-6
+NO_MULTICAST = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
+LIBRARY, NOTHING = "NCCL, norm", "no sum"
+ERROR = {"INT8": 0.03}
+MOST_ERROR = 0.01
+
+
+def rank_main(hidden: int, inners: list[int], tokens: list[int], pieces: list[int]) -> None:
+    """Measures and, on rank 0, prints."""
+    os.environ |= NO_MULTICAST
+    import torch
+    import torch.distributed as dist
+    from graph_times import Timer, error_of, inputs_of, replayed_us
+
+    from commplan.runtime.kernels.peer_impls import Room
+    from commplan.runtime.kernels.peer_kernels import PeerKernels
+    from commplan.runtime.ranks.groups import Group
+
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.cuda.set_device(rank)
+    device = torch.device("cuda", rank)
+    dist.init_process_group("nccl", device_id=device)
+    torch.set_grad_enabled(False)
+    most, group = max(tokens), Group("tp", dist.group.WORLD, world, rank)
+    room = Room(rows=most, int8_rows=most, pushed_rows=most)
+    peers, timer = PeerKernels.make(group, device, torch.bfloat16, hidden, room), Timer(device)
+    if rank == 0:
+        print(f"{world} x {torch.cuda.get_device_name()}, torch {torch.__version__}, hidden {hidden}; us", flush=True)
+    for inner in inners:
+        for count in tokens:
+            inputs = inputs_of(count, hidden, inner, device)
+            ways, graphs = ways_of(peers, inputs, pieces), {}
+            said = []
+            for name, way in ways.items():
+                for _ in range(2):
+                    found = way()
+                wanted = inputs.wanted
+                error = timer.slower(error_of((None, *found), wanted)) if name != NOTHING else 0.0
+                most_error = next((e for word, e in ERROR.items() if word in name), MOST_ERROR)
+                if not error <= most_error:
+                    said.append(f"{name}: WRONG, error {error:.3g}")
+                    continue
+                dist.barrier()
+                graph, last = timer.graph(way)
+                graph.replay()
+                torch.cuda.synchronize()
+                dist.barrier()
+                error = timer.slower(error_of((None, *last), wanted)) if name != NOTHING else 0.0
+                if not error <= most_error:
+                    said.append(f"{name}: WRONG when replayed, error {error:.3g}")
+                    continue
+                graphs[name] = graph
+            us: dict[str, list[float]] = {}
+            for turn in range(ROUNDS):
+                order = list(graphs)
+                random.Random(100 * count + turn).shuffle(order)
+                for name in order:
+                    median = statistics.median(replayed_us(graphs[name]) for _ in range(SAMPLES))
+                    us.setdefault(name, []).append(timer.slower(median))
+            peers.check()
+            times = {name: statistics.median(found) for name, found in us.items()}
+            if rank == 0:
+                print(f"{count} tokens, inner {inner}: {told(times)}", *said, sep="\n    ", flush=True)
+            del ways, graphs, inputs
+    torch.cuda.synchronize()
+    dist.barrier()
+
+
+def told(times: dict[str, float]) -> str:
+    """Every way's time, and in brackets what it saves of what the library's sum costs."""
+    most, least = times.get(LIBRARY), times.get(NOTHING)
+    words = []
+    for name, us in times.items():
+        share = f" ({(most - us) / (most - least):.0%})" if most and least and name not in (LIBRARY, NOTHING) else ""
+        words.append(f"{name} {us:.1f}{share}")
+    return "; ".join(words)
+
+
+def ways_of(peers: Any, inputs: Any, pieces: list[int]) -> dict[str, Callable[[], Any]]:
+    """(normed, total) of the GEMM's rows summed over the ranks, by every way."""
+    import torch
+    import torch.distributed as dist
+
+    from commplan.runtime.kernels import pushed
+    from commplan.runtime.kernels.add_rms_norm import add_rms_norm
+
+    x, residual, weight, left, right = inputs.x, inputs.residual, inputs.weight, inputs.left, inputs.right
+
+    def gemm() -> Any:
+        return torch.mm(left, right, out=x)
+
+    def library() -> Any:
+        gemm()
+        dist.all_reduce(x)
+        return add_rms_norm(x, residual, weight, EPS)
+
+    def nothing() -> Any:
+        gemm()
+        return add_rms_norm(x, residual, weight, EPS)
+
+    def own() -> Any:
+        gemm()
+        return peers.all_reduce_norm(x, residual, weight, EPS)
+
+    def quantised() -> Any:
+        gemm()
+        return peers.int8_all_reduce_norm(x, "two_shot", residual, weight, EPS)
+
+    def in_pieces(rows: int) -> Callable[[], Any]:
+        def run() -> Any:
+            pushed.PIECE_ROWS = rows
+            out = torch.empty_like(x)
+            peers.push(out, None, lambda first, last: torch.mm(left[first:last], right, out=out[first:last]))
+            found = peers.all_reduce_norm(out, residual, weight, EPS, "pushed")
+            peers._ready.clear()  # the next size of pieces is told to the kernel
+            return found
+
+        return run
+
+    found = {LIBRARY: library, "own": own, "own INT8": quantised}
+    found |= {f"pushed by {rows}": in_pieces(rows) for rows in pieces if rows < len(x)}
+    return {**found, NOTHING: nothing}
+
+
+def main() -> None:
+    from commplan.runtime.ranks.spawning import run_ranks
+
+    def numbers(text: str) -> list[int]:
+        return [int(word) for word in text.split(",")]
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hidden", type=int, default=5120)
+    parser.add_argument("--inner", type=numbers, default=[4096, 12800])
+    parser.add_argument("--tokens", type=numbers, default=[1024, 2048, 4096, 8192, 16384])
+    parser.add_argument("--pieces", type=numbers, default=[256, 512, 1024, 2048], help="rows of a piece")
+    options = parser.parse_args()
+    given = options.hidden, options.inner, options.tokens, options.pieces
+    run_ranks(rank_main, 2, *given, timeout_s=540)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,367 @@
+"""All-reduce whose rows travel while the GEMM that makes them goes on: copy engines push them to the peers, in pieces.
+
+A kernel that sends rows begins when the last of them is made, and takes multiprocessors from the GEMM if it begins
+sooner. Here rows are made in pieces, and as soon as one is there it goes to the same place in every peer's buffer by a
+plain copy between devices, on a stream beside, and a copy of four bytes behind it says so. What is left behind the GEMM
+is one kernel that awaits the pieces, sums in the order of ranks, adds and norms. Over N ranks N - 1 whole messages
+travel to each, as in one shot, so this is for pairs.
+
+A buffer has two halves, and in each the rows of every peer and PIECES flags of every peer. A peer sends a flag that is 1
+in every other use of a half and 2 in those between, from words of its own that are turned when all has been sent, so
+that graphs replay; how many uses there were the receiver's state tells. One bit is enough, and two halves are, as long
+as there is another collective of all these ranks between two uses of a half: a rank that has ended it has heard of every
+peer's part in it, which came after that peer's last use of the half. Whoever names the halves sees to that: they
+alternate, or belong to boundaries that do.
+
+A copy cannot be held back by what a kernel finds. So a rank that has given up a row spoils its words and its flags at
+its peers instead, before anything else is sent, and a receiver looks at the flag once more behind the rows: what it has
+read was sent before the peer gave up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..errors import BoundaryError, RefusedError
+from ..ranks.groups import Group
+from .calls import address, begin_call, count_call, give_up, look_again, slot
+from .finish import finish_row, spoil_row
+from .peers import Make
+from .prepared import Start, is_launching, prepare
+from .room import PIECES
+from .row_launch import Dependence, Launch, Tuning, cut_of, registers_of
+from .rows import add_rows, load_row, wide_row
+from .symmetric import Workspace
+
+PIECE_ROWS = 1024
+"""Of a piece, where PIECES of them are enough. On H200s a GEMM of so many rows takes the same time a row as a long one,
+and rows of 5120 are pushed in half of it."""
+_TILE = 128  # rows of a piece are a multiple of this, as GEMMs work on
+_GLANCES = tl.constexpr(4096)
+_TURN = tl.constexpr(3)  # of 1 and 2 it makes the other, and neither of anything else
+_FLAG_BYTES = tl.constexpr(4)
+
+# ---- on the device ---------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _flags(peers, rank, flags_at, half, number, WORLD: tl.constexpr, PIECES: tl.constexpr):
+    """Pointer to the flags of a half, of the peer of a number, in the buffer of a rank."""
+    base = (tl.load(peers + rank) + flags_at).to(tl.pointer_type(tl.int32))
+    return base + (half * (WORLD - 1) + number) * PIECES
+
+
+@triton.jit
+def _words(peers, rank, flags_at, half, WORLD: tl.constexpr, PIECES: tl.constexpr):
+    """Pointer to what a rank sends as flags of a half: behind all flags of its own buffer."""
+    return _flags(peers, rank, flags_at, 2, half, WORLD, PIECES)
+
+
+@triton.jit
+def _await_flag(flag, wanted, waiting):
+    """Whether a flag has come. The same in every warp, and what is loaded behind it is as new as the flag."""
+    tried = 0
+    seen = tl.load(flag, volatile=True)
+    while (seen != wanted) & (tried < _GLANCES) & (tried < waiting[2]):
+        seen = tl.load(flag, volatile=True)  # warps may leave at different times: there is no barrier in here
+        tried += 1
+    tried = 0
+    seen = tl.atomic_add(flag, 0, sem="acquire", scope="sys")
+    while (seen != wanted) & (tried < waiting[2]):
+        tried = look_again(tried, waiting)
+        seen = tl.atomic_add(flag, 0, sem="acquire", scope="sys")
+    return seen == wanted
+
+
+@triton.jit
+def _spoil(peers, flags_at, RANK: tl.constexpr, WORLD: tl.constexpr, PIECES: tl.constexpr):
+    """No flag of this rank counts any more: neither what has been sent nor what will be."""
+    pieces = tl.arange(0, PIECES)
+    for half in tl.static_range(2):
+        words = _words(peers, RANK, flags_at, half, WORLD, PIECES)
+        tl.atomic_and(words + pieces, tl.zeros([PIECES], tl.int32), sem="relaxed")  # one may be turned at this moment
+        for q in tl.static_range(WORLD):
+            if q != RANK:
+                flags = _flags(peers, q, flags_at, half, RANK - (q < RANK), WORLD, PIECES)
+                tl.store(flags + pieces, tl.zeros([PIECES], tl.int32))
+
+
+@triton.jit(do_not_specialize=["half", "piece_rows", "looks"])
+def pushed_kernel(
+    x,
+    residual,
+    weight,
+    out,
+    total,
+    peers,
+    uses,
+    error,
+    state,
+    half,
+    half_bytes,
+    flags_at,
+    piece_rows,
+    width,
+    eps,
+    row_bytes,
+    slot_bytes,
+    looks,
+    RANK: tl.constexpr,
+    WORLD: tl.constexpr,
+    PIECES: tl.constexpr,
+    PARTS: tl.constexpr,
+    NORM: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):
+    """x [T, width] of this rank and the rows that its peers push, to the sum in `out`. Grid: T.
+
+    `uses`: int64 [2], the state of each half, whose bit 32 turns with every use; `state`: that of the group.
+    """
+    dtype: tl.constexpr = x.dtype.element_ty
+    row = tl.program_id(0)
+    use, ticket, given_up, waiting = begin_call(uses + half, error, looks, DEPENDENT)
+    group = tl.atomic_add(state, 0, sem="relaxed")
+    if given_up | (group < 0):
+        if row == 0:  # the rows of this call are right, if somebody still waits for them; no later ones may be taken
+            _spoil(peers, flags_at, RANK, WORLD, PIECES)
+        spoil_row(out, total, row, width, width, NORM, PARTS)
+        return
+    mine = load_row(x + row.to(tl.int64) * width, width, PARTS)
+    before = mine
+    if RESIDUAL:
+        before = load_row(residual + row.to(tl.int64) * width, width, PARTS)
+    count_call(uses + half, use, ticket, DEPENDENT)
+    wanted = (use + 1).to(tl.int32)
+    start = half * half_bytes.to(tl.int64) + row.to(tl.int64) * row_bytes
+    own = wide_row(mine, PARTS)
+    nothing = 0.0
+    for q in tl.static_range(WORLD):
+        if q == RANK:
+            one = own
+        else:
+            number: tl.constexpr = q - (q > RANK)
+            flag = _flags(peers, RANK, flags_at, half, number, WORLD, PIECES) + row // piece_rows
+            came = _await_flag(flag, wanted, waiting)
+            here = address(peers, RANK, slot(start, number, slot_bytes), dtype)
+            one = wide_row(load_row(here, width, PARTS), PARTS)
+            tl.debug_barrier()  # all of the row is read
+            again = tl.atomic_add(flag, 0, sem="acq_rel", scope="sys")
+            if (came == 0) | (again != wanted):
+                give_up(waiting)
+                give_up((error, state, looks))
+                _spoil(peers, flags_at, RANK, WORLD, PIECES)
+                nothing = float("nan")
+        if q == 0:
+            summed = one
+        else:
+            summed = add_rows(summed, one, PARTS)
+    gain = mine
+    if NORM:
+        gain = load_row(weight, width, PARTS)
+    known = ()
+    for part in tl.static_range(len(PARTS)):
+        known = known + (summed[part] + nothing,)
+    finish_row(known, out, total, before, gain, row, width, width, eps, NORM, RESIDUAL, PARTS)
+
+
+@triton.jit(do_not_specialize=["half"])
+def turn_kernel(
+    x,
+    out,
+    peers,
+    half,
+    flags_at,
+    RANK: tl.constexpr,
+    WORLD: tl.constexpr,
+    PIECES: tl.constexpr,
+):
+    """Everything of a use has been sent: the next one of this half has other flags. Grid: 1."""
+    words = _words(peers, RANK, flags_at, half, WORLD, PIECES) + tl.arange(0, PIECES)
+    tl.atomic_xor(words, tl.full([PIECES], _TURN, tl.int32), sem="relaxed")
+
+
+# ---- on the host -----------------------------------------------------------------------------------------------------
+
+
+class Sent(NamedTuple):
+    """Rows that are on their way, and whose sum is not yet asked for."""
+
+    address: int
+    rows: int
+    half: int
+
+
+class PushedShape(NamedTuple):
+    """The shapes of a sum, and what follows it; as `op_launches.Task`."""
+
+    rows: int
+    width: int
+    norm: bool
+    residual: bool
+    eps: float
+
+
+class Pushed:
+    """The pushed sums of a group.
+
+    `space`: a workspace with views whose halves have `pushed_bytes` for `rows` rows of `width` elements of 2 bytes;
+    it is zero. `uses`: int64 [2] of zeros on the device; `state` and `error`: those of the group's kernels.
+    All ranks make the same calls in the same order, and a rank's on one stream.
+    """
+
+    looks = 1 << 26
+
+    def __init__(
+        self, group: Group, space: Workspace, rows: int, width: int, uses: Tensor, state: Tensor, error: Tensor
+    ) -> None:
+        self._group, self._space, self._rows, self._width = group, space, rows, width
+        self._uses, self._state, self._error = uses, state, error
+        self._beside = _Beside(uses.device)
+        self._turns: list[Start] = []
+        self._sent: Sent | None = None
+        self._next = 0
+        others = group.size - 1
+        self._flags_at = 2 * others * rows * width * 2
+        buffers = space.views
+        self._places = {q: self._place(buffers[q], q) for q in range(group.size) if q != group.rank}
+        tail = buffers[group.rank][self._flags_at :].view(torch.int32)
+        words = 2 * others * PIECES
+        self._words = tail[words : words + 2 * PIECES].view(2, PIECES)
+        self._words.fill_(1)
+
+    def _place(self, buffer: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+        """Where this rank's rows and flags go in a peer's buffer: int16 [2, rows, width], int32 [2, PIECES]."""
+        others, mine = self._group.size - 1, self._group.rank - (rank < self._group.rank)
+        rows = buffer[: self._flags_at].view(torch.int16).view(2, others, self._rows, self._width)
+        flags = buffer[self._flags_at :].view(torch.int32)[: 2 * others * PIECES].view(2, others, PIECES)
+        return rows[:, mine], flags[:, mine]
+
+    def push(self, x_TH: Tensor, half: int | None = None, make: Make | None = None) -> None:
+        """Send a message, every piece as soon as `make` has filled it; all of it is there already where it is None.
+
+        The sum of just these rows has to be asked for next. `half`: the same on all ranks, and another one than at the
+        last call unless a collective of all ranks stands between; None: they alternate.
+        """
+        rows, width = x_TH.shape
+        if rows > self._rows or width != self._width or x_TH.element_size() != 2:
+            raise RefusedError(
+                f"a workspace for {self._rows} rows of {self._width} elements of 2 bytes",
+                field="x.shape",
+                value=(*x_TH.shape, x_TH.dtype),
+            )
+        if half is None:
+            half, self._next = self._next, 1 - self._next
+        bits = x_TH.view(torch.int16)
+        for number, (first, last, is_last) in enumerate(pieces_of(rows)):
+            if make is not None:
+                make(first, last)
+            if not is_launching():
+                continue
+            self._beside.follow()
+            with self._beside.here():
+                for there, flags in self._places.values():
+                    there[half, first:last].copy_(bits[first:last], non_blocking=True)
+                    # The last one's for all that are left: in another use there may be more pieces.
+                    upto = PIECES if is_last else number + 1
+                    flags[half, number:upto].copy_(self._words[half, number:upto], non_blocking=True)
+        with self._beside.here():
+            self._turn(half)
+        self._sent = Sent(x_TH.data_ptr(), rows, half)
+
+    def _turn(self, half: int) -> None:
+        if not self._turns:
+            for each in range(2):
+                numbers = each, self._flags_at
+                launch = Launch(turn_kernel, 2, 1, numbers, self._constants, {"num_warps": 1})
+                self._turns.append(prepare(launch, (self._space.peers,)))
+        self._turns[half](self._uses, self._uses)
+
+    @property
+    def _constants(self) -> dict[str, int]:
+        return {"RANK": self._group.rank, "WORLD": self._group.size, "PIECES": PIECES}
+
+    def prepare(self, task: PushedShape, dependent: Dependence) -> Start:
+        """What sums messages of a shape; one that has not been pushed before is pushed whole."""
+        starts = [prepare(launch, self._group_arrays) for launch in self._launches(task, dependent)]
+
+        def start(x: Tensor, *arrays: Tensor) -> None:
+            if self._sent is None:
+                self.push(x)
+            sent, self._sent = self._sent, None
+            assert sent is not None
+            if (sent.address, sent.rows) != (x.data_ptr(), task.rows):
+                raise BoundaryError("other rows were pushed than those that are summed", where="all_reduce, pushed")
+            starts[sent.half](x, *arrays)
+            self._beside.join()
+
+        return start
+
+    @property
+    def _group_arrays(self) -> tuple[Tensor, ...]:
+        return self._space.peers, self._uses, self._error, self._state
+
+    def _launches(self, task: PushedShape, dependent: Dependence) -> Iterator[Launch]:
+        """Of both halves."""
+        cut = cut_of(task.width, False, False, Tuning())
+        first, last, _ = next(pieces_of(task.rows))
+        row_bytes = 2 * task.width
+        options = {
+            "num_warps": cut.warps,
+            "maxnreg": registers_of(task.width, cut.warps, False, task.norm),
+            "enable_fp_fusion": False,
+            "launch_pdl": dependent != "off",
+        }
+        constants = {
+            **self._constants,
+            "PARTS": cut.parts,
+            "NORM": task.norm,
+            "RESIDUAL": task.residual,
+            "DEPENDENT": dependent,
+        }
+        slot_bytes = self._rows * row_bytes
+        for half in range(2):
+            numbers = (
+                *(half, (self._group.size - 1) * slot_bytes, self._flags_at, last - first, task.width),
+                *(task.eps, row_bytes, slot_bytes, self.looks),
+            )
+            yield Launch(pushed_kernel, 5, task.rows, numbers, constants, options)
+
+
+def pieces_of(rows: int) -> Iterator[tuple[int, int, bool]]:
+    """(first row, first row behind, whether it is the last) of every piece; all but the last are of one size."""
+    size = max(PIECE_ROWS, -(-rows // PIECES))
+    size = -(-size // _TILE) * _TILE
+    for first in range(0, rows, size):
+        yield first, min(first + size, rows), first + size >= rows
+
+
+class _Beside:
+    """A stream beside the one of now. Without streams everything is in order anyway."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def follow(self) -> None:
+        """What comes in here waits for what the stream of now has been given."""
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream())
+
+    def here(self) -> AbstractContextManager[Any]:
+        """What is given in here goes to the stream beside."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def join(self) -> None:
+        """The stream of now waits for all that was given here."""
+        if self._stream is not None:
+            torch.cuda.current_stream().wait_stream(self._stream)
+
+
+__all__ = ["PIECE_ROWS", "Pushed", "PushedShape", "pieces_of"]

@@ -1,0 +1,82 @@
+"""All-reduce pushed in pieces behind a GEMM, emulated: right for any number of pieces, and the bits of other kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from commplan.runtime.ranks.spawning import run_ranks
+
+from . import emulated_peers, emulated_pushed
+
+pytest.importorskip("triton", reason="needs triton (Linux): the kernels run in its interpreter")
+_MOST_ROWS = 8
+
+
+def run(function: Any, world: int, width: int, folder: Path, *args: Any) -> list[Any]:
+    emulated_peers.make_buffers(folder, world, _MOST_ROWS, width)
+    return run_ranks(function, world, str(folder), *args, timeout_s=600)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("world", "width", "dtype"), [(2, 80, torch.bfloat16), (3, 64, torch.float16), (2, 1040, torch.bfloat16)]
+)
+def test_any_number_of_pieces_gives_the_bits_of_the_other_kernels(
+    world: int, width: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    first, *others = run(emulated_pushed.sums, world, width, tmp_path, [8, 1, 7, 8, 3, 2], width, dtype)
+    for rows, worst, same, _ in first:
+        assert worst <= 2.0 * torch.finfo(dtype).eps, rows
+        assert same, rows
+    assert others == [first] * (world - 1), "all ranks hold the same bits"
+
+
+@pytest.mark.slow
+def test_rows_that_are_made_piece_by_piece_are_summed(tmp_path: Path) -> None:
+    for found in run(emulated_pushed.made_in_pieces, 2, 64, tmp_path):
+        assert found == [(True, True, [(0, 3), (3, 6), (6, 8)])] * 4
+
+
+@pytest.mark.slow
+def test_every_use_of_a_half_has_other_flags(tmp_path: Path) -> None:
+    assert run(emulated_pushed.replayed, 2, 64, tmp_path) == [True, True]
+
+
+@pytest.mark.slow
+def test_a_flag_of_an_earlier_use_with_more_pieces_counts_no_more(tmp_path: Path) -> None:
+    assert run(emulated_pushed.fewer_pieces_between, 2, 64, tmp_path) == [True, True]
+
+
+@pytest.mark.slow
+def test_rows_that_one_who_has_given_up_sends_over_others_are_not_taken(tmp_path: Path) -> None:
+    for nothing_but_nan, said in run(emulated_pushed.overwritten, 2, 64, tmp_path):
+        assert nothing_but_nan
+        assert "a peer has sent nothing" in said
+
+
+@pytest.mark.slow
+def test_what_is_refused(tmp_path: Path) -> None:
+    for said in run(emulated_pushed.refusals, 2, 64, tmp_path):
+        assert len(said) == 5
+        assert all("a workspace for 8 rows of 64 elements of 2 bytes" in text for text in said[:3])
+        assert "other rows were pushed than those that are summed" in said[3]
+        assert "has no room in these Peers" in said[4]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes"),
+    [(1, [1]), (1024, [1024]), (1025, [1024, 1]), (4096, [1024] * 4), (40000, [1280] * 31 + [320])],
+)
+def test_pieces(rows: int, sizes: list[int]) -> None:
+    from commplan.runtime.kernels.pushed import pieces_of
+    from commplan.runtime.kernels.room import PIECES
+
+    found = list(pieces_of(rows))
+    assert [last - first for first, last, _ in found] == sizes
+    assert [is_last for *_, is_last in found] == [False] * (len(sizes) - 1) + [True]
+    assert len(found) <= PIECES and found[0][0] == 0 and found[-1][1] == rows
+    assert all(a[1] == b[0] for a, b in zip(found, found[1:], strict=False))
