@@ -1,11 +1,11 @@
-"""Runs commands that need GPUs beside each other: every lane has GPUs of its own and takes the next command that is left.
+"""Runs commands that need GPUs beside each other: a lane has GPUs of its own and takes the next command that is left.
 
     python benchmarks/lanes.py benchmarks/two_ranks.yaml --lane 0,1 --lane 2,3 --minutes 25 --out build/measured
 
 A file of steps is a YAML list, in order of worth; `run` goes to a shell, where {python}, {out} and {minutes} stand for
 this Python, the folder of `--out`, and the minutes that are left to the step:
 
-    - {name: kernels, minutes: 5, run: "{python} benchmarks/runtime/collectives.py --rows {out}/kernels.jsonl --minutes {minutes}"}
+    - {name: kernels, minutes: 5, run: "{python} benchmarks/x.py --rows {out}/rows --minutes {minutes}"}
 
 `minutes` is the most that a step may take (it is ended then), `least` what must be left for it to be begun, `lane` the
 one that alone may take it. A step that ends with 0 is done, and is left out by the next call with the same folder;

@@ -227,10 +227,8 @@ class Capabilities:
             return f"{name} runs on {' and '.join(impl.vendors)}, not where {backend} is the backend"
         if op.algorithm in op.kind.own_algorithms and not impl.is_own:
             return f"{op.algorithm} is an algorithm of commplan's own kernel of {op.name}, and {name} is another impl"
-        if impl.fuses_norm and (why := _norm_refusal(name, boundary, shape)):
+        if why := _place_refusal(name, impl, boundary, op, group_size, shape):
             return why
-        if op.is_pushed and (why := _push_refusal(op, impl, group_size)):
-            return f"{op.algorithm}: {why}"
         if impl.dtypes is not None and dtype not in impl.dtypes:
             return f"{name} takes {' or '.join(impl.dtypes)} activations, not {dtype}"
         if impl.max_ranks is not None and group_size > impl.max_ranks:
@@ -340,6 +338,15 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _place_refusal(name: str, impl: Impl, boundary: str, op: Op, group_size: int, shape: LayerShape) -> str | None:
+    """Why a kernel of commplan's own cannot stand where the norm follows, or be told how rows travel, or None."""
+    if impl.fuses_norm and (why := _norm_refusal(name, boundary, shape)):
+        return why
+    if op.is_pushed and (why := _push_refusal(op, impl, group_size)):
+        return f"{op.algorithm}: {why}"
+    return None
 
 
 def _push_refusal(op: Op, impl: Impl, group_size: int) -> str | None:

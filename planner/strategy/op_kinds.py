@@ -122,8 +122,8 @@ _OWN_PAIRS = {
     "one_shot": Way((Send(ALL_REDUCE),), peers="message"),
     "two_shot": Way((Send(ALL_REDUCE),), peers="shards"),
 }
-# Or copy engines push the rows to all, in pieces, while the GEMM that makes them goes on. That GEMM runs in pieces then,
-# and may round otherwise.
+# Or copy engines push the rows to all, in pieces, while the GEMM that makes them goes on; in pieces too, so that it may
+# round otherwise.
 _OWN_SUMS = {**_OWN_PAIRS, "pushed": Way((Send(ALL_REDUCE),), peers="pushed")}
 
 # The same of a pair, on the rows of a DP group.

@@ -50,7 +50,7 @@ def peer_norm(place: Place, groups: Groups, peers: Peers, partial: Layout) -> No
 
 
 _HALVES = {"attn_out": 0, "mlp_out": 1}
-"""Of the workspace of pushed rows, by boundary: between two uses of one there is the sum of the other, by whatever op."""
+"""Of the workspace of pushed rows, by boundary: between two uses of one there is the other's sum, by whatever op."""
 
 
 def pusher(place: Place, peers: Peers) -> Callable[[Tensor, Make], None]:

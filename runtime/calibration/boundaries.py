@@ -32,6 +32,7 @@ from ..ranks.rendezvous import meet
 from ..transformers.executor import Executor
 from ..transformers.layer import add_and_norm, cross_in, cross_out
 from ..transformers.stream import Stream
+from .made_rows import MadeRows
 from .measure import differences, machine
 from .point_calls import DTYPES, PlainNorm
 from .timing import Timer, no_gradients
@@ -81,7 +82,10 @@ def measure_plans(
                 for name, calls in bench.calls.items():
                     for key, call in calls.items():
                         bare = key[0] == "mlp_in" or (key[0] == "attn_in" and not case.latent_widths)
-                        by_plan[name].setdefault(key, []).append(median(timer.samples(call, samples, spaced=bare)))
+                        us = median(timer.samples(call, samples, spaced=bare))
+                        if (made := bench.makes.get(key)) is not None:
+                            us = max(us - median(timer.samples(made, samples)), 0.01)
+                        by_plan[name].setdefault(key, []).append(us)
                         peers.check()
             found.append(by_plan)
     peers.close()
@@ -109,6 +113,8 @@ class _Bench:
         self._sizes = sizes_of(p, -(-case.tokens // p.attn_dp), -(-case.tokens // p.attn_dp))
         self._norm = PlainNorm(self._width, self._dtype, device)
         self._latents = [self._rows(columns, self._width) for columns in case.latent_widths]
+        self.makes: dict[Key, Callable[[], Any]] = {}
+        """What stands in a call beside its boundary, and is taken off."""
         self.calls: dict[str, dict[Key, Callable[[], Any]]] = {}
         for name, strategy in case.plans.items():
             executor = Executor(strategy, groups, backend, agree=False)
@@ -128,12 +134,26 @@ class _Bench:
             if key not in calls and place.op.kind.rows is not Rows.TAKEN:
                 make = self._in if isinstance(each, BoundIn) else self._out
                 calls[key] = make(executor, each)  # type: ignore[arg-type]
+                if isinstance(each, BoundOut) and each.push is not None:
+                    calls[key], self.makes[key] = self._pushed(executor, each)
         return calls
 
-    def _out(self, executor: Executor, bound: BoundOut) -> Callable[[], Any]:
+    def _pushed(self, executor: Executor, bound: BoundOut) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        """A boundary whose rows are made meanwhile, and their GEMM; with another sum behind each, as a layer has."""
+        partial, one = self._rows(self._sizes.total, self._width), self._rows(1, self._width)
+        rest, rows, push = self._out(executor, bound, partial), MadeRows(partial), bound.push
+        assert push is not None
+
+        def other() -> None:
+            executor.backend.all_reduce(one, executor.groups.tp)
+
+        return lambda: (push(partial, rows.make), rest(), other()), lambda: (rows.make_all(), other())
+
+    def _out(self, executor: Executor, bound: BoundOut, partial: Tensor | None = None) -> Callable[[], Any]:
         sizes, place = self._sizes, bound.place
-        whole = place.boundary == "mlp_out" or executor.groups.parallelism.attn_dp == 1
-        partial = self._rows(sizes.total if whole else sizes.of(DP_LOCAL), self._width)
+        if partial is None:
+            whole = place.boundary == "mlp_out" or executor.groups.parallelism.attn_dp == 1
+            partial = self._rows(sizes.total if whole else sizes.of(DP_LOCAL), self._width)
         residual = self._rows(sizes.of(place.before.residual), self._width) if place.before else None
 
         def call() -> Any:

@@ -24,12 +24,12 @@ from ..kernels.peer_impls import CAN, PEER_IMPLS, TRITON, Room, room_of
 from ..kernels.peers import Peers, Told, bare, with_norm
 from ..ranks.agreement import Exchange, first_line
 from ..ranks.groups import Group
+from .made_rows import MadeRows
 from .point_calls import DTYPES, PlainNorm, Point, random_rows
 from .rivals import BARE_RIVALS
 
 Key = tuple[int, int, str]
 _TRIED_ROWS = 2  # of the call that shows whether kernels run here at all
-_INNER = 4096  # of the GEMM that makes rows while they are pushed; where it is longer as much is hidden, or more
 
 
 def is_own(point: Point) -> bool:
@@ -103,11 +103,11 @@ class OwnCollectives:
     def _pushed(self, point: Point, peers: Peers, x: torch.Tensor) -> Callable[[], Any]:
         """Two sums whose rows are made piece by piece: in a graph each half of the workspace is used as often."""
         kind, told = _kind_of(point)
-        gemm = _Gemm(point, x)
+        rows = MadeRows(x)
         run = _sum_and_norm(kind, told, peers, x, point.rows)
 
         def once(half: int) -> None:
-            peers.push(x, half, gemm.make)
+            peers.push(x, half, rows.make)
             run()
 
         return lambda: (once(0), once(1))
@@ -116,8 +116,8 @@ class OwnCollectives:
         """What makes the rows of a point that is timed with it, to be taken off; None where nothing does."""
         if not _is_pushed(point):
             return None
-        gemm = _Gemm(point, random_rows(point.rows, point, self._device))
-        return lambda: (gemm.make(0, point.rows), gemm.make(0, point.rows))
+        rows = MadeRows(random_rows(point.rows, point, self._device))
+        return lambda: (rows.make_all(), rows.make_all())
 
     def compile(self, points: Iterable[Point], ranks: int) -> None:
         """What these points launch, all at once rather than each when it is first measured."""
@@ -139,19 +139,6 @@ class OwnCollectives:
         """Give the memory back."""
         for peers in self._peers.values():
             peers.close()
-
-
-class _Gemm:
-    """Makes rows of a message, as the linear before a sum does."""
-
-    def __init__(self, point: Point, out: torch.Tensor) -> None:
-        self._out = out
-        self._left = random_rows(point.rows, point._replace(width=_INNER), out.device)
-        self._right = random_rows(_INNER, point, out.device) / _INNER**0.5
-
-    def make(self, first: int, last: int) -> None:
-        """Rows [first, last)."""
-        torch.mm(self._left[first:last], self._right, out=self._out[first:last])
 
 
 def calls_of(point: Point) -> int:

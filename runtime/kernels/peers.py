@@ -21,7 +21,6 @@ from commplan.planner.strategy.file import OpKind
 from commplan.planner.strategy.op_record import OwnKernel
 from commplan.planner.strategy.words import ScaleGroup
 
-
 Make = Callable[[int, int], None]
 """Fills rows [first, last) of a message."""
 
@@ -48,11 +47,11 @@ class Peers(ABC):
     ) -> tuple[Tensor, Tensor]:
         """(normed, residual), both [T, H]: the new residual is sum + residual; `residual_TH` None: it is the sum."""
 
-    def push(self, x_TH: Tensor, half: int | None = None, make: Make | None = None) -> None:
+    def push(self, x_TH: Tensor, half: int | None = None, make: Make | None = None) -> None:  # noqa: ARG002
         """Have `make` fill the rows of a message whose all-reduce `pushed` is asked for next, and send what is there.
 
-        `half`: 0 or 1, on all ranks alike, and another one than at the last push unless a collective of all ranks stands
-        between; None: they alternate. Here nothing is sent before it is asked for.
+        `half`: 0 or 1, on all ranks alike, and another one than at the last push unless a collective of all ranks
+        stands between; None: they alternate. Here nothing is sent before it is asked for.
         """
         if make is not None:
             make(0, x_TH.shape[0])

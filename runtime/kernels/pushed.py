@@ -6,11 +6,11 @@ plain copy between devices, on a stream beside, and a copy of four bytes behind 
 is one kernel that awaits the pieces, sums in the order of ranks, adds and norms. Over N ranks N - 1 whole messages
 travel to each, as in one shot, so this is for pairs.
 
-A buffer has two halves, and in each the rows of every peer and PIECES flags of every peer. A peer sends a flag that is 1
-in every other use of a half and 2 in those between, from words of its own that are turned when all has been sent, so
+A buffer has two halves, and in each the rows of every peer and PIECES flags of every peer. A peer sends a flag that is
+1 in every other use of a half and 2 in those between, from words of its own that are turned when all has been sent, so
 that graphs replay; how many uses there were the receiver's state tells. One bit is enough, and two halves are, as long
-as there is another collective of all these ranks between two uses of a half: a rank that has ended it has heard of every
-peer's part in it, which came after that peer's last use of the half. Whoever names the halves sees to that: they
+as there is another collective of all these ranks between two uses of a half: a rank that has ended it has heard of
+every peer's part in it, which came after that peer's last use of the half. Whoever names the halves sees to that: they
 alternate, or belong to boundaries that do.
 
 A copy cannot be held back by what a kernel finds. So a rank that has given up a row spoils its words and its flags at
@@ -174,8 +174,8 @@ def pushed_kernel(
 
 @triton.jit(do_not_specialize=["half"])
 def turn_kernel(
-    x,
-    out,
+    x,  # noqa: ARG001
+    out,  # noqa: ARG001
     peers,
     half,
     flags_at,

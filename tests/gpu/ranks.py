@@ -60,7 +60,7 @@ def sum_of(parts: list[Tensor]) -> Tensor:
 def peers_of(dtype: torch.dtype, width: int, rows: int) -> PeerKernels:
     """For `rows` rows of a rank, whatever the op."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    room = Room(rows=world * rows, pair_rows=rows, int8_rows=rows, int8_gather_rows=rows)
+    room = Room(rows=world * rows, pair_rows=rows, int8_rows=rows, int8_gather_rows=rows, pushed_rows=rows)
     device = torch.device("cuda", torch.cuda.current_device())
     return PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), device, dtype, width, room)
 

@@ -16,7 +16,7 @@ import pytest
 from commplan.runtime.ranks.spawning import run_ranks
 
 from ..late_peers import Fault, every_fault, judge_faults, judge_wandering
-from . import machine, ranks
+from . import machine, pushed_ranks, ranks
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +45,8 @@ def claims(folder: Path, faults: list[tuple[str, str, Fault]]) -> list[tuple[str
         ("stress", ranks.stress, (10_000,)),
         ("graphs", ranks.graphs, (101,)),
         *((f"between {captured}", ranks.between_kernels, (400, captured)) for captured in (False, True)),
+        ("pushed", pushed_ranks.pushed, (300,)),
+        ("pushed in graphs", pushed_ranks.pushed_in_graphs, (50,)),
         ("compiled", ranks.compiled, ()),
         ("dead peer", ranks.dead_peer, ()),
         ("faulty", ranks.faulty, (str(folder), faults)),
@@ -109,6 +111,13 @@ def test_a_call_reads_what_the_kernel_before_wrote_and_is_done_when_the_next_one
     found: Found, captured: bool
 ) -> None:
     assert not any(found(f"between {captured}"))
+
+
+@pytest.mark.parametrize("how", ["pushed", "pushed in graphs"])
+def test_rows_that_are_pushed_while_they_are_made_give_the_bits_of_a_kernel_that_sends_them(
+    found: Found, how: str
+) -> None:
+    assert found(how) == [0] * machine.ranks()
 
 
 def test_compiled_calls_give_what_eager_ones_give(found: Found) -> None:

@@ -1,13 +1,13 @@
 """Rows that are pushed while SGLang's linears make them: piece by piece into memory that the plan provides.
 
-The rows that attention and a dense MLP leave come from one GEMM, that of a RowParallelLinear, whose forward may be given
-the memory for its output. So where a plan pushes rows it runs once for every piece, and each piece travels while the
-next is made. Everything else about the linear is as SGLang has it.
+The rows that attention and a dense MLP leave come from one GEMM, that of a RowParallelLinear, whose forward may be
+given the memory for its output. So where a plan pushes rows it runs once for every piece, and each piece travels while
+the next is made. Everything else about the linear is as SGLang has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,9 +39,9 @@ class PushedRows:
         """Dotted path of a function of SGLang's -> the hook around it: where some rows are pushed."""
         return {LINEAR: self.around_linear} if self._places else {}
 
-    def find(self, layers: Iterable[Any]) -> None:
-        """Look for the linears in the layers of a model; RefusedError for one that cannot run piece by piece."""
-        for number, layer in enumerate(layers):
+    def find(self, runner: Any) -> None:
+        """Look for the linears in the model of a ModelRunner; RefusedError for one that cannot run piece by piece."""
+        for number, layer in enumerate(runner.model.model.layers if self._places else ()):
             for boundary, (block, name) in _LINEARS.items():
                 if (number, boundary) in self._places:
                     linear = getattr(getattr(layer, block, None), name, None)

@@ -150,7 +150,7 @@ class SchedulerHooks:
     def around_load(self, load_model: Hook, runner: Any, *args: Any, **options: Any) -> Any:
         """ModelRunner.load_model: what kernels of our own share is taken before the KV cache is given the rest."""
         loaded = load_model(runner, *args, **options)
-        or_stop(self.pushed_rows.find, runner.model.model.layers)
+        or_stop(self.pushed_rows.find, runner)
         or_stop(self.forwards.bind)
         return loaded
 

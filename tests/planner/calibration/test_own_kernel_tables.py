@@ -181,6 +181,38 @@ def test_a_plan_names_the_algorithm_of_our_all_reduce_where_a_table_of_it_is_the
     assert run("validate", plan).code == 0
 
 
+SERVED = ("executor=sglang",)
+
+
+def test_pushed_rows_are_measured_for_a_server_alone_and_taken_by_the_kernel_with_the_norm():
+    assert not [p for p in own_points(QWEN) if "pushed" in p[1]]
+    found = [p for p in own_points(QWEN, overrides=SERVED) if "pushed" in p[1]]
+    assert {p[:4] for p in found} == {("commplan_triton_norm", "all_reduce.pushed", 2, "bf16")}
+    assert max(p[4] for p in found) == 16384
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_plan_pushes_rows_where_that_was_measured_and_is_the_fastest(measured, tmp_path):
+    setup = load_setup(QWEN, SERVED)
+    samples = {p: one for p, one in samples_of(setup).items() if p[0] != "gemm"}
+    for point in [p for p in samples if p[1] == "all_reduce.pushed"]:
+        usual = samples.pop(point)
+        if measured:  # late with few rows, and hidden when there are many
+            samples[point] = [[30.0 + us / 50 for us in of_rank] for of_rank in usual]
+    path, plan = tmp_path / "x.yaml", tmp_path / "plan.yaml"
+    path.write_text(dump(calibration_of(samples, setup.executor, "nccl", "invented", MACHINE, "a test")))
+    with_table = ("--set", *SERVED, "--set", f"hardware.calibrations=[{{file: {path}}}]", "-o", plan)
+    run("plan", QWEN, *with_table)
+    layers = {mode: ranges[-1]["layers"][0] for mode, ranges in parse_yaml(plan.read_text())["modes"].items()}
+    many = (str(layers["prefill"][boundary]) for boundary in ("attn_out", "mlp_out"))
+    assert ["pushed" in op for op in many] == [measured] * 2
+    assert "pushed" not in str(layers["decode"])
+    assert run("validate", plan).code == 0
+    for exact in ("numerics.loosest=exact", "dtypes.weights=fp8"):
+        run("plan", QWEN, "--set", exact, *with_table)
+        assert "pushed" not in plan.read_text(), exact
+
+
 def test_a_machine_on_which_the_kernels_did_not_run_gets_no_tables_of_them():
     calibration = calibrated(load_setup(QWEN), ran=False)
     assert {t.impl for t in calibration.tables} == {"nccl", "composed_norm"}  # which needs the library alone

@@ -17,7 +17,10 @@ from commplan.runtime.collectives.composed import ComposedPeers
 from commplan.runtime.kernels.peer_impls import Room
 from commplan.runtime.ranks.groups import Groups, make_groups
 
-from ..bound.own_collectives import METHODS, PeersOverGloo, own_collectives
+from ..bound.own_collectives import METHODS as CALLS
+from ..bound.own_collectives import PeersOverGloo, own_collectives
+
+METHODS = (*CALLS, "push")
 
 
 class Measured(NamedTuple):

@@ -26,6 +26,7 @@ POINTS: list[list[Any]] = [
     ["collective", "all_reduce", 2, "fp32", 8, 64, 0],
     *([TRITON, name, 2, dtype, rows, 32, 0] for name in SUMS for dtype in ("bf16", "fp32") for rows in (1, 7)),
     *([TRITON_NORM, name, 2, "bf16", rows, 32, 0] for name in SUMS for rows in (1, 7)),
+    [TRITON_NORM, "all_reduce.pushed", 2, "bf16", 7, 32, 0],
     *([TRITON, name, 2, "bf16", 8, 48, attn_dp] for name, attn_dp in OTHERS),
 ]
 pytestmark = pytest.mark.slow
@@ -70,18 +71,23 @@ def test_verify_measures_a_sum_together_with_its_norm_where_one_kernel_does_both
 
     bare, fused = Op("all_reduce", impl=TRITON), Op("all_reduce", impl=TRITON_NORM)
     int8 = Op("int8_all_reduce", algorithm="gather", impl=TRITON_NORM)
+    pushed = Op("all_reduce", algorithm="pushed", impl=TRITON_NORM)
     plans = {
         "library": plan(Op("all_reduce"), Op("all_reduce"), Op("all_reduce")),
         "bare": plan(bare, bare, bare),
         "fused": plan(bare, fused, int8),
+        "pushed": plan(bare, pushed, pushed),
     }
-    for library, alone, together, everything in world(2).run(measured_boundaries, plans, 7):
+    for library, alone, together, meanwhile, everything in world(2).run(measured_boundaries, plans, 7):
         assert library.methods == set()
         assert alone.methods == {"all_reduce"}
         assert {"all_reduce_norm", "int8_all_reduce_norm"} <= together.methods
+        assert {"push", "all_reduce_norm"} <= meanwhile.methods
         keys = {(key[0], key[1]) for key in together.samples}
         assert keys >= {("attn_out", str(fused)), ("mlp_out", str(int8)), ("embed_out", str(bare))}
-        assert set(everything.samples) == {*library.samples, *alone.samples, *together.samples}
+        assert set(everything.samples) == {
+            *(key for each in (library, alone, together, meanwhile) for key in each.samples)
+        }
         assert all(len(times) == 1 and times[0] > 0 for times in everything.samples.values())
 
 

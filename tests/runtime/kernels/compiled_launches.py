@@ -59,3 +59,12 @@ def peers_of(rank: int = 0, world: int = 2) -> Any:
     spaces = [Workspace(1 << 27, torch.zeros(world, dtype=torch.int64), None) for _ in range(2)]
     state, error = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int32)
     return PeerKernels(Group("tp", None, world, rank), *spaces, state, error)
+
+
+def compiled_code(source: Any) -> str:
+    """PTX of what was launched."""
+    (kernel,) = {
+        k for cache in source.fn.device_caches.values() for k in cache[0].values() if k.src.hash() == source.hash()
+    }
+    text: str = kernel.asm["ptx"]
+    return text

@@ -15,7 +15,7 @@ from commplan.runtime.errors import RefusedError
 pytest.importorskip("triton", reason="needs triton (Linux)")
 
 
-from .compiled_launches import Launcher, hopper, peers_of
+from .compiled_launches import Launcher, compiled_code, hopper, peers_of
 
 WIDTH, ROWS = 1040, 6
 EPS = 1e-6
@@ -170,15 +170,6 @@ def test_a_kernel_waits_for_the_one_before_ahead_of_all_memory_where_it_may_star
                 before = code[: code.index("griddepcontrol.wait")]
                 touched = [w for w in ("ld.global", "st.global", "atom.", "ld.volatile", "red.") if w in before]
                 assert not touched, source.name
-
-
-def compiled_code(source: Any) -> str:
-    """PTX."""
-    (kernel,) = {
-        k for cache in source.fn.device_caches.values() for k in cache[0].values() if k.src.hash() == source.hash()
-    }
-    text: str = kernel.asm["ptx"]
-    return text
 
 
 def test_another_word_for_dependence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
-"""All-reduce pushed in pieces behind a GEMM, emulated: right for any number of pieces, and the bits of other kernels."""
+"""All-reduce pushed in pieces, emulated: right for any number of pieces, and the bits of other kernels."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,4 +80,34 @@ def test_pieces(rows: int, sizes: list[int]) -> None:
     assert [last - first for first, last, _ in found] == sizes
     assert [is_last for *_, is_last in found] == [False] * (len(sizes) - 1) + [True]
     assert len(found) <= PIECES and found[0][0] == 0 and found[-1][1] == rows
-    assert all(a[1] == b[0] for a, b in zip(found, found[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(found))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [5120, 7168])
+def test_it_compiles_for_a_hopper_gpu_once_for_both_halves(width: int) -> None:
+    from commplan.runtime.kernels.pushed import Pushed, PushedShape
+    from commplan.runtime.kernels.room import pushed_bytes
+    from commplan.runtime.kernels.symmetric import Workspace
+    from commplan.runtime.ranks.groups import Group
+
+    from .compiled_launches import compiled_code, hopper
+
+    half = pushed_bytes(2, width, 8)
+    views = tuple(torch.zeros(2 * half, dtype=torch.int8) for _ in range(2))
+    peers = torch.tensor([view.data_ptr() for view in views])
+    uses, state, error = (torch.zeros(2, dtype=d) for d in (torch.int64, torch.int64, torch.int32))
+    x = torch.zeros(8, width, dtype=torch.bfloat16)
+    with hopper() as launches:
+        pushed = Pushed(Group("tp", None, 2, 0), Workspace(half, peers, None, views), 8, width, uses, state, error)
+        start = pushed.prepare(PushedShape(8, width, True, True, 1e-6), "early")
+        for _ in range(2):
+            start(x, x, x[0], x.clone(), x.clone())
+        names = [source.name for source, _, _ in launches]
+        turned, summed = ({source.hash() for source, *_ in launches[n::2]} for n in (0, 1))
+        code = compiled_code(launches[1][0])
+    assert names == ["turn_kernel", "pushed_kernel"] * 2
+    assert len(turned) == len(summed) == 1
+    assert ".global.sys.acquire." in code and "atom.global.sys.acq_rel.add" in code
+    touched = code[: code.index("griddepcontrol.wait")]
+    assert not [word for word in ("ld.global", "st.global", "atom.", "ld.volatile", "red.") if word in touched]

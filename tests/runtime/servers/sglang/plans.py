@@ -27,6 +27,7 @@ TWO_STEPS = Op("reduce_scatter_all_gather")
 GATHER = Op("int8_all_reduce", algorithm="gather")
 TWO_SHOT = Op("int8_all_reduce", algorithm="two_shot")
 PREFILL_TOKENS, DECODE_TOKENS = 256, 8
+_EXPERTS = {"num_experts", "num_local_experts", "n_routed_experts"}
 
 Sums = Sequence[tuple[Op, Op]]  # attn_out and mlp_out of each layer
 EVERYWHERE_PLAIN: Sums = [(PLAIN, PLAIN)] * 4
@@ -50,7 +51,7 @@ def plan(
     """A plan for a checkpoint, on two ranks where nothing else is said."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text())
     first_moe = config.get("first_k_dense_replace", 0)
-    has_moe = bool({"num_experts", "num_local_experts", "n_routed_experts"} & set(config))
+    has_moe = bool(_EXPERTS & set(config))
     latent = config.get("q_lora_rank") or 0
     width = latent + config["kv_lora_rank"] + config["qk_rope_head_dim"] if latent else 0
     fingerprint = config_fingerprint(config)
@@ -118,7 +119,7 @@ FUSED_QUANTISED: Sums = [
 def fused(checkpoint: Path) -> StrategyFile:
     """Kernels of our own, with norms and without; the embedding too. Other layers in other ranges; rows that are pushed
     while they are made, but not those of experts."""
-    dense = not json.loads((checkpoint / "config.json").read_text()).get("num_experts")
+    dense = not _EXPERTS & set(json.loads((checkpoint / "config.json").read_text()))
     attention, mlp = (PUSHED, FUSED_SUM), (FUSED_SUM, PUSHED) if dense else (FUSED_SUM, FUSED_SUM)
     both = (PUSHED, PUSHED) if dense else attention
     short = tokens(1, 16, [both, attention, mlp, both])

@@ -24,7 +24,7 @@ X, RESIDUAL = torch.ones(3, 4), torch.full((3, 4), 2.0)
 NORM = nn.Identity()
 
 
-def forwards(*fused: tuple[int, str]) -> Forwards:
+def forwards(*fused: tuple[int, str], push: Any = None) -> Forwards:
     """Two layers; the op at these places does the norm too: here it gives the sum, and what it adds up to."""
 
     def norm(x: Tensor, residual: Tensor, sizes: Any, module: nn.Module, owned: bool) -> tuple[Tensor, Tensor]:
@@ -33,7 +33,7 @@ def forwards(*fused: tuple[int, str]) -> Forwards:
 
     def changed(program: Program) -> Program:
         layers = [
-            replace(layer, **{b: replace(getattr(layer, b), norm=norm) for at, b in fused if at == index})
+            replace(layer, **{b: replace(getattr(layer, b), norm=norm, push=push) for at, b in fused if at == index})
             for index, layer in enumerate(program.layers)
         ]
         return replace(program, layers=tuple(layers))
@@ -117,3 +117,42 @@ def test_a_final_norm_that_is_called_in_another_way_is_an_error() -> None:
         with pytest.raises(BoundaryError, match="in another way"):
             FinalNorm(now, 1, NORM)(X)
         forward.owed = False
+
+
+class TwoPieces:
+    """In place of Peers: has rows made in two pieces."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[int, int]] = []
+
+    def __call__(self, x: Tensor, make: Any) -> None:
+        for first, last in ((0, 2), (2, len(x))):
+            make(first, last)
+            self.made.append((first, last))
+
+
+def test_rows_are_pushed_while_they_are_made_and_then_summed() -> None:
+    pieces = TwoPieces()
+    now = forwards((0, "attn_out"), push=pieces)
+    assert not now.pushes(0, "attn_out"), "outside a forward nothing is planned"
+    with now.serving(), now.forward("prefill", 3):
+        assert now.pushes(0, "attn_out") and not now.pushes(0, "mlp_out")
+        rows = torch.full((3, 4), float("nan"))
+        now.push(0, "attn_out", rows, lambda first, last: rows[first:last].fill_(first + 1.0))
+        normed, _ = FusedSum(now, 0, "attn_out")(rows, RESIDUAL, None, NORM)
+    assert pieces.made == [(0, 2), (2, 3)]
+    assert normed[:, 0].tolist() == [1.0, 1.0, 3.0]
+
+
+def test_rows_that_were_to_be_pushed_and_were_not_are_an_error() -> None:
+    now = forwards((0, "attn_out"), (0, "mlp_out"), push=TwoPieces())
+    with now.forward("prefill", 3):
+        with pytest.raises(BoundaryError, match="were not pushed while they were made"):
+            FusedSum(now, 0, "attn_out")(X, RESIDUAL, None, NORM)
+        now.push(0, "attn_out", X, lambda *_: None)
+        with pytest.raises(BoundaryError, match="were not pushed while they were made"):
+            FusedSum(now, 0, "mlp_out")(X, RESIDUAL, None, NORM)
+        with pytest.raises(BoundaryError, match="holds 2 rows to push in a forward of 3 tokens"):
+            now.push(0, "attn_out", X[:2], lambda *_: None)
+        with pytest.raises(BoundaryError, match="holds 3 rows to push"):
+            now.push(1, "attn_out", X, lambda *_: None)

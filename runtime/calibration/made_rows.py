@@ -1,0 +1,27 @@
+"""Rows that a GEMM makes: what stands before a sum whose rows are pushed, and is taken off its time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_INNER = 4096
+"""Of the GEMM. Behind a longer one as much of a sum is hidden, or more."""
+
+
+class MadeRows:
+    """Fills rows of a message [T, H] as the linear before a sum does, at once or piece by piece."""
+
+    def __init__(self, out_TH: Tensor) -> None:
+        rows, width = out_TH.shape
+        self._out = out_TH
+        self._left = out_TH.new_empty(rows, _INNER).normal_()
+        self._right = out_TH.new_empty(_INNER, width).normal_().div_(_INNER**0.5)
+
+    def make(self, first: int, last: int) -> None:
+        """Rows [first, last)."""
+        torch.mm(self._left[first:last], self._right, out=self._out[first:last])
+
+    def make_all(self) -> None:
+        """Every row."""
+        self.make(0, len(self._out))
