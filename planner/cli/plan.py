@@ -163,7 +163,8 @@ def _print_notes(found: Plan) -> None:
     if _uniform_is_ahead(strategy, tolerance):
         why = f"one plan serves a whole range, and may lose {tolerance:.2%} (search.range_tolerance)"
         echo(f"Where a uniform strategy is ahead: {why}.")
-    echo("No overlap of communication is assumed, but in flags of a server that have it.")
+    pushed = ", and where rows are pushed" if strategy.pushes_rows else ""
+    echo(f"No overlap of communication is assumed, but in flags of a server that have it{pushed}.")
     predicted = [r.predicted for ranges in strategy.modes.values() for r in ranges if r.predicted is not None]
     if any(each.host_wait_us >= SHOWN_SHARE * each.step_us for each in predicted):
         echo("A share for the host: so much of the step the device waits for eager launches.")

@@ -27,9 +27,11 @@ def cost_chart(study: Study, mode: str, tokens: int) -> Chart:
     keys = [Key(PART_NAMES[part], on_card(PART_COLOURS[part], AREA)) for part in parts]
     plot = BarPlot(bars, keys, "ms of a step that the choice of communication changes")
     fixed = found.plans[PLAN].parts.parts["compute"]
+    pushes = any(edge.op.is_pushed for edge, _ in found.plans[PLAN].plan.counted)
+    pushed = " but where rows are pushed" if pushes else ""
     about = (
         f"{mode.capitalize()} of {tokens:,} tokens. {milliseconds(fixed)} of compute are the same under every choice "
-        "and left out of the bars. No overlap of communication and compute is assumed."
+        f"and left out of the bars. No overlap of communication and compute is assumed{pushed}."
     )
     return Chart(_finding(found, mode, tokens), about, plot, [_table(found, names, parts, mode, tokens)])
 

@@ -15,10 +15,14 @@ from .page import Page, write_page
 from .sections import facts, headline, sections, subtitle
 from .study import Range, Study
 
+NO_OVERLAP = "No overlap of communication and compute is assumed, but in flags of a server that have it"
 NOTES = [
-    "No overlap of communication and compute is assumed, but in flags of a server that have it",
     "Times are predictions; the tables say what each rests on",
 ]
+
+
+def _overlap(strategy: StrategyFile) -> str:
+    return f"{NO_OVERLAP}, and where rows are pushed" if strategy.pushes_rows else NO_OVERLAP
 
 
 def report_strategy(file: str, deployment: str | None, overrides: tuple[str, ...], output: str | Path) -> Page:
@@ -34,7 +38,7 @@ def report_strategy(file: str, deployment: str | None, overrides: tuple[str, ...
         facts=facts(study),
         sections=sections(study),
         answers=[(a.question, f"{a.answer[0].upper()}{a.answer[1:]}.") for a in asker.answers()],
-        notes=[*study.notes, *([OWN_NOTE] if has_own_kernels(study.setup) else []), *NOTES],
+        notes=[*study.notes, *([OWN_NOTE] if has_own_kernels(study.setup) else []), _overlap(strategy), *NOTES],
     )
     write_page(page, output)
     return page

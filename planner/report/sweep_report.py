@@ -17,7 +17,7 @@ from .chart import Chart, Key, milliseconds
 from .page import Page, write_page
 from .palette import LINES, on_card
 from .sections import facts, headline, sections, subtitle
-from .strategy_report import NOTES
+from .strategy_report import NO_OVERLAP, NOTES
 from .study import Study
 from .table import Cell, Table
 from .xy_plot import Series, XYPlot, times
@@ -43,7 +43,7 @@ def write_what_if(
         sections=charts,
         answers=[(a.question, f"{a.answer[0].upper()}{a.answer[1:]}.") for a in answers],
         tables=[_table(points)],
-        notes=[*(note for note in notes if "overlap" not in note), *NOTES],
+        notes=[*(note for note in notes if "overlap" not in note), NO_OVERLAP, *NOTES],
     )
     write_page(page, path)
 

@@ -278,11 +278,15 @@ class Pushed:
 
     def _turn(self, half: int) -> None:
         if not self._turns:
-            for each in range(2):
-                numbers = each, self._flags_at
-                launch = Launch(turn_kernel, 2, 1, numbers, self._constants, {"num_warps": 1})
-                self._turns.append(prepare(launch, (self._space.peers,)))
-        self._turns[half](self._uses, self._uses)
+            launches = (self._turn_launch(each) for each in range(2))
+            turns = [prepare(launch, (self._space.peers,)) for launch in launches]
+            self._turns = turns if is_launching() else []
+        else:
+            turns = self._turns
+        turns[half](self._uses, self._uses)
+
+    def _turn_launch(self, half: int) -> Launch:
+        return Launch(turn_kernel, 2, 1, (half, self._flags_at), self._constants, {"num_warps": 1})
 
     @property
     def _constants(self) -> dict[str, int]:

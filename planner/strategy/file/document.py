@@ -170,6 +170,12 @@ class StrategyFile:
         found = ((mode, r.predicted) for mode, ranges in self.modes.items() for r in ranges)
         return joined((mode, rival) for mode, p in found if p is not None for rival in p.faster_rivals)
 
+    @property
+    def pushes_rows(self) -> bool:
+        """Do the rows of some sum travel while the GEMM that makes them goes on?"""
+        layers = (layer for ranges in self.modes.values() for plan in ranges for layer in plan.layers)
+        return any(op.is_pushed for layer in layers for op in (layer.attn_out, layer.mlp_out))
+
     @cached_property
     def _starts(self) -> dict[str, list[int]]:
         return {mode: [r.first for r in ranges] for mode, ranges in self.modes.items()}

@@ -202,7 +202,11 @@ def test_a_plan_pushes_rows_where_that_was_measured_and_is_the_fastest(measured,
     path, plan = tmp_path / "x.yaml", tmp_path / "plan.yaml"
     path.write_text(dump(calibration_of(samples, setup.executor, "nccl", "invented", MACHINE, "a test")))
     with_table = ("--set", *SERVED, "--set", f"hardware.calibrations=[{{file: {path}}}]", "-o", plan)
-    run("plan", QWEN, *with_table)
+    said = run("plan", QWEN, *with_table).out
+    assert ("and where rows are pushed" in said) == measured
+    page = tmp_path / "x.html"
+    run("report", plan, "-o", page)
+    assert ("and where rows are pushed" in page.read_text()) == measured
     layers = {mode: ranges[-1]["layers"][0] for mode, ranges in parse_yaml(plan.read_text())["modes"].items()}
     many = (str(layers["prefill"][boundary]) for boundary in ("attn_out", "mlp_out"))
     assert ["pushed" in op for op in many] == [measured] * 2
