@@ -127,6 +127,8 @@ class Lanes:
                 start_new_session=True,
             )
             self._running[lane] = process
+            if self._ends:
+                _end(process)
         try:
             code: int | None = process.wait(60 * minutes)
         except subprocess.TimeoutExpired:

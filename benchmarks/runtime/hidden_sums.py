@@ -103,6 +103,7 @@ def ways_of(peers: Any, inputs: Any, pieces: list[int]) -> dict[str, Callable[[]
 
     from commplan.runtime.kernels import pushed
     from commplan.runtime.kernels.add_rms_norm import add_rms_norm
+    from commplan.runtime.kernels.room import PIECES
 
     x, residual, weight, left, right = inputs.x, inputs.residual, inputs.weight, inputs.left, inputs.right
 
@@ -138,7 +139,7 @@ def ways_of(peers: Any, inputs: Any, pieces: list[int]) -> dict[str, Callable[[]
         return run
 
     found = {LIBRARY: library, "own": own, "own INT8": quantised}
-    found |= {f"pushed by {rows}": in_pieces(rows) for rows in pieces if rows < len(x)}
+    found |= {f"pushed by {rows}": in_pieces(rows) for rows in pieces if len(x) / PIECES <= rows < len(x)}
     return {**found, NOTHING: nothing}
 
 

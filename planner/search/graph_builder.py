@@ -221,15 +221,15 @@ class GraphBuilder:
 
     # ---- what is refused ---------------------------------------------------------------------------------------------
 
-    def _unable(self, boundary: str, op: Op, mlp: MlpKind, stock: bool = False) -> str | None:
+    def _unable(self, boundary: str, op: Op, mlp: MlpKind, restriction: Restriction = ANY) -> str | None:
         setup = self.setup
         can, architecture = setup.executor.can, setup.model.architecture
-        return can.refusal(boundary, op, self.mode, mlp, setup.parallelism, stock, architecture)
+        if restriction.unmeasured and op.is_pushed:  # measured by this executor's kernels, and run by a server alone
+            op = replace(op, algorithm=None)
+        return can.refusal(boundary, op, self.mode, mlp, setup.parallelism, restriction.stock, architecture)
 
     def _refusal(self, boundary: str, op: Op, layer: int | None, mlp: MlpKind, restriction: Restriction) -> str | None:
-        refusal = self._unable(boundary, op, mlp, restriction.stock) or self._forbidden(
-            boundary, op, layer, restriction
-        )
+        refusal = self._unable(boundary, op, mlp, restriction) or self._forbidden(boundary, op, layer, restriction)
         return refusal or (wire_refusal(op, self.setup) if restriction.policy else None)
 
     def _forbidden(self, boundary: str, op: Op, layer: int | None, restriction: Restriction) -> str | None:
@@ -241,7 +241,7 @@ class GraphBuilder:
 
     def _edge_refusal(self, edge: Edge, layer: int | None, mlp: MlpKind, restriction: Restriction) -> str | None:
         """Of an op where it stands, with its group spelled."""
-        refusal = self._unable(edge.boundary, edge.op, mlp, restriction.stock)
+        refusal = self._unable(edge.boundary, edge.op, mlp, restriction)
         return refusal or self._policy_refusal(edge, layer, restriction)
 
     def _policy_refusal(self, edge: Edge, layer: int | None, restriction: Restriction) -> str | None:

@@ -15,6 +15,7 @@ from ..strategies import PLAIN, Offer, Strategy, strategies
 from ..strategy.errors import NoLegalPlanError
 from ..strategy.executor_file import RESIDUAL_OUT
 from ..strategy.layout import IllegalOpError, LayerShape
+from ..strategy.op_kinds import PUSHED_INNER
 from ..strategy.ops import Op
 from ..strategy.vendors import BACKENDS
 from ..strategy.words import GroupName
@@ -195,15 +196,28 @@ class Offers:
             return True
         return not self.costs.lacks_table(terms) and self.costs.is_among_measured(terms)
 
+    def _cannot_push(self, boundary: str) -> str | None:
+        """Why rows cannot be pushed behind the GEMM that makes them here, as tables of it have it, or None."""
+        model, p, dtypes = self.setup.model, self.setup.parallelism, self.setup.deployment.dtypes
+        if dtypes.weights != dtypes.activations:
+            return (
+                f"rows are pushed as a GEMM in {dtypes.activations} makes them, and dtypes.weights is {dtypes.weights}"
+            )
+        heads = model.num_attention_heads // p.attn_tp
+        inner = heads * model.value_head_dim if boundary == "attn_out" else (model.intermediate_size or 0) // p.tp
+        if inner < PUSHED_INNER:
+            least = f"one of {PUSHED_INNER} inner columns or more"
+            return f"rows are pushed while a GEMM makes them, which hides so much in {least}; this one has {inner}"
+        return None
+
     def check_impl(self, boundary: str, op: Op, group: GroupName, shape: LayerShape) -> None:
         """Raise IllegalOpError where the impl of an op cannot perform it over this group."""
         setup = self.setup
         dtype, size = setup.deployment.dtypes.activations, setup.parallelism.group_size(group)
         width = setup.model.latent_width if op.kind.latent else setup.model.hidden_size
         why = setup.executor.can.impl_refusal(boundary, op, setup.hardware.backend, dtype, size, width, shape)
-        weights = setup.deployment.dtypes.weights
-        if why is None and op.is_pushed and weights != dtype:
-            why = f"rows are pushed as a GEMM of {dtype} weights makes them, and dtypes.weights is {weights}"
+        if why is None and op.is_pushed:
+            why = self._cannot_push(boundary)
         if why is None and op.wire is not None and op.wire.needs_fp8 and setup.hardware.compute.fp8_tflops is None:
             why = f"travels in {op.wire.words}, and compute.fp8_tflops of {setup.hardware.name} says of none"
         if why is None and op.impl is not None and op.impl in ONE_LAUNCH:

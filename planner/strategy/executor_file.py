@@ -344,12 +344,12 @@ def _place_refusal(name: str, impl: Impl, boundary: str, op: Op, group_size: int
     """Why a kernel of commplan's own cannot stand where the norm follows, or be told how rows travel, or None."""
     if impl.fuses_norm and (why := _norm_refusal(name, boundary, shape)):
         return why
-    if op.is_pushed and (why := _push_refusal(op, impl, group_size)):
+    if op.is_pushed and (why := push_refusal(op, impl, group_size)):
         return f"{op.algorithm}: {why}"
     return None
 
 
-def _push_refusal(op: Op, impl: Impl, group_size: int) -> str | None:
+def push_refusal(op: Op, impl: Impl, group_size: int) -> str | None:
     """Why rows cannot be pushed while they are made, or None."""
     if not impl.fuses_norm:
         return "rows that are pushed are taken by a kernel that adds and norms too"

@@ -124,6 +124,8 @@ _OWN_PAIRS = {
 }
 # Or copy engines push the rows to all, in pieces, while the GEMM that makes them goes on; in pieces too, so that it may
 # round otherwise.
+PUSHED_INNER = 4096
+"""Inner columns of the GEMM behind which such a sum is measured. A shorter one hides less of it."""
 _OWN_SUMS = {**_OWN_PAIRS, "pushed": Way((Send(ALL_REDUCE),), peers="pushed")}
 
 # The same of a pair, on the rows of a DP group.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_INNER = 4096
-"""Of the GEMM. Behind a longer one as much of a sum is hidden, or more."""
+from commplan.planner.strategy.op_kinds import PUSHED_INNER
 
 
 class MadeRows:
@@ -15,8 +14,8 @@ class MadeRows:
     def __init__(self, out_TH: Tensor) -> None:
         rows, width = out_TH.shape
         self._out = out_TH
-        self._left = out_TH.new_empty(rows, _INNER).normal_()
-        self._right = out_TH.new_empty(_INNER, width).normal_().div_(_INNER**0.5)
+        self._left = out_TH.new_empty(rows, PUSHED_INNER).normal_()
+        self._right = out_TH.new_empty(PUSHED_INNER, width).normal_().div_(PUSHED_INNER**0.5)
 
     def make(self, first: int, last: int) -> None:
         """Rows [first, last)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from commplan.planner.strategy.executor_file import push_refusal
 from commplan.planner.strategy.file import (
     DP_LOCAL,
     KINDS,
@@ -25,7 +26,7 @@ from commplan.planner.strategy.file import (
     is_finer,
     walk,
 )
-from commplan.planner.strategy.words import ScaleGroup
+from commplan.planner.strategy.words import MlpKind, ScaleGroup
 
 from ..errors import RefusedError
 
@@ -192,6 +193,8 @@ def check_peer_ops(file: StrategyFile) -> None:
         impl, op = str(use.op.impl), use.op
         if op.name not in CAN.ops_of(impl):
             raise _refusal(use, f"it has no {op.name}; it has {', '.join(CAN.ops_of(impl))}", file)
+        if op.is_pushed and (why := _not_pushed_here(file, use)):
+            raise _refusal(use, why, file)
         if fuses_norm(impl) and use.boundary not in RESIDUAL_OUT:
             where = " and ".join(RESIDUAL_OUT)
             raise _refusal(use, f"it works at {where}, where a residual add and a norm follow", file)
@@ -200,6 +203,14 @@ def check_peer_ops(file: StrategyFile) -> None:
             bare = TRITON if impl in PEER_IMPLS else COMPOSED
             reason = f"the rows are sliced to {use.after.hidden} between this sum and its norm; take {bare} there"
             raise _refusal(use, reason, file)
+
+
+def _not_pushed_here(file: StrategyFile, use: Use) -> str | None:
+    """Why rows cannot be pushed to the peers while they are made, as the planner's file for an executor has it."""
+    mlp: MlpKind = "moe" if use.layer in file.model.moe_layers else "dense"
+    can, p, op = capabilities(file.executor), file.parallelism, use.op
+    why = can.refusal(use.boundary, op, "prefill", mlp, p)
+    return why or push_refusal(op, can.impls[str(op.impl)], p.group_size(use.group))
 
 
 def check_peer_limits(file: StrategyFile, backend: str, limits: PeerLimits | None) -> None:

@@ -39,9 +39,10 @@ class PeerKernels(Peers):
     """Collectives of a group by Triton kernels over symmetric memory.
 
     Results are the same bits on every rank, but for the sign of zeros. Calls of a group run on one stream, in the same
-    order on all ranks. Once a row has not come, every later result on this rank is NaN, and `check` says why; only new
-    Peers help. Workspaces: `plain` for rows of 2-byte elements, `small` for rows in INT8; None where no room was asked
-    for. `state`: int64 [1] on the device, as in calls.py. `error`: int32 [1] in pinned host memory, 1 from then on.
+    order on all ranks; rows that are pushed travel on one beside it. Once a row has not come, every later result on
+    this rank is NaN, and `check` says why; only new Peers help. Workspaces: `plain` for rows of 2-byte elements,
+    `small` for rows in INT8, `pushed` with its own; None where no room was asked for. `state`: int64 [1] on the device,
+    as in calls.py. `error`: int32 [1] in pinned host memory, 1 from then on.
 
     A call's shapes and types are checked when they are new, and what they lead to is kept; each call checks the rest.
     """

@@ -7,15 +7,15 @@ is one kernel that awaits the pieces, sums in the order of ranks, adds and norms
 travel to each, as in one shot, so this is for pairs.
 
 A buffer has two halves, and in each the rows of every peer and PIECES flags of every peer. A peer sends a flag that is
-1 in every other use of a half and 2 in those between, from words of its own that are turned when all has been sent, so
+1 in every other use of a half and 2 in those between, from words of its own that are turned before the first piece, so
 that graphs replay; how many uses there were the receiver's state tells. One bit is enough, and two halves are, as long
 as there is another collective of all these ranks between two uses of a half: a rank that has ended it has heard of
 every peer's part in it, which came after that peer's last use of the half. Whoever names the halves sees to that: they
 alternate, or belong to boundaries that do.
 
-A copy cannot be held back by what a kernel finds. So a rank that has given up a row spoils its words and its flags at
-its peers instead, before anything else is sent, and a receiver looks at the flag once more behind the rows: what it has
-read was sent before the peer gave up.
+A copy cannot be held back by what a kernel finds. So a rank that has given up a row, of whatever op, spoils its words
+and its flags at its peers instead, before anything else is sent, and a receiver looks at the flag once more when it has
+done with the row: what it has read was sent before the peer gave up.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _spoil(peers, flags_at, RANK: tl.constexpr, WORLD: tl.constexpr, PIECES: tl.
     pieces = tl.arange(0, PIECES)
     for half in tl.static_range(2):
         words = _words(peers, RANK, flags_at, half, WORLD, PIECES)
-        tl.atomic_and(words + pieces, tl.zeros([PIECES], tl.int32), sem="relaxed")  # one may be turned at this moment
+        tl.store(words + pieces, tl.zeros([PIECES], tl.int32))
         for q in tl.static_range(WORLD):
             if q != RANK:
                 flags = _flags(peers, q, flags_at, half, RANK - (q < RANK), WORLD, PIECES)
@@ -130,8 +130,6 @@ def pushed_kernel(
     use, ticket, given_up, waiting = begin_call(uses + half, error, looks, DEPENDENT)
     group = tl.atomic_add(state, 0, sem="relaxed")
     if given_up | (group < 0):
-        if row == 0:  # the rows of this call are right, if somebody still waits for them; no later ones may be taken
-            _spoil(peers, flags_at, RANK, WORLD, PIECES)
         spoil_row(out, total, row, width, width, NORM, PARTS)
         return
     mine = load_row(x + row.to(tl.int64) * width, width, PARTS)
@@ -142,23 +140,15 @@ def pushed_kernel(
     wanted = (use + 1).to(tl.int32)
     start = half * half_bytes.to(tl.int64) + row.to(tl.int64) * row_bytes
     own = wide_row(mine, PARTS)
-    nothing = 0.0
+    lost = 0
     for q in tl.static_range(WORLD):
         if q == RANK:
             one = own
         else:
-            number: tl.constexpr = q - (q > RANK)
-            flag = _flags(peers, RANK, flags_at, half, number, WORLD, PIECES) + row // piece_rows
-            came = _await_flag(flag, wanted, waiting)
-            here = address(peers, RANK, slot(start, number, slot_bytes), dtype)
+            flag = _flags(peers, RANK, flags_at, half, q - (q > RANK), WORLD, PIECES) + row // piece_rows
+            lost |= (_await_flag(flag, wanted, waiting) == 0).to(tl.int32)
+            here = address(peers, RANK, slot(start, q - (q > RANK), slot_bytes), dtype)
             one = wide_row(load_row(here, width, PARTS), PARTS)
-            tl.debug_barrier()  # all of the row is read
-            again = tl.atomic_add(flag, 0, sem="acq_rel", scope="sys")
-            if (came == 0) | (again != wanted):
-                give_up(waiting)
-                give_up((error, state, looks))
-                _spoil(peers, flags_at, RANK, WORLD, PIECES)
-                nothing = float("nan")
         if q == 0:
             summed = one
         else:
@@ -166,10 +156,16 @@ def pushed_kernel(
     gain = mine
     if NORM:
         gain = load_row(weight, width, PARTS)
-    known = ()
-    for part in tl.static_range(len(PARTS)):
-        known = known + (summed[part] + nothing,)
-    finish_row(known, out, total, before, gain, row, width, width, eps, NORM, RESIDUAL, PARTS)
+    finish_row(summed, out, total, before, gain, row, width, width, eps, NORM, RESIDUAL, PARTS)
+    tl.debug_barrier()  # every warp has stored what came of the row, so all of it was read
+    for q in tl.static_range(WORLD):
+        if q != RANK:
+            flag = _flags(peers, RANK, flags_at, half, q - (q > RANK), WORLD, PIECES) + row // piece_rows
+            lost |= (tl.atomic_add(flag, 0, sem="relaxed", scope="sys") != wanted).to(tl.int32)
+    if lost != 0:
+        give_up(waiting)
+        give_up((error, state, looks))
+        spoil_row(out, total, row, width, width, NORM, PARTS)
 
 
 @triton.jit(do_not_specialize=["half"])
@@ -177,15 +173,21 @@ def turn_kernel(
     x,  # noqa: ARG001
     out,  # noqa: ARG001
     peers,
+    state,
     half,
     flags_at,
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """Everything of a use has been sent: the next one of this half has other flags. Grid: 1."""
+    """Ahead of a use of a half: its flags are other ones than those of the last, none if a row was given up. Grid: 1.
+
+    All that was sent before is at its place by now, so that nothing overtakes what spoils it.
+    """
     words = _words(peers, RANK, flags_at, half, WORLD, PIECES) + tl.arange(0, PIECES)
     tl.atomic_xor(words, tl.full([PIECES], _TURN, tl.int32), sem="relaxed")
+    if tl.atomic_add(state, 0, sem="relaxed") < 0:
+        _spoil(peers, flags_at, RANK, WORLD, PIECES)
 
 
 # ---- on the host -----------------------------------------------------------------------------------------------------
@@ -197,6 +199,7 @@ class Sent(NamedTuple):
     address: int
     rows: int
     half: int
+    is_captured: bool
 
 
 class PushedShape(NamedTuple):
@@ -235,7 +238,7 @@ class Pushed:
         tail = buffers[group.rank][self._flags_at :].view(torch.int32)
         words = 2 * others * PIECES
         self._words = tail[words : words + 2 * PIECES].view(2, PIECES)
-        self._words.fill_(1)
+        self._words.fill_(2)  # turned ahead of the first use
 
     def _place(self, buffer: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         """Where this rank's rows and flags go in a peer's buffer: int16 [2, rows, width], int32 [2, PIECES]."""
@@ -251,14 +254,22 @@ class Pushed:
         last call unless a collective of all ranks stands between; None: they alternate.
         """
         rows, width = x_TH.shape
-        if rows > self._rows or width != self._width or x_TH.element_size() != 2:
+        if not rows:
+            return
+        if self._sent is not None:
+            raise BoundaryError("the sum of the rows pushed before was not asked for", where="all_reduce, pushed")
+        fits = rows <= self._rows and width == self._width and x_TH.element_size() == 2
+        if not fits or not x_TH.is_contiguous():
             raise RefusedError(
-                f"a workspace for {self._rows} rows of {self._width} elements of 2 bytes",
+                f"a workspace for {self._rows} rows of {self._width} elements of 2 bytes, one behind the other",
                 field="x.shape",
-                value=(*x_TH.shape, x_TH.dtype),
+                value=(*x_TH.shape, x_TH.dtype, x_TH.stride()),
             )
         if half is None:
             half, self._next = self._next, 1 - self._next
+        self._beside.follow()
+        with self._beside.here():
+            self._turn(half)
         bits = x_TH.view(torch.int16)
         for number, (first, last, is_last) in enumerate(pieces_of(rows)):
             if make is not None:
@@ -272,14 +283,12 @@ class Pushed:
                     # The last one's for all that are left: in another use there may be more pieces.
                     upto = PIECES if is_last else number + 1
                     flags[half, number:upto].copy_(self._words[half, number:upto], non_blocking=True)
-        with self._beside.here():
-            self._turn(half)
-        self._sent = Sent(x_TH.data_ptr(), rows, half)
+        self._sent = Sent(x_TH.data_ptr(), rows, half, self._beside.is_captured())
 
     def _turn(self, half: int) -> None:
         if not self._turns:
             launches = (self._turn_launch(each) for each in range(2))
-            turns = [prepare(launch, (self._space.peers,)) for launch in launches]
+            turns = [prepare(launch, (self._space.peers, self._state)) for launch in launches]
             self._turns = turns if is_launching() else []
         else:
             turns = self._turns
@@ -303,6 +312,10 @@ class Pushed:
             assert sent is not None
             if (sent.address, sent.rows) != (x.data_ptr(), task.rows):
                 raise BoundaryError("other rows were pushed than those that are summed", where="all_reduce, pushed")
+            if sent.is_captured != self._beside.is_captured():
+                raise BoundaryError(
+                    "rows were pushed in a graph and are summed outside of it", where="all_reduce, pushed"
+                )
             starts[sent.half](x, *arrays)
             self._beside.join()
 
@@ -351,7 +364,8 @@ class _Beside:
     """A stream beside the one of now. Without streams everything is in order anyway."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        # Before others: what it runs is one warp, and all that follows waits for it.
+        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
 
     def follow(self) -> None:
         """What comes in here waits for what the stream of now has been given."""
@@ -361,6 +375,10 @@ class _Beside:
     def here(self) -> AbstractContextManager[Any]:
         """What is given in here goes to the stream beside."""
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def is_captured(self) -> bool:
+        """Is what the stream of now is given captured into a graph?"""
+        return self._stream is not None and torch.cuda.is_current_stream_capturing()
 
     def join(self) -> None:
         """The stream of now waits for all that was given here."""

@@ -3,7 +3,8 @@
 A Workspace is one buffer per rank, filled with the value that no row holds (rows.py), and the addresses of all of them.
 Calls of the group alternate between the halves, whichever of its workspaces they use. That is enough: a rank in call
 n + 2 has got in call n + 1 what every peer sent in it, and a peer sends that only after its call n, when it has emptied
-the half that n + 2 fills. A rank that has given up a row has not got it, so it sends nothing any more (calls.py).
+the half that n + 2 fills. A rank that has given up a row has not got it, so it sends nothing any more (calls.py). Rows
+that are pushed have a workspace and rules of their own (pushed.py).
 """
 
 from __future__ import annotations

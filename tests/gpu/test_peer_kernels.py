@@ -45,7 +45,7 @@ def claims(folder: Path, faults: list[tuple[str, str, Fault]]) -> list[tuple[str
         ("stress", ranks.stress, (10_000,)),
         ("graphs", ranks.graphs, (101,)),
         *((f"between {captured}", ranks.between_kernels, (400, captured)) for captured in (False, True)),
-        ("pushed", pushed_ranks.pushed, (300,)),
+        ("pushed", pushed_ranks.pushed, (3000,)),
         ("pushed in graphs", pushed_ranks.pushed_in_graphs, (50,)),
         ("compiled", ranks.compiled, ()),
         ("dead peer", ranks.dead_peer, ()),

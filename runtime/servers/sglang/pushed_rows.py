@@ -69,7 +69,8 @@ class PushedRows:
     def around_linear(self, forward: Callable[..., Any], linear: Any, x: Any, *args: Any, **options: Any) -> Any:
         """RowParallelLinear.forward: (rows, bias that is left to add), the rows on their way already."""
         place = self._linears.get(id(linear))
-        if place is None or not self._forwards.pushes(*place):
+        given = args or options.get("output_tensor") is not None  # memory of the caller's
+        if place is None or given or not self._forwards.pushes(*place):
             return forward(linear, x, *args, **options)
         rows = torch.empty((x.shape[0], linear.output_size), dtype=x.dtype, device=x.device)
         left = linear.bias if linear.skip_bias_add else None

@@ -70,7 +70,8 @@ def test_every_op_of_the_kernels_is_measured_though_no_table_of_it_exists():
         ),
         "quantized_all_reduce.two_shot.fp8_e4m3.256",
     }
-    assert names == {(impl, name) for impl in OWN for name in both} | {("commplan_triton", "all_gather")}
+    one = {("commplan_triton", "all_gather"), ("commplan_triton_norm", "all_reduce.pushed")}
+    assert names == {(impl, name) for impl in OWN for name in both} | one
 
 
 def test_row_counts_are_powers_of_two_with_one_between_from_128_rows_on():
@@ -184,11 +185,14 @@ def test_a_plan_names_the_algorithm_of_our_all_reduce_where_a_table_of_it_is_the
 SERVED = ("executor=sglang",)
 
 
-def test_pushed_rows_are_measured_for_a_server_alone_and_taken_by_the_kernel_with_the_norm():
-    assert not [p for p in own_points(QWEN) if "pushed" in p[1]]
-    found = [p for p in own_points(QWEN, overrides=SERVED) if "pushed" in p[1]]
-    assert {p[:4] for p in found} == {("commplan_triton_norm", "all_reduce.pushed", 2, "bf16")}
-    assert max(p[4] for p in found) == 16384
+def test_pushed_rows_are_measured_whoever_makes_them_and_taken_by_the_kernel_with_the_norm():
+    for overrides in ((), SERVED):
+        found = [p for p in own_points(QWEN, overrides=overrides) if "pushed" in p[1]]
+        assert {p[:4] for p in found} == {("commplan_triton_norm", "all_reduce.pushed", 2, "bf16")}
+        assert max(p[4] for p in found) == 16384
+    for other in ("parallelism.tp=4", "dtypes.weights=fp8"):
+        elsewhere = own_points(QWEN, overrides=("hardware=h200-8", other, *SERVED))
+        assert not [p for p in elsewhere if "pushed" in p[1]], other
 
 
 @pytest.mark.parametrize("measured", [True, False])
@@ -212,9 +216,13 @@ def test_a_plan_pushes_rows_where_that_was_measured_and_is_the_fastest(measured,
     assert ["pushed" in op for op in many] == [measured] * 2
     assert "pushed" not in str(layers["decode"])
     assert run("validate", plan).code == 0
-    for exact in ("numerics.loosest=exact", "dtypes.weights=fp8"):
-        run("plan", QWEN, "--set", exact, *with_table)
-        assert "pushed" not in plan.read_text(), exact
+    for other in ("numerics.loosest=exact", "dtypes.weights=fp8"):
+        run("plan", QWEN, "--set", other, *with_table)
+        assert "pushed" not in plan.read_text(), other
+    run("plan", QWEN, "--set", "model=qwen3-8b", *with_table)  # 2048 inner columns behind attention, 6144 in the MLP
+    layer = parse_yaml(plan.read_text())["modes"]["prefill"][-1]["layers"][0]
+    assert "pushed" not in str(layer["attn_out"]) and ("pushed" in str(layer["mlp_out"])) == measured
+    assert "pushed" not in answer("plan", QWEN, *with_table[2:])  # executor transformers
 
 
 def test_a_machine_on_which_the_kernels_did_not_run_gets_no_tables_of_them():
@@ -251,7 +259,7 @@ def test_a_point_that_one_rank_has_no_sample_of_is_left_out():
         for t in calibration.tables
         if t.impl in OWN and t.op != "all_gather"
     }
-    assert sorted(counts.values()) == [21, *[22] * 37]
+    assert sorted(counts.values()) == [21, *[22] * 38]
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -138,3 +138,77 @@ def overwritten(folder: str) -> tuple[bool, str]:
         peers.push(second.bfloat16(), 0)
         meeting.say("gone on")
     return bool(out.isnan().all()), said_by(peers)
+
+
+def nothing_to_push(folder: str) -> tuple[bool, list[str]]:
+    """(Whether no rows are summed beside others that are pushed, what is said of a sum that was never asked for)."""
+    from commplan.runtime.errors import BoundaryError
+
+    ranks, peers = in_small_pieces(folder)
+    case, right = Case(ranks, 4, 64, torch.bfloat16, "normal", 5, "cpu"), True
+    for half in (0, 1, 0):
+        peers.push(case.mine[:0], half, lambda *_: None)
+        right &= peers.all_reduce(case.mine[:0], "pushed").shape == (0, 64)
+        peers.push(case.mine, half)
+        right &= error(peers.all_reduce(case.mine, "pushed"), case.sum) < 2.0**-7
+    said = []
+    for _ in range(2):
+        try:
+            peers.push(case.mine, 1)
+        except BoundaryError as wrong:
+            said.append(str(wrong))
+    return right, said
+
+
+def given_up_elsewhere(folder: str) -> list[bool]:
+    """Rank 0 gives up rank 1 in another op, and pushes two messages of one half, of the second the rows alone: the late
+    rank may have the first one's sum or NaN, and then NaN."""
+    (rank, _), peers = in_small_pieces(folder)
+    meeting = Meeting(Path(folder), rank)
+    first, second = (torch.full((4, 64), value).bfloat16() for value in (1.0, 9.0))
+    peers.looks = 20
+    if rank == 0:
+        given_up = peers.all_reduce(first, "one_shot")
+        found = [bool(given_up.isnan().all())]
+        for x in (first, second):
+            peers.push(x, 0)
+            if x is second:
+                break
+            found.append(bool(peers.all_reduce(x, "pushed").isnan().all()))
+            places = peers._pushed._places
+            places[1] = places[1][0], torch.zeros_like(places[1][1])
+        meeting.say("gone on")
+        return found
+    meeting.hear("gone on", 0)
+    peers.push(first, 0)
+    out = peers.all_reduce(first, "pushed")
+    return [bool(out.isnan().all()), bool(peers.all_reduce(first, "pushed").isnan().all())]
+
+
+def stopped_inside(folder: str) -> list[bool]:
+    """Rank 1 stops when it has seen a flag and before it reads the row. Rank 0 has its rows, gives it up in another op,
+    and pushes others over those that it has not read. (Whether results are NaN.)"""
+    (rank, _), peers = in_small_pieces(folder)
+    from commplan.runtime.kernels import pushed
+
+    meeting, inner = Meeting(Path(folder), rank), pushed._await_flag
+
+    def stop(*args: Any) -> Any:
+        pushed._await_flag = inner
+        seen = inner(*args)
+        meeting.hear("gone on", 0)
+        return seen
+
+    if rank == 1:
+        pushed._await_flag = stop
+    first, second = (torch.full((2, 64), value).bfloat16() for value in (1.0, 9.0))
+    peers.push(first, 0)
+    found = [bool(peers.all_reduce(first, "pushed").isnan().any())]
+    if rank == 0:
+        peers.looks = 20
+        found.append(bool(peers.all_reduce(first, "one_shot").isnan().all()))
+        places = peers._pushed._places
+        places[1] = places[1][0], torch.zeros_like(places[1][1])
+        peers.push(second, 0)
+        meeting.say("gone on")
+    return found

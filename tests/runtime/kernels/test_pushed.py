@@ -60,6 +60,23 @@ def test_rows_that_one_who_has_given_up_sends_over_others_are_not_taken(tmp_path
 
 
 @pytest.mark.slow
+def test_after_another_op_was_given_up_no_rows_are_taken_over_which_others_were_sent(tmp_path: Path) -> None:
+    assert run(emulated_pushed.given_up_elsewhere, 2, 64, tmp_path) == [[True, True]] * 2
+
+
+@pytest.mark.slow
+def test_rows_that_were_overwritten_while_they_were_read_are_not_taken(tmp_path: Path) -> None:
+    assert run(emulated_pushed.stopped_inside, 2, 64, tmp_path) == [[False, True], [True]]
+
+
+@pytest.mark.slow
+def test_no_rows_are_no_use_and_a_sum_has_to_be_asked_for(tmp_path: Path) -> None:
+    for right, said in run(emulated_pushed.nothing_to_push, 2, 64, tmp_path):
+        assert right
+        assert said == ["all_reduce, pushed: the sum of the rows pushed before was not asked for"]
+
+
+@pytest.mark.slow
 def test_what_is_refused(tmp_path: Path) -> None:
     for said in run(emulated_pushed.refusals, 2, 64, tmp_path):
         assert len(said) == 5
@@ -84,8 +101,8 @@ def test_pieces(rows: int, sizes: list[int]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [5120, 7168])
-def test_it_compiles_for_a_hopper_gpu_once_for_both_halves(width: int) -> None:
+@pytest.mark.parametrize(("width", "world"), [(5120, 2), (7168, 4)])
+def test_it_compiles_for_a_hopper_gpu_once_for_both_halves(width: int, world: int) -> None:
     from commplan.runtime.kernels.pushed import Pushed, PushedShape
     from commplan.runtime.kernels.room import pushed_bytes
     from commplan.runtime.kernels.symmetric import Workspace
@@ -93,13 +110,13 @@ def test_it_compiles_for_a_hopper_gpu_once_for_both_halves(width: int) -> None:
 
     from .compiled_launches import compiled_code, hopper
 
-    half = pushed_bytes(2, width, 8)
-    views = tuple(torch.zeros(2 * half, dtype=torch.int8) for _ in range(2))
+    half = pushed_bytes(world, width, 8)
+    views = tuple(torch.zeros(2 * half, dtype=torch.int8) for _ in range(world))
     peers = torch.tensor([view.data_ptr() for view in views])
     uses, state, error = (torch.zeros(2, dtype=d) for d in (torch.int64, torch.int64, torch.int32))
     x = torch.zeros(8, width, dtype=torch.bfloat16)
     with hopper() as launches:
-        pushed = Pushed(Group("tp", None, 2, 0), Workspace(half, peers, None, views), 8, width, uses, state, error)
+        pushed = Pushed(Group("tp", None, world, 1), Workspace(half, peers, None, views), 8, width, uses, state, error)
         start = pushed.prepare(PushedShape(8, width, True, True, 1e-6), "early")
         for _ in range(2):
             start(x, x, x[0], x.clone(), x.clone())
@@ -108,6 +125,6 @@ def test_it_compiles_for_a_hopper_gpu_once_for_both_halves(width: int) -> None:
         code = compiled_code(launches[1][0])
     assert names == ["turn_kernel", "pushed_kernel"] * 2
     assert len(turned) == len(summed) == 1
-    assert ".global.sys.acquire." in code and "atom.global.sys.acq_rel.add" in code
+    assert ".global.sys.acquire." in code and ".global.sys.relaxed." in code
     touched = code[: code.index("griddepcontrol.wait")]
     assert not [word for word in ("ld.global", "st.global", "atom.", "ld.volatile", "red.") if word in touched]
