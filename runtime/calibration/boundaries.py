@@ -147,7 +147,16 @@ class _Bench:
         def other() -> None:
             executor.backend.all_reduce(one, executor.groups.tp)
 
-        return lambda: (push(partial, rows.make), rest(), other()), lambda: (rows.make_all(), other())
+        def whole() -> None:
+            push(partial, rows.make)
+            rest()
+            other()
+
+        def made() -> None:
+            rows.make_all()
+            other()
+
+        return whole, made
 
     def _out(self, executor: Executor, bound: BoundOut, partial: Tensor | None = None) -> Callable[[], Any]:
         sizes, place = self._sizes, bound.place

@@ -110,14 +110,23 @@ class OwnCollectives:
             peers.push(x, half, rows.make)
             run()
 
-        return lambda: (once(0), once(1))
+        def both() -> None:
+            once(0)
+            once(1)
+
+        return both
 
     def made_by(self, point: Point) -> Callable[[], Any] | None:
         """What makes the rows of a point that is timed with it, to be taken off; None where nothing does."""
         if not _is_pushed(point):
             return None
         rows = MadeRows(random_rows(point.rows, point, self._device))
-        return lambda: (rows.make_all(), rows.make_all())
+
+        def both() -> None:
+            rows.make_all()
+            rows.make_all()
+
+        return both
 
     def compile(self, points: Iterable[Point], ranks: int) -> None:
         """What these points launch, all at once rather than each when it is first measured."""

@@ -189,18 +189,18 @@ def stopped_inside(folder: str) -> list[bool]:
     """Rank 1 stops when it has seen a flag and before it reads the row. Rank 0 has its rows, gives it up in another op,
     and pushes others over those that it has not read. (Whether results are NaN.)"""
     (rank, _), peers = in_small_pieces(folder)
-    from commplan.runtime.kernels import pushed
+    from commplan.runtime.kernels import pushed_kernel
 
-    meeting, inner = Meeting(Path(folder), rank), pushed._await_flag
+    meeting, inner = Meeting(Path(folder), rank), pushed_kernel._await_flag
 
     def stop(*args: Any) -> Any:
-        pushed._await_flag = inner
+        pushed_kernel._await_flag = inner
         seen = inner(*args)
         meeting.hear("gone on", 0)
         return seen
 
     if rank == 1:
-        pushed._await_flag = stop
+        pushed_kernel._await_flag = stop
     first, second = (torch.full((2, 64), value).bfloat16() for value in (1.0, 9.0))
     peers.push(first, 0)
     found = [bool(peers.all_reduce(first, "pushed").isnan().any())]
