@@ -52,7 +52,7 @@ def test_a_step_that_fails_or_takes_too_long_is_not_done_and_leaves_nothing_runn
     script: ModuleType, tmp_path: Path
 ) -> None:
     fails = {"name": "fails", "run": "echo it is ill; exit 3"}
-    hangs = {"name": "hangs", "run": "sleep 300 & echo $! >{out}/pid; wait", "minutes": 0.005}
+    hangs = {"name": "hangs", "run": "sleep 300 & echo $! >{out}/pid; wait", "minutes": 0.1}
     last = {"name": "last", "run": "true"}
     assert lanes(script, tmp_path, fails, hangs, last, count=1).run() == ["fails", "hangs"]
     assert (tmp_path / "out" / "fails.log").read_text() == "it is ill\n"
