@@ -85,15 +85,14 @@ class Timed:
         """(us a call without what stands around it, us of that) of the slower rank: both measured in turn."""
         whole, off = [], []
         for _ in range(samples):
-            whole.append(replayed_us(self._graph))
+            whole.append(_replayed_us(self._graph))
             if self._around is not None:
-                off.append(replayed_us(self._around))
+                off.append(_replayed_us(self._around))
         taken = statistics.median(off) if off else 0.0
         return self._timer.slower(statistics.median(whole) - taken), self._timer.slower(taken)
 
 
-def replayed_us(graph: torch.cuda.CUDAGraph) -> float:
-    """A call of a graph of REPEATS."""
+def _replayed_us(graph: torch.cuda.CUDAGraph) -> float:
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     graph.replay()  # brings the ranks in step
     start.record()

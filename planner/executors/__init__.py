@@ -34,7 +34,7 @@ from .launches import ONE_LAUNCH
 from .limits import settled_impl, settled_stock
 from .stock import Sized, Stock
 
-_ALGORITHMS = {name: kind for kind in KINDS.values() for name in (*kind.algorithms, *kind.own_algorithms)}
+_ALGORITHMS = frozenset(name for kind in KINDS.values() for name in (*kind.algorithms, *kind.own_algorithms))
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
 

@@ -82,10 +82,8 @@ def measure_plans(
                 for name, calls in bench.calls.items():
                     for key, call in calls.items():
                         bare = key[0] == "mlp_in" or (key[0] == "attn_in" and not case.latent_widths)
-                        us = median(timer.samples(call, samples, spaced=bare))
-                        if (made := bench.makes.get(key)) is not None:
-                            us = max(us - median(timer.samples(made, samples)), 0.01)
-                        by_plan[name].setdefault(key, []).append(us)
+                        us = timer.samples(call, samples, spaced=bare, without=bench.besides.get(key))
+                        by_plan[name].setdefault(key, []).append(median(us))
                         peers.check()
             found.append(by_plan)
     peers.close()
@@ -113,8 +111,8 @@ class _Bench:
         self._sizes = sizes_of(p, -(-case.tokens // p.attn_dp), -(-case.tokens // p.attn_dp))
         self._norm = PlainNorm(self._width, self._dtype, device)
         self._latents = [self._rows(columns, self._width) for columns in case.latent_widths]
-        self.makes: dict[Key, Callable[[], Any]] = {}
-        """What stands in a call beside its boundary, and is taken off."""
+        self.besides: dict[Key, Callable[[], Any]] = {}
+        """What a call does besides its boundary."""
         self.calls: dict[str, dict[Key, Callable[[], Any]]] = {}
         for name, strategy in case.plans.items():
             executor = Executor(strategy, groups, backend, agree=False)
@@ -135,28 +133,19 @@ class _Bench:
                 make = self._in if isinstance(each, BoundIn) else self._out
                 calls[key] = make(executor, each)  # type: ignore[arg-type]
                 if isinstance(each, BoundOut) and each.push is not None:
-                    calls[key], self.makes[key] = self._pushed(executor, each)
+                    calls[key], self.besides[key] = self._pushed(executor, each)
         return calls
 
     def _pushed(self, executor: Executor, bound: BoundOut) -> tuple[Callable[[], Any], Callable[[], Any]]:
-        """A boundary whose rows are made meanwhile, and their GEMM; with another sum behind each, as a layer has."""
-        partial, one = self._rows(self._sizes.total, self._width), self._rows(1, self._width)
-        rest, rows, push = self._out(executor, bound, partial), MadeRows(partial), bound.push
+        """A boundary whose rows are made meanwhile, and what that does besides."""
+        partial, one, push = self._rows(self._sizes.total, self._width), self._rows(1, self._width), bound.push
+        rest, rows = self._out(executor, bound, partial), MadeRows(partial)
         assert push is not None
 
         def other() -> None:
             executor.backend.all_reduce(one, executor.groups.tp)
 
-        def whole() -> None:
-            push(partial, rows.make)
-            rest()
-            other()
-
-        def made() -> None:
-            rows.make_all()
-            other()
-
-        return whole, made
+        return rows.pushed(lambda: push(partial, rows.make), rest, other), rows.besides(other)
 
     def _out(self, executor: Executor, bound: BoundOut, partial: Tensor | None = None) -> Callable[[], Any]:
         sizes, place = self._sizes, bound.place

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from commplan.planner.strategy.op_kinds import PUSHED_INNER
+
+Call = Callable[[], Any]
 
 
 class MadeRows:
@@ -21,6 +26,22 @@ class MadeRows:
         """Rows [first, last)."""
         torch.mm(self._left[first:last], self._right, out=self._out[first:last])
 
-    def make_all(self) -> None:
-        """Every row."""
-        self.make(0, len(self._out))
+    def pushed(self, push: Call, rest: Call, other: Call) -> Call:
+        """A sum whose rows are made meanwhile: `push` has them made, `rest` follows; then `other`, a sum such as stands
+        between two uses of a half of the workspace in a layer."""
+
+        def call() -> None:
+            push()
+            rest()
+            other()
+
+        return call
+
+    def besides(self, other: Call) -> Call:
+        """What of that is not the sum."""
+
+        def call() -> None:
+            self.make(0, len(self._out))
+            other()
+
+        return call

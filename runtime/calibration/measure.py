@@ -23,7 +23,7 @@ from ..ranks.groups import Group, control_group, temporary_groups
 from ..ranks.rendezvous import meet
 from .composed import composed_call, is_composed
 from .host import host_samples
-from .own import OwnCollectives, calls_of, is_bare, is_own
+from .own import OwnCollectives, is_bare, is_own
 from .point_calls import Point, call_of
 from .rivals import RivalKernels, is_rival
 from .timing import Call, Timer, no_gradients
@@ -86,10 +86,7 @@ def measure_rank(
                 if groups.get(point.group_size) is None and (point.kind == "collective" or is_composed(point)):
                     continue
                 call = _call_of(point, own, rivals, backend, groups, device)
-                found = timer.samples(call, _SAMPLES, spaced=is_bare(point))
-                if is_own(point) and (makes := own.made_by(point)) is not None:
-                    off = timer.samples(makes, _SAMPLES)
-                    found = [max(a - b, 0.01) / calls_of(point) for a, b in zip(found, off, strict=True)]
+                found = timer.samples(call, _SAMPLES, spaced=is_bare(point), without=own.besides(point))
                 own.check()
                 samples[key_of(point)] += found
                 if report is not None:

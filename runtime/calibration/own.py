@@ -101,32 +101,20 @@ class OwnCollectives:
         return _sum_and_norm(kind, told, peers, x, -(-point.rows // size))
 
     def _pushed(self, point: Point, peers: Peers, x: torch.Tensor) -> Callable[[], Any]:
-        """Two sums whose rows are made piece by piece: in a graph each half of the workspace is used as often."""
+        """A sum whose rows are made piece by piece."""
         kind, told = _kind_of(point)
-        rows = MadeRows(x)
-        run = _sum_and_norm(kind, told, peers, x, point.rows)
+        rows, sum_and_norm = MadeRows(x), _sum_and_norm(kind, told, peers, x, point.rows)
+        return rows.pushed(lambda: peers.push(x, 0, rows.make), sum_and_norm, self._other(point))
 
-        def once(half: int) -> None:
-            peers.push(x, half, rows.make)
-            run()
+    def _other(self, point: Point) -> Callable[[], Any]:
+        peers, one = self._peers[_key(point)], random_rows(1, point, self._device)
+        return lambda: peers.all_reduce(one)
 
-        def both() -> None:
-            once(0)
-            once(1)
-
-        return both
-
-    def made_by(self, point: Point) -> Callable[[], Any] | None:
-        """What makes the rows of a point that is timed with it, to be taken off; None where nothing does."""
-        if not _is_pushed(point):
+    def besides(self, point: Point) -> Callable[[], Any] | None:
+        """What the call of a point does besides what is measured; None where that is all."""
+        if not is_own(point) or not _is_pushed(point):
             return None
-        rows = MadeRows(random_rows(point.rows, point, self._device))
-
-        def both() -> None:
-            rows.make_all()
-            rows.make_all()
-
-        return both
+        return MadeRows(random_rows(point.rows, point, self._device)).besides(self._other(point))
 
     def compile(self, points: Iterable[Point], ranks: int) -> None:
         """What these points launch, all at once rather than each when it is first measured."""
@@ -148,11 +136,6 @@ class OwnCollectives:
         """Give the memory back."""
         for peers in self._peers.values():
             peers.close()
-
-
-def calls_of(point: Point) -> int:
-    """How many sums the call of a point makes."""
-    return 2 if is_own(point) and _is_pushed(point) else 1
 
 
 def _is_pushed(point: Point) -> bool:

@@ -36,13 +36,16 @@ class Timer:
             with no_gradients():
                 self._spacer_us = median(self.samples(self._space, 9))
 
-    def samples(self, call: Call, count: int, *, spaced: bool = False) -> list[float]:
-        """`count` samples of one call.
+    def samples(self, call: Call, count: int, *, spaced: bool = False, without: Call | None = None) -> list[float]:
+        """`count` samples of one call; `without`: what it does besides, measured behind it and taken off.
 
         `spaced` is for calls that are nothing but a collective: in a graph a tiny kernel is put behind each, and taken
         off again. Forwards have kernels between collectives, and NCCL's kernels in an unbroken row slow each other
         down: by half at 24 in a row on two H200s, to twice the time at 64.
         """
+        if without is not None:
+            whole, off = self.samples(call, count, spaced=spaced), self.samples(without, count)
+            return [max(a - b, 0.01) for a, b in zip(whole, off, strict=True)]
         for _ in range(2):
             call()
         self._synchronize()

@@ -19,7 +19,7 @@ from .op_launches import OpLaunches, Task
 from .peer_impls import KERNEL_LIMITS, Room
 from .peers import Make, Peers
 from .prepared import Start, dependence_on, prepare
-from .pushed import Pushed, PushedShape
+from .pushed import Pushed
 from .room import half_bytes, pushed_bytes
 from .row_launch import Tuning
 from .symmetric import ABSENT_8, ABSENT_16, Workspace, make_workspace
@@ -102,8 +102,6 @@ class PeerKernels(Peers):
     def looks(self, looks: int) -> None:
         """Of the calls from now on."""
         self._launches.looks = looks
-        if self._pushed is not None:
-            self._pushed.looks = looks
         self._ready.clear()
 
     def tune(self, tuning: Tuning) -> None:
@@ -295,8 +293,7 @@ class PeerKernels(Peers):
         return prepare(launch, (peers, self._state, self._error))
 
     def _start_pushed(self, task: Task) -> Start:
-        shape = PushedShape(task.rows, task.width, task.norm, task.residual, task.eps)
-        return self._has_pushed().prepare(shape, self._dependent)
+        return self._has_pushed().prepare(task, self._dependent, self.looks)
 
     def _has_pushed(self) -> Pushed:
         if self._pushed is None:

@@ -29,11 +29,12 @@ from torch import Tensor
 
 from ..errors import BoundaryError, RefusedError
 from ..ranks.groups import Group
+from .op_launches import Task
 from .peers import Make
 from .prepared import Start, is_launching, prepare
 from .pushed_kernel import pushed_kernel, turn_kernel
 from .room import PIECES
-from .row_launch import Dependence, Launch, Tuning, cut_of, registers_of
+from .row_launch import Dependence, Launch, Tuning, cut_of, launch_options, registers_of
 from .symmetric import Workspace
 
 PIECE_ROWS = 1024
@@ -51,16 +52,6 @@ class Sent(NamedTuple):
     is_captured: bool
 
 
-class PushedShape(NamedTuple):
-    """The shapes of a sum, and what follows it; as `op_launches.Task`."""
-
-    rows: int
-    width: int
-    norm: bool
-    residual: bool
-    eps: float
-
-
 class Pushed:
     """The pushed sums of a group.
 
@@ -69,15 +60,12 @@ class Pushed:
     All ranks make the same calls in the same order, and a rank's on one stream.
     """
 
-    looks = 1 << 26
-
     def __init__(
         self, group: Group, space: Workspace, rows: int, width: int, uses: Tensor, state: Tensor, error: Tensor
     ) -> None:
         self._group, self._space, self._rows, self._width = group, space, rows, width
         self._uses, self._state, self._error = uses, state, error
         self._beside = _Beside(uses.device)
-        self._turns: list[Start] = []
         self._sent: Sent | None = None
         self._next = 0
         others = group.size - 1
@@ -88,6 +76,11 @@ class Pushed:
         words = 2 * others * PIECES
         self._words = tail[words : words + 2 * PIECES].view(2, PIECES)
         self._words.fill_(2)  # turned ahead of the first use
+        self._constants = {"RANK": group.rank, "WORLD": group.size, "PIECES": PIECES}
+        turns = (
+            Launch(turn_kernel, 2, 1, (half, self._flags_at), self._constants, {"num_warps": 1}) for half in (0, 1)
+        )
+        self._turns = [prepare(turn, (space.peers, state)) for turn in turns]
 
     def _place(self, buffer: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         """Where this rank's rows and flags go in a peer's buffer: int16 [2, rows, width], int32 [2, PIECES]."""
@@ -118,7 +111,7 @@ class Pushed:
             half, self._next = self._next, 1 - self._next
         self._beside.follow()
         with self._beside.here():
-            self._turn(half)
+            self._turns[half](self._uses, self._uses)
         bits = x_TH.view(torch.int16)
         for number, (first, last, is_last) in enumerate(pieces_of(rows)):
             if make is not None:
@@ -134,25 +127,10 @@ class Pushed:
                     flags[half, number:upto].copy_(self._words[half, number:upto], non_blocking=True)
         self._sent = Sent(x_TH.data_ptr(), rows, half, self._beside.is_captured())
 
-    def _turn(self, half: int) -> None:
-        if not self._turns:
-            launches = (self._turn_launch(each) for each in range(2))
-            turns = [prepare(launch, (self._space.peers, self._state)) for launch in launches]
-            self._turns = turns if is_launching() else []
-        else:
-            turns = self._turns
-        turns[half](self._uses, self._uses)
-
-    def _turn_launch(self, half: int) -> Launch:
-        return Launch(turn_kernel, 2, 1, (half, self._flags_at), self._constants, {"num_warps": 1})
-
-    @property
-    def _constants(self) -> dict[str, int]:
-        return {"RANK": self._group.rank, "WORLD": self._group.size, "PIECES": PIECES}
-
-    def prepare(self, task: PushedShape, dependent: Dependence) -> Start:
+    def prepare(self, task: Task, dependent: Dependence, looks: int) -> Start:
         """What sums messages of a shape; one that has not been pushed before is pushed whole."""
-        starts = [prepare(launch, self._group_arrays) for launch in self._launches(task, dependent)]
+        arrays_of_group = self._space.peers, self._uses, self._error, self._state
+        starts = [prepare(launch, arrays_of_group) for launch in self._launches(task, dependent, looks)]
 
         def start(x: Tensor, *arrays: Tensor) -> None:
             if self._sent is None:
@@ -170,21 +148,12 @@ class Pushed:
 
         return start
 
-    @property
-    def _group_arrays(self) -> tuple[Tensor, ...]:
-        return self._space.peers, self._uses, self._error, self._state
-
-    def _launches(self, task: PushedShape, dependent: Dependence) -> Iterator[Launch]:
+    def _launches(self, task: Task, dependent: Dependence, looks: int) -> Iterator[Launch]:
         """Of both halves."""
         cut = cut_of(task.width, False, False, Tuning())
         first, last, _ = next(pieces_of(task.rows))
         row_bytes = 2 * task.width
-        options = {
-            "num_warps": cut.warps,
-            "maxnreg": registers_of(task.width, cut.warps, False, task.norm),
-            "enable_fp_fusion": False,
-            "launch_pdl": dependent != "off",
-        }
+        options = launch_options(cut.warps, registers_of(task.width, cut.warps, False, task.norm), dependent)
         constants = {
             **self._constants,
             "PARTS": cut.parts,
@@ -196,7 +165,7 @@ class Pushed:
         for half in range(2):
             numbers = (
                 *(half, (self._group.size - 1) * slot_bytes, self._flags_at, last - first, task.width),
-                *(task.eps, row_bytes, slot_bytes, self.looks),
+                *(task.eps, row_bytes, slot_bytes, looks),
             )
             yield Launch(pushed_kernel, 5, task.rows, numbers, constants, options)
 
@@ -237,4 +206,4 @@ class _Beside:
             torch.cuda.current_stream().wait_stream(self._stream)
 
 
-__all__ = ["PIECE_ROWS", "Pushed", "PushedShape", "pieces_of"]
+__all__ = ["PIECE_ROWS", "Pushed", "pieces_of"]

@@ -93,14 +93,19 @@ def plan_launch(
         programs,
         (*numbers, width, *eps, one, programs * one, space.half_bytes, looks),
         {"PARTS": parts, "FEW": few, "DEPENDENT": dependent, **threads, **flags},
-        {
-            "num_warps": warps,
-            "maxnreg": None if few else registers,
-            # Every rank compiles its own; a product fused into a sum on one and not on another would differ.
-            "enable_fp_fusion": False,
-            "launch_pdl": dependent != "off",
-        },
+        launch_options(warps, None if few else registers, dependent),
     )
+
+
+def launch_options(warps: int, registers: int | None, dependent: Dependence) -> dict[str, Any]:
+    """What Triton is told of a kernel of rows besides its constants."""
+    return {
+        "num_warps": warps,
+        "maxnreg": registers,
+        # Every rank compiles its own; a product fused into a sum on one and not on another would differ.
+        "enable_fp_fusion": False,
+        "launch_pdl": dependent != "off",
+    }
 
 
 def cut_of(width: int, few: bool, quantized: bool, tuning: Tuning, group: int = 0) -> Cut:

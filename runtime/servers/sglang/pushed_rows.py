@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from commplan.planner.strategy.file import StrategyFile, walk
+from commplan.planner.strategy.file import StrategyFile
 
 from ...errors import RefusedError
+from ...kernels.peer_impls import TRITON_NORM, peer_uses
 from ..forward import Forwards
 
 LINEAR = "sglang.srt.layers.linear.RowParallelLinear.forward"
@@ -26,13 +27,7 @@ class PushedRows:
 
     def __init__(self, file: StrategyFile, forwards: Forwards) -> None:
         self._forwards = forwards
-        self._places = {
-            (layer, boundary)
-            for ranges in file.modes.values()
-            for plan in ranges
-            for layer, boundary, op, _, _ in walk(file, plan)
-            if layer is not None and op.is_pushed
-        }
+        self._places = {(use.layer, use.boundary) for use in peer_uses(file) if use.op.is_pushed}
         self._linears: dict[int, tuple[int, str]] = {}
 
     def table(self) -> dict[str, Callable[..., Any]]:
@@ -52,7 +47,7 @@ class PushedRows:
     def _check(linear: Any, where: str, name: str) -> None:
         from sglang.srt.layers.linear import RowParallelLinear
 
-        way = "plan again with --set 'numerics.forbid=[{op: all_reduce, algorithm: pushed}]'"
+        way = f"plan again with --set 'numerics.forbid=[{{op: all_reduce, impl: {TRITON_NORM}}}]'"
         if not isinstance(linear, RowParallelLinear):
             raise RefusedError(
                 f"the plan pushes the rows of {name}, which this model has not; {way}",

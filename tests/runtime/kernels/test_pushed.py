@@ -103,7 +103,8 @@ def test_pieces(rows: int, sizes: list[int]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "world"), [(5120, 2), (7168, 4)])
 def test_it_compiles_for_a_hopper_gpu_once_for_both_halves(width: int, world: int) -> None:
-    from commplan.runtime.kernels.pushed import Pushed, PushedShape
+    from commplan.runtime.kernels.op_launches import Task
+    from commplan.runtime.kernels.pushed import Pushed
     from commplan.runtime.kernels.room import pushed_bytes
     from commplan.runtime.kernels.symmetric import Workspace
     from commplan.runtime.ranks.groups import Group
@@ -117,7 +118,7 @@ def test_it_compiles_for_a_hopper_gpu_once_for_both_halves(width: int, world: in
     x = torch.zeros(8, width, dtype=torch.bfloat16)
     with hopper() as launches:
         pushed = Pushed(Group("tp", None, world, 1), Workspace(half, peers, None, views), 8, width, uses, state, error)
-        start = pushed.prepare(PushedShape(8, width, True, True, 1e-6), "early")
+        start = pushed.prepare(Task(8, width, 8, True, True, 1e-6), "early", 100)
         for _ in range(2):
             start(x, x, x[0], x.clone(), x.clone())
         names = [source.name for source, _, _ in launches]
