@@ -3,7 +3,8 @@
     python benchmarks/runtime/hidden_sums.py --hidden 5120 --inner 4096,12800 --tokens 2048,4096,8192,16384
 
 Ways: NCCL and a norm behind the whole GEMM; one kernel of commplan's behind it, as it is and in INT8; rows pushed by
-copy engines while the GEMM goes on in pieces of so many rows; and no sum at all, which no way can be quicker than.
+copy engines while the GEMM goes on in pieces (rows of the last one x the growth of each over the one behind it); and
+no sum at all, which no way can be quicker than.
 Measured in turn, medians over rounds, of the slower rank; in brackets what is saved of what the sum costs with NCCL.
 Each way is checked against float32 before it is timed and on what the replayed graph left.
 """
@@ -27,7 +28,7 @@ ERROR = {"INT8": 0.03, NOTHING: float("inf")}
 MOST_ERROR = 0.01
 
 
-def rank_main(hidden: int, inners: list[int], tokens: list[int], pieces: list[int]) -> None:
+def rank_main(hidden: int, inners: list[int], tokens: list[int], pieces: list[int], growths: list[float]) -> None:
     """Measures and, on rank 0, prints."""
     os.environ |= NO_MULTICAST
     import torch
@@ -51,7 +52,7 @@ def rank_main(hidden: int, inners: list[int], tokens: list[int], pieces: list[in
     for inner in inners:
         for count in tokens:
             inputs = inputs_of(count, hidden, inner, device)
-            times, said = measured(timer, inputs, ways_of(peers, inputs, pieces), count)
+            times, said = measured(timer, inputs, ways_of(peers, inputs, pieces, growths), count)
             peers.check()
             if rank == 0:
                 print(f"{count} tokens, inner {inner}: {told(times)}", *said, sep="\n    ", flush=True)
@@ -99,14 +100,13 @@ def told(times: dict[str, float]) -> str:
     return "; ".join(words)
 
 
-def ways_of(peers: Any, inputs: Any, pieces: list[int]) -> dict[str, Callable[[], Any]]:
+def ways_of(peers: Any, inputs: Any, pieces: list[int], growths: list[float]) -> dict[str, Callable[[], Any]]:
     """(None, normed, total) of the GEMM's rows summed over the ranks, by every way."""
     import torch
     import torch.distributed as dist
 
     from commplan.runtime.kernels import pushed
     from commplan.runtime.kernels.add_rms_norm import add_rms_norm
-    from commplan.runtime.kernels.room import PIECES
 
     x, residual, weight, left, right = inputs.x, inputs.residual, inputs.weight, inputs.left, inputs.right
 
@@ -130,19 +130,18 @@ def ways_of(peers: Any, inputs: Any, pieces: list[int]) -> dict[str, Callable[[]
         gemm()
         return None, *peers.int8_all_reduce_norm(x, "two_shot", residual, weight, EPS)
 
-    def in_pieces(rows: int) -> Callable[[], Any]:
+    def in_pieces(rows: int, growth: float) -> Callable[[], Any]:
         def run() -> Any:
-            pushed.PIECE_ROWS = rows
+            pushed.PIECE_ROWS, pushed.GROWTH = rows, growth
             out = torch.empty_like(x)
             peers.push(out, None, lambda first, last: torch.mm(left[first:last], right, out=out[first:last]))
-            found = peers.all_reduce_norm(out, residual, weight, EPS, "pushed")
-            peers._ready.clear()  # the next size of pieces is told to the kernel
-            return None, *found
+            return None, *peers.all_reduce_norm(out, residual, weight, EPS, "pushed")
 
         return run
 
     found = {LIBRARY: library, "own": own, "own INT8": quantised}
-    found |= {f"pushed by {rows}": in_pieces(rows) for rows in pieces if len(x) / PIECES <= rows < len(x)}
+    for rows in (each for each in pieces if each < len(x)):
+        found |= {f"pushed, {rows} x {growth:g}": in_pieces(rows, growth) for growth in growths}
     return {**found, NOTHING: nothing}
 
 
@@ -152,13 +151,17 @@ def main() -> None:
     def numbers(text: str) -> list[int]:
         return [int(word) for word in text.split(",")]
 
+    def factors(text: str) -> list[float]:
+        return [float(word) for word in text.split(",")]
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden", type=int, default=5120)
     parser.add_argument("--inner", type=numbers, default=[4096, 12800])
     parser.add_argument("--tokens", type=numbers, default=[1024, 2048, 4096, 8192, 16384])
-    parser.add_argument("--pieces", type=numbers, default=[256, 512, 1024, 2048], help="rows of a piece")
+    parser.add_argument("--pieces", type=numbers, default=[512, 1024], help="rows of the last piece")
+    parser.add_argument("--growths", type=factors, default=[1.0, 1.5, 2.0, 4.0], help="of a piece over the one behind")
     options = parser.parse_args()
-    given = options.hidden, options.inner, options.tokens, options.pieces
+    given = options.hidden, options.inner, options.tokens, options.pieces, options.growths
     run_ranks(rank_main, 2, *given, timeout_s=540)
 
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from ..descriptions.base import build
-from ..descriptions.calibration import CALIBRATION_SCHEMA, Calibration
+from ..descriptions.calibration import CALIBRATION_SCHEMA, COLLECTIVES, Calibration
 from ..descriptions.deployment import DTYPE_BYTES
 from ..executors import Executor
 from ..strategy.composed_points import parse_point
@@ -67,6 +67,7 @@ def calibration_of(
         "library": ", ".join([*([machine["library"]] if "library" in machine else []), f"torch {machine['torch']}"]),
         "provenance": "measured",
         "source": source,
+        "ops": [op for op in COLLECTIVES if op in {table[0] for table in (*collectives, *own)}],
         "fingerprint": machine,
         "tables": (
             *_tables(collectives, ("op", "impl", "dtype", "group_size", "width"), "message_bytes"),

@@ -40,6 +40,13 @@ _BEGUN = ('{"machine": ', '{"key": ')  # how the lines of the samples so far beg
     show_default=True,
     help="Stop after the round of measurements in which this time is over; one round is always completed.",
 )
+@click.option(
+    "--only",
+    multiple=True,
+    type=Name(),
+    help="Measure this op alone, as in int8_all_reduce or all_reduce.pushed, for a table beside those there are. "
+    "Repeatable.",
+)
 @click.option("--fresh", is_flag=True, help="Forget what an interrupted run has measured.")
 @options.overrides
 @options.as_json
@@ -49,6 +56,7 @@ def command(
     imported: str | None,
     name: str | None,
     seconds: float,
+    only: tuple[str, ...],
     fresh: bool,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -77,18 +85,17 @@ def command(
     name_target(partial, "--output")
     setups = [load_setup(deployment, overrides) for deployment in deployments]
     check_measurable(setups)
-    setup = setups[0]
+    setup, points = setups[0], _only(only, points_of(setups))
     check_host = import_module("commplan.runtime.bound.host").check_host
     check_host(setup.hardware.backend, setup.parallelism.tp)
     _check_own(partial)
     if fresh:
         partial.unlink(missing_ok=True)
-    points = points_of(setups)
     by_rank = _measured(setup, points, seconds, partial)
     machine = by_rank[0]["machine"]
     samples = {p: [rank["samples"][" ".join(map(str, p))] for rank in by_rank] for p in points}
     host = {what: [rank["host"].get(what, []) for rank in by_rank] for what in by_rank[0]["host"]}
-    source, called = _command(deployments, overrides), name or one_line(Path(stem).stem)
+    source, called = _command(deployments, overrides, only), name or one_line(Path(stem).stem)
     backend = setup.hardware.backend
     calibration = calibration_of(samples, setup.executor, backend, called, machine, source, host)
     write_text_atomically(output, dump(calibration))
@@ -113,9 +120,25 @@ def _print_use(output: str) -> None:
     echo(f"Name it in a hardware file: calibrations: [{{file: {file}}}]")
 
 
-def _command(deployments: tuple[str, ...], overrides: tuple[str, ...]) -> str:
+def _only(ops: tuple[str, ...], points: list[Point]) -> list[Point]:
+    """The points of some ops, named with their algorithm and format or by what these begin with; all for no ops."""
+    from ..strategy.errors import InputError
+
+    wanted: set[Point] = set()
+    of_ops = [point for point in points if point[0] not in ("kernel", "gemm")]
+    for op in ops:
+        found = {point for point in of_ops if f"{point[1]}.".startswith(f"{op}.")}
+        if not found:
+            names = ", ".join(dict.fromkeys(name.partition(".")[0] for _, name, *_ in of_ops))
+            raise InputError(f"is not among what these deployments ask about: {names}", field="--only", value=op)
+        wanted |= found
+    return [point for point in points if point in wanted or not ops]
+
+
+def _command(deployments: tuple[str, ...], overrides: tuple[str, ...], only: tuple[str, ...]) -> str:
     """What a shell takes to measure the same points: they follow from the deployments with their overrides."""
     given = [part for text in overrides for part in ("--set", text)]
+    given += [part for op in only for part in ("--only", op)]
     return one_line(shlex.join(["commplan", "calibrate", *deployments, *given]))
 
 

@@ -6,7 +6,7 @@ plain copy between devices, on a stream beside, and a copy of four bytes behind 
 is one kernel that awaits the pieces, sums in the order of ranks, adds and norms. Over N ranks N - 1 whole messages
 travel to each, as in one shot, so this is for pairs.
 
-A buffer has two halves, and in each the rows of every peer and PIECES flags of every peer. A peer sends a flag that is
+A buffer has two halves, and in each the rows of every peer and FLAGS flags of every peer. A peer sends a flag that is
 1 in every other use of a half and 2 in those between, from words of its own that are turned before the first piece, so
 that graphs replay; how many uses there were the receiver's state tells. One bit is enough, and two halves are, as long
 as there is another collective of all these ranks between two uses of a half: a rank that has ended it has heard of
@@ -20,8 +20,10 @@ done with the row: what it has read was sent before the peer gave up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -33,14 +35,15 @@ from .op_launches import Task
 from .peers import Make
 from .prepared import Start, is_launching, prepare
 from .pushed_kernel import pushed_kernel, turn_kernel
-from .room import PIECES
+from .room import FLAGS
 from .row_launch import Dependence, Launch, Tuning, cut_of, launch_options, registers_of
 from .symmetric import Workspace
 
 PIECE_ROWS = 1024
-"""Of a piece, where PIECES of them are enough. On H200s a GEMM of so many rows takes the same time a row as a long one,
-and rows of 5120 are pushed in half of it."""
-_TILE = 128  # rows of a piece are a multiple of this, as GEMMs work on
+"""Of the last piece, whose way nothing hides. Others have a multiple: fewer rows leave multiprocessors idle."""
+GROWTH = 2.0
+"""Of a piece over the one behind it: a GEMM over PUSHED_INNER columns takes twice as long for a row as its copy."""
+_TILE = 128  # rows of a flag are a multiple of this, as GEMMs work on
 
 
 class Sent(NamedTuple):
@@ -73,20 +76,20 @@ class Pushed:
         buffers = space.views
         self._places = {q: self._place(buffers[q], q) for q in range(group.size) if q != group.rank}
         tail = buffers[group.rank][self._flags_at :].view(torch.int32)
-        words = 2 * others * PIECES
-        self._words = tail[words : words + 2 * PIECES].view(2, PIECES)
+        words = 2 * others * FLAGS
+        self._words = tail[words : words + 2 * FLAGS].view(2, FLAGS)
         self._words.fill_(2)  # turned ahead of the first use
-        self._constants = {"RANK": group.rank, "WORLD": group.size, "PIECES": PIECES}
+        self._constants = {"RANK": group.rank, "WORLD": group.size, "FLAGS": FLAGS}
         turns = (
             Launch(turn_kernel, 2, 1, (half, self._flags_at), self._constants, {"num_warps": 1}) for half in (0, 1)
         )
         self._turns = [prepare(turn, (space.peers, state)) for turn in turns]
 
     def _place(self, buffer: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-        """Where this rank's rows and flags go in a peer's buffer: int16 [2, rows, width], int32 [2, PIECES]."""
+        """Where this rank's rows and flags go in a peer's buffer: int16 [2, rows, width], int32 [2, FLAGS]."""
         others, mine = self._group.size - 1, self._group.rank - (rank < self._group.rank)
         rows = buffer[: self._flags_at].view(torch.int16).view(2, others, self._rows, self._width)
-        flags = buffer[self._flags_at :].view(torch.int32)[: 2 * others * PIECES].view(2, others, PIECES)
+        flags = buffer[self._flags_at :].view(torch.int32)[: 2 * others * FLAGS].view(2, others, FLAGS)
         return rows[:, mine], flags[:, mine]
 
     def push(self, x_TH: Tensor, half: int | None = None, make: Make | None = None) -> None:
@@ -112,19 +115,19 @@ class Pushed:
         self._beside.follow()
         with self._beside.here():
             self._turns[half](self._uses, self._uses)
-        bits = x_TH.view(torch.int16)
-        for number, (first, last, is_last) in enumerate(pieces_of(rows)):
+        bits, block = x_TH.view(torch.int16), block_rows(rows)
+        for first, last in pieces_of(rows) if make is not None else [(0, rows)]:
             if make is not None:
                 make(first, last)
             if not is_launching():
                 continue
             self._beside.follow()
+            # The last one's for all that are left: in another use there may be more blocks.
+            told = slice(first // block, FLAGS if last == rows else last // block)
             with self._beside.here():
                 for there, flags in self._places.values():
                     there[half, first:last].copy_(bits[first:last], non_blocking=True)
-                    # The last one's for all that are left: in another use there may be more pieces.
-                    upto = PIECES if is_last else number + 1
-                    flags[half, number:upto].copy_(self._words[half, number:upto], non_blocking=True)
+                    flags[half, told].copy_(self._words[half, told], non_blocking=True)
         self._sent = Sent(x_TH.data_ptr(), rows, half, self._beside.is_captured())
 
     def prepare(self, task: Task, dependent: Dependence, looks: int) -> Start:
@@ -151,7 +154,6 @@ class Pushed:
     def _launches(self, task: Task, dependent: Dependence, looks: int) -> Iterator[Launch]:
         """Of both halves."""
         cut = cut_of(task.width, False, False, Tuning())
-        first, last, _ = next(pieces_of(task.rows))
         row_bytes = 2 * task.width
         options = launch_options(cut.warps, registers_of(task.width, cut.warps, False, task.norm), dependent)
         constants = {
@@ -164,18 +166,34 @@ class Pushed:
         slot_bytes = self._rows * row_bytes
         for half in range(2):
             numbers = (
-                *(half, (self._group.size - 1) * slot_bytes, self._flags_at, last - first, task.width),
+                *(half, (self._group.size - 1) * slot_bytes, self._flags_at, block_rows(task.rows), task.width),
                 *(task.eps, row_bytes, slot_bytes, looks),
             )
             yield Launch(pushed_kernel, 5, task.rows, numbers, constants, options)
 
 
-def pieces_of(rows: int) -> Iterator[tuple[int, int, bool]]:
-    """(first row, first row behind, whether it is the last) of every piece; all but the last are of one size."""
-    size = max(PIECE_ROWS, -(-rows // PIECES))
-    size = -(-size // _TILE) * _TILE
-    for first in range(0, rows, size):
-        yield first, min(first + size, rows), first + size >= rows
+def block_rows(rows: int) -> int:
+    """Rows that share a flag: FLAGS are enough for all blocks, and a piece is some of them."""
+    return _TILE << max(0, math.ceil(math.log2(rows / (_TILE * FLAGS))))
+
+
+def pieces_of(rows: int) -> list[tuple[int, int]]:
+    """(first row, first row behind) of every piece.
+
+    Rows that are split take a GEMM longer, so pieces are few. The copy of each is hidden by the GEMM of the next, so
+    that they may be as much longer, from the last one to the first, as a GEMM is slower than a copy.
+    """
+    step = max(PIECE_ROWS, block_rows(rows))
+    whole = max(1, (rows + step // 2) // step)  # the last piece may be half as long as a step, or half longer
+    sizes, size = [1], 1.0
+    while sum(sizes) < whole:
+        size *= GROWTH
+        sizes.append(min(round(size), whole - sum(sizes)))
+    if len(sizes) > 2 and 2 * sizes[-1] < sizes[-2]:
+        few = sizes.pop()
+        sizes[-1] += few
+    firsts = accumulate([0, *sizes[:0:-1]])
+    return list(pairwise([*(step * number for number in firsts), rows]))
 
 
 class _Beside:
@@ -206,4 +224,4 @@ class _Beside:
             torch.cuda.current_stream().wait_stream(self._stream)
 
 
-__all__ = ["PIECE_ROWS", "Pushed", "pieces_of"]
+__all__ = ["Pushed", "block_rows", "pieces_of"]

@@ -14,16 +14,16 @@ _TURN = tl.constexpr(3)  # of 1 and 2 it makes the other, and neither of anythin
 
 
 @triton.jit
-def _flags(peers, rank, flags_at, half, number, WORLD: tl.constexpr, PIECES: tl.constexpr):
+def _flags(peers, rank, flags_at, half, number, WORLD: tl.constexpr, FLAGS: tl.constexpr):
     """Pointer to the flags of a half, of the peer of a number, in the buffer of a rank."""
     base = (tl.load(peers + rank) + flags_at).to(tl.pointer_type(tl.int32))
-    return base + (half * (WORLD - 1) + number) * PIECES
+    return base + (half * (WORLD - 1) + number) * FLAGS
 
 
 @triton.jit
-def _words(peers, rank, flags_at, half, WORLD: tl.constexpr, PIECES: tl.constexpr):
+def _words(peers, rank, flags_at, half, WORLD: tl.constexpr, FLAGS: tl.constexpr):
     """Pointer to what a rank sends as flags of a half: behind all flags of its own buffer."""
-    return _flags(peers, rank, flags_at, 2, half, WORLD, PIECES)
+    return _flags(peers, rank, flags_at, 2, half, WORLD, FLAGS)
 
 
 @triton.jit
@@ -43,19 +43,19 @@ def _await_flag(flag, wanted, waiting):
 
 
 @triton.jit
-def _spoil(peers, flags_at, RANK: tl.constexpr, WORLD: tl.constexpr, PIECES: tl.constexpr):
+def _spoil(peers, flags_at, RANK: tl.constexpr, WORLD: tl.constexpr, FLAGS: tl.constexpr):
     """No flag of this rank counts any more: neither what has been sent nor what will be."""
-    pieces = tl.arange(0, PIECES)
+    numbers = tl.arange(0, FLAGS)
     for half in tl.static_range(2):
-        words = _words(peers, RANK, flags_at, half, WORLD, PIECES)
-        tl.store(words + pieces, tl.zeros([PIECES], tl.int32))
+        words = _words(peers, RANK, flags_at, half, WORLD, FLAGS)
+        tl.store(words + numbers, tl.zeros([FLAGS], tl.int32))
         for q in tl.static_range(WORLD):
             if q != RANK:
-                flags = _flags(peers, q, flags_at, half, RANK - (q < RANK), WORLD, PIECES)
-                tl.store(flags + pieces, tl.zeros([PIECES], tl.int32))
+                flags = _flags(peers, q, flags_at, half, RANK - (q < RANK), WORLD, FLAGS)
+                tl.store(flags + numbers, tl.zeros([FLAGS], tl.int32))
 
 
-@triton.jit(do_not_specialize=["half", "piece_rows", "looks"])
+@triton.jit(do_not_specialize=["half", "block_rows", "looks"])
 def pushed_kernel(
     x,
     residual,
@@ -69,7 +69,7 @@ def pushed_kernel(
     half,
     half_bytes,
     flags_at,
-    piece_rows,
+    block_rows,
     width,
     eps,
     row_bytes,
@@ -77,7 +77,7 @@ def pushed_kernel(
     looks,
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
-    PIECES: tl.constexpr,
+    FLAGS: tl.constexpr,
     PARTS: tl.constexpr,
     NORM: tl.constexpr,
     RESIDUAL: tl.constexpr,
@@ -107,7 +107,7 @@ def pushed_kernel(
         if q == RANK:
             one = own
         else:
-            flag = _flags(peers, RANK, flags_at, half, q - (q > RANK), WORLD, PIECES) + row // piece_rows
+            flag = _flags(peers, RANK, flags_at, half, q - (q > RANK), WORLD, FLAGS) + row // block_rows
             lost |= (_await_flag(flag, wanted, waiting) == 0).to(tl.int32)
             here = address(peers, RANK, slot(start, q - (q > RANK), slot_bytes), dtype)
             one = wide_row(load_row(here, width, PARTS), PARTS)
@@ -122,7 +122,7 @@ def pushed_kernel(
     tl.debug_barrier()  # every warp has stored what came of the row, so all of it was read
     for q in tl.static_range(WORLD):
         if q != RANK:
-            flag = _flags(peers, RANK, flags_at, half, q - (q > RANK), WORLD, PIECES) + row // piece_rows
+            flag = _flags(peers, RANK, flags_at, half, q - (q > RANK), WORLD, FLAGS) + row // block_rows
             lost |= (tl.atomic_add(flag, 0, sem="relaxed", scope="sys") != wanted).to(tl.int32)
     if lost != 0:
         give_up(waiting)
@@ -140,13 +140,13 @@ def turn_kernel(
     flags_at,
     RANK: tl.constexpr,
     WORLD: tl.constexpr,
-    PIECES: tl.constexpr,
+    FLAGS: tl.constexpr,
 ):
     """Ahead of a use of a half: its flags are other ones than those of the last, none if a row was given up. Grid: 1.
 
     All that was sent before is at its place by now, so that nothing overtakes what spoils it.
     """
-    words = _words(peers, RANK, flags_at, half, WORLD, PIECES) + tl.arange(0, PIECES)
-    tl.atomic_xor(words, tl.full([PIECES], _TURN, tl.int32), sem="relaxed")
+    words = _words(peers, RANK, flags_at, half, WORLD, FLAGS) + tl.arange(0, FLAGS)
+    tl.atomic_xor(words, tl.full([FLAGS], _TURN, tl.int32), sem="relaxed")
     if tl.atomic_add(state, 0, sem="relaxed") < 0:
-        _spoil(peers, flags_at, RANK, WORLD, PIECES)
+        _spoil(peers, flags_at, RANK, WORLD, FLAGS)

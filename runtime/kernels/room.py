@@ -13,8 +13,8 @@ SCALE_BYTES = 16  # a row in INT8 is followed by its scale, and padded to the ne
 # receive the same bytes by either. More than two were not measured.
 _ONE_SHOT_BYTES = {2: 1 << 62, 3: 1 << 20, 4: 1 << 19}
 _ONE_SHOT_BYTES_ELSE = 1 << 17
-PIECES = 32
-"""The most pieces in which rows are pushed; each has a flag of 4 bytes."""
+FLAGS = 32
+"""Of 4 bytes each, which say that blocks of pushed rows are there."""
 
 
 def one_shot_bytes(ranks: int) -> int:
@@ -53,4 +53,4 @@ def half_bytes(ranks: int, width: int, room: Room) -> tuple[int, int]:
 
 def pushed_bytes(ranks: int, width: int, rows: int) -> int:
     """Half of a workspace: rows from every peer, and half of the flags and words that lie behind both."""
-    return (ranks - 1) * rows * width * 2 + ranks * PIECES * 4
+    return (ranks - 1) * rows * width * 2 + ranks * FLAGS * 4

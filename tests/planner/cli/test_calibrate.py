@@ -64,6 +64,22 @@ def test_an_override_that_adds_points_is_in_the_source(tmp_path: Path, monkeypat
     assert fp16["source"] == f"{plain['source']} --set dtypes.weights=fp16"
 
 
+def test_some_ops_alone_are_measured_for_a_table_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ("qwen3-32b-h200-tp2", "--only", "all_reduce.pushed", "--only", "reduce_scatter")
+    found = calibrated(tmp_path / "some.yaml", monkeypatch, *given)
+    assert found["source"] == shlex.join(["commplan", "calibrate", *given])
+    measured = {(t["op"], t["impl"], t.get("algorithm")) for t in found["tables"]}
+    own = {("reduce_scatter", impl, None) for impl in ("nccl", "commplan_triton", "commplan_triton_norm")}
+    assert measured == {("all_reduce", "commplan_triton_norm", "pushed"), *own}
+
+
+def test_an_op_that_no_deployment_asks_about_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    found = run("calibrate", SMALL, "--only", "all_reduce", "--only", "all_reduce.pushed", "-o", path)
+    assert found.code == 2 and not path.exists()
+    assert "--only: is not among what these deployments ask about: all_reduce, " in found.err
+
+
 @pytest.mark.parametrize("name", ["h100-2", "h200-2"])
 def test_the_source_of_a_shipped_calibration_gives_its_points(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

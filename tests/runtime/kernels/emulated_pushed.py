@@ -14,12 +14,12 @@ from ...peer_cases import EPS, Case, error, normed
 from .emulated_peers import emulated
 
 
-def in_small_pieces(folder: str, rows: int = 3) -> tuple[tuple[int, int], Any]:
-    """((rank, world), peers), whose messages go in pieces of `rows` rows."""
+def in_small_pieces(folder: str, tile: int = 1) -> tuple[tuple[int, int], Any]:
+    """((rank, world), peers), whose messages go in pieces of some tiles, the last of about one."""
     rank, world, peers = emulated(folder)
     from commplan.runtime.kernels import pushed
 
-    pushed.PIECE_ROWS, pushed._TILE = rows, 1
+    pushed.PIECE_ROWS = pushed._TILE = tile
     return (rank, world), peers
 
 
@@ -27,10 +27,12 @@ def _bytes(*tensors: Tensor) -> bytes:
     return b"".join(t.view(torch.int16).numpy().tobytes() for t in tensors)
 
 
-def sums(folder: str, sizes: list[int], width: int, dtype: torch.dtype) -> list[tuple[int, float, bool, bytes]]:
+def sums(
+    folder: str, sizes: list[int], width: int, dtype: torch.dtype, tile: int
+) -> list[tuple[int, float, bool, bytes]]:
     """(rows, the largest error, whether bits are those of one kernel that sends rows itself, the bits) of sums that
     are asked for in one go, with and without the norm; more rows and pieces, and fewer, in turn."""
-    ranks, peers = in_small_pieces(folder)
+    ranks, peers = in_small_pieces(folder, tile)
     found = []
     for number, rows in enumerate(sizes):
         case = Case(ranks, rows, width, dtype, "outliers", 100 * number, "cpu")

@@ -24,12 +24,13 @@ def run(function: Any, world: int, width: int, folder: Path, *args: Any) -> list
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("world", "width", "dtype"), [(2, 80, torch.bfloat16), (3, 64, torch.float16), (2, 1040, torch.bfloat16)]
+    ("world", "width", "dtype", "tile"),
+    [(2, 80, torch.bfloat16, 1), (3, 64, torch.float16, 2), (2, 1040, torch.bfloat16, 3)],
 )
 def test_any_number_of_pieces_gives_the_bits_of_the_other_kernels(
-    world: int, width: int, dtype: torch.dtype, tmp_path: Path
+    world: int, width: int, dtype: torch.dtype, tile: int, tmp_path: Path
 ) -> None:
-    first, *others = run(emulated_pushed.sums, world, width, tmp_path, [8, 1, 7, 8, 3, 2], width, dtype)
+    first, *others = run(emulated_pushed.sums, world, width, tmp_path, [8, 1, 7, 8, 3, 2], width, dtype, tile)
     for rows, worst, same, _ in first:
         assert worst <= 2.0 * torch.finfo(dtype).eps, rows
         assert same, rows
@@ -39,7 +40,7 @@ def test_any_number_of_pieces_gives_the_bits_of_the_other_kernels(
 @pytest.mark.slow
 def test_rows_that_are_made_piece_by_piece_are_summed(tmp_path: Path) -> None:
     for found in run(emulated_pushed.made_in_pieces, 2, 64, tmp_path):
-        assert found == [(True, True, [(0, 3), (3, 6), (6, 8)])] * 4
+        assert found == [(True, True, [(0, 5), (5, 7), (7, 8)])] * 4
 
 
 @pytest.mark.slow
@@ -87,17 +88,32 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "sizes"),
-    [(1, [1]), (1024, [1024]), (1025, [1024, 1]), (4096, [1024] * 4), (40000, [1280] * 31 + [320])],
+    [
+        (1, [1]),
+        (1535, [1535]),
+        (1536, [1024, 512]),
+        (4096, [1024, 2048, 1024]),
+        (12000, [5120, 4096, 2048, 736]),
+        (40000, [10240, 16384, 8192, 4096, 1088]),
+    ],
 )
 def test_pieces(rows: int, sizes: list[int]) -> None:
     from commplan.runtime.kernels.pushed import pieces_of
-    from commplan.runtime.kernels.room import PIECES
 
-    found = list(pieces_of(rows))
-    assert [last - first for first, last, _ in found] == sizes
-    assert [is_last for *_, is_last in found] == [False] * (len(sizes) - 1) + [True]
-    assert len(found) <= PIECES and found[0][0] == 0 and found[-1][1] == rows
+    found = pieces_of(rows)
+    assert [last - first for first, last in found] == sizes
+    assert found[0][0] == 0 and found[-1][1] == rows
     assert all(a[1] == b[0] for a, b in pairwise(found))
+
+
+def test_blocks_have_flags_enough_and_pieces_begin_with_one() -> None:
+    from commplan.runtime.kernels.pushed import block_rows, pieces_of
+    from commplan.runtime.kernels.room import FLAGS
+
+    for rows in [*range(1, 9000, 7), *range(9000, 400_000, 9973)]:
+        block = block_rows(rows)
+        assert -(-rows // block) <= FLAGS and block % 128 == 0
+        assert all(first % block == 0 and first < last for first, last in pieces_of(rows)), rows
 
 
 @pytest.mark.slow
