@@ -94,7 +94,8 @@ def command(
     by_rank = _measured(setup, points, seconds, partial)
     machine = by_rank[0]["machine"]
     samples = {p: [rank["samples"][" ".join(map(str, p))] for rank in by_rank] for p in points}
-    host = {what: [rank["host"].get(what, []) for rank in by_rank] for what in by_rank[0]["host"]}
+    # A table beside others has none of its own: theirs are of all that they ask about.
+    host = {what: [rank["host"].get(what, []) for rank in by_rank] for what in by_rank[0]["host"] if not only}
     source, called = _command(deployments, overrides, only), name or one_line(Path(stem).stem)
     backend = setup.hardware.backend
     calibration = calibration_of(samples, setup.executor, backend, called, machine, source, host)
