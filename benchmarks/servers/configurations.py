@@ -56,6 +56,11 @@ CONFIGURATIONS = {
         "plan, INT8 and INT4 with spikes allowed",
         {"numerics.loosest": "quantized", "numerics.wire_formats": ["int8", "int4_spikes"]},
     ),
+    "reading_ahead": Configuration(
+        "plan, nothing quantised, whose sums ask for 8 MiB of the next weights",
+        {"numerics.loosest": "reordered"},
+        environment={"COMMPLAN_READ_AHEAD": str(8 << 20)},
+    ),
     # A fused sum would not pass where sums are left out.
     BOUND: Configuration(
         "no communication: the sums left out",

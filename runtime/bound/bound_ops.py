@@ -47,7 +47,8 @@ class BoundOut:
     """An op at embed_out, attn_out or mlp_out: `sum` for the partial, `residual` for the other stream.
 
     Where there is a `norm`, it does what `sum`, the residual add and the norm that follows would do. Where there is a
-    `push`, the partial's rows are made by what it is given, and travel meanwhile.
+    `push`, the partial's rows are made by what it is given, and travel meanwhile. `read_ahead` is told the weights that
+    are read behind the `norm`.
     """
 
     place: Place
@@ -57,6 +58,7 @@ class BoundOut:
     count: Count
     norm: Normed | None = None
     push: Callable[[Tensor, Make], None] | None = None
+    read_ahead: Callable[[Tensor], None] | None = None
 
 
 def bind_in(place: Place, groups: Groups, backend: Backend, count: Count, peers: Peers | None = None) -> BoundIn:
@@ -104,7 +106,8 @@ def bind_out(
         return BoundOut(place, library_sum(place, groups, backend, partial), fold, residual, count)
     norm = peer_norm(place, groups, peers, partial) if fuses_norm(op.impl) else None
     push = pusher(place, peers) if op.is_pushed else None
-    return BoundOut(place, peer_sum(place, groups, peers, partial), fold, residual, count, norm, push)
+    ahead = None if norm is None else peers.read_ahead
+    return BoundOut(place, peer_sum(place, groups, peers, partial), fold, residual, count, norm, push, ahead)
 
 
 def _library_gather(backend: Backend, group: Group) -> Gather:

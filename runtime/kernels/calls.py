@@ -36,9 +36,12 @@ def begin_call(state, error, looks, DEPENDENT: tl.constexpr):
 
 
 @triton.jit
-def count_call(state, half, ticket, DEPENDENT: tl.constexpr):
-    """The last program to begin ends the count, and the next call gets the other half. All rows are sent by now."""
-    programs = tl.num_programs(0)
+def count_call(state, half, ticket, DEPENDENT: tl.constexpr, BESIDES: tl.constexpr = 0):
+    """The last program to begin ends the count, and the next call gets the other half. All rows are sent by now.
+
+    BESIDES: programs that do something else, and do not begin.
+    """
+    programs = tl.num_programs(0) - BESIDES
     if ticket == programs - 1:
         tl.atomic_add(state, tl.where(half == 0, _HALF, -_HALF) - programs, sem="relaxed")
     if DEPENDENT == "early":

@@ -13,22 +13,27 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .ask_ahead import ask_ahead
 from .calls import begin_call, count_call, slot
 from .finish import finish_row, spoil_row
 from .messages import quantize, send, sum_of_ranks
 from .rows import load_row, wide_row
 
 
-@triton.jit(do_not_specialize=["looks"])
+@triton.jit(do_not_specialize=["looks", "next_rows", "next_row_bytes", "head_bytes"])
 def one_shot_kernel(
     x,
     residual,
     weight,
     out,
     total,
+    weights,
     peers,
     state,
     error,
+    next_rows,
+    next_row_bytes,
+    head_bytes,
     width,
     eps,
     row_bytes,
@@ -44,13 +49,19 @@ def one_shot_kernel(
     RESIDUAL: tl.constexpr,
     FEW: tl.constexpr,
     DEPENDENT: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):
-    """x [T, width] of this rank to the sum in `out`. Grid: T.
+    """x [T, width] of this rank to the sum in `out`. Grid: T, and AHEAD programs that ask for the next weights.
 
     A workspace has two halves of WORLD - 1 slots, one for each peer, of rows of `row_bytes`.
     """
     dtype: tl.constexpr = x.dtype.element_ty
     row = tl.program_id(0)
+    if AHEAD:
+        asking = row - (tl.num_programs(0) - AHEAD)
+        if asking >= 0:
+            ask_ahead(weights, next_rows, next_row_bytes, head_bytes, asking, AHEAD, THREADS)
+            return
     offset = row.to(tl.int64) * width
     half, ticket, given_up, waiting = begin_call(state, error, looks, DEPENDENT)
     if given_up:
@@ -72,7 +83,7 @@ def one_shot_kernel(
     gain = mine
     if NORM and FEW:
         gain = load_row(weight, width, PARTS)
-    count_call(state, half, ticket, DEPENDENT)
+    count_call(state, half, ticket, DEPENDENT, AHEAD)
     summed = sum_of_ranks(
         own, peers, start, slot_bytes, width, width, waiting, dtype, RANK, WORLD, LAYOUT, PARTS, FEW, THREADS
     )

@@ -20,6 +20,7 @@ from .peer_impls import KERNEL_LIMITS, Room
 from .peers import Make, Peers
 from .prepared import Start, dependence_on, prepare
 from .pushed import Pushed
+from .read_ahead import MOST_ROWS, Ahead, ahead_of, bytes_ahead, can_ask
 from .room import half_bytes, pushed_bytes
 from .row_launch import Tuning
 from .symmetric import ABSENT_8, ABSENT_16, Workspace, make_workspace
@@ -64,6 +65,8 @@ class PeerKernels(Peers):
         self._pushed = pushed
         self._dependent = dependence_on(state.device)
         self._launches = OpLaunches(group, plain, small, self._dependent)
+        self._bytes_ahead = bytes_ahead() if can_ask(state.device) else 0
+        self._ahead: Tensor | None = None
         self._ready: dict[tuple[Any, ...], Ready] = {}
         self.handle = custom_ops.register(self)
 
@@ -155,6 +158,11 @@ class PeerKernels(Peers):
         """Send rows that an all-reduce `pushed` is asked for next, each piece as soon as `make` has filled it."""
         self._has_pushed().push(x_TH, half, make)
 
+    def read_ahead(self, weight: Tensor) -> None:
+        """The next sum with a norm asks the cache for some of this weight, which a GEMM reads then."""
+        if self._bytes_ahead:
+            self._ahead = weight
+
     def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
         """[T, H] to the sum [T, H] of what INT8 leaves of it."""
         return self._rows(f"int8_all_reduce.{algorithm}", x_TH)
@@ -241,6 +249,8 @@ class PeerKernels(Peers):
         self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, overwrite: bool = False
     ) -> tuple[Tensor, Tensor]:
         """One op with the residual add and the norm that follow, at once."""
+        if self._ahead is not None:
+            return self._reading_ahead(op, x, residual, weight, eps, overwrite)
         shape = None if residual is None else residual.shape
         key = op, x.shape, x.dtype, shape, weight.shape, weight.dtype, eps
         ready = self._ready.get(key) or self._prepare_normed(key, x, residual, weight)
@@ -259,6 +269,26 @@ class PeerKernels(Peers):
         ready.start(x, before, weight, out, total)
         return out, total
 
+    def _reading_ahead(
+        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, overwrite: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The same, of few rows with a look at the weights that are read next: in decodes, which graphs replay."""
+        next_weight, self._ahead = self._ahead, None
+        assert next_weight is not None
+        few = x.shape[0] <= MOST_ROWS and op != _PUSHED
+        ahead = ahead_of(next_weight, self._bytes_ahead) if few else None
+        if ahead is None:
+            return self.normed_rows_now(op, x, residual, weight, eps, overwrite)
+        shape = None if residual is None else residual.shape
+        key = op, x.shape, x.dtype, shape, weight.shape, weight.dtype, eps, ahead
+        ready = self._ready.get(key) or self._prepare_normed(key, x, residual, weight, ahead)
+        before = x if residual is None else residual
+        check_where(self._state.device, x=x, residual=before, weight=weight)
+        out = ready.new(x)
+        total = residual if overwrite and residual is not None else ready.new(x)
+        ready.start(x, before, weight, out, total, next_weight)
+        return out, total
+
     # ---- what is settled by shapes and types ------------------------------------------------------------------------
 
     def rows_out(self, op: str, rows: int) -> int:
@@ -270,13 +300,15 @@ class PeerKernels(Peers):
         rows, width = x.shape
         return self._keep((op, x.shape, x.dtype), Task(rows, width, self.rows_out(op, rows)))
 
-    def _prepare_normed(self, key: tuple[Any, ...], x: Tensor, residual: Tensor | None, weight: Tensor) -> Ready:
-        op, eps = key[0], key[-1]
+    def _prepare_normed(
+        self, key: tuple[Any, ...], x: Tensor, residual: Tensor | None, weight: Tensor, ahead: Ahead | None = None
+    ) -> Ready:
+        op, eps = key[0], key[6]
         check_rows(x)
         rows, width = x.shape
         rows_out = self.rows_out(op, rows)
         check_normed(x, rows_out, residual, weight)
-        return self._keep(key, Task(rows, width, rows_out, True, residual is not None, eps))
+        return self._keep(key, Task(rows, width, rows_out, True, residual is not None, eps, ahead))
 
     def _keep(self, key: tuple[Any, ...], task: Task) -> Ready:
         new = custom_ops.new_rows(task.rows, task.rows_out, task.width)
@@ -290,7 +322,9 @@ class PeerKernels(Peers):
 
     def _start(self, op: str, task: Task) -> Start:
         launch, peers = self._launches.of(op, task)
-        return prepare(launch, (peers, self._state, self._error))
+        start = prepare(launch, (peers, self._state, self._error))
+        # No other kernel asks for them.
+        return start if task.ahead is None or launch.constants.get("AHEAD") else lambda *arrays: start(*arrays[:-1])
 
     def _start_pushed(self, task: Task) -> Start:
         return self._has_pushed().prepare(task, self._dependent, self.looks)

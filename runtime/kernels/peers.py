@@ -56,6 +56,9 @@ class Peers(ABC):
         if make is not None:
             make(0, x_TH.shape[0])
 
+    def read_ahead(self, weight: Tensor) -> None:  # noqa: B027
+        """The next sum with a norm is followed by a GEMM with these weights, and may ask the cache for some of them."""
+
     @abstractmethod
     def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:
         """As `all_reduce`, with per-token symmetric INT8 values on the wire; `algorithm`: gather | two_shot."""

@@ -44,9 +44,10 @@ class Cut(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """A kernel with all that it is launched with but memory: one program a row.
+    """A kernel with all that it is launched with but memory: one program a row, and those that do something else.
 
-    `arrays`: how many a call brings, 2 or 5; `numbers` and `constants` follow in the order of the kernel's parameters.
+    `arrays`: how many a call brings: 2, 5, or 6 with the weights that are read next. `numbers` and `constants` follow
+    in the order of the kernel's parameters.
     """
 
     kernel: Any
@@ -69,11 +70,12 @@ def plan_launch(
     dependent: Dependence,
     tuning: Tuning,
     arrays: int = 5,
+    besides: int = 0,
     layout: RowLayout | None = None,
     eps: tuple[float, ...] = (),
     **flags: Any,
 ) -> Launch:
-    """A kernel of one program a row. A half of the workspace is cut into `slots` of `programs` rows."""
+    """A kernel of one program a row, and `besides`. A half of the workspace is cut into `slots` of `programs` rows."""
     few, quantized = programs <= tuning.few, layout is not None
     group = 0 if layout is None or layout.is_token else layout.columns
     one, (warps, parts) = row_bytes(width, layout), cut_of(width, few, quantized, tuning, group)
@@ -90,7 +92,7 @@ def plan_launch(
     return Launch(
         kernel,
         arrays,
-        programs,
+        programs + besides,
         (*numbers, width, *eps, one, programs * one, space.half_bytes, looks),
         {"PARTS": parts, "FEW": few, "DEPENDENT": dependent, **threads, **flags},
         launch_options(warps, None if few else registers, dependent),

@@ -8,7 +8,7 @@ the model's forward runs around each replay, and no op of the body in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -64,6 +64,7 @@ class Forwards:
         self.counters = Counters()
         self.by_range: dict[tuple[str, int], RangeCount] = {}
         self.unplanned: dict[str, int] = {}
+        self.next_weights: Mapping[tuple[int, str], Tensor] = {}  # (layer, boundary) to what is read behind it
         self.current: Forward | None = None
         self._bind = bind
         self._programs: dict[str, tuple[Program, ...]] | None = None
@@ -237,6 +238,8 @@ class Forwards:
                 where=where,
             )
         now.owed = False
+        if bound.read_ahead is not None and (layer, boundary) in self.next_weights:
+            bound.read_ahead(self.next_weights[layer, boundary])
         self._in_op = True
         try:
             normed, residual = sum_add_and_norm(bound, partial, residual, now.sizes, norm)

@@ -16,7 +16,7 @@ import pytest
 from commplan.runtime.ranks.spawning import run_ranks
 
 from ..late_peers import Fault, every_fault, judge_faults, judge_wandering
-from . import machine, pushed_ranks, ranks
+from . import ahead_ranks, machine, pushed_ranks, ranks
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +47,7 @@ def claims(folder: Path, faults: list[tuple[str, str, Fault]]) -> list[tuple[str
         *((f"between {captured}", ranks.between_kernels, (400, captured)) for captured in (False, True)),
         ("pushed", pushed_ranks.pushed, (3000,)),
         ("pushed in graphs", pushed_ranks.pushed_in_graphs, (50,)),
+        ("reading ahead", ahead_ranks.reading_ahead, (100,)),
         ("compiled", ranks.compiled, ()),
         ("dead peer", ranks.dead_peer, ()),
         ("faulty", ranks.faulty, (str(folder), faults)),
@@ -118,6 +119,10 @@ def test_rows_that_are_pushed_while_they_are_made_give_the_bits_of_a_kernel_that
     found: Found, how: str
 ) -> None:
     assert found(how) == [0] * machine.ranks()
+
+
+def test_sums_that_ask_for_the_next_weights_have_the_bits_of_those_that_do_not(found: Found) -> None:
+    assert found("reading ahead") == [0] * machine.ranks()
 
 
 def test_compiled_calls_give_what_eager_ones_give(found: Found) -> None:

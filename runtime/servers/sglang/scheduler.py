@@ -30,6 +30,7 @@ from .arguments import check_arguments, check_running, uses_impl
 from .attention_dp import AttentionDpHooks
 from .binding import Binding, check_custom_all_reduce
 from .fused_reads import FinalNorm
+from .next_weights import next_weights
 from .pushed_rows import PushedRows
 from .server_fit import check_model
 from .stages import PlannedStages
@@ -151,6 +152,7 @@ class SchedulerHooks:
         """ModelRunner.load_model: what kernels of our own share is taken before the KV cache is given the rest."""
         loaded = load_model(runner, *args, **options)
         or_stop(self.pushed_rows.find, runner)
+        self.forwards.next_weights = next_weights(runner.model)
         or_stop(self.forwards.bind)
         return loaded
 

@@ -23,6 +23,7 @@ CALLS: dict[str, Callable[[Any, Tensor, Tensor, Tensor], Any]] = {
     "all_reduce": lambda p, x, r, w: p.all_reduce(x),
     "all_reduce_norm": lambda p, x, r, w: p.all_reduce_norm(x, r, w, EPS),
     "all_reduce_norm, no residual": lambda p, x, r, w: p.all_reduce_norm(x, None, w, EPS),
+    "all_reduce_norm, reading ahead": lambda p, x, r, w: reading_ahead(p).all_reduce_norm(x, r, w, EPS),
     "int8 gather": lambda p, x, r, w: p.int8_all_reduce(x, "gather"),
     "int8 two_shot norm": lambda p, x, r, w: p.int8_all_reduce_norm(x, "two_shot", r, w, EPS),
     "reduce_scatter_norm": lambda p, x, r, w: p.reduce_scatter_norm(x, r[: -(-len(x) // 2)], w, EPS),
@@ -32,6 +33,12 @@ CALLS: dict[str, Callable[[Any, Tensor, Tensor, Tensor], Any]] = {
     "gather_sum, two shots": lambda p, x, r, w: p.gather_sum(x, 2, "two_shot"),
     "scatter_sum, two shots": lambda p, x, r, w: p.scatter_sum(x, 2, "two_shot"),
 }
+
+
+def reading_ahead(peers: Any) -> Any:
+    peers._bytes_ahead = 1 << 20
+    peers.read_ahead(rows(512))
+    return peers
 
 
 def rows(count: int = ROWS, width: int = WIDTH, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -62,8 +69,9 @@ def noted(call: str, x: Tensor, residual: Tensor, weight: Tensor, monkeypatch: p
         start = inner(launch, group)
 
         def both(*arrays: Tensor) -> None:
-            whole = arrays if len(arrays) == launch.arrays else (arrays[0],) * 3 + (arrays[1],) * 2
-            planned.append((launch, whole, group))
+            whole = arrays if launch.arrays == 2 or len(arrays) > 2 else (arrays[0],) * 3 + (arrays[1],) * 2
+            next_weights = arrays[:1] if launch.arrays > len(whole) else ()
+            planned.append((launch, (*whole, *next_weights), group))
             start(*arrays)
 
         return both

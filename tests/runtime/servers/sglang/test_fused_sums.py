@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from commplan.runtime.errors import BoundaryError
 from commplan.runtime.servers.executed import of_rank
 from commplan.runtime.servers.forward import Forwards
 from commplan.runtime.servers.sglang.fused_reads import FinalNorm, FusedSum
+from commplan.runtime.servers.sglang.next_weights import next_weights
 from commplan.runtime.servers.sglang.stages import Deferral
 
 from .fakes import PLAIN, a_range, bind_to, strategy
@@ -24,16 +26,18 @@ X, RESIDUAL = torch.ones(3, 4), torch.full((3, 4), 2.0)
 NORM = nn.Identity()
 
 
-def forwards(*fused: tuple[int, str], push: Any = None) -> Forwards:
+def forwards(*fused: tuple[int, str], push: Any = None, read_ahead: Any = None) -> Forwards:
     """Two layers; the op at these places does the norm too: here it gives the sum, and what it adds up to."""
 
     def norm(x: Tensor, residual: Tensor, sizes: Any, module: nn.Module, owned: bool) -> tuple[Tensor, Tensor]:
         assert module is NORM and owned
         return x, x + residual
 
+    found = {"norm": norm, "push": push, "read_ahead": read_ahead}
+
     def changed(program: Program) -> Program:
         layers = [
-            replace(layer, **{b: replace(getattr(layer, b), norm=norm, push=push) for at, b in fused if at == index})
+            replace(layer, **{b: replace(getattr(layer, b), **found) for at, b in fused if at == index})
             for index, layer in enumerate(program.layers)
         ]
         return replace(program, layers=tuple(layers))
@@ -156,3 +160,39 @@ def test_rows_that_were_to_be_pushed_and_were_not_are_an_error() -> None:
             now.push(0, "attn_out", X[:2], lambda *_: None)
         with pytest.raises(BoundaryError, match="holds 3 rows to push"):
             now.push(1, "attn_out", X, lambda *_: None)
+
+
+def test_a_sum_is_told_the_weights_that_are_read_behind_it() -> None:
+    told: list[Any] = []
+    now = forwards((0, "attn_out"), (0, "mlp_out"), (1, "attn_out"), read_ahead=told.append)
+    now.next_weights = {(0, "attn_out"): X, (0, "mlp_out"): RESIDUAL}
+    with now.forward("decode", 3):
+        FusedSum(now, 0, "attn_out")(X, RESIDUAL, None, NORM)
+        FusedSum(now, 0, "mlp_out")(X, RESIDUAL, None, NORM)
+        FusedSum(now, 1, "attn_out")(X, RESIDUAL, None, NORM)
+    assert [each is wanted for each, wanted in zip(told, (X, RESIDUAL), strict=True)] == [True, True]
+
+
+def test_the_weights_behind_a_boundary_are_those_of_the_next_gemm() -> None:
+    def module(**parts: Any) -> Any:
+        return SimpleNamespace(**parts)
+
+    def linear() -> Any:
+        return module(weight=torch.empty(2, 2))
+
+    dense = module(self_attn=module(qkv_proj=linear()), mlp=module(gate_up_proj=linear()))
+    experts = module(
+        self_attn=module(fused_qkv_a_proj_with_mqa=linear()),
+        mlp=module(gate=linear(), shared_experts=module(gate_up_proj=linear())),
+    )
+    unknown = module(self_attn=module(qkv_proj=module(qweight=torch.empty(2, 2))), mlp=module(experts=linear()))
+    model = module(model=module(layers=[dense, experts, unknown]), lm_head=linear())
+    found = next_weights(model)
+    wanted = {
+        (0, "attn_out"): dense.mlp.gate_up_proj,
+        (0, "mlp_out"): experts.self_attn.fused_qkv_a_proj_with_mqa,
+        (1, "attn_out"): experts.mlp.shared_experts.gate_up_proj,
+        (2, "mlp_out"): model.lm_head,
+    }
+    assert found.keys() == wanted.keys()
+    assert all(found[place] is linear.weight for place, linear in wanted.items())
