@@ -15,6 +15,8 @@ from running import Server, wait_until
 
 KEPT, NEW_TOKENS = 20, 17
 """Kernels of a row, and tokens of each request of a decode that is profiled."""
+KEPT_GAPS = 6
+"""Pairs of kernels of a row, between which nothing runs."""
 
 
 def profile(server: Server, prompts: list[list[int]], new_tokens: int, folder: Path, seconds: float) -> dict[str, Any]:
@@ -33,28 +35,37 @@ def profile(server: Server, prompts: list[list[int]], new_tokens: int, folder: P
 
 
 def told_by(events: Iterable[dict[str, Any]], forwards: int) -> dict[str, Any]:
-    """Of a trace: us per forward by kernel, the longest first; how long some kernel ran, and from first to last."""
+    """Of a trace: us per forward by kernel, the longest first; between which two nothing ran, and for how long in all;
+    how long some kernel ran, and from first to last."""
     kernels = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
     total: dict[str, float] = {}
     for event in kernels:
         name = _short(event["name"])
         total[name] = total.get(name, 0.0) + event["dur"] / forwards
     longest = sorted(total.items(), key=lambda one: -one[1])[:KEPT]
-    spans = sorted((event["ts"], event["ts"] + event["dur"]) for event in kernels)
-    whole = max(end for _, end in spans) - spans[0][0] if spans else 0.0
+    spans = sorted((event["ts"], event["ts"] + event["dur"], _short(event["name"])) for event in kernels)
+    whole = max(end for _, end, _ in spans) - spans[0][0] if spans else 0.0
+    gaps = _gaps(spans)
+    widest = sorted(gaps.items(), key=lambda one: -one[1])[:KEPT_GAPS]
     return {
         "us": {name: round(us, 1) for name, us in longest},
-        "busy_us": round(_union(spans) / forwards, 1),
+        "idle": {pair: round(us / forwards, 1) for pair, us in widest},
+        "busy_us": round((whole - sum(gaps.values())) / forwards, 1),
         "span_us": round(whole / forwards, 1),
     }
 
 
-def _union(spans: Sequence[tuple[float, float]]) -> float:
-    covered, until = 0.0, float("-inf")
-    for begin, end in spans:
-        covered += max(0.0, end - max(begin, until))
-        until = max(until, end)
-    return covered
+def _gaps(spans: Sequence[tuple[float, float, str]]) -> dict[str, float]:
+    """`the kernel that ended last > the next to begin` to the time between, summed over all such pairs."""
+    found: dict[str, float] = {}
+    until, last = float("inf"), ""
+    for begin, end, name in spans:
+        if begin > until:
+            pair = f"{last} > {name}"
+            found[pair] = found.get(pair, 0.0) + begin - until
+        if end > until or not last:
+            until, last = end, name
+    return found
 
 
 def _short(name: str) -> str:

@@ -238,6 +238,13 @@ def _profiles(kept: Kept, markdown: bool) -> Iterator[str]:
         lines += [[text, *(f"{row[field]:.1f}" for row in by_name.values())] for text, field in _ENDS]
         yield f"Kernels of a forward, {_where(key)}, us, rank 0, by torch's profiler"
         yield table(lines, markdown)
+        idle = [f"{name}: {_idle(row['idle'])}" for name, row in by_name.items() if row.get("idle")]
+        if idle:
+            yield _list(f"Between which kernels nothing runs, {_where(key)}, us", idle, markdown)
+
+
+def _idle(gaps: dict[str, float]) -> str:
+    return "; ".join(f"{pair} {us:.1f}" for pair, us in gaps.items())
 
 
 def _list(title: str, lines: Sequence[str], markdown: bool) -> str:

@@ -13,6 +13,7 @@ def kernel(name: str, ts: float, dur: float) -> dict[str, object]:
     return {"cat": "kernel", "name": name, "ts": ts, "dur": dur}
 
 
+ENDS = {"busy_us": 98.5, "span_us": 118.0}
 TRACE = [
     kernel("void at::native::vectorized<float, 4>(int)", 0.0, 10.0),
     kernel("void at::native::vectorized<half, 4>(int)", 5.0, 10.0),
@@ -32,7 +33,21 @@ def test_kernels_at_once_count_once_in_what_is_busy(bench) -> None:
 
 
 def test_an_empty_trace_is_no_failure(bench) -> None:
-    assert bench.profiling.told_by([], 1) == {"us": {}, "busy_us": 0.0, "span_us": 0.0}
+    assert bench.profiling.told_by([], 1) == {"us": {}, "idle": {}, "busy_us": 0.0, "span_us": 0.0}
+
+
+def test_the_time_in_which_nothing_runs_is_summed_by_what_stands_around_it(bench) -> None:
+    events = [
+        kernel("gemm", 0.0, 10.0),
+        kernel("copy", 2.0, 3.0),  # within the GEMM: it is the GEMM that ends last
+        kernel("ours", 12.0, 4.0),
+        kernel("gemm", 20.0, 10.0),
+        kernel("ours", 31.0, 1.0),
+        kernel("gemm", 32.0, 1.0),
+    ]
+    told = bench.profiling.told_by(reversed(events), 2)
+    assert told["idle"] == {"ours > gemm": 2.0, "gemm > ours": 1.5}
+    assert (told["busy_us"], told["span_us"]) == (13.0, 16.5)
 
 
 class Traced:
@@ -64,7 +79,7 @@ def test_tables_have_the_kernels_of_configurations_side_by_side(bench) -> None:
         {**SETTING, "run": "a", "what": "profile", "configuration": name, "kind": "decode", "size": 1, **told}
         for name, told in (
             ("unmodified", {"us": {"gemm": 90.0, "custom": 9.0}, "busy_us": 99.0, "span_us": 120.0}),
-            ("reordered", {"us": {"gemm": 91.0, "ours": 7.5}, "busy_us": 98.5, "span_us": 118.0}),
+            ("reordered", {"us": {"gemm": 91.0, "ours": 7.5}, "idle": {"gemm > ours": 9.0}, **ENDS}),
         )
     ]
     measured = {**SETTING, "run": "a", "what": "decode", "configuration": "unmodified", "batch": 1, "ms": [1.0]}
@@ -74,5 +89,6 @@ def test_tables_have_the_kernels_of_configurations_side_by_side(bench) -> None:
         "| custom | 9.0 | - |",
         "| ours | - | 7.5 |",
         "| some kernel runs | 99.0 | 98.5 |",
+        "- reordered: gemm > ours 9.0",
     ):
         assert line in text
