@@ -19,11 +19,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from answers import answer_of, compared
 from checkpoints import FAMILIES, write_checkpoint
-from configurations import UNMODIFIED, command_of, make_plan, overrides
+from configurations import CONFIGURATIONS, UNMODIFIED, command_of, make_plan, overrides
 from kept import Kept, Writer
 from running import LEAST_S, Server, environment, free_port, wait_for_all
 from shapes import SHAPES
@@ -34,11 +35,11 @@ from commplan.runtime.servers.sglang.command import added_flags, server_command
 
 ARGUMENTS = (
     "--skip-tokenizer-init --attention-backend triton --sampling-backend pytorch --moe-runner-backend triton "
-    "--grammar-backend none --disable-radix-cache --context-length 2048 --max-total-tokens 8192 "
+    "--grammar-backend none --disable-radix-cache --context-length 4096 --max-total-tokens 8192 "
     "--mem-fraction-static 0.85 --cuda-graph-bs-decode 1 2 4"
 )
 SHAPE_OF = {"qwen3": "qwen3-32b", "qwen3_moe": "qwen3-235b", "deepseek_v3": "deepseek-v3"}
-PROMPTS = (3, 17, 130, 700)
+PROMPTS = (3, 17, 130, 700, 2500)
 GRAPHS = {"graphs": (), "eager": ("--disable-cuda-graph",)}
 BOUNDS = {"bitwise": 0.0, "reordered": 0.08, "quantized": 0.25}
 """Largest error of a logprob, over the largest logprob: as `commplan check` has it for bf16."""
@@ -47,7 +48,8 @@ BOUNDS = {"bitwise": 0.0, "reordered": 0.08, "quantized": 0.25}
 class Plan(NamedTuple):
     """What a plan is pinned to at both sums of a layer, and the bound that it has to keep.
 
-    `of`: the configuration whose rules hold besides. `algorithm`: of INT8; the planner has no rule for it.
+    `of`: the configuration whose rules hold besides. `algorithm`: of every sum with the norm inside; the planner has no
+    rule for it. `families`: those that can have it, where not all can. `environment`: of the server.
     """
 
     what: str
@@ -55,6 +57,8 @@ class Plan(NamedTuple):
     pins: tuple[dict[str, Any], ...] = ()
     of: str = "reordered"
     algorithm: str | None = None
+    families: tuple[str, ...] = tuple(FAMILIES)
+    environment: Mapping[str, str] = MappingProxyType({})
 
 
 def _everywhere(op: str, impl: str) -> tuple[dict[str, Any], ...]:
@@ -72,6 +76,19 @@ PLANS = {
         )
         for name in ("gather", "two_shot")
     },
+    "pushed": Plan(
+        "rows pushed while they are made",
+        "reordered",
+        _everywhere("all_reduce", _NORM),
+        algorithm="pushed",
+        families=("qwen3",),  # every layer is dense
+    ),
+    "reading_ahead": Plan(
+        "all_reduce with the norm inside, asking for the next weights",
+        "reordered",
+        _everywhere("all_reduce", _NORM),
+        environment=CONFIGURATIONS["reading_ahead"].environment,
+    ),
 }
 
 
@@ -92,7 +109,7 @@ class Proof:
                     for row in rows
                     if (row["family"], row["graphs"], row["what"]) == (family, graphs, "done")
                 }
-                left = [name for name in self.options.plans if name not in had]
+                left = [name for name in self.options.plans if name not in had and family in PLANS[name].families]
                 if left:
                     yield family, graphs, left
 
@@ -134,7 +151,8 @@ class Proof:
         try:
             for name, (path, command) in commands.items():
                 log = (self.options.out / "logs" / f"{model.name}-{graphs}-{name}.log").absolute()
-                servers.append(Server(name, command, environment(path, None, {}), free_port(taken), log))
+                own = PLANS[name].environment if name in PLANS else {}
+                servers.append(Server(name, command, environment(path, None, own), free_port(taken), log))
             up = wait_for_all(servers, min(self.options.wait, self.until - time.monotonic()))
             for server in servers:
                 if server not in up:
@@ -175,7 +193,7 @@ def _pinned(plan: Plan) -> list[str]:
 
 
 def with_algorithm(file: Any, algorithm: str | None, path: Path) -> Any:
-    """The plan with this algorithm at every INT8 sum, written over its file."""
+    """The plan with this algorithm at every sum that does the norm, written over its file."""
     from commplan.planner.strategy.file import save
     from commplan.runtime.servers.sglang.server_fit import load_runnable
 
@@ -183,7 +201,7 @@ def with_algorithm(file: Any, algorithm: str | None, path: Path) -> Any:
         return file
 
     def of(op: Any) -> Any:
-        return replace(op, algorithm=algorithm) if op.name == _INT8 else op
+        return replace(op, algorithm=algorithm) if op.impl == _NORM else op
 
     def layer(ops: Any) -> Any:
         return replace(ops, attn_out=of(ops.attn_out), mlp_out=of(ops.mlp_out))

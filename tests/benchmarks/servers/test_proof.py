@@ -124,7 +124,23 @@ def test_every_plan_has_at_every_sum_what_it_is_to_prove(plans: dict[str, Strate
     assert ops(plans["own_norm"]) == {("all_reduce", None, norm)}
     assert ops(plans["int8_gather"]) == {("int8_all_reduce", "gather", norm)}
     assert ops(plans["int8_two_shot"]) == {("int8_all_reduce", "two_shot", norm)}
+    assert ops(plans["pushed"]) == {("all_reduce", "pushed", norm)}
+    assert ops(plans["reading_ahead"]) == ops(plans["own_norm"])
     assert {impl for _, _, impl in ops(plans["server_kernels"])} <= {None, "custom_one_shot"}
+
+
+def test_only_families_whose_layers_are_dense_are_asked_to_push(bench, tmp_path: Path) -> None:
+    options = argparse.Namespace(
+        minutes=1,
+        rows=tmp_path / "rows.jsonl",
+        families=["qwen3", "deepseek_v3"],
+        graphs=["eager"],
+        plans=["own_norm", "pushed"],
+    )
+    assert list(bench.proof.Proof(options).missing()) == [
+        ("qwen3", "eager", ["own_norm", "pushed"]),
+        ("deepseek_v3", "eager", ["own_norm"]),
+    ]
 
 
 @pytest.mark.slow
