@@ -12,6 +12,7 @@ from ..descriptions.calibration import CALIBRATION_SCHEMA, COLLECTIVES, Calibrat
 from ..descriptions.deployment import DTYPE_BYTES
 from ..executors import Executor
 from ..strategy.composed_points import parse_point
+from ..strategy.errors import InputError
 from ..strategy.yaml_file import flow_text, scalar_text
 from .needed_points import FUSED_RIVAL, RIVALS, Point
 
@@ -60,6 +61,12 @@ def calibration_of(
             own.setdefault(key, []).append((message_bytes, time, spread))
         else:
             gemms.setdefault((width, columns, dtype), []).append((rows, time, spread))
+    tables = (
+        *_tables(collectives, ("op", "impl", "dtype", "group_size", "width"), "message_bytes"),
+        *_tables({k: p for k, p in own.items() if len(p) > 1}, _ONE_KERNEL, "message_bytes"),
+    )
+    if not tables:
+        raise InputError("no op of these can run on this machine, so that there is nothing to write", file=name)
     data = {
         "schema": CALIBRATION_SCHEMA,
         "name": name,
@@ -67,12 +74,9 @@ def calibration_of(
         "library": ", ".join([*([machine["library"]] if "library" in machine else []), f"torch {machine['torch']}"]),
         "provenance": "measured",
         "source": source,
-        "ops": [op for op in COLLECTIVES if op in {table[0] for table in (*collectives, *own)}],
+        "ops": [op for op in COLLECTIVES if any(op == table["op"] for table in tables)],
         "fingerprint": machine,
-        "tables": (
-            *_tables(collectives, ("op", "impl", "dtype", "group_size", "width"), "message_bytes"),
-            *_tables({k: p for k, p in own.items() if len(p) > 1}, _ONE_KERNEL, "message_bytes"),
-        ),
+        "tables": tables,
         "kernels": _tables(kernels, ("kernels", "group_size", "dtype", "width"), "message_bytes"),
         "gemms": _tables(gemms, ("inner", "columns", "dtype"), "rows"),
         "host": _host(host) if host else None,

@@ -67,6 +67,8 @@ def command(
     those of CUDA graphs: launches from the host are not in them. What those cost within an eager forward is measured
     apart, in a few seconds.
     """
+    if imported is not None and only:
+        raise click.UsageError("--only says what to measure, and --import measures nothing")
     if imported is not None:
         _import(imported, deployments, output, name, as_json)
         return
@@ -130,7 +132,10 @@ def _only(ops: tuple[str, ...], points: list[Point]) -> list[Point]:
     for op in ops:
         found = {point for point in of_ops if f"{point[1]}.".startswith(f"{op}.")}
         if not found:
-            names = ", ".join(dict.fromkeys(name.partition(".")[0] for _, name, *_ in of_ops))
+            first = op.partition(".")[0]
+            alike = [name for _, name, *_ in of_ops if name.partition(".")[0] == first]
+            known = alike or (name.partition(".")[0] for _, name, *_ in of_ops)
+            names = ", ".join(dict.fromkeys(known))
             raise InputError(f"is not among what these deployments ask about: {names}", field="--only", value=op)
         wanted |= found
     return [point for point in points if point in wanted or not ops]

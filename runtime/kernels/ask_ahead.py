@@ -10,7 +10,8 @@ import triton.language as tl
 def ask_ahead(weights, rows, row_bytes, head_bytes, number, PROGRAMS: tl.constexpr, THREADS: tl.constexpr):
     """The part of program `number` of PROGRAMS. One instruction a row; where rows run out, the last again."""
     lanes = tl.arange(0, THREADS)
-    for first in range(number * THREADS, rows, PROGRAMS * THREADS):
+    first = number * THREADS
+    while first < rows:
         row = tl.minimum(first + lanes, rows - 1)
         address = weights.to(tl.int64) + row.to(tl.int64) * row_bytes
         tl.inline_asm_elementwise(
@@ -21,3 +22,4 @@ def ask_ahead(weights, rows, row_bytes, head_bytes, number, PROGRAMS: tl.constex
             is_pure=False,
             pack=1,
         )
+        first += PROGRAMS * THREADS

@@ -27,7 +27,7 @@ _ROUNDS = tl.constexpr(1024)  # about half a millisecond
 def begin_call(state, error, looks, DEPENDENT: tl.constexpr):
     """(which half, ticket, whether a row was given up before, waiting). Kept on the device, so that graphs replay.
 
-    Nothing in memory is touched before this: with dependent launch the kernel before may still run.
+    No row is touched before this: with dependent launch the kernel before may still run.
     """
     if DEPENDENT != "off":
         tl.extra.cuda.gdc_wait()

@@ -16,7 +16,7 @@ from .mixed_comm import gather_sum_kernel, scatter_sum_kernel
 from .mixed_comm_two_shot import gather_sum_in_two_kernel, scatter_sum_in_two_kernel
 from .one_shot import one_shot_kernel
 from .peer_impls import KERNEL_GROUPS, KERNEL_WIRES
-from .read_ahead import Ahead
+from .read_ahead import NOTHING, Ahead
 from .reduce_scatter import reduce_scatter_kernel
 from .room import layout_of, one_shot_bytes
 from .row_launch import Dependence, Launch, Tuning, in_pieces, plan_launch
@@ -24,7 +24,6 @@ from .symmetric import Workspace
 from .two_shot import two_shot_kernel
 from .wire.layout import RowLayout
 
-_NO_AHEAD = Ahead(0, 0, 0, 0)
 _LOOKS = 1 << 26  # about half a microsecond each: half a minute
 
 
@@ -96,10 +95,9 @@ class OpLaunches:
         rows, others = task.rows, self._size - 1
         flags = {**task.flags, "LAYOUT": layout, "layout": layout}
         if in_one_shot:
-            ahead = task.ahead or _NO_AHEAD
-            numbers = ahead.rows, ahead.row_bytes, ahead.head_bytes
-            flags |= {"arrays": 6, "AHEAD": ahead.programs, "besides": ahead.programs}
-            return self._plan(one_shot_kernel, task.width, rows, others, numbers, **flags)
+            return self._plan(
+                one_shot_kernel, task.width, rows, others, (), arrays=6, ahead=task.ahead or NOTHING, **flags
+            )
         return self._plan(two_shot_kernel, task.width, -(-rows // self._size), 2 * others, (rows,), **flags)
 
     def plan_scatter(self, task: Task, parameter: str) -> Launch:  # noqa: ARG002

@@ -65,7 +65,8 @@ class PeerKernels(Peers):
         self._pushed = pushed
         self._dependent = dependence_on(state.device)
         self._launches = OpLaunches(group, plain, small, self._dependent)
-        self._bytes_ahead = bytes_ahead() if can_ask(state.device) else 0
+        said = bytes_ahead()
+        self._bytes_ahead = said if can_ask(state.device) else 0
         self._ahead: Tensor | None = None
         self._ready: dict[tuple[Any, ...], Ready] = {}
         self.handle = custom_ops.register(self)
@@ -133,6 +134,7 @@ class PeerKernels(Peers):
         torch.cuda.synchronize()
         custom_ops.forget(self.handle)
         self._ready.clear()
+        self._ahead = None
         del self._launches, self._pushed
 
     # ---- ops --------------------------------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ class PeerKernels(Peers):
 
     def read_ahead(self, weight: Tensor) -> None:
         """The next sum with a norm asks the cache for some of this weight, which a GEMM reads then."""
-        if self._bytes_ahead:
+        if self._bytes_ahead and weight.device == self._state.device:  # it may be kept on the host
             self._ahead = weight
 
     def int8_all_reduce(self, x_TH: Tensor, algorithm: str) -> Tensor:

@@ -2,9 +2,9 @@
 
 A kernel that sends rows begins when the last of them is made, and takes multiprocessors from the GEMM if it begins
 sooner. Here rows are made in pieces, and as soon as one is there it goes to the same place in every peer's buffer by a
-plain copy between devices, on a stream beside, and a copy of four bytes behind it says so. What is left behind the GEMM
-is one kernel that awaits the pieces, sums in the order of ranks, adds and norms. Over N ranks N - 1 whole messages
-travel to each, as in one shot, so this is for pairs.
+plain copy between devices, on a stream beside, and a copy of its blocks' flags behind it says so. What is left behind
+the GEMM is one kernel that awaits the blocks, sums in the order of ranks, adds and norms. Over N ranks N - 1 whole
+messages travel to each, as in one shot, so this is for pairs.
 
 A buffer has two halves, and in each the rows of every peer and FLAGS flags of every peer. A peer sends a flag that is
 1 in every other use of a half and 2 in those between, from words of its own that are turned before the first piece, so
@@ -40,7 +40,8 @@ from .row_launch import Dependence, Launch, Tuning, cut_of, launch_options, regi
 from .symmetric import Workspace
 
 PIECE_ROWS = 1024
-"""Of the last piece, whose way nothing hides. Others have a multiple: fewer rows leave multiprocessors idle."""
+"""Of the last piece, or half more or less; nothing hides its way. Others have a multiple: a GEMM of fewer rows leaves
+multiprocessors idle."""
 GROWTH = 2.0
 """Of a piece over the one behind it: a GEMM over PUSHED_INNER columns takes twice as long for a row as its copy."""
 _TILE = 128  # rows of a flag are a multiple of this, as GEMMs work on
@@ -188,7 +189,7 @@ def pieces_of(rows: int) -> list[tuple[int, int]]:
     sizes, size = [1], 1.0
     while sum(sizes) < whole:
         size *= GROWTH
-        sizes.append(min(round(size), whole - sum(sizes)))
+        sizes.append(min(max(1, round(size)), whole - sum(sizes)))
     if len(sizes) > 2 and 2 * sizes[-1] < sizes[-2]:
         few = sizes.pop()
         sizes[-1] += few

@@ -26,23 +26,29 @@ _MOST_PROGRAMS = 96
 
 
 class Ahead(NamedTuple):
-    """The first `head_bytes` of each of `rows`, which lie `row_bytes` apart; by so many programs."""
+    """The first `head_bytes` of each of `rows`, which lie `row_bytes` apart."""
 
     rows: int
     row_bytes: int
     head_bytes: int
-    programs: int
+
+    def programs(self, threads: int) -> int:
+        """That ask for it, of so many threads."""
+        return min(-(-self.rows // threads), _MOST_PROGRAMS)
+
+
+NOTHING = Ahead(0, 0, 0)
 
 
 def bytes_ahead() -> int:
     """As COMMPLAN_READ_AHEAD says; raises RefusedError for what is no number of bytes."""
     said = os.environ.get(VARIABLE, "0")
-    if not (said.isascii() and said.isdecimal() and int(said) <= _MOST_BYTES):
+    if not (said.isascii() and said.isdecimal() and len(said) <= len(str(_MOST_BYTES)) and int(said) <= _MOST_BYTES):
         raise RefusedError(f"a whole number of bytes up to {_MOST_BYTES} is expected", field=VARIABLE, value=said)
     return int(said)
 
 
-def ahead_of(weight: Tensor, most_bytes: int, threads: int = 128) -> Ahead | None:
+def ahead_of(weight: Tensor, most_bytes: int) -> Ahead | None:
     """What to ask for of a matrix whose rows or columns are contiguous, in no more than so many bytes but for a line of
     each row; None where it does not lie as the instruction wants it, or nothing is wanted."""
     if not most_bytes or weight.dim() != 2 or weight.data_ptr() % 16 or 0 in weight.shape:
@@ -55,7 +61,7 @@ def ahead_of(weight: Tensor, most_bytes: int, threads: int = 128) -> Ahead | Non
     head = min(max(most_bytes // rows // _LINE * _LINE, _LINE), long // 16 * 16)
     if row_bytes % 16 or not head:
         return None
-    return Ahead(rows, row_bytes, head, min(-(-rows // threads), _MOST_PROGRAMS))
+    return Ahead(rows, row_bytes, head)
 
 
 def can_ask(device: torch.device) -> bool:
@@ -63,4 +69,4 @@ def can_ask(device: torch.device) -> bool:
     return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
-__all__ = ["MOST_ROWS", "VARIABLE", "Ahead", "ahead_of", "bytes_ahead", "can_ask"]
+__all__ = ["MOST_ROWS", "NOTHING", "VARIABLE", "Ahead", "ahead_of", "bytes_ahead", "can_ask"]

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import triton
 
 from ..errors import RefusedError
+from .read_ahead import Ahead
 from .room import row_bytes
 from .symmetric import Workspace
 from .wire.layout import RowLayout
@@ -70,16 +71,23 @@ def plan_launch(
     dependent: Dependence,
     tuning: Tuning,
     arrays: int = 5,
-    besides: int = 0,
+    ahead: Ahead | None = None,
     layout: RowLayout | None = None,
     eps: tuple[float, ...] = (),
     **flags: Any,
 ) -> Launch:
-    """A kernel of one program a row, and `besides`. A half of the workspace is cut into `slots` of `programs` rows."""
+    """A kernel of one program a row. A half of the workspace is cut into `slots` of `programs` rows.
+
+    `ahead`: for a kernel that is told what to ask for, by programs behind those.
+    """
     few, quantized = programs <= tuning.few, layout is not None
     group = 0 if layout is None or layout.is_token else layout.columns
     one, (warps, parts) = row_bytes(width, layout), cut_of(width, few, quantized, tuning, group)
     threads = {"THREADS": 32 * warps} if "LAYOUT" in flags else {}
+    besides = 0
+    if ahead is not None:
+        besides = flags["AHEAD"] = ahead.programs(32 * warps)
+        numbers = *ahead, *numbers
     registers = registers_of(width, warps, quantized, bool(flags.get("NORM")))
     if tuning.registers is not None:
         registers = tuning.registers or None

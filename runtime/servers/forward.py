@@ -64,7 +64,7 @@ class Forwards:
         self.counters = Counters()
         self.by_range: dict[tuple[str, int], RangeCount] = {}
         self.unplanned: dict[str, int] = {}
-        self.next_weights: Mapping[tuple[int, str], Tensor] = {}  # (layer, boundary) to what is read behind it
+        self.next_linears: Mapping[tuple[int, str], Any] = {}  # (layer, boundary) to what has the weight behind it
         self.current: Forward | None = None
         self._bind = bind
         self._programs: dict[str, tuple[Program, ...]] | None = None
@@ -238,8 +238,9 @@ class Forwards:
                 where=where,
             )
         now.owed = False
-        if bound.read_ahead is not None and (layer, boundary) in self.next_weights:
-            bound.read_ahead(self.next_weights[layer, boundary])
+        following = self.next_linears.get((layer, boundary))
+        if following is not None and bound.read_ahead is not None:
+            bound.read_ahead(following.weight)  # as it is now: a server may have given it another
         self._in_op = True
         try:
             normed, residual = sum_add_and_norm(bound, partial, residual, now.sizes, norm)

@@ -21,6 +21,7 @@ from commplan.planner.strategy.file import StrategyFile, dump, one_line, plan_ha
 from commplan.planner.strategy.vendors import BACKENDS
 
 from ...errors import BoundaryError, RefusedError
+from ...kernels.read_ahead import bytes_ahead
 from ...ranks.agreement import gather_json
 from ..captured_sizes import check_captured, check_within
 from ..executed import in_force, of_rank
@@ -30,7 +31,7 @@ from .arguments import check_arguments, check_running, uses_impl
 from .attention_dp import AttentionDpHooks
 from .binding import Binding, check_custom_all_reduce
 from .fused_reads import FinalNorm
-from .next_weights import next_weights
+from .next_linears import next_linears
 from .pushed_rows import PushedRows
 from .server_fit import check_model
 from .stages import PlannedStages
@@ -152,7 +153,8 @@ class SchedulerHooks:
         """ModelRunner.load_model: what kernels of our own share is taken before the KV cache is given the rest."""
         loaded = load_model(runner, *args, **options)
         or_stop(self.pushed_rows.find, runner)
-        self.forwards.next_weights = next_weights(runner.model)
+        if bytes_ahead():
+            self.forwards.next_linears = next_linears(runner.model)
         or_stop(self.forwards.bind)
         return loaded
 

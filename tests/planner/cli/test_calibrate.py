@@ -77,7 +77,33 @@ def test_an_op_that_no_deployment_asks_about_is_refused_before_anything_is_measu
     path = tmp_path / "some.yaml"
     found = run("calibrate", SMALL, "--only", "all_reduce", "--only", "all_reduce.pushed", "-o", path)
     assert found.code == 2 and not path.exists()
-    assert "--only: is not among what these deployments ask about: all_reduce, " in found.err
+    assert "--only: is not among what these deployments ask about: all_reduce (got 'all_reduce.pushed')" in found.err
+    found = run("calibrate", SMALL, "--only", "nothing", "-o", path)
+    assert "ask about: all_reduce, all_gather, reduce_scatter, all_to_all (got 'nothing')" in found.err
+
+
+def test_an_op_of_which_one_size_alone_runs_here_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_size(setup: Any, points: list[Point], seconds: float, partial: Path) -> list[dict[str, Any]]:
+        found = measured(setup, points, seconds, partial)
+        for rank in found:
+            for key in rank["samples"]:
+                if "all_reduce.pushed" in key and " 1 5120 " not in key:
+                    rank["samples"][key] = []
+        return found
+
+    monkeypatch.setattr(calibrate, "_measured", one_size)
+    monkeypatch.setattr("commplan.runtime.bound.host.check_host", lambda backend, ranks: None)
+    path, pushed = tmp_path / "some.yaml", ("calibrate", "qwen3-32b-h200-tp2", "--only", "all_reduce.pushed", "-o")
+    found = run(*pushed, path)
+    assert found.code == 2 and not path.exists()
+    assert "no op of these can run on this machine, so that there is nothing to write" in found.err
+    assert run(*pushed, path, "--only", "reduce_scatter").code == 0
+    assert yaml.safe_load(path.read_text())["ops"] == ["reduce_scatter"]
+
+
+def test_an_import_measures_nothing_that_could_be_chosen() -> None:
+    found = run("calibrate", "--import", "aiconfigurator:h200_sxm", "--only", "all_reduce")
+    assert found.code == 2 and "--import measures nothing" in found.err
 
 
 @pytest.mark.parametrize("name", ["h100-2", "h200-2"])

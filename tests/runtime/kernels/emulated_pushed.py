@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,21 @@ from ...peer_cases import EPS, Case, error, normed
 from .emulated_peers import emulated
 
 
-def in_small_pieces(folder: str, tile: int = 1) -> tuple[tuple[int, int], Any]:
-    """((rank, world), peers), whose messages go in pieces of some tiles, the last of about one."""
-    rank, world, peers = emulated(folder)
+def in_small_pieces(folder: str, tile: int = 1, flags: int = 4) -> tuple[tuple[int, int], Any]:
+    """((rank, world), peers), whose messages go in pieces of some blocks, the last of about one.
+
+    With four flags eight rows have blocks of two, and go in pieces of two, four and two rows.
+    """
+    os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
     from commplan.runtime.kernels import pushed
 
-    pushed.PIECE_ROWS = pushed._TILE = tile
+    pushed.PIECE_ROWS, pushed._TILE, pushed.FLAGS = tile, tile, flags
+    rank, world, peers = emulated(folder)
     return (rank, world), peers
+
+
+def there(*_: int) -> None:
+    """In place of what makes rows: they are there, and go in pieces all the same."""
 
 
 def _bytes(*tensors: Tensor) -> bytes:
@@ -36,9 +45,11 @@ def sums(
     found = []
     for number, rows in enumerate(sizes):
         case = Case(ranks, rows, width, dtype, "outliers", 100 * number, "cpu")
+        peers.push(case.mine, None, there)
         out, total = peers.all_reduce_norm(case.mine, case.residual, case.weight, EPS, "pushed")
+        peers.push(case.mine, None, there)
         folded = peers.all_reduce_norm(case.mine, None, case.weight, EPS, "pushed")
-        bare = peers.all_reduce(case.mine, "pushed")
+        bare = peers.all_reduce(case.mine, "pushed")  # whole: nobody has pushed it
         wanted = peers.all_reduce_norm(case.mine, case.residual, case.weight, EPS, "one_shot")
         same = torch.equal(out, wanted[0]) and torch.equal(total, wanted[1])
         same &= torch.equal(folded[1], bare) and torch.equal(bare, peers.all_reduce(case.mine, "one_shot"))
@@ -105,7 +116,7 @@ def replayed(folder: str) -> bool:
     for number in range(5):  # an odd number of uses of either half
         case = Case(ranks, 7, 64, torch.bfloat16, "normal", 100 * number, "cpu")
         for half in (0, 1):
-            peers.push(case.mine, half)
+            peers.push(case.mine, half, there)
             right &= error(peers.all_reduce(case.mine, "pushed"), case.sum) < 2.0**-7
     return right
 
@@ -132,12 +143,12 @@ def overwritten(folder: str) -> tuple[bool, str]:
         meeting.hear("gone on", 0)
     peers.looks = 20
     x = first.bfloat16()
-    peers.push(x, 0)
+    peers.push(x, 0, there)
     out = peers.all_reduce(x, "pushed")
     if rank == 0:
         places = peers._pushed._places
         places[1] = places[1][0], torch.zeros_like(places[1][1])
-        peers.push(second.bfloat16(), 0)
+        peers.push(second.bfloat16(), 0, there)
         meeting.say("gone on")
     return bool(out.isnan().all()), said_by(peers)
 
@@ -173,7 +184,7 @@ def given_up_elsewhere(folder: str) -> list[bool]:
         given_up = peers.all_reduce(first, "one_shot")
         found = [bool(given_up.isnan().all())]
         for x in (first, second):
-            peers.push(x, 0)
+            peers.push(x, 0, there)
             if x is second:
                 break
             found.append(bool(peers.all_reduce(x, "pushed").isnan().all()))
@@ -182,7 +193,7 @@ def given_up_elsewhere(folder: str) -> list[bool]:
         meeting.say("gone on")
         return found
     meeting.hear("gone on", 0)
-    peers.push(first, 0)
+    peers.push(first, 0, there)
     out = peers.all_reduce(first, "pushed")
     return [bool(out.isnan().all()), bool(peers.all_reduce(first, "pushed").isnan().all())]
 
@@ -204,13 +215,13 @@ def stopped_inside(folder: str) -> list[bool]:
     if rank == 1:
         pushed_kernel._await_flag = stop
     first, second = (torch.full((2, 64), value).bfloat16() for value in (1.0, 9.0))
-    peers.push(first, 0)
+    peers.push(first, 0, there)
     found = [bool(peers.all_reduce(first, "pushed").isnan().any())]
     if rank == 0:
         peers.looks = 20
         found.append(bool(peers.all_reduce(first, "one_shot").isnan().all()))
         places = peers._pushed._places
         places[1] = places[1][0], torch.zeros_like(places[1][1])
-        peers.push(second, 0)
+        peers.push(second, 0, there)
         meeting.say("gone on")
     return found

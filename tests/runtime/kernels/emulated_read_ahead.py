@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -38,4 +39,28 @@ def sums_beside(folder: str) -> list[bool]:
                 found.append(all(map(torch.equal, call(x, residual, gain, EPS), wanted)))
     peers.check()
     found.append(asked == [(300, number) for number in range(3)] * (2 * 2 * 4))
+    return found
+
+
+PLACE = 1 << 40, 3 << 30, 256
+"""Where the weights of `asked_for` begin, how far apart their rows are and what is asked for of each, in bytes."""
+
+
+def asked_for(rows: int, programs: int, threads: int) -> list[tuple[int, int]]:
+    """(address, bytes) of all that some programs ask for."""
+    os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
+    import triton.language as tl
+
+    from commplan.runtime.kernels.ask_ahead import ask_ahead
+
+    found: list[tuple[int, int]] = []
+
+    def note(assembly: str, constraints: str, given: Any, **_: Any) -> None:
+        assert "[$1], $2" in assembly and constraints == "=r,l,r"
+        addresses, size = given
+        found.extend((address, int(size.handle.data.item())) for address in addresses.handle.data.tolist())
+
+    tl.inline_asm_elementwise = note
+    for number in range(programs):
+        ask_ahead[(1,)](*PLACE[:1], rows, *PLACE[1:], number, programs, threads)
     return found

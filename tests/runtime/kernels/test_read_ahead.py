@@ -26,15 +26,19 @@ def matrix(rows: int, columns: int, dtype: torch.dtype = torch.bfloat16) -> torc
 
 
 def test_the_first_bytes_of_every_row_are_asked_for_in_whole_lines() -> None:
-    assert ahead_of(matrix(25600, 5120), 8 << 20) == Ahead(25600, 10240, 256, 96)
-    assert ahead_of(matrix(5120, 5120), 8 << 20) == Ahead(5120, 10240, 12 * LINE, 40)
-    assert ahead_of(matrix(100, 5120), 1) == Ahead(100, 10240, LINE, 1), "a line of each at least"
-    assert ahead_of(matrix(4, 72), 1 << 20) == Ahead(4, 144, 144, 1), "no more than there is"
+    assert ahead_of(matrix(25600, 5120), 8 << 20) == Ahead(25600, 10240, 2 * LINE)
+    assert ahead_of(matrix(5120, 5120), 8 << 20) == Ahead(5120, 10240, 12 * LINE)
+    assert ahead_of(matrix(100, 5120), 1) == Ahead(100, 10240, LINE), "a line of each at least"
+    assert ahead_of(matrix(4, 72), 1 << 20) == Ahead(4, 144, 144), "no more than there is"
+
+
+def test_every_program_has_rows_to_ask_for() -> None:
+    assert [Ahead(rows, 144, 128).programs(256) for rows in (1, 256, 257, 5120, 1 << 20)] == [1, 1, 2, 20, 96]
 
 
 def test_a_matrix_may_lie_the_other_way_round_and_be_part_of_another() -> None:
-    assert ahead_of(matrix(64, 512, torch.int8).t(), 64 * LINE) == Ahead(64, 512, LINE, 1)
-    assert ahead_of(matrix(64, 512)[:, :256], 1 << 20) == Ahead(64, 1024, 512, 1)
+    assert ahead_of(matrix(64, 512, torch.int8).t(), 64 * LINE) == Ahead(64, 512, LINE)
+    assert ahead_of(matrix(64, 512)[:, :256], 1 << 20) == Ahead(64, 1024, 512)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +62,7 @@ def test_nothing_is_asked_for_unless_said(monkeypatch: pytest.MonkeyPatch) -> No
     assert ahead_of(matrix(8, 512), 0) is None
     monkeypatch.setenv(VARIABLE, "4194304")
     assert bytes_ahead() == 4 << 20
-    for text in ("", "-1", "4M", str(1 << 27), "²"):
+    for text in ("", "-1", "4M", str(1 << 27), "²", "9" * 5000):
         monkeypatch.setenv(VARIABLE, text)
         with pytest.raises(RefusedError, match=VARIABLE):
             bytes_ahead()
@@ -73,7 +77,32 @@ def test_sums_have_the_bits_of_those_without_and_other_kernels_ask_for_nothing(w
 
 
 @pytest.mark.slow
-def test_a_hopper_gpu_asks_before_it_waits_for_the_kernel_before() -> None:
+@pytest.mark.parametrize(("rows", "programs", "threads"), [(1, 1, 4), (9, 2, 4), (8, 2, 4), (25, 3, 4)])
+def test_the_beginning_of_every_row_is_asked_for_and_nothing_behind_it(
+    rows: int, programs: int, threads: int, tmp_path: Path
+) -> None:
+    (asked,) = run_ranks(emulated_read_ahead.asked_for, 1, rows, programs, threads, timeout_s=300)
+    begin, row_bytes, head_bytes = emulated_read_ahead.PLACE
+    assert sorted(set(asked)) == [(begin + row * row_bytes, head_bytes) for row in range(rows)]
+    assert len(asked) < rows + programs * threads
+
+
+@pytest.mark.slow
+def test_weights_on_another_device_are_left_alone() -> None:
+    x, gain = torch.zeros(3, 1104, dtype=torch.bfloat16), torch.zeros(1104, dtype=torch.bfloat16)
+    with hopper() as launches:
+        peers = peers_of()
+        peers._bytes_ahead = 1 << 20
+        peers.read_ahead(matrix(4096, 1104).to("meta"))
+        peers.all_reduce_norm(x, x.clone(), gain, EPS)
+    assert launches[0][2][0] == 3
+
+
+@pytest.mark.slow
+def test_a_hopper_gpu_asks_before_it_waits_for_the_kernel_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    from commplan.runtime.kernels import peer_kernels
+
+    monkeypatch.setattr(peer_kernels, "dependence_on", lambda _: "early")
     x, gain = torch.zeros(3, 1104, dtype=torch.bfloat16), torch.zeros(1104, dtype=torch.bfloat16)
     weights, many = matrix(4096, 1104), torch.zeros(MOST_ROWS + 1, 1104, dtype=torch.bfloat16)
     with hopper() as launches:
@@ -91,4 +120,4 @@ def test_a_hopper_gpu_asks_before_it_waits_for_the_kernel_before() -> None:
     with_, without = compiled_code(sources[1]), compiled_code(sources[0])
     assert sources[1].hash() == sources[3].hash() and sources[0].hash() == sources[4].hash()
     assert "cp.async.bulk.prefetch.L2.global" in with_ and "prefetch" not in without
-    assert with_.index("cp.async.bulk.prefetch") < with_.index("ld.global")
+    assert with_.index("cp.async.bulk.prefetch") < with_.index("griddepcontrol.wait") < with_.index("ld.global")

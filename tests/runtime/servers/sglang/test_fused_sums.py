@@ -16,7 +16,7 @@ from commplan.runtime.errors import BoundaryError
 from commplan.runtime.servers.executed import of_rank
 from commplan.runtime.servers.forward import Forwards
 from commplan.runtime.servers.sglang.fused_reads import FinalNorm, FusedSum
-from commplan.runtime.servers.sglang.next_weights import next_weights
+from commplan.runtime.servers.sglang.next_linears import next_linears
 from commplan.runtime.servers.sglang.stages import Deferral
 
 from .fakes import PLAIN, a_range, bind_to, strategy
@@ -164,8 +164,9 @@ def test_rows_that_were_to_be_pushed_and_were_not_are_an_error() -> None:
 
 def test_a_sum_is_told_the_weights_that_are_read_behind_it() -> None:
     told: list[Any] = []
+    weights = {(0, "attn_out"): X, (0, "mlp_out"): RESIDUAL}
     now = forwards((0, "attn_out"), (0, "mlp_out"), (1, "attn_out"), read_ahead=told.append)
-    now.next_weights = {(0, "attn_out"): X, (0, "mlp_out"): RESIDUAL}
+    now.next_linears = {place: SimpleNamespace(weight=w) for place, w in weights.items()}
     with now.forward("decode", 3):
         FusedSum(now, 0, "attn_out")(X, RESIDUAL, None, NORM)
         FusedSum(now, 0, "mlp_out")(X, RESIDUAL, None, NORM)
@@ -173,7 +174,7 @@ def test_a_sum_is_told_the_weights_that_are_read_behind_it() -> None:
     assert [each is wanted for each, wanted in zip(told, (X, RESIDUAL), strict=True)] == [True, True]
 
 
-def test_the_weights_behind_a_boundary_are_those_of_the_next_gemm() -> None:
+def test_the_linear_behind_a_boundary_is_that_of_the_next_gemm() -> None:
     def module(**parts: Any) -> Any:
         return SimpleNamespace(**parts)
 
@@ -187,7 +188,7 @@ def test_the_weights_behind_a_boundary_are_those_of_the_next_gemm() -> None:
     )
     unknown = module(self_attn=module(qkv_proj=module(qweight=torch.empty(2, 2))), mlp=module(experts=linear()))
     model = module(model=module(layers=[dense, experts, unknown]), lm_head=linear())
-    found = next_weights(model)
+    found = next_linears(model)
     wanted = {
         (0, "attn_out"): dense.mlp.gate_up_proj,
         (0, "mlp_out"): experts.self_attn.fused_qkv_a_proj_with_mqa,
@@ -195,4 +196,4 @@ def test_the_weights_behind_a_boundary_are_those_of_the_next_gemm() -> None:
         (2, "mlp_out"): model.lm_head,
     }
     assert found.keys() == wanted.keys()
-    assert all(found[place] is linear.weight for place, linear in wanted.items())
+    assert all(found[place] is linear for place, linear in wanted.items())
