@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ KEPT_GAPS = 6
 
 
 def profile(server: Server, prompts: list[list[int]], new_tokens: int, folder: Path, seconds: float) -> dict[str, Any]:
-    """Kernels of rank 0 while the prompts are answered once: see `told_by`. Raises OSError where no trace comes."""
+    """Kernels of rank 0 while the prompts are answered once: see `told_by`. Raises OSError where no trace comes.
+
+    And for how long some kernel ran on each of the others whose trace is there as well: without communication that
+    is how fast their GPUs are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.trace.json.gz"):
         old.unlink()
@@ -30,8 +35,18 @@ def profile(server: Server, prompts: list[list[int]], new_tokens: int, folder: P
     if not wait_until(lambda: bool(list(folder.glob("*TP-0*.trace.json.gz"))), seconds):
         raise OSError(f"no trace of rank 0 came into {folder}")
     (path,) = folder.glob("*TP-0*.trace.json.gz")
+    told = told_by(_events(path), new_tokens)
+    others = []
+    for other in sorted(set(folder.glob("*TP-*.trace.json.gz")) - {path}):
+        with suppress(OSError, EOFError, ValueError):  # it is being written
+            others.append(told_by(_events(other), new_tokens)["busy_us"])
+    return {**told, "busy_us_of_others": others}
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
     with gzip.open(path, "rt") as file:
-        return told_by(json.load(file)["traceEvents"], new_tokens)
+        found: list[dict[str, Any]] = json.load(file)["traceEvents"]
+        return found
 
 
 def told_by(events: Iterable[dict[str, Any]], forwards: int) -> dict[str, Any]:

@@ -236,6 +236,10 @@ def _profiles(kept: Kept, markdown: bool) -> Iterator[str]:
                 [kernel, *(f"{row['us'][kernel]:.1f}" if kernel in row["us"] else "-" for row in by_name.values())]
             )
         lines += [[text, *(f"{row[field]:.1f}" for row in by_name.values())] for text, field in _ENDS]
+        others = {name: row.get("busy_us_of_others") for name, row in by_name.items()}
+        if any(others.values()):
+            told = (", ".join(f"{us:.1f}" for us in busy) if busy else "-" for busy in others.values())
+            lines.append(["some kernel runs, other ranks", *told])
         yield f"Kernels of a forward, {_where(key)}, us, rank 0, by torch's profiler"
         yield table(lines, markdown)
         idle = [f"{name}: {_idle(row['idle'])}" for name, row in by_name.items() if row.get("idle")]

@@ -60,9 +60,10 @@ class Traced:
         if path == "/start_profile":
             self.folder = Path(body["output_dir"])
         else:
-            for rank, events in ((0, TRACE), (1, [])):
+            for rank, events in ((0, TRACE), (1, TRACE[2:])):
                 with gzip.open(self.folder / f"1-TP-{rank}.trace.json.gz", "wt") as file:
                     json.dump({"traceEvents": events}, file)
+            (self.folder / "1-TP-2.trace.json.gz").write_bytes(b"\x1f\x8b")  # not yet whole
 
     def generate(self, prompts: list[list[int]], new_tokens: int, timeout_s: float) -> None:
         assert self.folder.is_dir()
@@ -72,13 +73,17 @@ def test_the_trace_of_rank_0_is_read_and_an_older_one_is_not(bench, tmp_path: Pa
     for _ in range(2):
         told = bench.profiling.profile(Traced(), [[1]], 2, tmp_path / "traces", 5)
         assert told["us"]["ours_two_shot"] == 2.0
+        assert told["busy_us_of_others"] == [2.0]
 
 
 def test_tables_have_the_kernels_of_configurations_side_by_side(bench) -> None:
     rows = [
         {**SETTING, "run": "a", "what": "profile", "configuration": name, "kind": "decode", "size": 1, **told}
         for name, told in (
-            ("unmodified", {"us": {"gemm": 90.0, "custom": 9.0}, "busy_us": 99.0, "span_us": 120.0}),
+            (
+                "unmodified",
+                {"us": {"gemm": 90.0, "custom": 9.0}, "busy_us": 99.0, "span_us": 120.0, "busy_us_of_others": [97.0]},
+            ),
             ("reordered", {"us": {"gemm": 91.0, "ours": 7.5}, "idle": {"gemm > ours": 9.0}, **ENDS}),
         )
     ]
@@ -89,6 +94,7 @@ def test_tables_have_the_kernels_of_configurations_side_by_side(bench) -> None:
         "| custom | 9.0 | - |",
         "| ours | - | 7.5 |",
         "| some kernel runs | 99.0 | 98.5 |",
+        "| some kernel runs, other ranks | 97.0 | - |",
         "- reordered: gemm > ours 9.0",
     ):
         assert line in text
