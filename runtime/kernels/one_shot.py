@@ -20,17 +20,17 @@ from .messages import quantize, send, sum_of_ranks
 from .rows import load_row, wide_row
 
 
-@triton.jit(do_not_specialize=["looks", "next_rows", "next_row_bytes", "head_bytes"])
+@triton.jit(do_not_specialize=["looks", "next_weights", "next_rows", "next_row_bytes", "head_bytes"])
 def one_shot_kernel(
     x,
     residual,
     weight,
     out,
     total,
-    weights,
     peers,
     state,
     error,
+    next_weights,
     next_rows,
     next_row_bytes,
     head_bytes,
@@ -60,7 +60,7 @@ def one_shot_kernel(
     if AHEAD:
         asking = row - (tl.num_programs(0) - AHEAD)
         if asking >= 0:
-            ask_ahead(weights, next_rows, next_row_bytes, head_bytes, asking, AHEAD, THREADS)
+            ask_ahead(next_weights, next_rows, next_row_bytes, head_bytes, asking, AHEAD, THREADS)
             return
     offset = row.to(tl.int64) * width
     half, ticket, given_up, waiting = begin_call(state, error, looks, DEPENDENT)

@@ -95,9 +95,7 @@ class OpLaunches:
         rows, others = task.rows, self._size - 1
         flags = {**task.flags, "LAYOUT": layout, "layout": layout}
         if in_one_shot:
-            return self._plan(
-                one_shot_kernel, task.width, rows, others, (), arrays=6, ahead=task.ahead or NOTHING, **flags
-            )
+            return self._plan(one_shot_kernel, task.width, rows, others, (), ahead=task.ahead or NOTHING, **flags)
         return self._plan(two_shot_kernel, task.width, -(-rows // self._size), 2 * others, (rows,), **flags)
 
     def plan_scatter(self, task: Task, parameter: str) -> Launch:  # noqa: ARG002

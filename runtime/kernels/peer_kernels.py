@@ -20,7 +20,7 @@ from .peer_impls import KERNEL_LIMITS, Room
 from .peers import Make, Peers
 from .prepared import Start, dependence_on, prepare
 from .pushed import Pushed
-from .read_ahead import MOST_ROWS, Ahead, ahead_of, bytes_ahead, can_ask
+from .read_ahead import MOST_ROWS, ahead_of, bytes_ahead, can_ask
 from .room import half_bytes, pushed_bytes
 from .row_launch import Tuning
 from .symmetric import ABSENT_8, ABSENT_16, Workspace, make_workspace
@@ -251,10 +251,12 @@ class PeerKernels(Peers):
         self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, overwrite: bool = False
     ) -> tuple[Tensor, Tensor]:
         """One op with the residual add and the norm that follow, at once."""
-        if self._ahead is not None:
-            return self._reading_ahead(op, x, residual, weight, eps, overwrite)
+        following, self._ahead = self._ahead, None
+        ahead = None
+        if following is not None and x.shape[0] <= MOST_ROWS:
+            ahead = ahead_of(following, self._bytes_ahead)
         shape = None if residual is None else residual.shape
-        key = op, x.shape, x.dtype, shape, weight.shape, weight.dtype, eps
+        key = op, x.shape, x.dtype, shape, weight.shape, weight.dtype, eps, ahead
         ready = self._ready.get(key) or self._prepare_normed(key, x, residual, weight)
         before = x if residual is None else residual
         here = self._device_index
@@ -271,26 +273,6 @@ class PeerKernels(Peers):
         ready.start(x, before, weight, out, total)
         return out, total
 
-    def _reading_ahead(
-        self, op: str, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, overwrite: bool
-    ) -> tuple[Tensor, Tensor]:
-        """The same, of few rows with a look at the weights that are read next: in decodes, which graphs replay."""
-        next_weight, self._ahead = self._ahead, None
-        assert next_weight is not None
-        few = x.shape[0] <= MOST_ROWS and op != _PUSHED
-        ahead = ahead_of(next_weight, self._bytes_ahead) if few else None
-        if ahead is None:
-            return self.normed_rows_now(op, x, residual, weight, eps, overwrite)
-        shape = None if residual is None else residual.shape
-        key = op, x.shape, x.dtype, shape, weight.shape, weight.dtype, eps, ahead
-        ready = self._ready.get(key) or self._prepare_normed(key, x, residual, weight, ahead)
-        before = x if residual is None else residual
-        check_where(self._state.device, x=x, residual=before, weight=weight)
-        out = ready.new(x)
-        total = residual if overwrite and residual is not None else ready.new(x)
-        ready.start(x, before, weight, out, total, next_weight)
-        return out, total
-
     # ---- what is settled by shapes and types ------------------------------------------------------------------------
 
     def rows_out(self, op: str, rows: int) -> int:
@@ -302,10 +284,8 @@ class PeerKernels(Peers):
         rows, width = x.shape
         return self._keep((op, x.shape, x.dtype), Task(rows, width, self.rows_out(op, rows)))
 
-    def _prepare_normed(
-        self, key: tuple[Any, ...], x: Tensor, residual: Tensor | None, weight: Tensor, ahead: Ahead | None = None
-    ) -> Ready:
-        op, eps = key[0], key[6]
+    def _prepare_normed(self, key: tuple[Any, ...], x: Tensor, residual: Tensor | None, weight: Tensor) -> Ready:
+        op, (eps, ahead) = key[0], key[-2:]
         check_rows(x)
         rows, width = x.shape
         rows_out = self.rows_out(op, rows)
@@ -324,9 +304,7 @@ class PeerKernels(Peers):
 
     def _start(self, op: str, task: Task) -> Start:
         launch, peers = self._launches.of(op, task)
-        start = prepare(launch, (peers, self._state, self._error))
-        # No other kernel asks for them.
-        return start if task.ahead is None or launch.constants.get("AHEAD") else lambda *arrays: start(*arrays[:-1])
+        return prepare(launch, (peers, self._state, self._error))
 
     def _start_pushed(self, task: Task) -> Start:
         return self._has_pushed().prepare(task, self._dependent, self.looks)

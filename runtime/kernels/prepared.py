@@ -25,8 +25,7 @@ DEPENDENCE_VARIABLE = "COMMPLAN_DEPENDENT_LAUNCH"
 _DEPENDENCES: tuple[Dependence, ...] = get_args(Dependence)
 
 Start = Callable[..., None]
-"""Launches a kernel on the stream of now, for (rows, result); with a norm (rows, residual, weight, normed, sum), and
-the weights that are read next where it was made for some."""
+"""Launches a kernel on the stream of now, for (rows, result); with a norm (rows, residual, weight, normed, sum)."""
 
 
 def dependence_on(device: torch.device) -> Dependence:
@@ -93,10 +92,10 @@ def _interpreted(launch: Launch, group: tuple[Tensor, ...]) -> Start:
 
 def _all_of(launch: Launch, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """What a kernel takes: pointers even for what it does not read."""
-    if len(arrays) == 2 < launch.arrays:
-        x, out = arrays
-        arrays = x, x, x, out, out
-    return arrays if len(arrays) == launch.arrays else (*arrays, arrays[0])
+    if len(arrays) == launch.arrays:
+        return arrays
+    x, out = arrays
+    return x, x, x, out, out
 
 
 Entry = tuple[Callable[..., None], tuple[Any, ...]]
@@ -155,21 +154,6 @@ def _compiled(launch: Launch, group: tuple[Tensor, ...]) -> Start:
         run, head = made.get(here & 15 and (False, False, False)) or make((x, out))
         run(programs, 1, 1, stream_of(device), *head, here, here, here, there, there, *tail)
 
-    def in_one_shot(x: Tensor, out: Tensor) -> None:
-        here, there = x.data_ptr(), out.data_ptr()
-        run, head = made.get(here & 15 and (False, False, False)) or make((x, out))
-        run(programs, 1, 1, stream_of(device), *head, here, here, here, there, there, here, *tail)
-
-    def normed_in_one_shot(
-        x: Tensor, residual: Tensor, weight: Tensor, out: Tensor, total: Tensor, ahead: Tensor | None = None
-    ) -> None:
-        a, b, c = x.data_ptr(), residual.data_ptr(), weight.data_ptr()
-        odd = (a | b | c) & 15
-        found = made.get(odd and (a & 15 == 0, b & 15 == 0, c & 15 == 0))
-        run, head = found or make((x, residual, weight, out, total))
-        weights = a if ahead is None else ahead.data_ptr()
-        run(programs, 1, 1, stream_of(device), *head, a, b, c, out.data_ptr(), total.data_ptr(), weights, *tail)
-
     def normed(x: Tensor, residual: Tensor, weight: Tensor, out: Tensor, total: Tensor) -> None:
         a, b, c = x.data_ptr(), residual.data_ptr(), weight.data_ptr()
         odd = (a | b | c) & 15
@@ -177,8 +161,6 @@ def _compiled(launch: Launch, group: tuple[Tensor, ...]) -> Start:
         run, head = found or make((x, residual, weight, out, total))
         run(programs, 1, 1, stream_of(device), *head, a, b, c, out.data_ptr(), total.data_ptr(), *tail)
 
-    if launch.arrays == 6:
-        return normed_in_one_shot if launch.constants["NORM"] else in_one_shot
     if launch.constants.get("NORM"):
         return normed
     return exchange if inputs == 1 else bare

@@ -26,8 +26,9 @@ _MOST_PROGRAMS = 96
 
 
 class Ahead(NamedTuple):
-    """The first `head_bytes` of each of `rows`, which lie `row_bytes` apart."""
+    """The first `head_bytes` of each of `rows`, which lie `row_bytes` apart from an address on."""
 
+    address: int
     rows: int
     row_bytes: int
     head_bytes: int
@@ -37,7 +38,7 @@ class Ahead(NamedTuple):
         return min(-(-self.rows // threads), _MOST_PROGRAMS)
 
 
-NOTHING = Ahead(0, 0, 0)
+NOTHING = Ahead(0, 0, 0, 0)
 
 
 def bytes_ahead() -> int:
@@ -61,7 +62,7 @@ def ahead_of(weight: Tensor, most_bytes: int) -> Ahead | None:
     head = min(max(most_bytes // rows // _LINE * _LINE, _LINE), long // 16 * 16)
     if row_bytes % 16 or not head:
         return None
-    return Ahead(rows, row_bytes, head)
+    return Ahead(weight.data_ptr(), rows, row_bytes, head)
 
 
 def can_ask(device: torch.device) -> bool:

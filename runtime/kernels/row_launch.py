@@ -47,8 +47,7 @@ class Cut(NamedTuple):
 class Launch(NamedTuple):
     """A kernel with all that it is launched with but memory: one program a row, and those that do something else.
 
-    `arrays`: how many a call brings: 2, 5, or 6 with the weights that are read next. `numbers` and `constants` follow
-    in the order of the kernel's parameters.
+    `arrays`: how many a call brings, 2 or 5; `numbers` and `constants` follow in the order of the kernel's parameters.
     """
 
     kernel: Any

@@ -35,14 +35,17 @@ CALLS: dict[str, Callable[[Any, Tensor, Tensor, Tensor], Any]] = {
 }
 
 
-def reading_ahead(peers: Any) -> Any:
-    peers._bytes_ahead = 1 << 20
-    peers.read_ahead(rows(512))
-    return peers
-
-
 def rows(count: int = ROWS, width: int = WIDTH, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.zeros(count, width, dtype=dtype)
+
+
+NEXT_WEIGHTS = rows(512)
+
+
+def reading_ahead(peers: Any) -> Any:
+    peers._bytes_ahead = 1 << 20
+    peers.read_ahead(NEXT_WEIGHTS)
+    return peers
 
 
 def at_an_odd_address(x: Tensor) -> Tensor:
@@ -69,9 +72,8 @@ def noted(call: str, x: Tensor, residual: Tensor, weight: Tensor, monkeypatch: p
         start = inner(launch, group)
 
         def both(*arrays: Tensor) -> None:
-            whole = arrays if launch.arrays == 2 or len(arrays) > 2 else (arrays[0],) * 3 + (arrays[1],) * 2
-            next_weights = arrays[:1] if launch.arrays > len(whole) else ()
-            planned.append((launch, (*whole, *next_weights), group))
+            whole = arrays if len(arrays) == launch.arrays else (arrays[0],) * 3 + (arrays[1],) * 2
+            planned.append((launch, whole, group))
             start(*arrays)
 
         return both
