@@ -27,13 +27,13 @@ from pathlib import Path
 
 from comparison import Rows, show, show_ratios
 from families import GEMM, SETTINGS, bound_of, names
+from ways import NO_MULTICAST
 
 HIDDEN = (4096, 5120, 7168, 8192)
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 16384)
 GEMM_TO, INNER = 1024, 4096
 HOST_AT = 16
 ROUNDS, SAMPLES = 3, 9
-NO_MULTICAST = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
 
 
 def rank_main(

@@ -12,49 +12,41 @@ Each way is checked against float32 before it is timed and on what the replayed 
 from __future__ import annotations
 
 import argparse
-import os
-import random
-import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from collectives import NO_MULTICAST
 from families import PLAIN
+from ways import EPS, LIBRARY, NOTHING, begin, in_turn, told
 
 ROUNDS, SAMPLES = 3, 5
-EPS = 1e-6
-LIBRARY, NOTHING = "NCCL, norm", "no sum"
 ERROR = {"INT8": 0.03, NOTHING: float("inf")}
 MOST_ERROR = 0.01
 
 
 def rank_main(hidden: int, inners: list[int], tokens: list[int], pieces: list[int], growths: list[float]) -> None:
     """Measures and, on rank 0, prints."""
-    os.environ |= NO_MULTICAST
+    here = begin()
     import torch
     import torch.distributed as dist
     from graph_times import Timer, inputs_of
 
     from commplan.runtime.kernels.peer_impls import Room
     from commplan.runtime.kernels.peer_kernels import PeerKernels
-    from commplan.runtime.ranks.groups import Group
 
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    torch.cuda.set_device(rank)
-    device = torch.device("cuda", rank)
-    dist.init_process_group("nccl", device_id=device)
-    torch.set_grad_enabled(False)
-    most, group = max(tokens), Group("tp", dist.group.WORLD, world, rank)
+    most = max(tokens)
     room = Room(rows=most, int8_rows=most, pushed_rows=most)
-    peers, timer = PeerKernels.make(group, device, torch.bfloat16, hidden, room), Timer(device)
-    if rank == 0:
-        print(f"{world} x {torch.cuda.get_device_name()}, torch {torch.__version__}, hidden {hidden}; us", flush=True)
+    peers, timer = PeerKernels.make(here.group, here.device, torch.bfloat16, hidden, room), Timer(here.device)
+    if here.rank == 0:
+        print(
+            f"{here.world} x {torch.cuda.get_device_name()}, torch {torch.__version__}, hidden {hidden}; us", flush=True
+        )
     for inner in inners:
         for count in tokens:
-            inputs = inputs_of(count, hidden, inner, device)
+            inputs = inputs_of(count, hidden, inner, here.device)
             times, said = measured(timer, inputs, ways_of(peers, inputs, pieces, growths), count)
             peers.check()
-            if rank == 0:
+            if here.rank == 0:
                 print(f"{count} tokens, inner {inner}: {told(times)}", *said, sep="\n    ", flush=True)
     torch.cuda.synchronize()
     dist.barrier()
@@ -77,27 +69,16 @@ def measured(
         if max(errors) > _most_error(name):
             said.append(f"{name}: WRONG, error {max(errors):.3g}")
             timed.pop(name, None)
-    us: dict[str, list[float]] = {}
-    for turn in range(ROUNDS):
-        order = list(timed)
-        random.Random(100 * seed + turn).shuffle(order)
-        for name in order:
-            us.setdefault(name, []).append(timed[name].us(SAMPLES)[0])
-    return {name: statistics.median(found) for name, found in us.items()}, said
+    return in_turn({name: partial(_us, found) for name, found in timed.items()}, ROUNDS, seed), said
+
+
+def _us(timed: Any) -> float:
+    found: float = timed.us(SAMPLES)[0]
+    return found
 
 
 def _most_error(name: str) -> float:
     return next((error for word, error in ERROR.items() if word in name), MOST_ERROR)
-
-
-def told(times: dict[str, float]) -> str:
-    """Every way's time, and in brackets what it saves of what the library's sum costs."""
-    most, least = times.get(LIBRARY), times.get(NOTHING)
-    words = []
-    for name, us in times.items():
-        share = f" ({(most - us) / (most - least):.0%})" if most and least and name not in (LIBRARY, NOTHING) else ""
-        words.append(f"{name} {us:.1f}{share}")
-    return "; ".join(words)
 
 
 def ways_of(peers: Any, inputs: Any, pieces: list[int], growths: list[float]) -> dict[str, Callable[[], Any]]:

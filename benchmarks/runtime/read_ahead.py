@@ -12,16 +12,13 @@ brackets what is saved of what the sums cost with NCCL. All ways must leave the 
 from __future__ import annotations
 
 import argparse
-import os
-import random
-import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from collectives import NO_MULTICAST
+from ways import EPS, LIBRARY, NOTHING, begin, in_turn, told
 
-EPS = 1e-6
-LIBRARY, NOTHING = "NCCL, norm", "no sum"
+REPLAYS = 5
 
 
 class Layers:
@@ -57,31 +54,25 @@ class Layers:
 
 def rank_main(options: argparse.Namespace) -> None:
     """Measures and, on rank 0, prints."""
-    os.environ |= NO_MULTICAST
+    here = begin()
     import torch
     import torch.distributed as dist
 
     from commplan.runtime.kernels.peer_impls import Room
     from commplan.runtime.kernels.peer_kernels import PeerKernels
-    from commplan.runtime.ranks.groups import Group
 
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    torch.cuda.set_device(rank)
-    device = torch.device("cuda", rank)
-    dist.init_process_group("nccl", device_id=device)
-    torch.set_grad_enabled(False)
     room = Room(rows=max(options.tokens))
-    peers = PeerKernels.make(Group("tp", dist.group.WORLD, world, rank), device, torch.bfloat16, options.hidden, room)
-    layers = Layers(options, world, rank)
-    if rank == 0:
-        print(f"{world} x {torch.cuda.get_device_name()}, torch {torch.__version__}; us a layer", flush=True)
+    peers = PeerKernels.make(here.group, here.device, torch.bfloat16, options.hidden, room)
+    layers = Layers(options, here.world, here.rank)
+    if here.rank == 0:
+        print(f"{here.world} x {torch.cuda.get_device_name()}, torch {torch.__version__}; us a layer", flush=True)
     for count in options.tokens:
         same = torch.Generator("cuda").manual_seed(count)
-        rows = torch.randn(count, options.hidden, device=device, generator=same).to(torch.bfloat16)
+        rows = torch.randn(count, options.hidden, device=here.device, generator=same).to(torch.bfloat16)
         ways = ways_of(layers, peers, rows, options.megabytes)
         times, wrong = measured(ways, count, options.rounds, len(layers.layers))
         peers.check()
-        if rank == 0:
+        if here.rank == 0:
             print(f"{count} tokens: {told(times)}", *wrong, sep="\n    ", flush=True)
     torch.cuda.synchronize()
     dist.barrier()
@@ -132,35 +123,28 @@ def measured(
         graphs[name] = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graphs[name]):
             left[name] = way()
-    us: dict[str, list[float]] = {}
-    for turn in range(rounds):
-        order = list(graphs)
-        random.Random(1000 * seed + turn).shuffle(order)
-        for name in order:
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            graphs[name].replay()  # brings the ranks in step
-            start.record()
-            for _ in range(5):
-                graphs[name].replay()
-            end.record()
-            torch.cuda.synchronize()
-            us.setdefault(name, []).append(start.elapsed_time(end) * 1e3 / 5 / layers)
+    times = in_turn({name: partial(_replayed_us, graph) for name, graph in graphs.items()}, rounds, seed)
     # Each layer's norm rounds otherwise than the library's.
     wrong = [
         f"{name}: other rows than those of {LIBRARY}"
         for name, found in left.items()
         if name != NOTHING and error_of(found, [one.float() for one in left[LIBRARY]]) > 0.02
     ]
-    return {name: timer.slower(statistics.median(found)) for name, found in us.items()}, wrong
+    return {name: timer.slower(us / layers) for name, us in times.items()}, wrong
 
 
-def told(times: dict[str, float]) -> str:
-    """Every way's time, and in brackets what it saves of what the library's sums cost."""
-    most, least = times[LIBRARY], times[NOTHING]
-    return "; ".join(
-        f"{name} {us:.1f}" + ("" if name in (LIBRARY, NOTHING) else f" ({(most - us) / (most - least):.0%})")
-        for name, us in times.items()
-    )
+def _replayed_us(graph: Any) -> float:
+    import torch
+
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    graph.replay()  # brings the ranks in step
+    start.record()
+    for _ in range(REPLAYS):
+        graph.replay()
+    end.record()
+    torch.cuda.synchronize()
+    us: float = start.elapsed_time(end) * 1e3 / REPLAYS
+    return us
 
 
 def main() -> None:
