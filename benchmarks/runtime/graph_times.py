@@ -85,21 +85,23 @@ class Timed:
         """(us a call without what stands around it, us of that) of the slower rank: both measured in turn."""
         whole, off = [], []
         for _ in range(samples):
-            whole.append(_replayed_us(self._graph))
+            whole.append(replayed_us(self._graph) / REPEATS)
             if self._around is not None:
-                off.append(_replayed_us(self._around))
+                off.append(replayed_us(self._around) / REPEATS)
         taken = statistics.median(off) if off else 0.0
         return self._timer.slower(statistics.median(whole) - taken), self._timer.slower(taken)
 
 
-def _replayed_us(graph: torch.cuda.CUDAGraph) -> float:
+def replayed_us(graph: torch.cuda.CUDAGraph, replays: int = 1) -> float:
+    """Of one replay, of so many in a row."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     graph.replay()  # brings the ranks in step
     start.record()
-    graph.replay()
+    for _ in range(replays):
+        graph.replay()
     end.record()
     torch.cuda.synchronize()
-    return start.elapsed_time(end) * 1e3 / REPEATS
+    return start.elapsed_time(end) * 1e3 / replays
 
 
 def host_us(call: Call, bursts: int = 10, calls: int = 40) -> float:

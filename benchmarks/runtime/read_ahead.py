@@ -113,7 +113,7 @@ def measured(
 ) -> tuple[dict[str, float], list[str]]:
     """(us a layer by way, which ways leave other rows than the library)."""
     import torch
-    from graph_times import Timer, error_of
+    from graph_times import Timer, error_of, replayed_us
 
     timer, graphs, left = Timer(torch.device("cuda", torch.cuda.current_device())), {}, {}
     for name, way in ways.items():
@@ -123,7 +123,7 @@ def measured(
         graphs[name] = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graphs[name]):
             left[name] = way()
-    times = in_turn({name: partial(_replayed_us, graph) for name, graph in graphs.items()}, rounds, seed)
+    times = in_turn({name: partial(replayed_us, graph, REPLAYS) for name, graph in graphs.items()}, rounds, seed)
     # Each layer's norm rounds otherwise than the library's.
     wrong = [
         f"{name}: other rows than those of {LIBRARY}"
@@ -131,20 +131,6 @@ def measured(
         if name != NOTHING and error_of(found, [one.float() for one in left[LIBRARY]]) > 0.02
     ]
     return {name: timer.slower(us / layers) for name, us in times.items()}, wrong
-
-
-def _replayed_us(graph: Any) -> float:
-    import torch
-
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    graph.replay()  # brings the ranks in step
-    start.record()
-    for _ in range(REPLAYS):
-        graph.replay()
-    end.record()
-    torch.cuda.synchronize()
-    us: float = start.elapsed_time(end) * 1e3 / REPLAYS
-    return us
 
 
 def main() -> None:
