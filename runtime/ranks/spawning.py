@@ -122,12 +122,13 @@ def _end(ranks: Sequence[BaseProcess]) -> None:
 def _held_port() -> Iterator[int]:
     """A port for rank 0, which listens on it only seconds later; until then it goes to no other process.
 
-    With SO_REUSEADDR on both sides, Linux lets rank 0 listen beside a socket that is bound but does not listen. BSD and
-    macOS would hand connections to that socket, whose address is the more specific one: there the port is let go.
+    Of all addresses, as rank 0 listens on all: a port of loopback alone may be that of a connection from another one.
+    With SO_REUSEADDR on both sides, Linux lets rank 0 listen beside a socket that is bound but does not listen; BSD and
+    macOS might hand connections to that socket: there the port is let go.
     """
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
+        holder.bind(("", 0))
         port: int = holder.getsockname()[1]
         if sys.platform != "linux":
             holder.close()
