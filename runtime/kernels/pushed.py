@@ -147,8 +147,9 @@ class Pushed:
                 raise BoundaryError(
                     "rows were pushed in a graph and are summed outside of it", where="all_reduce, pushed"
                 )
-            starts[sent.half](x, *arrays)
+            # Whoever waits has sent all: small copies are made by multiprocessors, and programs that wait may fill those.
             self._beside.join()
+            starts[sent.half](x, *arrays)
 
         return start
 

@@ -46,6 +46,7 @@ def claims(folder: Path, faults: list[tuple[str, str, Fault]]) -> list[tuple[str
         ("graphs", ranks.graphs, (101,)),
         *((f"between {captured}", ranks.between_kernels, (400, captured)) for captured in (False, True)),
         ("pushed", pushed_ranks.pushed, (3000,)),
+        ("pushed, narrow", pushed_ranks.narrow, (200,)),
         ("pushed in graphs", pushed_ranks.pushed_in_graphs, (50,)),
         ("reading ahead", ahead_ranks.reading_ahead, (100,)),
         ("compiled", ranks.compiled, ()),
@@ -114,7 +115,7 @@ def test_a_call_reads_what_the_kernel_before_wrote_and_is_done_when_the_next_one
     assert not any(found(f"between {captured}"))
 
 
-@pytest.mark.parametrize("how", ["pushed", "pushed in graphs"])
+@pytest.mark.parametrize("how", ["pushed", "pushed, narrow", "pushed in graphs"])
 def test_rows_that_are_pushed_while_they_are_made_give_the_bits_of_a_kernel_that_sends_them(
     found: Found, how: str
 ) -> None:
