@@ -57,9 +57,9 @@ CONFIGURATIONS = {
         {"numerics.loosest": "quantized", "numerics.wire_formats": ["int8", "int4_spikes"]},
     ),
     "reading_ahead": Configuration(
-        "plan, nothing quantised, whose sums ask for 8 MiB of the next weights",
+        "plan, nothing quantised, whose sums ask for 2 MiB of the next weights",
         {"numerics.loosest": "reordered"},
-        environment={"COMMPLAN_READ_AHEAD": str(8 << 20)},
+        environment={"COMMPLAN_READ_AHEAD": str(2 << 20)},
     ),
     # A fused sum would not pass where sums are left out.
     BOUND: Configuration(

@@ -41,6 +41,11 @@ ARGUMENTS = (
 SHAPE_OF = {"qwen3": "qwen3-32b", "qwen3_moe": "qwen3-235b", "deepseek_v3": "deepseek-v3"}
 PROMPTS = (3, 17, 130, 700, 2500)
 GRAPHS = {"graphs": (), "eager": ("--disable-cuda-graph",)}
+HEAD = """<!-- By: python benchmarks/servers/proof.py --rows {} --show --markdown -->
+
+# What servers under a plan say, beside the unmodified one
+
+"""
 BOUNDS = {"bitwise": 0.0, "reordered": 0.08, "quantized": 0.25}
 """Largest error of a logprob, over the largest logprob: as `commplan check` has it for bf16."""
 
@@ -255,7 +260,8 @@ def shown(rows: list[dict[str, Any]], markdown: bool) -> str:
         counters = "exact" if exact.get((family, graphs, plan)) else "differ"
         told = [row["same_texts"], str(row["compared"]), *errors, f"{row['largest']:.1f}", verdict(row), counters]
         lines.append([family, graphs, PLANS[plan].what, kind, *told])
-    return table(lines, markdown) if len(lines) > 1 else ""
+    cards = ", ".join(sorted({row["card"] for row in latest.values()}))
+    return f"{cards}\n\n{table(lines, markdown)}" if len(lines) > 1 else ""
 
 
 def _of(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -292,7 +298,8 @@ def main() -> None:
         proof.run()
         left = [f"{family}, {graphs}: {', '.join(names)}" for family, graphs, names in proof.missing()]
         print("all is there" if not left else "not yet there, so call again: " + "; ".join(left))
-    print(shown(Kept.read(options.rows).rows, options.markdown))
+    said = shown(Kept.read(options.rows).rows, options.markdown)
+    print(HEAD.format(options.rows.name) + said if options.markdown else said)
 
 
 if __name__ == "__main__":

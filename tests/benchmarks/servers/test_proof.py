@@ -56,10 +56,11 @@ def test_with_nothing_compared_nothing_is_proved(bench) -> None:
 
 
 def test_the_table_says_what_is_not_within_and_which_counters_differ(bench) -> None:
-    shared = {"family": "qwen3", "graphs": "eager", "plan": "own_sum"}
+    shared = {"card": "2 x some GPU", "family": "qwen3", "graphs": "eager", "plan": "own_sum"}
     off = answer([5, 6, 7, 8], [-4.0, -8.5], [-2.0, -3.0, -1.0])
     told = [{**shared, "what": "logprobs", **row} for row in bench.proof.compared([WANTED], [off])]
     text = bench.proof.shown([*told, {**shared, "what": "done", "differences": ["one"]}], markdown=True)
+    assert text.startswith("2 x some GPU\n")
     assert "| prefill | 1 of 1 | 2 | 5.00e-01 | 2.50e-01 | 8.0 | NOT equal bit by bit | differ |" in text
     assert "| decode | 1 of 1 | 3 | 0 | 0 | 3.0 | equal bit by bit | differ |" in text
 

@@ -148,3 +148,9 @@ def test_measured_pages_are_what_their_rows_say(bench):
         page = rows_file.with_suffix(".md")
         said = bench.tables.tables(bench.kept.Kept.read(rows_file), markdown=True)
         assert page.read_text() == bench.script.HEAD.format(rows_file.name) + said + "\n", page.name
+
+
+def test_the_measured_proof_is_what_its_rows_say(bench):
+    rows_file = bench.folder.parents[1] / "docs" / "measured" / "proof-sglang.jsonl"
+    said = bench.proof.shown(bench.kept.Kept.read(rows_file).rows, markdown=True)
+    assert rows_file.with_suffix(".md").read_text() == bench.proof.HEAD.format(rows_file.name) + said + "\n"
