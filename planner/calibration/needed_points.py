@@ -18,7 +18,8 @@ what the servers that a plan is held against sum with, and what executors may of
 
 A composed sum has the same but for its name, which says its format and pieces too (`composed_points`). It is measured
 with the norm inside where that is what plans use, in the formats that the deployment lets travel, by the algorithm that
-brings the least bytes: a gather over two ranks, else two_shot.
+brings the least bytes: a gather over two ranks, else two_shot. Through the host's memory there is but one, and it is
+measured where devices do not reach each other, or a rule of the deployment asks for it.
 """
 
 from __future__ import annotations
@@ -174,13 +175,13 @@ def _is_planned(setup: Setup, work: Composed) -> bool:
     wire = KINDS[work.op].format_of(work.wire, work.scale_group)
     numerics, ranks = setup.deployment.numerics, setup.parallelism.group_size(work.group)
     apart = setup.model.residual_streams > 1 or setup.parallelism.pp > 1
-    by_pair = "gather" if ranks == _PAIR else "two_shot"
+    impl, by_pair = setup.impls[work.impl], "gather" if ranks == _PAIR else "two_shot"
     return (
         numerics.loosest == "quantized"
         and wire is not None
         and wire.name in numerics.wire_formats
-        and work.algorithm == by_pair
-        and (apart or setup.impls[work.impl].fuses_norm)
+        and (impl.is_through_host or work.algorithm == by_pair)
+        and (apart or impl.fuses_norm)
     )
 
 

@@ -1,4 +1,4 @@
-"""Quantised sums by kernels around calls of the library: their stages, and what stays when rows go in pieces.
+"""Quantised sums by kernels around what carries their messages: their stages, and what stays when rows go in pieces.
 
 A device works on two streams: its kernels on one, the calls of the library on the other. Rows are cut into equal
 pieces, and the stages are issued one after another for all pieces: every piece is quantised, every piece sent, and so
@@ -6,6 +6,9 @@ on. A stage of a piece starts when the stage before it has ended for that piece,
 calls hide the kernels but for the first piece's and the last one's, or the kernels hide the calls.
 
 Two streams are not assumed to slow each other down; a table of the machine knows better, and wins.
+
+What goes through the host's memory has its price from such a table alone, and never from another machine's. The stages
+then only say what a link would change that is varied.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ from .terms import Composed
 
 CARRIER = "int8"
 """The type of the one message: bytes, whatever they mean."""
+STAGED_PIECE = 4
+"""What the host launches of a piece that goes through its memory: a copy there and one back, and a flag for each."""
+STAGED_CALL = 2
+"""And once a call: tiny kernels that count it, before and behind."""
 
 
 class Stage(NamedTuple):
@@ -60,6 +67,11 @@ def num_calls(work: Composed) -> int:
     """Calls of the library in a sum."""
     steps = stages_of(KINDS[work.op].way(work.algorithm).steps)
     return work.pieces * sum(isinstance(step, Send) for step in steps)
+
+
+def num_staged(work: Composed) -> int:
+    """Launches that carry the messages of a sum through the host's memory."""
+    return work.pieces * STAGED_PIECE + STAGED_CALL
 
 
 def num_launches(work: Composed, executor: Executor) -> int:
@@ -113,8 +125,12 @@ class ComposedCosts:
 
     def is_among_measured(self, work: Composed) -> bool:
         """False for a sum of which there are tables, but by other algorithms or in other numbers of pieces alone."""
-        known = self._collectives.ways_of(self._wanted(work))
+        known = self._collectives.ways_of(self._wanted(work), self._borrows(work))
         return not known or (work.algorithm, work.pieces) in known
+
+    def lacks_table(self, work: Composed, width: int) -> bool:
+        """True for a sum that goes by its table alone, and there is none of it."""
+        return self._impls[work.impl].needs_table and self._found(work, width) is None
 
     def sizes(self, work: Composed, width: int) -> tuple[float, ...]:
         """Sizes of the message of activations at which the price has a kink."""
@@ -196,7 +212,11 @@ class ComposedCosts:
         )
 
     def _found(self, work: Composed, width: int) -> Found | None:
-        return self._collectives.found(self._wanted(work), width)
+        return self._collectives.found(self._wanted(work), width, self._borrows(work))
+
+    def _borrows(self, work: Composed) -> bool:
+        """What a message takes through the memory of one host says nothing of another one."""
+        return not self._impls[work.impl].is_through_host
 
 
 class _StageOfRow(NamedTuple):

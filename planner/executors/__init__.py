@@ -169,6 +169,7 @@ class Executor(Spec):
             if impl.kind == "one_kernel" and not impl.needs_table and name not in ONE_LAUNCH:
                 why = "planner/executors/launches.py has no figures of it, so it needs its table: needs_table: true"
                 raise FieldError(f"impls.{name}", why)
+            _check_carrier(name, impl)
             _check_formats(name, impl)
             for field in ("max_ranks", "row_multiple", "max_message_bytes"):
                 value = getattr(impl, field)
@@ -213,7 +214,7 @@ class Executor(Spec):
         return table[impl] if impl in table else table["default"]
 
     def composed_kernels(self, step: str, backend: str) -> Kernels:
-        """The kernels of a step of a composed impl around the library of a backend."""
+        """The kernels of a step of a composed impl beside the library of a backend."""
         assert self.kernels.composed is not None  # checked when the file was read
         table: dict[str, Kernels] = getattr(self.kernels.composed, step)
         return table[backend] if backend in table else table["default"]
@@ -237,6 +238,15 @@ def _check_vendors(name: str, impl: Impl) -> None:
     if name in BACKENDS and impl.vendors != (BACKENDS[name].vendor,):
         why = f"should be [{BACKENDS[name].vendor}]: another vendor's library is a backend of its own"
         raise FieldError(f"impls.{name}.vendors", why, list(impl.vendors))
+
+
+def _check_carrier(name: str, impl: Impl) -> None:
+    """Messages are a composed impl's; through the host they take what no formula knows."""
+    if impl.carrier != "library" and not impl.is_composed:
+        raise FieldError(f"impls.{name}.carrier", "belongs to an impl of kind composed", impl.carrier)
+    if impl.is_through_host and not impl.needs_table:
+        why = "hosts differ, and no formula knows them, so it needs its table: needs_table: true"
+        raise FieldError(f"impls.{name}", why)
 
 
 def _check_formats(name: str, impl: Impl) -> None:
@@ -276,7 +286,7 @@ def _check_op(executor: Executor, name: str, capability: OpCapability) -> None:
 
 
 def _check_composed(executor: Executor, name: str, impl: str) -> None:
-    """An impl that is composed around the library quantises, and the kernels of every step are known."""
+    """A composed impl quantises, and the kernels of every step are known."""
     kind, given = KINDS[name], executor.kernels.composed
     if not kind.is_quantized:
         raise FieldError(f"ops.{name}.impls", f"{impl} carries quantised sums, and {name} is none", impl)

@@ -125,7 +125,8 @@ class Offers:
             return False
         if self._is_named:
             return False
-        with_norm = [other for other, impl in impls.items() if impl.is_composed and impl.fuses_norm]
+        carrier = impls[name].carrier
+        with_norm = [n for n, i in impls.items() if i.is_composed and i.fuses_norm and i.carrier == carrier]
         refused = self._is_refused(boundary, op, name)
         return refused or not all(self._is_refused(boundary, op, other) for other in with_norm)
 
@@ -148,7 +149,7 @@ class Offers:
         a composed sum is a last resort, in one piece unless it was measured in more."""
         if not impl.is_composed or op.residual is not None or self.setup.parallelism.attn_dp > 1:
             return ()
-        if self._writes_to_peers and not self._composed_is_measured:
+        if self._writes_to_peers and not self._composed_is_measured and not impl.is_through_host:
             return ()
         return PIECES if BACKENDS[self.setup.hardware.backend].device_type == "cuda" else ()
 
@@ -160,7 +161,7 @@ class Offers:
     @cached_property
     def _composed_is_measured(self) -> bool:
         measured, impls = self.costs.collectives.is_measured, self.setup.executor.impls.items()
-        return any(impl.is_composed and measured(name) for name, impl in impls)
+        return any(impl.is_composed and not impl.is_through_host and measured(name) for name, impl in impls)
 
     @property
     def _no_server(self) -> bool:
@@ -172,6 +173,8 @@ class Offers:
         link, measured = hardware.links.intra_node, self.costs.collectives.is_measured(name)
         if impl.stock_only is not None and not restriction.stock:
             return f"executor {self.setup.executor.name}: {impl.stock_only}"
+        if impl.is_through_host and (why := self._not_through_host(name)):
+            return why
         if impl.needs_table and not measured and not restriction.unmeasured:
             return f"{name} has no formula, and {hardware.name} no table of it: run commplan calibrate"
         # Our own kernels may serve a group inside a node, where tp spans several: `check_impl` looks at the group.
@@ -187,6 +190,16 @@ class Offers:
             return f"{name} reads its peers' memory, and {lacks}"
         if impl.multicast and not link.multicast:
             return f"{name} needs a switch that adds, and links.intra_node.multicast of {hardware.name} does not say so"
+        return None
+
+    def _not_through_host(self, name: str) -> str | None:
+        """Why no message should go through the host's memory here, whatever it takes, or None."""
+        hardware, p, numerics = self.setup.hardware, self.setup.parallelism, self.setup.deployment.numerics
+        if p.attn_dp == 1 and hardware.devices_per_node < p.tp:  # else by group: `check_impl` looks at it
+            return f"{name} reaches the devices of one node, and the {p.tp} ranks span several"
+        if hardware.links.intra_node.has_peer_access and all(rule.impl != name for rule in numerics.pin):
+            direct = f"devices of {hardware.name} reach each other's memory"
+            return f"{name} goes through the host's memory, and {direct}; a rule of numerics.pin may name it"
         return None
 
     def is_offered(self, op: Op, terms: tuple[Term, ...], restriction: Restriction) -> bool:
@@ -220,11 +233,15 @@ class Offers:
             why = self._cannot_push(boundary)
         if why is None and op.wire is not None and op.wire.needs_fp8 and setup.hardware.compute.fp8_tflops is None:
             why = f"travels in {op.wire.words}, and compute.fp8_tflops of {setup.hardware.name} says of none"
-        if why is None and op.impl is not None and op.impl in ONE_LAUNCH:
+        if why is None and op.impl is not None and (op.impl in ONE_LAUNCH or self._is_through_host(op.impl)):
             nodes = self.costs.collectives.num_nodes(group)
             why = f"{op.impl} reaches the devices of one node, and this group spans {nodes}" if nodes > 1 else None
         if why is not None:
             raise IllegalOpError(why)
+
+    def _is_through_host(self, impl: str) -> bool:
+        known = self.setup.executor.impls.get(impl)
+        return known is not None and known.is_through_host
 
 
 def wire_refusal(op: Op, setup: Setup) -> str | None:

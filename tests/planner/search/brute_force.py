@@ -72,6 +72,8 @@ NAMES_ITS_FORMAT = ("quantized_all_reduce",)
 FP8 = ("fp8_e4m3", 256)
 COMPOSED = "composed_norm"
 PIECES = (None, 2, 4, 8)
+STAGED = "host_staged_norm"
+STAGED_PIECES = (None, 4)  # that were measured
 FUSED_OPS = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
 
 
@@ -89,6 +91,7 @@ class World:
     own: bool = False  # every op that commplan's kernels do has a table here
     fp8: bool = False  # FlashInfer's FP8 all-reduce has a table here, and the deployment allows it
     composed: bool = False  # the deployment lets quantised sums be composed around the library
+    staged: bool = False  # sums of INT8 per token through the host's memory have tables here
     switched: bool = True  # links through a switch, which fused kernels over more than two ranks want
 
     @property
@@ -146,6 +149,10 @@ class World:
                     yield Move(boundary, name, before, after, algorithm, group, residual, impl, wire, moe)
             if self.composed and name in QUANTISED:
                 yield from self._composed(Move(boundary, name, before, Streams(rows, rows), algorithm, group), short)
+            if self.staged and (name, algorithm) == ("int8_all_reduce", "gather"):
+                for pieces in (None,) if short else STAGED_PIECES:
+                    move = Move(boundary, name, before, Streams(rows, rows), algorithm, group, impl=STAGED)
+                    yield replace(move, residual="gather" if short else None, pieces=pieces)
 
     def _composed(self, move: Move, short: bool) -> Iterator[Move]:
         """Per token, and by 64 columns where no residual is to be gathered; in pieces there too."""
