@@ -172,14 +172,13 @@ def _rivals(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
 
 def _is_planned(setup: Setup, work: Composed) -> bool:
     """True for a composed sum as plans of the deployment may have it."""
-    wire = KINDS[work.op].format_of(work.wire, work.scale_group)
+    kind, wire = KINDS[work.op], KINDS[work.op].format_of(work.wire, work.scale_group)
     numerics, ranks = setup.deployment.numerics, setup.parallelism.group_size(work.group)
     apart = setup.model.residual_streams > 1 or setup.parallelism.pp > 1
     impl, by_pair = setup.impls[work.impl], "gather" if ranks == _PAIR else "two_shot"
+    as_it_is = not kind.is_quantized and numerics.loosest != "exact"
     return (
-        numerics.loosest == "quantized"
-        and wire is not None
-        and wire.name in numerics.wire_formats
+        (as_it_is or (numerics.loosest == "quantized" and wire is not None and wire.name in numerics.wire_formats))
         and (impl.is_through_host or work.algorithm == by_pair)
         and (apart or impl.fuses_norm)
     )

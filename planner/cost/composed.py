@@ -1,4 +1,4 @@
-"""Quantised sums by kernels around what carries their messages: their stages, and what stays when rows go in pieces.
+"""Sums by kernels around what carries their messages: their stages, and what stays when rows go in pieces.
 
 A device works on two streams: its kernels on one, the calls of the library on the other. Rows are cut into equal
 pieces, and the stages are issued one after another for all pieces: every piece is quantised, every piece sent, and so
@@ -20,7 +20,6 @@ from ..descriptions.setup import Setup
 from ..executors import Executor
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import Pass, Send, Step
-from ..strategy.wire import Wire
 from .collective_tables import Found, Measured
 from .collectives import CollectiveCosts, scaled_to_link
 from .estimate import Estimate, weakest
@@ -137,12 +136,11 @@ class ComposedCosts:
         found = self._found(work, width)
         if found is not None:
             return found.curve.sizes
-        wire = self._wire_of(work)
         sizes: set[float] = set()
         for step in stages_of(KINDS[work.op].way(work.algorithm).steps):
             if isinstance(step, Send):
                 knots = self._collectives.table_sizes(step.by.name, work.backend, CARRIER, work.group)
-                each = wire.row_bytes(width) / width * (self._size(work) if step.whole else 1)
+                each = self._row_bytes(work, width) / width * (self._size(work) if step.whole else 1)
                 sizes |= {knot / each * work.bytes_per_element * work.pieces for knot in knots}
         return tuple(sorted(sizes))
 
@@ -180,7 +178,7 @@ class ComposedCosts:
     def _new_recipe(self, work: Composed, width: int) -> _Recipe:
         size = self._size(work)
         steps = stages_of(KINDS[work.op].way(work.algorithm).steps)
-        message, stages = self._wire_of(work).row_bytes(width), list[_StageOfRow]()
+        message, stages = self._row_bytes(work, width), list[_StageOfRow]()
         for step in steps:
             if isinstance(step, Send):
                 stages.append(_StageOfRow(step.by.name, message * (size if step.whole else 1), 0.0))
@@ -197,10 +195,10 @@ class ComposedCosts:
         launch_us = sum(stage.launch_us for stage in stages)
         return _Recipe(tuple(stages), size if in_shards else 1, launch_us, self._found(work, width))
 
-    def _wire_of(self, work: Composed) -> Wire:
+    def _row_bytes(self, work: Composed, width: int) -> float:
+        """A row as it travels."""
         wire = KINDS[work.op].format_of(work.wire, work.scale_group)
-        assert wire is not None  # only quantised sums are composed; checked when the executor was read
-        return wire
+        return width * work.bytes_per_element if wire is None else wire.row_bytes(width)
 
     def _size(self, work: Composed) -> int:
         return self._parallelism.group_size(work.group)

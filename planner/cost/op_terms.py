@@ -200,7 +200,7 @@ class OpTerms:
 
     def _composed(self, op: Op, impl: str, group: GroupName, rows: RowRule) -> tuple[Term, Term]:
         """Messages on their way, and what they do not hide of the kernels around them."""
-        assert op.algorithm is not None  # quantised sums say theirs
+        assert op.algorithm is not None  # sums by whole messages say theirs
         who = (op.kind.table, impl, self._backend, self._dtype, group, self._element, op.algorithm)
         work = Composed(*who, op.wire_name, op.scale_group, op.pieces or 1)
         how = "through the host" if self._impls[impl].is_through_host else "by the library"

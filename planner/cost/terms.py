@@ -43,7 +43,7 @@ class OneKernel(NamedTuple):
 
 
 class Composed(NamedTuple):
-    """What carries the messages in a quantised sum by kernels around it: calls of the library, one after another, or
+    """What carries the messages in a sum by kernels around it: calls of the library, one after another, or
     copies through the host's memory.
 
     Sizes are rows x width x bytes_per_element of the activations, whatever travels. With a table of its own this is all

@@ -34,7 +34,7 @@ from .launches import ONE_LAUNCH
 from .limits import settled_impl, settled_stock
 from .stock import Sized, Stock
 
-_ALGORITHMS = frozenset(name for kind in KINDS.values() for name in (*kind.algorithms, *kind.own_algorithms))
+_ALGORITHMS = frozenset(name for kind in KINDS.values() for name in kind.known_algorithms)
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
 
@@ -94,6 +94,7 @@ class WireKernels(Spec):
 class ComposedKernels(WireKernels):
     """Kernels of the composed impls by step, then by backend (`default` for the others), in any wire format."""
 
+    sum: dict[str, Kernels] = Field(default_factory=dict)  # gather: every rank's rows, as they are, to the sum
     norm: dict[str, Kernels]  # residual add + RMSNorm behind the last step
 
 
@@ -286,11 +287,11 @@ def _check_op(executor: Executor, name: str, capability: OpCapability) -> None:
 
 
 def _check_composed(executor: Executor, name: str, impl: str) -> None:
-    """A composed impl quantises, and the kernels of every step are known."""
+    """An op by a composed impl has a way by whole messages, and the kernels of every step are known."""
     kind, given = KINDS[name], executor.kernels.composed
-    if not kind.is_quantized:
-        raise FieldError(f"ops.{name}.impls", f"{impl} carries quantised sums, and {name} is none", impl)
-    for step in (step.step for way in kind.ways.values() for step in way.passes):
+    if not kind.composed_algorithms:
+        raise FieldError(f"ops.{name}.impls", f"the record of {name} has no way by kernels around whole messages", impl)
+    for step in (step.step for algorithm in kind.composed_algorithms for step in kind.way(algorithm).passes):
         if given is None or not getattr(given, step):
             raise FieldError(f"kernels.composed.{step}", f"is missing: {name} by {impl} takes this step")
 

@@ -99,14 +99,22 @@ class Offers:
                 continue
             spelled = None if name == hardware.backend else name
             lacks = self._lacks(name, impl, restriction)
-            yield replace(offer.op, impl=spelled), lacks
-            for pieces in self._pieces(offer.op, impl):
-                yield replace(offer.op, impl=spelled, pieces=pieces), lacks
-            for algorithm in self._told(offer.op, name, impl, restriction):
-                yield replace(offer.op, impl=spelled, algorithm=algorithm), lacks
+            for op in self._spelled(offer.op, name, impl, restriction):
+                yield replace(op, impl=spelled), lacks
         if usable == 0:
             kind = "fused peer-to-peer " if offer.peer_to_peer else ""
             yield bare, f"executor {executor.name} has no {kind}impl of {offer.op.name} for {hardware.name}"
+
+    def _spelled(self, op: Op, name: str, impl: Impl, restriction: Restriction) -> Iterator[Op]:
+        """An op as an impl may be told it: whole messages by their algorithm and in pieces, others as measured."""
+        if impl.is_composed:
+            accepted = impl.algorithms or op.kind.composed_algorithms
+            for algorithm in (a for a in op.kind.composed_algorithms if a in accepted and op.algorithm in (a, None)):
+                pieces = (None, *self._pieces(op, impl))
+                yield from (replace(op, algorithm=algorithm, pieces=number) for number in pieces)
+            return
+        yield op
+        yield from (replace(op, algorithm=a) for a in self._told(op, name, impl, restriction))
 
     def _told(self, op: Op, name: str, impl: Impl, restriction: Restriction) -> tuple[str, ...]:
         """The algorithms that a kernel of commplan's own may be told here: those it was measured by."""
@@ -264,9 +272,11 @@ def _is_unmeasured(op: Op, setup: Setup) -> bool:
 
 
 def has_own_kernels(setup: Setup) -> bool:
-    """True where kernels of commplan's own may perform ops on this machine: its devices reach each other, or did."""
+    """True where kernels of commplan's own may perform plain ops on this machine: its devices reach each other, or did,
+    or rows were measured through the host."""
     hardware, executor = setup.hardware, setup.executor
-    own = {n for n, i in executor.impls.items() if i.is_own and executor.can.runs_beside(n, hardware.backend)}
+    here = {n: i for n, i in executor.impls.items() if executor.can.runs_beside(n, hardware.backend)}
     if hardware.links.intra_node.has_peer_access and setup.parallelism.tp <= hardware.devices_per_node:
-        return bool(own)
+        return any(impl.is_own for impl in here.values())
+    own = {name for name, impl in here.items() if impl.is_own or impl.is_through_host}
     return any(table.impl in own for use in setup.calibrations for table in use.calibration.tables)

@@ -34,8 +34,9 @@ class Impl:
     library       collectives, of a library or in one launch, costed by tables, else by formulas
     peer_to_peer  fused kernels that nobody here has run, costed as launches and bytes
     one_kernel    an op is one launch, with all that belongs to it: costed by a table of its own, else by a formula
-    composed      a quantised sum by kernels of commplan's own around a `carrier` of values and scales as one message:
-                  costed by a table of its own, else, around calls of the library, by its passes and their tables
+    composed      a sum by kernels of commplan's own around a `carrier` of whole messages, of a quantised one with its
+                  scales inside: costed by a table of its own, else, around calls of the library, by its passes and
+                  their tables
 
     `provider` is who makes an impl that is not commplan's own, nor a backend. An impl that a server runs by itself and
     that no plan may name there says why in `stock_only`: it prices what the server does without a plan.
@@ -229,8 +230,8 @@ class Capabilities:
             if BACKENDS[backend].vendor in impl.vendors:
                 return f"{name} is a backend itself, and the backend here is {backend}"
             return f"{name} runs on {' and '.join(impl.vendors)}, not where {backend} is the backend"
-        if op.algorithm in op.kind.own_algorithms and not impl.is_own:
-            return f"{op.algorithm} is an algorithm of commplan's own kernel of {op.name}, and {name} is another impl"
+        if why := _algorithm_refusal(name, impl, op):
+            return why
         if why := _place_refusal(name, impl, boundary, op, group_size, shape):
             return why
         if impl.dtypes is not None and dtype not in impl.dtypes:
@@ -342,6 +343,17 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _algorithm_refusal(name: str, impl: Impl, op: Op) -> str | None:
+    """Why an impl does not perform an op by what it is told, or by nothing, or None."""
+    if impl.is_composed and op.algorithm is None and op.kind.composed:
+        return f"{name} performs {op.name} by an algorithm that the op names: {' or '.join(op.kind.composed)}"
+    if op.algorithm in op.kind.composed and not impl.is_composed:
+        return f"{op.algorithm} of {op.name} is by kernels around whole messages, and {name} is another impl"
+    if op.algorithm in op.kind.own_algorithms and not impl.is_own:
+        return f"{op.algorithm} is an algorithm of commplan's own kernel of {op.name}, and {name} is another impl"
+    return None
 
 
 def _place_refusal(name: str, impl: Impl, boundary: str, op: Op, group_size: int, shape: LayerShape) -> str | None:

@@ -1,7 +1,7 @@
-"""Measuring quantised sums around whole messages: points whose kind is a composed impl, each timed as a whole.
+"""Measuring sums around whole messages: points whose kind is a composed impl, each timed as a whole.
 
 kind   composed | composed_norm | host_staged | host_staged_norm
-name   what it is told: int8_all_reduce.gather.4, quantized_all_reduce.two_shot.int6.64.2
+name   what it is told: int8_all_reduce.gather.4, quantized_all_reduce.two_shot.int6.64.2, all_reduce.gather.2
 rows   of each rank's message
 """
 

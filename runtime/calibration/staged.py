@@ -17,7 +17,7 @@ from ..kernels.peer_impls import STAGED_IMPLS
 from ..kernels.wire.layout import RowLayout
 from ..ranks.agreement import Exchange, first_line
 from ..ranks.groups import Group
-from .point_calls import Point
+from .point_calls import DTYPES, Point
 
 
 def is_staged(point: Point) -> bool:
@@ -60,8 +60,8 @@ class HostCarriers:
 def message_bytes(point: Point) -> int:
     """What a rank sends in a call of a point."""
     wire = parse_point(point.name, point.kind).wire
-    assert wire is not None  # composed sums are quantised
-    return point.rows * RowLayout.of(wire, point.width).row_bytes
+    row_bytes = RowLayout.of(wire, point.width).row_bytes if wire else point.width * DTYPES[point.dtype].itemsize
+    return point.rows * row_bytes
 
 
 def _try(group: Group | None, device: torch.device, rows_bytes: int) -> tuple[Any, str]:

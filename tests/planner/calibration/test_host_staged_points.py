@@ -26,7 +26,7 @@ def staged(deployment: str, *overrides: str) -> list[Point]:
 
 def test_a_pair_kept_off_peer_access_measures_its_gather_in_every_listed_format_and_number_of_pieces():
     found = staged(PAIR, *NO_PEER)
-    names = ("int8_all_reduce.gather", "quantized_all_reduce.gather.int8.64")
+    names = ("all_reduce.gather", "int8_all_reduce.gather", "quantized_all_reduce.gather.int8.64")
     assert {p[:4] for p in found} == {(WITH_NORM, f"{n}.{k}", 2, "bf16") for n in names for k in (1, 2, 4, 8)}
     six = staged(PAIR, *NO_PEER, "numerics.wire_formats=[int8,int6]")
     assert "quantized_all_reduce.gather.int6.64.8" in {name for _, name, *_ in six}
@@ -43,6 +43,11 @@ def test_of_a_model_of_several_streams_it_is_measured_without_the_norm():
     assert {kind for kind, *_ in found} == {STAGED}
 
 
+def test_where_nothing_may_be_quantised_rows_are_measured_as_they_are():
+    found = staged(PAIR, *NO_PEER, "numerics.loosest=reordered")
+    assert {name for _, name, *_ in found} == {f"all_reduce.gather.{pieces}" for pieces in (1, 2, 4, 8)}
+
+
 @pytest.mark.parametrize(
     ("deployment", "overrides"),
     [
@@ -52,7 +57,7 @@ def test_of_a_model_of_several_streams_it_is_measured_without_the_norm():
         ("deepseek-r1-2xh200nodes-tp16", (NOT_DIRECT,)),
         ("qwen3-32b-a2-tp2", ("executor=transformers",)),
     ],
-    ids=["NVLink", "peer access over PCIe", "nothing may be quantised", "two nodes", "Ascend"],
+    ids=["NVLink", "peer access over PCIe", "no sum may be another", "two nodes", "Ascend"],
 )
 def test_elsewhere_no_time_is_spent_on_it(deployment, overrides):
     assert staged(deployment, *overrides) == []
@@ -86,4 +91,4 @@ def test_what_is_measured_alone_stands_beside_the_tables_that_there_are(tmp_path
     use = f"hardware.calibrations=[{{file: {path}}}, {{file: h200-2-no-peer}}]"
     planner = ModePlanner(load_setup(PAIR, (*NO_PEER, use)), "prefill")
     plan = planner.best(4096)  # 7 us, whatever the size, in the stand-in's samples
-    assert {e.op.impl for layer in plan.layers[:-1] for e in layer if e.op.kind.is_quantized} == {WITH_NORM}
+    assert {e.op.impl for layer in plan.layers for e in layer if e.op.kind.sums} == {WITH_NORM}

@@ -249,11 +249,12 @@ class Prices:
         yield Bought(path - called, host[1] * self._call("composed"))
 
     def _staged(self, move: Move, rows: int, n: int) -> Iterator[Bought]:
-        """All by its table; a piece is two kernels, and a copy and a flag each way; a call is counted twice."""
+        """All by its table; a piece is a copy and a flag each way between its kernels; a call is counted twice."""
         width, pieces = self.model.hidden_size, move.pieces or 1
         table = self.wire.found(Measured(move.name, STAGED, self.dtype, n, move.algorithm, pieces=pieces), width)
         time, _ = table.curve.at(rows * width * self.element)  # type: ignore[union-attr]
-        yield Bought(time, (6 * pieces + 2) * self.launch)
+        kernels = 2 if move.name in QUANTISED else 1
+        yield Bought(time, ((kernels + 4) * pieces + 2) * self.launch)
 
     def _fused(self, move: Move) -> Iterator[Bought]:
         summing = move.name == "all_reduce_all_gather"
@@ -272,7 +273,7 @@ class Prices:
             yield self._listed("norm", self.backend, rows)  # no residual yet
         elif move.residual == "fold":
             yield self._kernel(self.rows(move.before.residual), bytes_per_element=6)  # read two, write one
-            if move.impl != OWN[1]:
+            if move.impl not in (OWN[1], STAGED):
                 yield self._listed("norm", self.backend, rows)
         else:
             if move.residual == "gather":

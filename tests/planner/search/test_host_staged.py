@@ -18,7 +18,17 @@ from commplan.planner.strategy.layout import REPLICATED, LayerShape, State
 from commplan.planner.strategy.ops import Op
 from commplan.planner.what_if.wire_formats import reached
 
-from ..tiny_setups import INT8_GATHER, Machine, Mapping, SetupFolder, dense_model, own_table, table
+from ..tiny_setups import (
+    HIDDEN_SIZE,
+    INT8_GATHER,
+    KERNELS,
+    Machine,
+    Mapping,
+    SetupFolder,
+    dense_model,
+    own_table,
+    table,
+)
 
 STAGED, WITH_NORM = "host_staged", "host_staged_norm"
 LIBRARY = tuple(table(op, 2, {1024: 20.0, 1 << 30: 1e6}) for op in ("all_gather", "all_to_all", "all_reduce"))
@@ -140,6 +150,61 @@ def test_its_limits_are_kept(folder, given, words):
     op = Op("int8_all_reduce", given.get("algorithm", "gather"), impl=WITH_NORM)
     by = given.get("backend", "nccl"), given.get("dtype", "bf16"), given.get("ranks", 2)
     assert can.impl_refusal("attn_out", op, *by, 256) == words
+
+
+# ---- rows as they are ------------------------------------------------------------------------------------------------
+
+ROWS = "all_reduce.gather"
+
+
+def test_rows_travel_as_they_are_where_nothing_may_be_quantised(folder):
+    tables = (staged_table(40.0, ROWS), staged_table(30.0, ROWS, pieces=2), staged_table(1.0))
+    planner = planner_of(folder, machine(*tables), loosest="reordered")
+    ops = {edge.op for layer in planner.best(4096).layers for edge in layer if edge.op.kind.sums}
+    assert ops == {Op("all_reduce", "gather", impl=WITH_NORM, pieces=2)}
+    exact = planner_of(folder, machine(*tables), loosest="exact")
+    assert {edge.op.impl for edge in exact.best(4096).edges} == {None}
+
+
+def test_the_embedding_is_summed_so_where_that_was_measured_without_a_norm(folder):
+    planner = planner_of(folder, machine(staged_table(1.0, ROWS, STAGED), staged_table(1.0, ROWS)))
+    plan = planner.best(4096)
+    assert plan.embed_out.op == Op("all_reduce", "gather", impl=STAGED)
+    assert {edge.op.impl for layer in plan.layers for edge in layer if edge.op.kind.sums} == {WITH_NORM}
+
+
+def test_a_rank_receives_and_holds_the_rows_of_all_others(folder):
+    setup = folder.setup(dense_model(), machine(staged_table(30.0, ROWS)), tp=2, composed=True)
+    op, row = Op("all_reduce", "gather", impl=WITH_NORM), HIDDEN_SIZE * 2
+    costs = ModePlanner(setup, "prefill").costs
+    (wire, _) = terms_of(setup, op)
+    assert costs.estimate(wire, 64).wire_bytes == 64 * row
+    assert op.kind.received_per_row("gather", 8, 8, HIDDEN_SIZE, 2) == 7 * row
+    assert MemoryCosts(setup).peak_bytes("attn_out", op, BEFORE, BEFORE, LayerShape(), 64) == 5 * 64 * row
+
+
+@pytest.mark.parametrize(
+    ("given", "impl", "words"),
+    [
+        (None, WITH_NORM, f"{WITH_NORM} performs all_reduce by an algorithm that the op names: gather"),
+        ("one_shot", WITH_NORM, f"{WITH_NORM} does not do algorithm one_shot; it does gather"),
+        ("gather", KERNELS, f"gather of all_reduce is by kernels around whole messages, and {KERNELS} is another impl"),
+        ("gather", STAGED, None),
+    ],
+)
+def test_an_all_reduce_says_that_it_gathers_and_by_whom(folder, given, impl, words):
+    can = folder.setup(dense_model(), tp=2).executor.can
+    assert can.impl_refusal("attn_out", Op("all_reduce", given, impl=impl), "nccl", "bf16", 2, 256) == words
+
+
+def test_every_rank_adds_in_fp32_and_in_one_order(folder):
+    demands = {"accumulation": "fp32", "batch_invariant": True}
+    four = tuple(t | {"group_size": 4} for t in (*LIBRARY, staged_table(1.0, ROWS), staged_table(1.0, ROWS, STAGED)))
+    planner = planner_of(folder, replace(SLOW_LINK, tables=four), numerics=demands, tp=4, loosest="reordered")
+    assert Op("all_reduce", "gather", impl=WITH_NORM) in {edge.op for edge in staged_edges(planner)}
+
+
+# ---- costs -----------------------------------------------------------------------------------------------------------
 
 
 def terms_of(setup: Setup, op: Op) -> tuple[Any, ...]:

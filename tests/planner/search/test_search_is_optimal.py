@@ -40,7 +40,8 @@ FP8 = table(
     scale_group="256",
 )
 THROUGH_HOST = tuple(
-    own_table(INT8_GATHER, 2, {1: 8.0 + (pieces or 1), 4096: 90.0 / (pieces or 1)}, STAGED, pieces=pieces)
+    own_table(op, 2, {1: 8.0 + (pieces or 1), 4096: us / (pieces or 1)}, STAGED, pieces=pieces)
+    for op, us in ((INT8_GATHER, 90.0), ("all_reduce.gather", 150.0))
     for pieces in STAGED_PIECES
 )
 ANY_FORMAT = {"wire_formats": ["int8", "fp8_e4m3"], "ranks_may_differ": True}

@@ -58,9 +58,10 @@ def alone(mine: Any) -> list[Any]:
     return [mine]
 
 
-def test_a_message_is_the_records_of_its_rows() -> None:
+def test_a_message_is_the_records_of_its_rows_or_the_rows_as_they_are() -> None:
     assert message_bytes(point(INT8, 8)) == 8 * (128 + 16)
     assert message_bytes(point(INT6, 8)) == 8 * (96 + 16)
+    assert message_bytes(point("all_reduce.gather.2", 8)) == 8 * 128 * 2
     assert is_staged(point(INT8, 8)) and not is_staged(point(INT8, 8, impl="composed_norm"))
 
 
