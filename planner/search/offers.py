@@ -95,7 +95,7 @@ class Offers:
             if not restriction.own_kernels and (impl.is_own or impl.is_composed or (impl.provider and self._no_server)):
                 continue
             usable += 1
-            if self._is_outdone(boundary, offer.op, name, restriction):
+            if self._is_outdone(boundary, offer.op, name, restriction) or needless(name, self.setup) is not None:
                 continue
             spelled = None if name == hardware.backend else name
             lacks = self._lacks(name, impl, restriction)
@@ -181,8 +181,9 @@ class Offers:
         link, measured = hardware.links.intra_node, self.costs.collectives.is_measured(name)
         if impl.stock_only is not None and not restriction.stock:
             return f"executor {self.setup.executor.name}: {impl.stock_only}"
-        if impl.is_through_host and (why := self._not_through_host(name)):
-            return why
+        # Where groups of attention DP are smaller `check_impl` looks at them.
+        if impl.is_through_host and hardware.devices_per_node < tp and self.setup.parallelism.attn_dp == 1:
+            return f"{name} reaches the devices of one node, and the {tp} ranks span several"
         if impl.needs_table and not measured and not restriction.unmeasured:
             return f"{name} has no formula, and {hardware.name} no table of it: run commplan calibrate"
         # Our own kernels may serve a group inside a node, where tp spans several: `check_impl` looks at the group.
@@ -198,16 +199,6 @@ class Offers:
             return f"{name} reads its peers' memory, and {lacks}"
         if impl.multicast and not link.multicast:
             return f"{name} needs a switch that adds, and links.intra_node.multicast of {hardware.name} does not say so"
-        return None
-
-    def _not_through_host(self, name: str) -> str | None:
-        """Why no message should go through the host's memory here, whatever it takes, or None."""
-        hardware, p, numerics = self.setup.hardware, self.setup.parallelism, self.setup.deployment.numerics
-        if p.attn_dp == 1 and hardware.devices_per_node < p.tp:  # else by group: `check_impl` looks at it
-            return f"{name} reaches the devices of one node, and the {p.tp} ranks span several"
-        if hardware.links.intra_node.has_peer_access and all(rule.impl != name for rule in numerics.pin):
-            direct = f"devices of {hardware.name} reach each other's memory"
-            return f"{name} goes through the host's memory, and {direct}; a rule of numerics.pin may name it"
         return None
 
     def is_offered(self, op: Op, terms: tuple[Term, ...], restriction: Restriction) -> bool:
@@ -250,6 +241,18 @@ class Offers:
     def _is_through_host(self, impl: str) -> bool:
         known = self.setup.executor.impls.get(impl)
         return known is not None and known.is_through_host
+
+
+def needless(impl: str, setup: Setup) -> str | None:
+    """Why an impl is no option on a machine, and is not spoken of there; None where it is one. Nothing goes through the
+    host where devices reach each other, unless a rule of the deployment asks for it."""
+    hardware, pins = setup.hardware, setup.deployment.numerics.pin
+    if not setup.executor.impls[impl].is_through_host or any(rule.impl == impl for rule in pins):
+        return None
+    if not hardware.links.intra_node.has_peer_access:
+        return None
+    direct = f"devices of {hardware.name} reach each other's memory"
+    return f"{impl} goes through the host's memory, and {direct}; a rule of numerics.pin may ask for it"
 
 
 def wire_refusal(op: Op, setup: Setup) -> str | None:

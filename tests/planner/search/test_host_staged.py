@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 
+from commplan.planner.answers.from_file import plan_of
 from commplan.planner.answers.refusals import rejection
+from commplan.planner.answers.to_file import plan_setup
 from commplan.planner.cost.composed import num_staged
 from commplan.planner.cost.memory import MemoryCosts
 from commplan.planner.cost.terms import Composed
 from commplan.planner.descriptions.setup import Setup
 from commplan.planner.search.graph import Edge
 from commplan.planner.search.planning import ModePlanner
+from commplan.planner.strategy.errors import InputError
+from commplan.planner.strategy.file import load
+from commplan.planner.strategy.file.writing import dump
 from commplan.planner.strategy.layout import REPLICATED, LayerShape, State
 from commplan.planner.strategy.ops import Op
 from commplan.planner.what_if.wire_formats import reached
@@ -97,15 +102,18 @@ def test_a_table_of_another_host_is_no_table_of_this_one(folder):
     assert {edge.op.pieces for edge in edges} == {2}
 
 
-def test_where_devices_reach_each_other_only_a_rule_that_names_it_has_it(folder):
+def test_where_devices_reach_each_other_only_a_rule_that_names_it_has_it(folder, tmp_path):
     direct = machine(staged_table(1.0), peer_access=True)
     planner = planner_of(folder, direct)
     assert staged_edges(planner) == []
-    assert why(planner) == (
-        f"{WITH_NORM} goes through the host's memory, and devices of invented reach each other's memory; "
-        "a rule of numerics.pin may name it"
-    )
-    assert staged_edges(planner_of(folder, direct, numerics=pinned(WITH_NORM)))
+    assert why(planner) is None  # it is not even spoken of
+    ruled = planner_of(folder, direct, numerics=pinned(WITH_NORM))
+    assert staged_edges(ruled)
+    path = tmp_path / "plan.yaml"
+    path.write_text(dump(plan_setup(ruled.setup)))
+    assert plan_of(ruled, load(path), 64, str(path))
+    with pytest.raises(InputError, match="reach each other's memory; a rule of numerics"):
+        plan_of(planner, load(path), 64, str(path))
 
 
 def test_ranks_of_several_nodes_share_no_memory(folder):
