@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..search.graph import Edge, ForwardGraph, Plan, Restriction
+from ..search.offers import needless
 from ..search.planning import ModePlanner
 from ..search.swap import Place
 from ..strategy.errors import InputError
@@ -57,6 +58,8 @@ def _why_not(planner: ModePlanner, place: Place, op: Op, state: State | None) ->
     if why := rejection(planner, place, op, state):
         return why
     impl = setup.executor.impls.get(op.impl or "")
+    if impl is not None and (why := needless(str(op.impl), setup)):
+        return why
     if impl is not None and impl.needs_table and setup.hardware.vendor in impl.vendors:
         return f"no calibration of {setup.hardware.name} has a table of this op by {op.impl}: run commplan calibrate"
     return f"executor {setup.executor.name} on {setup.hardware.name} cannot run this op"

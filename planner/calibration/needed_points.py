@@ -18,7 +18,8 @@ what the servers that a plan is held against sum with, and what executors may of
 
 A composed sum has the same but for its name, which says its format and pieces too (`composed_points`). It is measured
 with the norm inside where that is what plans use, in the formats that the deployment lets travel, by the algorithm that
-brings the least bytes: a gather over two ranks, else two_shot.
+brings the least bytes: a gather over two ranks, else two_shot. Through the host's memory there is but one, and it is
+measured where devices do not reach each other, or a rule of the deployment asks for it.
 """
 
 from __future__ import annotations
@@ -171,16 +172,15 @@ def _rivals(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
 
 def _is_planned(setup: Setup, work: Composed) -> bool:
     """True for a composed sum as plans of the deployment may have it."""
-    wire = KINDS[work.op].format_of(work.wire, work.scale_group)
+    kind, wire = KINDS[work.op], KINDS[work.op].format_of(work.wire, work.scale_group)
     numerics, ranks = setup.deployment.numerics, setup.parallelism.group_size(work.group)
     apart = setup.model.residual_streams > 1 or setup.parallelism.pp > 1
-    by_pair = "gather" if ranks == _PAIR else "two_shot"
+    impl, by_pair = setup.impls[work.impl], "gather" if ranks == _PAIR else "two_shot"
+    as_it_is = not kind.is_quantized and numerics.loosest != "exact"
     return (
-        numerics.loosest == "quantized"
-        and wire is not None
-        and wire.name in numerics.wire_formats
-        and work.algorithm == by_pair
-        and (apart or setup.impls[work.impl].fuses_norm)
+        (as_it_is or (numerics.loosest == "quantized" and wire is not None and wire.name in numerics.wire_formats))
+        and (impl.is_through_host or work.algorithm == by_pair)
+        and (apart or impl.fuses_norm)
     )
 
 

@@ -44,8 +44,8 @@ _BEGUN = ('{"machine": ', '{"key": ')  # how the lines of the samples so far beg
     "--only",
     multiple=True,
     type=Name(),
-    help="Measure this op alone, as in int8_all_reduce or all_reduce.pushed, for a table beside those there are. "
-    "Repeatable.",
+    help="Measure this op alone, as in int8_all_reduce or all_reduce.pushed, or this impl, as in host_staged_norm or "
+    "host_staged_norm.int8_all_reduce, for a table beside those there are. Repeatable.",
 )
 @click.option("--fresh", is_flag=True, help="Forget what an interrupted run has measured.")
 @options.overrides
@@ -124,18 +124,20 @@ def _print_use(output: str) -> None:
 
 
 def _only(ops: tuple[str, ...], points: list[Point]) -> list[Point]:
-    """The points of some ops, named with their algorithm and format or by what these begin with; all for no ops."""
+    """The points of some ops, named with their algorithm and format or by what these begin with, behind an impl or
+    without one, or of an impl; all for no ops."""
     from ..strategy.errors import InputError
 
     wanted: set[Point] = set()
     of_ops = [point for point in points if point[0] not in ("kernel", "gemm")]
+    named = [(point[1], point) for point in of_ops]
+    named += [(f"{point[0]}.{point[1]}", point) for point in of_ops if point[0] != "collective"]
     for op in ops:
-        found = {point for point in of_ops if f"{point[1]}.".startswith(f"{op}.")}
+        found = {point for name, point in named if f"{name}.".startswith(f"{op}.")}
         if not found:
-            first = op.partition(".")[0]
-            alike = [name for _, name, *_ in of_ops if name.partition(".")[0] == first]
-            known = alike or (name.partition(".")[0] for _, name, *_ in of_ops)
-            names = ", ".join(dict.fromkeys(known))
+            first, every = op.partition(".")[0], [name for name, _ in named]
+            alike = [name for name in every if name.partition(".")[0] == first]
+            names = ", ".join(dict.fromkeys(alike or (name.partition(".")[0] for name in every)))
             raise InputError(f"is not among what these deployments ask about: {names}", field="--only", value=op)
         wanted |= found
     return [point for point in points if point in wanted or not ops]

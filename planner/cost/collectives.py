@@ -205,13 +205,13 @@ class CollectiveCosts:
         """The prices on the machine's own link, where this one is another."""
         return self._own
 
-    def found(self, wanted: Measured, width: int) -> Found | None:
-        """The table of an op that is measured whole, of its width or the nearest one."""
-        return self._tables.find(wanted, width) or self._lent.find(wanted, width)
+    def found(self, wanted: Measured, width: int, lent: bool = True) -> Found | None:
+        """The table of an op that is measured whole, of its width or the nearest one; `lent`: another machine's too."""
+        return self._tables.find(wanted, width) or (self._lent.find(wanted, width) if lent else None)
 
-    def ways_of(self, wanted: Measured) -> frozenset[tuple[str | None, int]]:
+    def ways_of(self, wanted: Measured, lent: bool = True) -> frozenset[tuple[str | None, int]]:
         """The algorithms and numbers of pieces by which there are tables of a composed sum."""
-        return self._tables.ways_of(wanted) | self._lent.ways_of(wanted)
+        return self._tables.ways_of(wanted) | (self._lent.ways_of(wanted) if lent else frozenset())
 
     def num_nodes(self, group: GroupName) -> int:
         """Nodes that a group spans."""

@@ -1,4 +1,4 @@
-"""Quantised sums by kernels around calls of the library: their stages, and what stays when rows go in pieces.
+"""Sums by kernels around what carries their messages: their stages, and what stays when rows go in pieces.
 
 A device works on two streams: its kernels on one, the calls of the library on the other. Rows are cut into equal
 pieces, and the stages are issued one after another for all pieces: every piece is quantised, every piece sent, and so
@@ -6,6 +6,9 @@ on. A stage of a piece starts when the stage before it has ended for that piece,
 calls hide the kernels but for the first piece's and the last one's, or the kernels hide the calls.
 
 Two streams are not assumed to slow each other down; a table of the machine knows better, and wins.
+
+What goes through the host's memory has its price from such a table alone, and never from another machine's. The stages
+then only say what a link would change that is varied.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ from ..descriptions.setup import Setup
 from ..executors import Executor
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import Pass, Send, Step
-from ..strategy.wire import Wire
 from .collective_tables import Found, Measured
 from .collectives import CollectiveCosts, scaled_to_link
 from .estimate import Estimate, weakest
@@ -25,6 +27,10 @@ from .terms import Composed
 
 CARRIER = "int8"
 """The type of the one message: bytes, whatever they mean."""
+STAGED_PIECE = 4
+"""What the host launches of a piece that goes through its memory: a copy there and one back, and a flag for each."""
+STAGED_CALL = 2
+"""And once a call: tiny kernels that count it, before and behind."""
 
 
 class Stage(NamedTuple):
@@ -60,6 +66,11 @@ def num_calls(work: Composed) -> int:
     """Calls of the library in a sum."""
     steps = stages_of(KINDS[work.op].way(work.algorithm).steps)
     return work.pieces * sum(isinstance(step, Send) for step in steps)
+
+
+def num_staged(work: Composed) -> int:
+    """Launches that carry the messages of a sum through the host's memory."""
+    return work.pieces * STAGED_PIECE + STAGED_CALL
 
 
 def num_launches(work: Composed, executor: Executor) -> int:
@@ -113,20 +124,23 @@ class ComposedCosts:
 
     def is_among_measured(self, work: Composed) -> bool:
         """False for a sum of which there are tables, but by other algorithms or in other numbers of pieces alone."""
-        known = self._collectives.ways_of(self._wanted(work))
+        known = self._collectives.ways_of(self._wanted(work), self._borrows(work))
         return not known or (work.algorithm, work.pieces) in known
+
+    def lacks_table(self, work: Composed, width: int) -> bool:
+        """True for a sum that goes by its table alone, and there is none of it."""
+        return self._impls[work.impl].needs_table and self._found(work, width) is None
 
     def sizes(self, work: Composed, width: int) -> tuple[float, ...]:
         """Sizes of the message of activations at which the price has a kink."""
         found = self._found(work, width)
         if found is not None:
             return found.curve.sizes
-        wire = self._wire_of(work)
         sizes: set[float] = set()
         for step in stages_of(KINDS[work.op].way(work.algorithm).steps):
             if isinstance(step, Send):
                 knots = self._collectives.table_sizes(step.by.name, work.backend, CARRIER, work.group)
-                each = wire.row_bytes(width) / width * (self._size(work) if step.whole else 1)
+                each = self._row_bytes(work, width) / width * (self._size(work) if step.whole else 1)
                 sizes |= {knot / each * work.bytes_per_element * work.pieces for knot in knots}
         return tuple(sorted(sizes))
 
@@ -164,7 +178,7 @@ class ComposedCosts:
     def _new_recipe(self, work: Composed, width: int) -> _Recipe:
         size = self._size(work)
         steps = stages_of(KINDS[work.op].way(work.algorithm).steps)
-        message, stages = self._wire_of(work).row_bytes(width), list[_StageOfRow]()
+        message, stages = self._row_bytes(work, width), list[_StageOfRow]()
         for step in steps:
             if isinstance(step, Send):
                 stages.append(_StageOfRow(step.by.name, message * (size if step.whole else 1), 0.0))
@@ -181,10 +195,10 @@ class ComposedCosts:
         launch_us = sum(stage.launch_us for stage in stages)
         return _Recipe(tuple(stages), size if in_shards else 1, launch_us, self._found(work, width))
 
-    def _wire_of(self, work: Composed) -> Wire:
+    def _row_bytes(self, work: Composed, width: int) -> float:
+        """A row as it travels."""
         wire = KINDS[work.op].format_of(work.wire, work.scale_group)
-        assert wire is not None  # only quantised sums are composed; checked when the executor was read
-        return wire
+        return width * work.bytes_per_element if wire is None else wire.row_bytes(width)
 
     def _size(self, work: Composed) -> int:
         return self._parallelism.group_size(work.group)
@@ -196,7 +210,11 @@ class ComposedCosts:
         )
 
     def _found(self, work: Composed, width: int) -> Found | None:
-        return self._collectives.found(self._wanted(work), width)
+        return self._collectives.found(self._wanted(work), width, self._borrows(work))
+
+    def _borrows(self, work: Composed) -> bool:
+        """What a message takes through the memory of one host says nothing of another one."""
+        return not self._impls[work.impl].is_through_host
 
 
 class _StageOfRow(NamedTuple):

@@ -10,7 +10,7 @@ from ..descriptions.setup import Setup
 from ..strategy.layout import ALL_TO_ALL
 from ..strategy.vendors import BACKENDS
 from ..strategy.words import AttentionKind, LaunchState, MlpKind, Provenance
-from .composed import num_calls, num_launches
+from .composed import num_calls, num_launches, num_staged
 from .covering import ALL, graphs_up_to
 from .estimate import weakest
 from .terms import Composed, Gemm, Passes, PeerKernel, Term, Unhidden
@@ -61,6 +61,8 @@ class HostCosts:
         if isinstance(work, Gemm):
             return self.launch_us
         if isinstance(work, Composed):
+            if self._impls[work.impl].is_through_host:
+                return self.call_us(work.impl) * num_staged(work)
             return self.call_us(work.backend) * num_calls(work)
         if isinstance(work, Unhidden):
             return self.call_us(work.around.impl) * num_launches(work.around, self._executor)

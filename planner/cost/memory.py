@@ -81,9 +81,10 @@ class MemoryCosts:
                 times /= self._p.attn_dp
             return _HALVES * times * elements * value_bytes
         held = way.workspace
-        if wire is not None and op.impl is not None and self._setup.executor.impls[op.impl].is_composed:
+        if op.impl is not None and self._setup.executor.impls[op.impl].is_composed:
             width = self._setup.model.hidden_size  # one message and its copies, scales inside; sums stay in registers
-            return elements / width * wire.row_bytes(width) * (held.values + held.values_per_rank * size)
+            message = partial if wire is None else elements / width * wire.row_bytes(width)
+            return message * (held.values + held.values_per_rank * size)
         values = (held.values + held.values_per_rank * size) * value_bytes
         fp32 = (held.fp32 + held.fp32_per_rank * size) * 4
         return elements * (values + fp32) + partial * held.shards / size

@@ -109,6 +109,8 @@ class OpCosts:
         table shows that it could. A kernel of commplan's own with tables of other ops has none of a format: beside a
         table a formula would win or lose by its own error.
         """
+        if any(isinstance(t.work, Composed) and self.composed.lacks_table(t.work, t.width) for t in terms):
+            return True
         return any(
             isinstance(t.work, Wire | OneKernel)
             and t.category == "wire"

@@ -199,11 +199,12 @@ class OpTerms:
         return Term("wire", name, rows, width or self._hidden, work)
 
     def _composed(self, op: Op, impl: str, group: GroupName, rows: RowRule) -> tuple[Term, Term]:
-        """Calls of the library, and what they do not hide of the kernels around them."""
-        assert op.algorithm is not None  # quantised sums say theirs
+        """Messages on their way, and what they do not hide of the kernels around them."""
+        assert op.algorithm is not None  # sums by whole messages say theirs
         who = (op.kind.table, impl, self._backend, self._dtype, group, self._element, op.algorithm)
         work = Composed(*who, op.wire_name, op.scale_group, op.pieces or 1)
-        wire = Term("wire", f"{op.name} by the library", rows, self._hidden, work)
+        how = "through the host" if self._impls[impl].is_through_host else "by the library"
+        wire = Term("wire", f"{op.name} {how}", rows, self._hidden, work)
         return wire, Term("quantize", "kernels beside it", rows, self._hidden, Unhidden(work))
 
     def _kernels(

@@ -43,7 +43,8 @@ class OneKernel(NamedTuple):
 
 
 class Composed(NamedTuple):
-    """The calls of the library in a quantised sum by kernels around them, one after another.
+    """What carries the messages in a sum by kernels around it: calls of the library, one after another, or
+    copies through the host's memory.
 
     Sizes are rows x width x bytes_per_element of the activations, whatever travels. With a table of its own this is all
     that the sum takes. `wire` and `scale_group` as OneKernel has them.
@@ -62,7 +63,7 @@ class Composed(NamedTuple):
 
 
 class Unhidden(NamedTuple):
-    """What of the kernels of such a sum its calls of the library do not hide."""
+    """What of the kernels of such a sum its messages on their way do not hide."""
 
     around: Composed
 

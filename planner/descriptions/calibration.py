@@ -39,7 +39,7 @@ class Table(Spec):
     """Latency by message size, of one op by one impl on one group.
 
     op         a collective of a library, or an op that is one kernel of commplan's
-    algorithm  of an op that has several and is one kernel
+    algorithm  of an op that has several, or that commplan's kernels are told
     attn_dp    of a MixedComm pair: the DP groups among its `group_size` ranks
     wire, scale_group  of a sum whose op names its format
     pieces     into which a composed impl cut the rows; one where it is not said
@@ -83,7 +83,7 @@ class Table(Spec):
         measured = _measured()
         kinds = {name: kind for name, kind in measured.items() if kind is not None}
         needed = [name for name, kind in kinds.items() if kind.algorithms]
-        chosen = {n: k.algorithms or k.own_algorithms for n, k in kinds.items() if k.algorithms or k.own_algorithms}
+        chosen = {name: kind.known_algorithms for name, kind in kinds.items() if kind.known_algorithms}
         pairs = [name for name, kind in kinds.items() if kind.spans_two]
         for field, given, ops, musts in (
             ("algorithm", self.algorithm, list(chosen), needed),
@@ -93,8 +93,8 @@ class Table(Spec):
                 raise FieldError(field, f"is missing: a table of {self.op} says its {field}", kind="missing_key")
             if given is not None and self.op not in ops:
                 raise FieldError(field, f"{self.op} has none; it belongs to {' and '.join(ops)}", given)
-        if self.pieces is not None and not KINDS.get(self.op, NONE.kind).is_quantized:
-            raise FieldError("pieces", f"{self.op} has none; they are of quantised sums", self.pieces)
+        if self.pieces is not None and self.algorithm not in KINDS.get(self.op, NONE.kind).composed_algorithms:
+            raise FieldError("pieces", f"{self.op} has none; they are of sums by whole messages", self.pieces)
         self._says_its_format([name for name, kind in kinds.items() if kind.wires])
         if self.algorithm is not None and self.algorithm not in chosen[self.op]:
             raise FieldError("algorithm", one_of(chosen[self.op]), self.algorithm)

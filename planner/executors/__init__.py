@@ -34,7 +34,7 @@ from .launches import ONE_LAUNCH
 from .limits import settled_impl, settled_stock
 from .stock import Sized, Stock
 
-_ALGORITHMS = frozenset(name for kind in KINDS.values() for name in (*kind.algorithms, *kind.own_algorithms))
+_ALGORITHMS = frozenset(name for kind in KINDS.values() for name in kind.known_algorithms)
 
 EXECUTOR_SCHEMA = "commplan/executor/v1"
 
@@ -94,6 +94,7 @@ class WireKernels(Spec):
 class ComposedKernels(WireKernels):
     """Kernels of the composed impls by step, then by backend (`default` for the others), in any wire format."""
 
+    sum: dict[str, Kernels] = Field(default_factory=dict)  # gather: every rank's rows, as they are, to the sum
     norm: dict[str, Kernels]  # residual add + RMSNorm behind the last step
 
 
@@ -169,6 +170,7 @@ class Executor(Spec):
             if impl.kind == "one_kernel" and not impl.needs_table and name not in ONE_LAUNCH:
                 why = "planner/executors/launches.py has no figures of it, so it needs its table: needs_table: true"
                 raise FieldError(f"impls.{name}", why)
+            _check_carrier(name, impl)
             _check_formats(name, impl)
             for field in ("max_ranks", "row_multiple", "max_message_bytes"):
                 value = getattr(impl, field)
@@ -213,7 +215,7 @@ class Executor(Spec):
         return table[impl] if impl in table else table["default"]
 
     def composed_kernels(self, step: str, backend: str) -> Kernels:
-        """The kernels of a step of a composed impl around the library of a backend."""
+        """The kernels of a step of a composed impl beside the library of a backend."""
         assert self.kernels.composed is not None  # checked when the file was read
         table: dict[str, Kernels] = getattr(self.kernels.composed, step)
         return table[backend] if backend in table else table["default"]
@@ -237,6 +239,15 @@ def _check_vendors(name: str, impl: Impl) -> None:
     if name in BACKENDS and impl.vendors != (BACKENDS[name].vendor,):
         why = f"should be [{BACKENDS[name].vendor}]: another vendor's library is a backend of its own"
         raise FieldError(f"impls.{name}.vendors", why, list(impl.vendors))
+
+
+def _check_carrier(name: str, impl: Impl) -> None:
+    """Messages are a composed impl's; through the host they take what no formula knows."""
+    if impl.carrier != "library" and not impl.is_composed:
+        raise FieldError(f"impls.{name}.carrier", "belongs to an impl of kind composed", impl.carrier)
+    if impl.is_through_host and not impl.needs_table:
+        why = "hosts differ, and no formula knows them, so it needs its table: needs_table: true"
+        raise FieldError(f"impls.{name}", why)
 
 
 def _check_formats(name: str, impl: Impl) -> None:
@@ -276,11 +287,11 @@ def _check_op(executor: Executor, name: str, capability: OpCapability) -> None:
 
 
 def _check_composed(executor: Executor, name: str, impl: str) -> None:
-    """An impl that is composed around the library quantises, and the kernels of every step are known."""
+    """An op by a composed impl has a way by whole messages, and the kernels of every step are known."""
     kind, given = KINDS[name], executor.kernels.composed
-    if not kind.is_quantized:
-        raise FieldError(f"ops.{name}.impls", f"{impl} carries quantised sums, and {name} is none", impl)
-    for step in (step.step for way in kind.ways.values() for step in way.passes):
+    if not kind.composed_algorithms:
+        raise FieldError(f"ops.{name}.impls", f"the record of {name} has no way by kernels around whole messages", impl)
+    for step in (step.step for algorithm in kind.composed_algorithms for step in kind.way(algorithm).passes):
         if given is None or not getattr(given, step):
             raise FieldError(f"kernels.composed.{step}", f"is missing: {name} by {impl} takes this step")
 

@@ -95,18 +95,26 @@ class Offers:
             if not restriction.own_kernels and (impl.is_own or impl.is_composed or (impl.provider and self._no_server)):
                 continue
             usable += 1
-            if self._is_outdone(boundary, offer.op, name, restriction):
+            if self._is_outdone(boundary, offer.op, name, restriction) or needless(name, self.setup) is not None:
                 continue
             spelled = None if name == hardware.backend else name
             lacks = self._lacks(name, impl, restriction)
-            yield replace(offer.op, impl=spelled), lacks
-            for pieces in self._pieces(offer.op, impl):
-                yield replace(offer.op, impl=spelled, pieces=pieces), lacks
-            for algorithm in self._told(offer.op, name, impl, restriction):
-                yield replace(offer.op, impl=spelled, algorithm=algorithm), lacks
+            for op in self._spelled(offer.op, name, impl, restriction):
+                yield replace(op, impl=spelled), lacks
         if usable == 0:
             kind = "fused peer-to-peer " if offer.peer_to_peer else ""
             yield bare, f"executor {executor.name} has no {kind}impl of {offer.op.name} for {hardware.name}"
+
+    def _spelled(self, op: Op, name: str, impl: Impl, restriction: Restriction) -> Iterator[Op]:
+        """An op as an impl may be told it: whole messages by their algorithm and in pieces, others as measured."""
+        if impl.is_composed:
+            accepted = impl.algorithms or op.kind.composed_algorithms
+            for algorithm in (a for a in op.kind.composed_algorithms if a in accepted and op.algorithm in (a, None)):
+                pieces = (None, *self._pieces(op, impl))
+                yield from (replace(op, algorithm=algorithm, pieces=number) for number in pieces)
+            return
+        yield op
+        yield from (replace(op, algorithm=a) for a in self._told(op, name, impl, restriction))
 
     def _told(self, op: Op, name: str, impl: Impl, restriction: Restriction) -> tuple[str, ...]:
         """The algorithms that a kernel of commplan's own may be told here: those it was measured by."""
@@ -125,7 +133,8 @@ class Offers:
             return False
         if self._is_named:
             return False
-        with_norm = [other for other, impl in impls.items() if impl.is_composed and impl.fuses_norm]
+        carrier = impls[name].carrier
+        with_norm = [n for n, i in impls.items() if i.is_composed and i.fuses_norm and i.carrier == carrier]
         refused = self._is_refused(boundary, op, name)
         return refused or not all(self._is_refused(boundary, op, other) for other in with_norm)
 
@@ -148,7 +157,7 @@ class Offers:
         a composed sum is a last resort, in one piece unless it was measured in more."""
         if not impl.is_composed or op.residual is not None or self.setup.parallelism.attn_dp > 1:
             return ()
-        if self._writes_to_peers and not self._composed_is_measured:
+        if self._writes_to_peers and not self._composed_is_measured and not impl.is_through_host:
             return ()
         return PIECES if BACKENDS[self.setup.hardware.backend].device_type == "cuda" else ()
 
@@ -160,7 +169,7 @@ class Offers:
     @cached_property
     def _composed_is_measured(self) -> bool:
         measured, impls = self.costs.collectives.is_measured, self.setup.executor.impls.items()
-        return any(impl.is_composed and measured(name) for name, impl in impls)
+        return any(impl.is_composed and not impl.is_through_host and measured(name) for name, impl in impls)
 
     @property
     def _no_server(self) -> bool:
@@ -172,6 +181,9 @@ class Offers:
         link, measured = hardware.links.intra_node, self.costs.collectives.is_measured(name)
         if impl.stock_only is not None and not restriction.stock:
             return f"executor {self.setup.executor.name}: {impl.stock_only}"
+        # Where groups of attention DP are smaller `check_impl` looks at them.
+        if impl.is_through_host and hardware.devices_per_node < tp and self.setup.parallelism.attn_dp == 1:
+            return f"{name} reaches the devices of one node, and the {tp} ranks span several"
         if impl.needs_table and not measured and not restriction.unmeasured:
             return f"{name} has no formula, and {hardware.name} no table of it: run commplan calibrate"
         # Our own kernels may serve a group inside a node, where tp spans several: `check_impl` looks at the group.
@@ -220,11 +232,27 @@ class Offers:
             why = self._cannot_push(boundary)
         if why is None and op.wire is not None and op.wire.needs_fp8 and setup.hardware.compute.fp8_tflops is None:
             why = f"travels in {op.wire.words}, and compute.fp8_tflops of {setup.hardware.name} says of none"
-        if why is None and op.impl is not None and op.impl in ONE_LAUNCH:
+        if why is None and op.impl is not None and (op.impl in ONE_LAUNCH or self._is_through_host(op.impl)):
             nodes = self.costs.collectives.num_nodes(group)
             why = f"{op.impl} reaches the devices of one node, and this group spans {nodes}" if nodes > 1 else None
         if why is not None:
             raise IllegalOpError(why)
+
+    def _is_through_host(self, impl: str) -> bool:
+        known = self.setup.executor.impls.get(impl)
+        return known is not None and known.is_through_host
+
+
+def needless(impl: str, setup: Setup) -> str | None:
+    """Why an impl is no option on a machine, and is not spoken of there; None where it is one. Nothing goes through the
+    host where devices reach each other, unless a rule of the deployment asks for it."""
+    hardware, pins = setup.hardware, setup.deployment.numerics.pin
+    if not setup.executor.impls[impl].is_through_host or any(rule.impl == impl for rule in pins):
+        return None
+    if not hardware.links.intra_node.has_peer_access:
+        return None
+    direct = f"devices of {hardware.name} reach each other's memory"
+    return f"{impl} goes through the host's memory, and {direct}; a rule of numerics.pin may ask for it"
 
 
 def wire_refusal(op: Op, setup: Setup) -> str | None:
@@ -247,9 +275,11 @@ def _is_unmeasured(op: Op, setup: Setup) -> bool:
 
 
 def has_own_kernels(setup: Setup) -> bool:
-    """True where kernels of commplan's own may perform ops on this machine: its devices reach each other, or did."""
+    """True where kernels of commplan's own may perform plain ops on this machine: its devices reach each other, or did,
+    or rows were measured through the host."""
     hardware, executor = setup.hardware, setup.executor
-    own = {n for n, i in executor.impls.items() if i.is_own and executor.can.runs_beside(n, hardware.backend)}
+    here = {n: i for n, i in executor.impls.items() if executor.can.runs_beside(n, hardware.backend)}
     if hardware.links.intra_node.has_peer_access and setup.parallelism.tp <= hardware.devices_per_node:
-        return bool(own)
+        return any(impl.is_own for impl in here.values())
+    own = {name for name, impl in here.items() if impl.is_own or impl.is_through_host}
     return any(table.impl in own for use in setup.calibrations for table in use.calibration.tables)

@@ -1,7 +1,8 @@
 """How a composed sum is named where it is measured: by what it is told beside its rows.
 
-`int8_all_reduce.gather.4`: the op, its algorithm, its pieces. `quantized_all_reduce.gather.int6.64.4`: of an op that
-names its format the format and the columns of a scale stand between. Who performs it and how many ranks is said apart.
+`int8_all_reduce.gather.4`, `all_reduce.gather.4`: the op, its algorithm, its pieces. Of an op that names its format the
+format and the columns of a scale stand between: `quantized_all_reduce.gather.int6.64.4`. Who performs it and how many
+ranks is said apart.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def parse_point(text: str, impl: str) -> Op:
     parts = text.split(".")
     kind = KINDS.get(parts[0])
     wanted = 5 if kind is not None and kind.wires else 3
-    if kind is not None and kind.is_quantized and len(parts) == wanted and parts[1] in kind.algorithms:
+    if kind is not None and len(parts) == wanted and parts[1] in kind.composed_algorithms:
         format_, pieces = parts[2:-1], parts[-1]
         group = as_word(format_[1], SCALE_GROUPS) if format_ else None
         known = not format_ or (group is not None and (format_[0], group, parts[1]) in kind.errors)

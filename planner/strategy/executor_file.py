@@ -17,7 +17,7 @@ from .layout import LayerShape, Parallelism
 from .op_kinds import KINDS
 from .ops import Op
 from .vendors import BACKENDS
-from .words import MOE_BACKENDS, GroupName, ImplKind, MlpKind, MoeBackend, ScaleGroup
+from .words import MOE_BACKENDS, Carrier, GroupName, ImplKind, MlpKind, MoeBackend, ScaleGroup
 from .yaml_file import read_mapping
 
 FOLDER = Path(__file__).parents[1] / "executors"
@@ -34,8 +34,9 @@ class Impl:
     library       collectives, of a library or in one launch, costed by tables, else by formulas
     peer_to_peer  fused kernels that nobody here has run, costed as launches and bytes
     one_kernel    an op is one launch, with all that belongs to it: costed by a table of its own, else by a formula
-    composed      a quantised sum by kernels of commplan's own around calls of the library, which carry values and
-                  scales as one message: costed by a table of its own, else by its passes and the library's tables
+    composed      a sum by kernels of commplan's own around a `carrier` of whole messages, of a quantised one with its
+                  scales inside: costed by a table of its own, else, around calls of the library, by its passes and
+                  their tables
 
     `provider` is who makes an impl that is not commplan's own, nor a backend. An impl that a server runs by itself and
     that no plan may name there says why in `stock_only`: it prices what the server does without a plan.
@@ -48,6 +49,7 @@ class Impl:
 
     vendors: tuple[str, ...]
     kind: ImplKind = "library"
+    carrier: Carrier = "library"  # of a composed impl: what brings its messages to the other ranks
     needs_table: bool = False  # offered only where a calibration has a table of it
     fuses_norm: bool = False  # does the residual add and the norm that follow as well
     strategies: tuple[str, ...] | None = None  # offered to these strategies alone
@@ -78,23 +80,26 @@ class Impl:
 
     @property
     def is_composed(self) -> bool:
-        """True for kernels of commplan's own around calls of the library."""
+        """True for kernels of commplan's own around what carries whole messages."""
         return self.kind == "composed"
+
+    @property
+    def is_through_host(self) -> bool:
+        """True where messages go through memory that the ranks of one host share."""
+        return self.carrier == "host"
 
     def adds_in_order(self, op: Op) -> bool:
         """Does this impl add the partials of an op in the same order, whatever the number of rows?"""
         return op.name in self.fixed_order or f"{op.name}.{op.algorithm}" in self.fixed_order
 
     def lacks_format(self, op: Op) -> str | None:
-        """What of an op's format this impl does not do, or None."""
-        if op.wire_name is None:
-            return None
+        """What of an op's format, or of its algorithm, this impl does not do, or None."""
         for word, value, accepted in (
             ("wire", op.wire_name, self.wires),
             ("group", op.scale_group, self.scale_groups),
             ("algorithm", op.algorithm, self.algorithms),
         ):
-            if accepted is not None and value not in accepted:
+            if value is not None and accepted is not None and value not in accepted:
                 return f"{word} {value}; it does {', '.join(accepted)}"
         return None
 
@@ -215,7 +220,7 @@ class Capabilities:
         found = self.impls.get(op.impl or backend)
         if op.pieces is not None and (found is None or not found.is_composed):
             by = ", ".join(name for name, each in self.impls.items() if each.is_composed) or "none that it has"
-            return f"pieces are of an impl that is composed around the library ({by}); this one is {op.impl or backend}"
+            return f"pieces are of an impl of kernels around whole messages ({by}); this one is {op.impl or backend}"
         if op.impl is None or op.impl not in self.impls:
             return None
         name, impl = op.impl, self.impls[op.impl]
@@ -225,8 +230,8 @@ class Capabilities:
             if BACKENDS[backend].vendor in impl.vendors:
                 return f"{name} is a backend itself, and the backend here is {backend}"
             return f"{name} runs on {' and '.join(impl.vendors)}, not where {backend} is the backend"
-        if op.algorithm in op.kind.own_algorithms and not impl.is_own:
-            return f"{op.algorithm} is an algorithm of commplan's own kernel of {op.name}, and {name} is another impl"
+        if why := _algorithm_refusal(name, impl, op):
+            return why
         if why := _place_refusal(name, impl, boundary, op, group_size, shape):
             return why
         if impl.dtypes is not None and dtype not in impl.dtypes:
@@ -338,6 +343,17 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _algorithm_refusal(name: str, impl: Impl, op: Op) -> str | None:
+    """Why an impl does not perform an op by what it is told, or by nothing, or None."""
+    if impl.is_composed and op.algorithm is None and op.kind.composed:
+        return f"{name} performs {op.name} by an algorithm that the op names: {' or '.join(op.kind.composed)}"
+    if op.algorithm in op.kind.composed and not impl.is_composed:
+        return f"{op.algorithm} of {op.name} is by kernels around whole messages, and {name} is another impl"
+    if op.algorithm in op.kind.own_algorithms and not impl.is_own:
+        return f"{op.algorithm} is an algorithm of commplan's own kernel of {op.name}, and {name} is another impl"
+    return None
 
 
 def _place_refusal(name: str, impl: Impl, boundary: str, op: Op, group_size: int, shape: LayerShape) -> str | None:

@@ -128,6 +128,13 @@ PUSHED_INNER = 4096
 """Inner columns of the GEMM behind which such a sum is measured. A shorter one hides less of it."""
 _OWN_SUMS = {**_OWN_PAIRS, "pushed": Way((Send(ALL_REDUCE),), peers="pushed")}
 
+# Or whole messages travel as they are, and a kernel of every rank sums them.
+_GATHERED_ROWS = {
+    "gather": Way(
+        (Send(ALL_GATHER, whole=True), Pass("sum", copies=True)), Workspace(values_per_rank=1), peers="message"
+    )
+}
+
 # The same of a pair, on the rows of a DP group.
 _GATHER_SUM = Way(
     (Send(ALL_REDUCE, "dp_local", over="attn_tp"), Send(ALL_GATHER, "padded", over="attn_dp")), peers="dp_local"
@@ -169,12 +176,13 @@ _KINDS = (
         Rows.SUMMED,
         "sum, replicated",
         "#8a929e",
-        parameters=("algorithm", "group", "residual", "impl"),
+        parameters=("algorithm", "pieces", "group", "residual", "impl"),
         ways={None: Way((Send(ALL_REDUCE),))},
         is_plain=True,
         folds=True,
         widens=True,
         kernel=OwnKernel("all_reduce", argument="algorithm", ways=_OWN_SUMS, norm=True),
+        composed=_GATHERED_ROWS,
     ),
     OpKind(
         "reduce_scatter",

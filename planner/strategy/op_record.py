@@ -162,6 +162,7 @@ class OpKind:
     widens     may sum a DP group's rows over all tp ranks, in a buffer of zeros
     latent     works on the latents of MLA in place of hidden rows
     kernel     commplan's own, where there is one
+    composed   by kernels around what carries whole messages, of an op that a library performs in one way: by algorithm
     rounds     of a fused peer-to-peer kernel, where there is one
     """
 
@@ -182,6 +183,7 @@ class OpKind:
     widens: bool = False
     latent: bool = False
     kernel: OwnKernel | None = None
+    composed: Mapping[str, Way] = field(default_factory=dict)
     rounds: Rounds | None = None
 
     def __post_init__(self) -> None:
@@ -262,8 +264,20 @@ class OpKind:
         """Those that commplan's own kernel may be told, and need not be."""
         return tuple(self.kernel.ways) if self.kernel else ()
 
+    @cached_property
+    def composed_algorithms(self) -> tuple[str, ...]:
+        """Those by which kernels around whole messages perform it."""
+        return self.algorithms if self.is_quantized else tuple(self.composed)
+
+    @cached_property
+    def known_algorithms(self) -> tuple[str, ...]:
+        """Every algorithm that an op of this name may say."""
+        return self.algorithms or (*self.own_algorithms, *self.composed)
+
     def way(self, algorithm: str | None) -> Way:
         """How it is performed: by an algorithm, or in the only way there is."""
+        if algorithm is not None and algorithm in self.composed:
+            return self.composed[algorithm]
         if algorithm is not None and self.kernel is not None and algorithm in self.kernel.ways:
             return self.kernel.ways[algorithm]
         return self.ways[algorithm]

@@ -164,7 +164,7 @@ def _value(kind: OpKind, key: str, name: str, value: Any, where: str) -> str | i
     if name == "pieces":
         return _pieces(value, where)
     known: dict[str, Iterable[str]] = {
-        "algorithm": kind.algorithms or kind.own_algorithms,
+        "algorithm": kind.known_algorithms,
         "group": GROUPS,
         "residual": RESIDUAL_RULES,
         "wire_name": kind.wires,
@@ -188,14 +188,14 @@ def _pieces(value: Any, where: str) -> int | None:
 
 
 def _check_algorithm(kind: OpKind, given: dict[str, Any], field: str) -> None:
-    """An op that has several says which; one of commplan's own kernel names that kernel."""
+    """An op that has several says which; one of commplan's own kernels names those."""
     if kind.algorithms and "algorithm" not in given:
         first, *others = kind.algorithms
         shown = " or ".join((f"{{{kind.name}: {{algorithm: {first}}}}}", *others))
         raise InputError(f"{kind.name} needs its algorithm: {shown}", field=field)
     if not kind.algorithms and "algorithm" in given and "impl" not in given:
         where = f"{field}.{kind.name}.algorithm"
-        reason = "an algorithm of commplan's own kernel: name the impl as well, or leave both out"
+        reason = "an algorithm of commplan's own kernels: name the impl as well, or leave both out"
         raise InputError(reason, field=where, value=given["algorithm"])
 
 

@@ -58,8 +58,12 @@ SCALE_GROUPS: tuple[ScaleGroup, ...] = get_args(ScaleGroup)
 
 ImplKind = Literal["library", "peer_to_peer", "one_kernel", "composed"]
 """Collectives of a library; fused kernels that nobody here has run; kernels of commplan's own; such kernels around
-calls of the library, which carry one quantised message."""
+what carries one whole message."""
 IMPL_KINDS: tuple[ImplKind, ...] = get_args(ImplKind)
+
+Carrier = Literal["library", "host"]
+"""What carries the message of a composed impl: calls of the library; copies through pinned memory of the host that all
+ranks share."""
 
 # ---- what an op costs ------------------------------------------------------------------------------------------------
 

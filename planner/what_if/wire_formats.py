@@ -97,7 +97,8 @@ def _composed(planner: ModePlanner, edge: Edge, wire: str, group: ScaleGroup) ->
                 if kind.wires:
                     op = Op(op.name, algorithm, edge.op.group, None, impl, None, wire, group, pieces)
                 found = planner.builder.edge(edge.boundary, op, edge.before, edge.shape)
-                if found is not None and found.after == edge.after and found.op.impl is not None:
+                fits = found is not None and found.after == edge.after and found.op.impl is not None
+                if found is not None and fits and not planner.costs.lacks_table(found.terms):
                     yield found
 
 

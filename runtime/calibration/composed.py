@@ -1,7 +1,7 @@
-"""Measuring quantised sums around the library: points whose kind is a composed impl, each timed as a whole.
+"""Measuring sums around whole messages: points whose kind is a composed impl, each timed as a whole.
 
-kind   composed | composed_norm
-name   what it is told: int8_all_reduce.gather.4, quantized_all_reduce.two_shot.int6.64.2
+kind   composed | composed_norm | host_staged | host_staged_norm
+name   what it is told: int8_all_reduce.gather.4, quantized_all_reduce.two_shot.int6.64.2, all_reduce.gather.2
 rows   of each rank's message
 """
 
@@ -22,15 +22,18 @@ from .point_calls import PlainNorm, Point, random_rows
 
 
 def is_composed(point: Point) -> bool:
-    """Is this a sum around the library?"""
+    """Is this a sum around whole messages?"""
     return point.kind in CAN.impls and CAN.impls[point.kind].is_composed
 
 
-def composed_call(point: Point, backend: Backend, groups: dict[int, Group], device: torch.device) -> Callable[[], Any]:
-    """The call that a point stands for, with its inputs made."""
+def composed_call(
+    point: Point, backend: Backend, groups: dict[int, Group], device: torch.device, carrier: Any = None
+) -> Callable[[], Any]:
+    """The call that a point stands for, with its inputs made. `carrier`: of its messages, where that is no library."""
     op = parse_point(point.name, point.kind)
     sums = import_module("commplan.runtime.collectives.wire_sums")  # loaded where there is something to measure
-    made = sums.WireSum(backend, groups[point.group_size], op.wire, point.width, op.algorithm, op.pieces or 1)
+    by = {} if carrier is None else {"carrier": carrier}
+    made = sums.WireSum(backend, groups[point.group_size], op.wire, point.width, op.algorithm, op.pieces or 1, **by)
     x = random_rows(point.rows, point, device)
     if not CAN.impls[point.kind].fuses_norm:
         return lambda: made.sum(x)

@@ -26,6 +26,7 @@ from .host import host_samples
 from .own import OwnCollectives, is_bare, is_own
 from .point_calls import Point, call_of
 from .rivals import RivalKernels, is_rival
+from .staged import HostCarriers, is_staged
 from .timing import Call, Timer, no_gradients
 
 _SAMPLES = 5  # per point and round
@@ -66,9 +67,11 @@ def measure_rank(
     with together(exchange):
         own = OwnCollectives(todo, backend, groups, device, exchange)
         rivals = RivalKernels(todo, backend, groups, device, exchange)
+        carriers = HostCarriers(todo, groups, device, exchange)
     if control.rank == 0:
         _tell("collectives of our own", own.left_out)
         _tell("kernels of other libraries", rivals.left_out)
+        _tell("sums through the host's memory", carriers.left_out)
     timer = Timer(device, control)
     samples = {key_of(point): list(known.get(key_of(point), [])) for point in todo}
     report = _Progress(len(todo), seconds, partial, mine) if control.rank == 0 else None
@@ -83,9 +86,11 @@ def measure_rank(
                     break
                 if (is_own(point) and not own.has(point)) or (is_rival(point) and not rivals.has(point)):
                     continue
+                if is_staged(point) and not carriers.has(point):
+                    continue
                 if groups.get(point.group_size) is None and (point.kind == "collective" or is_composed(point)):
                     continue
-                call = _call_of(point, own, rivals, backend, groups, device)
+                call = _call_of(point, own, rivals, carriers, backend, groups, device)
                 found = timer.samples(call, _SAMPLES, spaced=is_bare(point), without=own.besides(point))
                 own.check()
                 samples[key_of(point)] += found
@@ -93,6 +98,7 @@ def measure_rank(
                     report.done(number, index, len(wanted), point, found)
         host = host_samples(todo, own, backend, groups, timer, control.size, _HOST_SAMPLES)
     own.close()
+    carriers.close()
     if report is not None:
         report.end()
     return {"samples": samples, "host": host, "machine": mine}
@@ -102,6 +108,7 @@ def _call_of(
     point: Point,
     own: OwnCollectives,
     rivals: RivalKernels,
+    carriers: HostCarriers,
     backend: Backend,
     groups: dict[int, Group],
     device: torch.device,
@@ -111,7 +118,9 @@ def _call_of(
         return own.call_of(point)
     if is_rival(point):
         return rivals.call_of(point)
-    return (composed_call if is_composed(point) else call_of)(point, backend, groups, device)
+    if is_composed(point):
+        return composed_call(point, backend, groups, device, carriers.of(point))
+    return call_of(point, backend, groups, device)
 
 
 def _tell(what: str, left_out: dict[str, int]) -> None:

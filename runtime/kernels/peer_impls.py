@@ -38,9 +38,11 @@ PEER_IMPLS = CAN.own_impls
 (TRITON_NORM,) = (name for name in PEER_IMPLS if CAN.impls[name].fuses_norm)
 """The same sums with the residual add and the RMSNorm that follow in one kernel."""
 COMPOSED_IMPLS = tuple(name for name, impl in CAN.impls.items() if impl.is_composed)
-"""Quantised sums by kernels of ours around the library, which need no peer-to-peer memory."""
-(COMPOSED,) = (name for name in COMPOSED_IMPLS if not CAN.impls[name].fuses_norm)
-(COMPOSED_NORM,) = (name for name in COMPOSED_IMPLS if CAN.impls[name].fuses_norm)
+"""Sums by kernels of ours around whole messages, which need no peer-to-peer memory."""
+STAGED_IMPLS = tuple(name for name in COMPOSED_IMPLS if CAN.impls[name].is_through_host)
+"""Those whose messages go through the host's memory, not by the library."""
+(COMPOSED,) = (n for n in COMPOSED_IMPLS if n not in STAGED_IMPLS and not CAN.impls[n].fuses_norm)
+(COMPOSED_NORM,) = (n for n in COMPOSED_IMPLS if n not in STAGED_IMPLS and CAN.impls[n].fuses_norm)
 OUR_IMPLS = (*PEER_IMPLS, *COMPOSED_IMPLS)
 """All that a plan may name beside the backend."""
 
@@ -84,6 +86,13 @@ KERNEL_GROUPS: tuple[ScaleGroup, ...] = CAN.impls[TRITON].scale_groups or ()
 def fuses_norm(impl: str | None) -> bool:
     """Does an impl do the residual add and the norm that follow a sum as well?"""
     return impl in OUR_IMPLS and CAN.impls[impl].fuses_norm
+
+
+def without_norm(impl: str | None) -> str:
+    """The impl of ours that does the same as one with the norm inside, but for the norm."""
+    with_norm = CAN.impls[impl or ""]
+    how = with_norm.kind, with_norm.carrier
+    return next(n for n in OUR_IMPLS if how == (CAN.impls[n].kind, CAN.impls[n].carrier) and not fuses_norm(n))
 
 
 class Room(NamedTuple):
@@ -200,8 +209,8 @@ def check_peer_ops(file: StrategyFile) -> None:
             raise _refusal(use, f"it works at {where}, where a residual add and a norm follow", file)
         partial = REPLICATED if use.boundary == "mlp_out" else file.parallelism.attention_layout
         if fuses_norm(impl) and op.kind.rows is Rows.SUMMED and is_finer(use.after.hidden, partial):
-            bare = TRITON if impl in PEER_IMPLS else COMPOSED
-            reason = f"the rows are sliced to {use.after.hidden} between this sum and its norm; take {bare} there"
+            way = f"take {without_norm(impl)} there"
+            reason = f"the rows are sliced to {use.after.hidden} between this sum and its norm; {way}"
             raise _refusal(use, reason, file)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from commplan.planner.strategy.file import StrategyFile
 
 from ..errors import RefusedError
-from ..kernels.peer_impls import COMPOSED, PEER_IMPLS, TRITON, norm_uses
+from ..kernels.peer_impls import norm_uses, without_norm
 from ..kernels.rms_norm import rms_norm
 
 
@@ -37,7 +37,7 @@ def check_norms(model: Any, file: StrategyFile) -> None:
         if reason is not None:
             raise RefusedError(
                 f"its kernel norms by weight and epsilon alone, and {name} of this model ({type(norm).__name__}) "
-                f"{reason}; leave `impl` out, or take {TRITON if use.op.impl in PEER_IMPLS else COMPOSED}",
+                f"{reason}; leave `impl` out, or take {without_norm(use.op.impl)}",
                 field=use.where,
                 value=use.op.impl,
             )

@@ -84,7 +84,7 @@ def _parameters(kind: OpKind) -> _Schema:
     ranks = {"enum": list(GROUPS)}
     columns = sorted({group for wire in kind.formats for group in kind.groups_of(wire.name)}, key=str)
     words = {
-        "algorithm": {"enum": list(kind.algorithms or kind.own_algorithms)},
+        "algorithm": {"enum": list(kind.known_algorithms)},
         "wire": {"enum": list(dict.fromkeys(wire.name for wire in kind.formats))},
         "over": ranks,
         "group": {"enum": columns, "description": "columns of a scale"} if "over" in kind.parameters else ranks,

@@ -26,6 +26,7 @@ def test_every_sum_is_named_by_what_it_is_told():
         op = Op("quantized_all_reduce", algorithm, impl=IMPL, wire_name=wire, scale_group=group, pieces=4)
         name = spell_point(op.name, algorithm, wire, group, 4)
         assert " " not in name and parse_point(name, IMPL) == op
+    assert parse_point("all_reduce.gather.2", IMPL) == Op("all_reduce", "gather", impl=IMPL, pieces=2)
     assert parse_point("int8_all_reduce.gather.1", IMPL) == Op("int8_all_reduce", "gather", impl=IMPL)
 
 

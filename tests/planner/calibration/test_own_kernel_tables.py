@@ -283,7 +283,12 @@ INT8 = {"op": "int8_all_reduce", "algorithm": "gather"}
     [
         (INT8 | {"algorithm": "ring"}, "algorithm", "two_shot"),
         ({"op": "int8_all_reduce"}, "algorithm", "says its algorithm"),
-        ({"op": "all_reduce", "algorithm": "gather"}, "algorithm", "should be 'one_shot', 'two_shot' or 'pushed'"),
+        (
+            {"op": "all_reduce", "algorithm": "ring"},
+            "algorithm",
+            "should be 'one_shot', 'two_shot', 'pushed' or 'gather'",
+        ),
+        ({"op": "all_reduce", "algorithm": "one_shot", "pieces": 2}, "pieces", "they are of sums by whole messages"),
         ({"op": "reduce_scatter", "algorithm": "gather"}, "algorithm", "reduce_scatter has none"),
         ({"op": "latent_all_gather"}, "op", "all_gather"),
         ({"op": "all_reduce", "width": 0}, "width", "greater"),

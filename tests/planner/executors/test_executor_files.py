@@ -70,6 +70,17 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
         (changed("impls", "nccl", "vendors", to=["nvidia", "cpu"]), "impls.nccl.vendors", "should be [nvidia]"),
         (changed("stands_for", to=None), "stock", "names one in `stands_for`"),
         (changed("stands_for", to="sglan"), "stands_for", "did you mean 'sglang'?"),
+        (changed("impls", "host_staged", "carrier", to="hots"), "impls.host_staged.carrier", "should be 'library'"),
+        (
+            changed("impls", KERNELS, "carrier", to="host"),
+            f"impls.{KERNELS}.carrier",
+            "belongs to an impl of kind composed",
+        ),
+        (
+            changed("impls", "host_staged", "needs_table", to=False),
+            "impls.host_staged",
+            "hosts differ, and no formula knows them, so it needs its table: needs_table: true",
+        ),
         (changed("impls", KERNELS, "kind", to="kernel"), f"impls.{KERNELS}.kind", "should be 'library'"),
     ],
 )

@@ -52,7 +52,8 @@ class Move:
         if self.name in ("none", "slice", "fused", "all_gather"):
             return EXACT
         widened = self.boundary == "attn_out" and self.before.hidden != ALL and self.group == "tp"  # type: ignore[union-attr]
-        return EXACT if self.name == "all_reduce" and self.residual != "fold" and not widened else REORDERED
+        plain = self.name == "all_reduce" and self.algorithm is None
+        return EXACT if plain and self.residual != "fold" and not widened else REORDERED
 
     def text(self, world: World) -> str:
         """As the planner spells it: a group is written only where attention DP gives a choice."""
@@ -72,6 +73,8 @@ NAMES_ITS_FORMAT = ("quantized_all_reduce",)
 FP8 = ("fp8_e4m3", 256)
 COMPOSED = "composed_norm"
 PIECES = (None, 2, 4, 8)
+STAGED = "host_staged_norm"
+STAGED_PIECES = (None, 4)  # that were measured
 FUSED_OPS = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
 
 
@@ -89,6 +92,7 @@ class World:
     own: bool = False  # every op that commplan's kernels do has a table here
     fp8: bool = False  # FlashInfer's FP8 all-reduce has a table here, and the deployment allows it
     composed: bool = False  # the deployment lets quantised sums be composed around the library
+    staged: bool = False  # sums through the host's memory, of rows as they are and in INT8, have tables here
     switched: bool = True  # links through a switch, which fused kernels over more than two ranks want
 
     @property
@@ -146,6 +150,11 @@ class World:
                     yield Move(boundary, name, before, after, algorithm, group, residual, impl, wire, moe)
             if self.composed and name in QUANTISED:
                 yield from self._composed(Move(boundary, name, before, Streams(rows, rows), algorithm, group), short)
+            if self.staged and before and (name, algorithm) in (("int8_all_reduce", "gather"), ("all_reduce", None)):
+                move = Move(boundary, name, before, Streams(rows, rows), "gather", group, impl=STAGED)
+                for residual in ways:
+                    for pieces in STAGED_PIECES if residual is None else (None,):
+                        yield replace(move, residual=residual, pieces=pieces)
 
     def _composed(self, move: Move, short: bool) -> Iterator[Move]:
         """Per token, and by 64 columns where no residual is to be gathered; in pieces there too."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import networkx
 
+from commplan.planner.cost.collective_tables import Measured
 from commplan.planner.cost.collectives import CollectiveCosts
 from commplan.planner.cost.kernels import DeviceCosts
 from commplan.planner.cost.layers import LayerCosts
@@ -21,7 +22,7 @@ from commplan.planner.descriptions.setup import Setup
 from commplan.planner.strategy.op_kinds import KINDS
 
 from ...quantised_ops import QUANTISED
-from .brute_force import ALL, COMPOSED, FUSED_OPS, GROUP, SHARD, Move
+from .brute_force import ALL, COMPOSED, FUSED_OPS, GROUP, SHARD, STAGED, Move
 
 OWN = ("commplan_triton", "commplan_triton_norm", "flashinfer_fp8")
 SCALE_BYTES, INT8_BYTES = 4, 1
@@ -175,6 +176,8 @@ class Prices:
         rows, padded = (self.group, self.group) if within else (self.tokens, self.padded)
         if move.impl == COMPOSED:
             yield from self._composed(move, rows if move.algorithm == "gather" or self.dp > 1 else padded, n)
+        elif move.impl == STAGED:
+            yield from self._staged(move, rows, n)
         elif move.impl in OWN:
             # Rows as they are but where DP groups are padded to equal size: the kernels need no padding of their own.
             whole = rows if self.dp == 1 or move.name in ("all_reduce", *QUANTISED) else padded
@@ -245,6 +248,14 @@ class Prices:
         yield Bought(called, host[0])
         yield Bought(path - called, host[1] * self._call("composed"))
 
+    def _staged(self, move: Move, rows: int, n: int) -> Iterator[Bought]:
+        """All by its table; a piece is a copy and a flag each way between its kernels; a call is counted twice."""
+        width, pieces = self.model.hidden_size, move.pieces or 1
+        table = self.wire.found(Measured(move.name, STAGED, self.dtype, n, move.algorithm, pieces=pieces), width)
+        time, _ = table.curve.at(rows * width * self.element)  # type: ignore[union-attr]
+        kernels = 2 if move.name in QUANTISED else 1
+        yield Bought(time, ((kernels + 4) * pieces + 2) * self.launch)
+
     def _fused(self, move: Move) -> Iterator[Bought]:
         summing = move.name == "all_reduce_all_gather"
         if move.impl == "flashinfer_mixed":
@@ -262,7 +273,7 @@ class Prices:
             yield self._listed("norm", self.backend, rows)  # no residual yet
         elif move.residual == "fold":
             yield self._kernel(self.rows(move.before.residual), bytes_per_element=6)  # read two, write one
-            if move.impl != OWN[1]:
+            if move.impl not in (OWN[1], STAGED):
                 yield self._listed("norm", self.backend, rows)
         else:
             if move.residual == "gather":
@@ -270,7 +281,7 @@ class Prices:
                 group = "attn_dp" if have == GROUP else "attn_tp" if move.after.hidden == GROUP else "tp"
                 gathered = self.group if move.after.hidden == GROUP else self.padded
                 yield self._collective("all_gather", move, gathered, group=group, impl=self.backend)
-            if move.impl not in (OWN[1], COMPOSED):
+            if move.impl not in (OWN[1], COMPOSED, STAGED):
                 yield self._listed("add_norm", self.backend, rows)
 
     # ---- price lists ---------------------------------------------------------------------------------------

@@ -15,8 +15,18 @@ from commplan.planner.strategy.layout import LAYER_BOUNDARIES
 from commplan.planner.strategy.ops import NUMERICS_CLASSES
 
 from ..random_machines import examples, machines, tied_machines
-from ..tiny_setups import Machine, Mapping, SetupFolder, dense_model, latent_model, own_tables, table
-from .brute_force import Move, World, listed
+from ..tiny_setups import (
+    INT8_GATHER,
+    Machine,
+    Mapping,
+    SetupFolder,
+    dense_model,
+    latent_model,
+    own_table,
+    own_tables,
+    table,
+)
+from .brute_force import STAGED, STAGED_PIECES, Move, World, listed
 from .brute_force_costs import Cost, Prices
 
 A2A = {"tp": 4, "ep": 4, "moe_backend": "all_to_all"}
@@ -28,6 +38,11 @@ FP8 = table(
     impl="flashinfer_fp8",
     wire="fp8_e4m3",
     scale_group="256",
+)
+THROUGH_HOST = tuple(
+    own_table(op, 2, {1: 8.0 + (pieces or 1), 4096: us / (pieces or 1)}, STAGED, pieces=pieces)
+    for op, us in ((INT8_GATHER, 90.0), ("all_reduce.gather", 150.0))
+    for pieces in STAGED_PIECES
 )
 ANY_FORMAT = {"wire_formats": ["int8", "fp8_e4m3"], "ranks_may_differ": True}
 
@@ -77,6 +92,7 @@ CASES = {
         World(2, 1, executor="plan_only", fp8=True), dense_model(1), extra_tables=(FP8,), numerics=ANY_FORMAT
     ),
     "tp 2, composed": Case(World(2, 1, composed=True), dense_model(1)),
+    "tp 2, through the host": Case(World(2, 1, staged=True), dense_model(1), extra_tables=THROUGH_HOST),
     "tp 4, composed": Case(World(4, 1, composed=True), dense_model(1)),
     "attention 2x2, composed": Case(World(4, 1, dp=2, composed=True), dense_model(1), {"tp": 4, "attn_dp": 2}),
     "tp 2, own kernels": Case(World(2, 1, own=True), dense_model(1), extra_tables=own_tables((2,))),

@@ -31,7 +31,7 @@ def test_an_all_reduce_by_our_own_kernel_may_name_its_algorithm(algorithm: str) 
     ("parameters", "words"),
     [
         ({"algorithm": "one_shot"}, "name the impl as well"),
-        ({"algorithm": "gather", **OWN}, "not accepted"),
+        ({"algorithm": "ring", **OWN}, "not accepted"),
     ],
 )
 def test_an_algorithm_that_nobody_has_is_refused(parameters: dict[str, str], words: str) -> None:

@@ -79,7 +79,7 @@ CHANGES: dict[str, tuple[Callable[[StrategyFile], StrategyFile], str, Any, tuple
         "quantized_all_reduce(wire=int8, group=64, algorithm=gather)",
         (
             "gloo alone does not perform quantized_all_reduce",
-            "name an impl that does (commplan_triton, commplan_triton_norm, composed, composed_norm)",
+            "name an impl that does (commplan_triton, commplan_triton_norm, composed, composed_norm, host_staged",
         ),
     ),
     "another architecture": (

@@ -124,8 +124,9 @@ def test_pieces_are_a_whole_number_from_one(given):
 def test_nobody_else_takes_a_sum_in_pieces(tmp_path, impl):
     by = "" if impl == "nccl" else f", impl: {impl}"
     found = problems(tmp_path, (TWO_SHOT, f"{{int8_all_reduce: {{algorithm: gather, pieces: 2{by}}}}}"))
+    theirs = "composed, composed_norm, host_staged, host_staged_norm"
     assert [why for _, why in found] == [
-        f"pieces are of an impl that is composed around the library (composed, composed_norm); this one is {impl}"
+        f"pieces are of an impl of kernels around whole messages ({theirs}); this one is {impl}"
     ]
 
 
