@@ -127,6 +127,7 @@ FILES_ELSEWHERE = {
     "runtime/rotation/safetensors_files.py": "weights: a command that reads those writes no file",
     "runtime/transformers/weights.py": "samples of weights; a command that reads those writes no file",
     "runtime/servers/sglang/answer.py": "opens a connection",
+    "runtime/kernels/staged/memory.py": "memory of other ranks, by its place in /proc",
     "planner/strategy/command_line/terminal.py": "/dev/null, where standard output cannot be written",
     "planner/cli/__init__.py": "the same, where nobody reads it any more",
 }

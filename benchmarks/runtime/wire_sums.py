@@ -2,13 +2,14 @@
 
     python benchmarks/runtime/wire_sums.py [--hidden 5120 7168] [--tokens 1 64 1024 4096 16384] [--pieces 1 2 4]
         [--formats int8/token int4/128] [--ranks 2] [--algorithm gather] [--without-peer-access] [--eager]
-        [--parts] [--host-memory] [--json FILE]
+        [--parts] [--host-memory] [--staged] [--json FILE]
 
 `--without-peer-access` has NCCL go through host memory (NCCL_P2P_DISABLE=1): a stand-in for machines whose GPUs do not
 reach each other's memory. Every sum is first held against float64, and its bits against those of the other ranks. Times
 are of one call in a CUDA graph of several, the median of replays, and the slowest rank's; `--eager` times launches from
 Python as well, `--parts` what a gather is made of, each by itself. `--host-memory` has our own kernels of symmetric
-memory beside them, over pinned host memory, for up to 512 tokens. The aims are those of a link of about 29 GB/s.
+memory beside them, over pinned host memory, for up to 512 tokens; `--staged` the same sums, gathered, whose messages
+copy engines carry through host memory. The aims are those of a link of about 29 GB/s.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch import Tensor
 from commplan.planner.strategy.file import KINDS
 from commplan.planner.strategy.wire import Wire
 from commplan.runtime.backends import load_backend
+from commplan.runtime.collectives.host_staging import HostStaging
 from commplan.runtime.collectives.wire_sums import WireSum
 from commplan.runtime.kernels.wire.layout import RowLayout
 from commplan.runtime.ranks.groups import Group
@@ -38,6 +40,7 @@ FORMATS = ("int8/token", "int8/64", "int6/64", "int4/128", "int4_spikes/64", "fp
 EPS = 1e-6
 CALLS = 4  # of a graph
 HOST_MEMORY_ROWS = 512
+STAGED = "staged"
 # (format, ranks) to what is aimed at: times NCCL and norm, at 1024 tokens and from 4096 on.
 AIMS = {
     ("int8/token", 2): (1.5, 1.75),
@@ -94,6 +97,7 @@ class Bench:
         self._group, self._given = group, given
         self._backend = load_backend("nccl")
         self._peers: dict[int, Any] = {}
+        self._staging: HostStaging | None = None
         self._algorithm = given["algorithm"] or ("gather" if group.size == 2 else "two_shot")
 
     def all(self) -> Iterator[Timed]:
@@ -109,13 +113,29 @@ class Bench:
                     if self._given["parts"] and tokens >= 1024:
                         yield from self._parts(hidden, tokens, spelled, x, residual, norm)
                     for pieces in self._given["pieces"] if tokens >= 1024 else (1,):
-                        summing = WireSum(self._backend, self._group, wire_of(spelled), hidden, self._algorithm, pieces)
-                        self._check(summing, spelled, x, residual, norm)
+                        for algorithm, carrier in self._carriers():
+                            wire = wire_of(spelled)
+                            summing = WireSum(self._backend, self._group, wire, hidden, algorithm, pieces, carrier)
+                            self._check(summing, spelled, algorithm, x, residual, norm)
 
-                        def call(summing: WireSum = summing, x: Tensor = x, residual: Tensor = residual) -> Any:
-                            return summing.sum_norm(x, residual, norm.weight, EPS)  # noqa: B023
+                            def call(summing: WireSum = summing, x: Tensor = x, residual: Tensor = residual) -> Any:
+                                return summing.sum_norm(x, residual, norm.weight, EPS)  # noqa: B023
 
-                        yield self._timed(hidden, tokens, spelled, pieces, call)
+                            name = spelled if carrier is None else f"{spelled} {STAGED}"
+                            yield self._timed(hidden, tokens, name, pieces, call)
+        if self._staging is not None:
+            self._staging.check()
+
+    def _carriers(self) -> Iterator[tuple[str, HostStaging | None]]:
+        """(algorithm, what carries its messages): the library, then copy engines, with room for the largest case."""
+        yield self._algorithm, None
+        if self._given["staged"]:
+            if self._staging is None:
+                formats, widths = map(wire_of, self._given["formats"]), self._given["hidden"]
+                row_bytes = max(RowLayout.of(wire, width).row_bytes for wire in formats for width in widths)
+                device = torch.device("cuda", torch.cuda.current_device())
+                self._staging = HostStaging.make(self._group, device, self._given["most"] * row_bytes)
+            yield "gather", self._staging
 
     def _parts(self, hidden: int, tokens: int, spelled: str, x: Tensor, residual: Tensor, norm: Any) -> Iterator[Timed]:
         """The kernel before the library, its all-gather of the message, the kernel behind it."""
@@ -162,7 +182,7 @@ class Bench:
     def _library(self, x: Tensor, residual: Tensor, norm: Any) -> Any:
         return self._backend.add_rms_norm(self._backend.all_reduce(x, self._group), residual, norm)
 
-    def _check(self, summing: WireSum, spelled: str, x: Tensor, residual: Tensor, norm: Any) -> None:
+    def _check(self, summing: WireSum, spelled: str, algorithm: str, x: Tensor, residual: Tensor, norm: Any) -> None:
         """Exits unless a sum is as close to float64 as its record says, and all ranks hold the same."""
         rows = min(x.shape[0], 512)
         x, residual = x[:rows], residual[:rows]
@@ -178,7 +198,7 @@ class Bench:
         off = float((out.double() - normed).norm() / normed.norm())
         first = out.clone()
         dist.broadcast(first, 0)
-        allowed = 1.2 * error_of(spelled, self._algorithm) + 0.003
+        allowed = 1.2 * error_of(spelled, algorithm) + 0.003
         if not error <= allowed or not off < 0.01 or not torch.equal(first, out):
             same = torch.equal(first, out)
             sys.exit(f"{spelled}: error {error:.4f} of {allowed:.4f}, norm {off:.4f}, same bits: {same}")
@@ -221,19 +241,19 @@ def lines(found: list[Timed], ranks: int) -> Iterator[str]:
     """A line for each case, with how many times NCCL and norm it is, and the aim where there is one."""
     base = {(t.hidden, t.tokens): t for t in found if t.name == "NCCL + norm"}
     best: dict[tuple[int, int, str], float] = {}
-    yield f"{'hidden':>6} {'tokens':>6} {'sum + norm':<16} {'pieces':>6} {'graph us':>10} {'times':>6} {'eager us':>10}"
+    yield f"{'hidden':>6} {'tokens':>6} {'sum + norm':<22} {'pieces':>6} {'graph us':>10} {'times':>6} {'eager us':>10}"
     for t in found:
         times = base[t.hidden, t.tokens].graph_us / t.graph_us
         best[t.hidden, t.tokens, t.name] = max(times, best.get((t.hidden, t.tokens, t.name), 0.0))
         eager = "" if t.eager_us is None else f"{t.eager_us:10.1f}"
-        yield f"{t.hidden:>6} {t.tokens:>6} {t.name:<16} {t.pieces:>6} {t.graph_us:10.1f} {times:6.2f} {eager:>10}"
+        yield f"{t.hidden:>6} {t.tokens:>6} {t.name:<22} {t.pieces:>6} {t.graph_us:10.1f} {times:6.2f} {eager:>10}"
     yield ""
     for (hidden, tokens, name), times in best.items():
-        at_1024, from_4096 = AIMS.get((name, ranks), (None, None))
+        at_1024, from_4096 = AIMS.get((name.removesuffix(f" {STAGED}"), ranks), (None, None))
         aim = from_4096 if tokens >= 4096 else at_1024 if tokens == 1024 else None
         if aim is not None:
             verdict = "met" if times >= aim else "missed"
-            yield f"{hidden:>6} {tokens:>6} {name:<16} best {times:5.2f} x, aim {aim:.2f} x: {verdict}"
+            yield f"{hidden:>6} {tokens:>6} {name:<22} best {times:5.2f} x, aim {aim:.2f} x: {verdict}"
 
 
 def main() -> None:
@@ -248,6 +268,7 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--host-memory", action="store_true")
+    parser.add_argument("--staged", action="store_true")
     parser.add_argument("--json", type=Path)
     given = vars(parser.parse_args())
     if given["ranks"] < 2 or torch.cuda.device_count() < given["ranks"]:

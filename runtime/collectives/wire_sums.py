@@ -24,9 +24,11 @@ from torch import Tensor
 from commplan.planner.strategy.wire import Wire
 
 from ..backends import Backend
+from ..errors import RefusedError
 from ..kernels.custom_ops import normed_rows, register, rows
 from ..kernels.wire.layout import RowLayout
 from ..ranks.groups import Group
+from .carriers import Carrier, Library
 
 
 class Piece(NamedTuple):
@@ -47,14 +49,33 @@ Finish = Callable[[Piece, Tensor], None]
 class WireSum:
     """A quantised sum over a group, for rows of one width.
 
-    `algorithm`: gather | two_shot; `pieces`: into how many the rows are cut, as far as they go.
+    `algorithm`: gather | two_shot; `pieces`: into how many the rows are cut, as far as they go; `carrier`: of the
+    messages, the library if None.
     """
 
-    def __init__(self, backend: Backend, group: Group, wire: Wire, width: int, algorithm: str, pieces: int = 1) -> None:
-        self._backend, self._group, self._pieces = backend, group, pieces
+    def __init__(
+        self,
+        backend: Backend,
+        group: Group,
+        wire: Wire,
+        width: int,
+        algorithm: str,
+        pieces: int = 1,
+        carrier: Carrier | None = None,
+    ) -> None:
+        self._carrier = carrier = carrier or Library(backend)
+        self._group, self._pieces = group, pieces
+        if algorithm not in carrier.algorithms:
+            raise RefusedError(
+                f"its messages are carried for {', '.join(carrier.algorithms)} alone",
+                field="algorithm",
+                value=algorithm,
+            )
+        if carrier.pieces is not None and pieces > carrier.pieces:
+            raise RefusedError(f"up to {carrier.pieces} are carried", field="pieces", value=pieces)
         self.layout = RowLayout.of(wire, width)
         self._kernels = backend.wire_rows(self.layout)
-        self._run = {"gather": self._gather, "two_shot": self._two_shot}[algorithm]
+        self._way = {"gather": self._gather, "two_shot": self._two_shot}[algorithm]
         self._multiple = group.size if algorithm == "two_shot" else 1
         self._handle = register(self)
 
@@ -119,12 +140,20 @@ class WireSum:
         ends = [min(units * (n + 1) // count * self._multiple, tokens) for n in range(count)]
         return [Piece(first, end - first) for first, end in zip([0, *ends], ends, strict=False)]
 
+    def _run(self, x: Tensor, finish: Finish) -> None:
+        if x.shape[0]:
+            self._carrier.begin()
+            try:
+                self._way(x, finish)
+            finally:
+                self._carrier.end()
+
     def _gather(self, x: Tensor, finish: Finish) -> None:
         arriving = []
         for piece in self.pieces_of(x.shape[0]):
             got, mine = self._buffers(x, piece.rows)
             self._kernels.quantize(piece.of(x), mine)
-            work = self._backend.start_all_gather(got.flatten(0, 1), mine, self._group)
+            work = self._carrier.start_all_gather(got.flatten(0, 1), mine, self._group)
             arriving.append((piece, mine, got, work))  # what a library reads must live until it has
         for piece, _, got, work in arriving:
             work.wait()
@@ -137,14 +166,14 @@ class WireSum:
             sent = self._records(x, size, -(-piece.rows // size))
             got = torch.empty_like(sent)
             self._kernels.quantize(piece.of(x), sent.flatten(0, 1))
-            work = self._backend.start_all_to_all(got.flatten(0, 1), sent.flatten(0, 1), group)
+            work = self._carrier.start_all_to_all(got.flatten(0, 1), sent.flatten(0, 1), group)
             leaving.append((piece, sent, got, work))
         arriving = []
         for piece, _, got, work in leaving:
             work.wait()
             whole, mine = self._buffers(x, got.shape[1])
             self._kernels.reduce(got, mine)
-            gathered = self._backend.start_all_gather(whole.flatten(0, 1), mine, group)
+            gathered = self._carrier.start_all_gather(whole.flatten(0, 1), mine, group)
             arriving.append((piece, mine, whole, gathered))
         for piece, _, whole, gathered in arriving:
             gathered.wait()
@@ -153,7 +182,7 @@ class WireSum:
     def _buffers(self, x: Tensor, records: int) -> tuple[Tensor, Tensor]:
         """(records of all ranks [N, records, B], this rank's: among them where the library gathers in place)."""
         got = self._records(x, self._group.size, records)
-        return got, got[self._group.rank] if self._backend.gathers_in_place else torch.empty_like(got[0])
+        return got, got[self._group.rank] if self._carrier.gathers_in_place else torch.empty_like(got[0])
 
     def _records(self, x: Tensor, ranks: int, records: int) -> Tensor:
         return x.new_empty(ranks, records, self.layout.row_bytes, dtype=torch.int8)

@@ -22,15 +22,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import BoundaryError, RefusedError
 from ..ranks.groups import Group
+from .beside import Beside
 from .op_launches import Task
 from .peers import Make
 from .prepared import Start, is_launching, prepare
@@ -69,7 +69,7 @@ class Pushed:
     ) -> None:
         self._group, self._space, self._rows, self._width = group, space, rows, width
         self._uses, self._state, self._error = uses, state, error
-        self._beside = _Beside(uses.device)
+        self._beside = Beside(uses.device)
         self._sent: Sent | None = None
         self._next = 0
         others = group.size - 1
@@ -196,34 +196,6 @@ def pieces_of(rows: int) -> list[tuple[int, int]]:
         sizes[-1] += few
     firsts = accumulate([0, *sizes[:0:-1]])
     return list(pairwise([*(step * number for number in firsts), rows]))
-
-
-class _Beside:
-    """A stream beside the one of now. Without streams everything is in order anyway."""
-
-    def __init__(self, device: torch.device) -> None:
-        # Before others: what it runs is one warp, and all that follows waits for it.
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
-
-    def follow(self) -> None:
-        """What comes in here waits for what the stream of now has been given."""
-        if self._stream is not None:
-            self._stream.wait_stream(torch.cuda.current_stream())
-
-    def here(self) -> AbstractContextManager[Any]:
-        """What is given in here goes to the stream beside."""
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
-
-    def is_captured(self) -> bool:
-        """Is what the stream of now is given captured into a graph?"""
-        return self._stream is not None and torch.cuda.is_current_stream_capturing()
-
-    def join(self) -> None:
-        """The stream of now waits for all that was given here."""
-        if self._stream is not None:
-            torch.cuda.current_stream().wait_stream(self._stream)
 
 
 __all__ = ["Pushed", "block_rows", "pieces_of"]

@@ -116,7 +116,7 @@ class WireRows:
         row_RGC = whole_RGC * beside[..., :2].contiguous().view(torch.bfloat16).to(torch.float32)
         if at.keeps_spikes:
             kept = beside[..., 2:6].contiguous().view(torch.bfloat16).to(torch.float32)
-            columns = (beside[..., 6:8].to(torch.int64)) & 0xFF
+            columns = (beside[..., 6:8].to(torch.int64) & 0xFF).clamp(max=at.columns - 1)  # a spoiled one has any byte
             row_RGC = row_RGC + torch.zeros_like(row_RGC).scatter_(-1, columns, kept)
         return row_RGC.flatten(1)[:, : at.width]
 

@@ -1,0 +1,170 @@
+"""Memory of this host: every rank of a group has a segment of its own, and all of them have mapped it.
+
+A segment is a file without a name (memfd), which is no part of /dev/shm: containers limit that. Others open it through
+/proc by the process that made it and the number of its descriptor, so ranks have to see each other's processes. In
+another host or container these numbers stand for something else, or nothing; a random token, which is part of the name
+that /proc shows and stands in the segment, says that it is the one.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import secrets
+import sys
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ...errors import RefusedError
+from ...ranks.groups import Group
+from ..peer_impls import COMPOSED_NORM
+from . import page
+
+_PORTABLE, _MAPPED = 1, 2  # of cudaHostRegister
+_TOKEN_WORDS = 2
+_MAKES, _FINDS, _READS, _LOCKS = range(1, 5)
+_FAILURES = {
+    _MAKES: "cannot make memory to share",
+    _FINDS: "does not find the memory of rank {peer}",
+    _READS: "reads in the memory of rank {peer} what that has not written",
+    _LOCKS: "cannot lock the memory of rank {peer} for its GPU",
+}
+
+Failure = tuple[int, int, int]
+"""(what fails, with whose memory, the number of the system's or CUDA's error); zeros of none."""
+_NONE: Failure = (0, 0, 0)
+
+
+class HostMemory:
+    """The segments of a group as this rank has mapped them, each two halves and a page of flags.
+
+    halves          int8 [2, half_bytes] of every rank
+    pages           of every rank, as words of 8 bytes
+    page_addresses  of every rank
+    """
+
+    def __init__(self, maps: list[mmap.mmap], half_bytes: int) -> None:
+        self.half_bytes = half_bytes
+        self._registered = list[int]()
+        self._whole = [torch.frombuffer(each, dtype=torch.int8) for each in maps]
+        self.halves: list[Tensor] = [each[: 2 * half_bytes].view(2, half_bytes) for each in self._whole]
+        self.pages = [memoryview(each)[2 * half_bytes :].cast("q") for each in maps]
+        self.page_addresses = [each.data_ptr() + 2 * half_bytes for each in self._whole]
+
+    @classmethod
+    def make(cls, group: Group, device: torch.device, half_bytes: int) -> HostMemory:
+        """Every rank of the group must call this. Raises the same RefusedError on all where one of them cannot."""
+        half_bytes = -(-half_bytes // page.PAGE_BYTES) * page.PAGE_BYTES
+        size = 2 * half_bytes + page.PAGE_BYTES
+        token = [secrets.randbits(63) for _ in range(_TOKEN_WORDS)]
+        descriptor, failure = _made(size, token)
+        try:
+            told = _exchange(group, device, [os.getpid(), descriptor, *token, *failure])
+            _refuse_failures(told)
+            maps, failure = [], _NONE
+            for peer, (pid, number, *rest) in enumerate(told):
+                place = f"/proc/self/fd/{descriptor}" if peer == group.rank else f"/proc/{pid}/fd/{number}"
+                found, why = _mapped(place, size, rest[:_TOKEN_WORDS])
+                maps += found
+                failure = failure if failure[0] or not why[0] else (why[0], peer, why[2])
+            memory = None if failure[0] else cls(maps, half_bytes)
+            if memory is not None and device.type == "cuda":
+                failure = memory._lock()
+            told = _exchange(group, device, [*failure])
+            if memory is not None and any(each[0] for each in told):
+                memory.close()
+            _refuse_failures(told)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        assert memory is not None
+        return memory
+
+    def _lock(self) -> Failure:
+        """For this rank's GPU: no page moves, and copy engines and kernels reach them by their addresses here."""
+        for peer, each in enumerate(self._whole):
+            status = int(_cuda().cudaHostRegister(each.data_ptr(), each.numel(), _PORTABLE | _MAPPED))
+            if status:
+                return _LOCKS, peer, status
+            self._registered.append(each.data_ptr())
+        return _NONE
+
+    def close(self) -> None:
+        """Unlock it and let it go: what is mapped here stays until nobody has a view of it."""
+        while self._registered:
+            _cuda().cudaHostUnregister(self._registered.pop())
+        self.pages, self.halves, self._whole = [], [], []
+
+
+def _cuda() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+
+
+def _made(size: int, token: list[int]) -> tuple[int, Failure]:
+    """(descriptor of a segment of zeros with its token, or -1; what failed)."""
+    if not hasattr(os, "memfd_create"):
+        return -1, (_MAKES, 0, errno.ENOSYS)
+    descriptor = -1
+    try:
+        descriptor = os.memfd_create(_name(token), os.MFD_CLOEXEC)
+        os.posix_fallocate(descriptor, 0, size)  # near this process, and an error here instead of a signal later
+        os.pwrite(descriptor, _bytes(token), size - page.FROM_TOKEN)
+    except OSError as error:
+        if descriptor >= 0:
+            os.close(descriptor)
+        return -1, (_MAKES, 0, error.errno or errno.EIO)
+    return descriptor, _NONE
+
+
+def _mapped(place: str, size: int, token: list[int]) -> tuple[list[mmap.mmap], Failure]:
+    """(the segment, what failed with it)."""
+    try:
+        if not os.readlink(place).startswith(f"/memfd:{_name(token)}"):  # what else it is may not even be opened
+            return [], (_FINDS, 0, errno.ENOENT)
+        descriptor = os.open(place, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            mapped = mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:  # ValueError: of another size
+        return [], (_FINDS, 0, getattr(error, "errno", None) or errno.EINVAL)
+    at = size - page.FROM_TOKEN
+    same = mapped[at : at + 8 * _TOKEN_WORDS] == _bytes(token)
+    return [mapped], _NONE if same else (_READS, 0, 0)
+
+
+def _bytes(token: list[int]) -> bytes:
+    return b"".join(word.to_bytes(8, sys.byteorder) for word in token)
+
+
+def _name(token: list[int]) -> str:
+    return "commplan-" + "".join(f"{word:016x}" for word in token)
+
+
+def _exchange(group: Group, device: torch.device, mine: list[int]) -> list[list[int]]:
+    """Numbers of every rank."""
+    device = torch.device("cpu") if dist.get_backend(group.handle) == "gloo" else device
+    table = torch.zeros(group.size, len(mine), dtype=torch.int64, device=device)
+    dist.all_gather(list(table.unbind(0)), torch.tensor(mine, device=device), group=group.handle)
+    return [[int(number) for number in row] for row in table.tolist()]
+
+
+def _refuse_failures(told: list[list[int]]) -> None:
+    """The first rank's failure, in the same words on all ranks. It stands at the end of what each has told."""
+    for rank, numbers in enumerate(told):
+        what, peer, number = numbers[-3:]
+        if what:
+            reason = _FAILURES[what].format(peer=peer)
+            why = f"CUDA error {number}" if what == _LOCKS else os.strerror(number) if number else "another token"
+            raise RefusedError(
+                f"rank {rank} {reason} ({why}): messages through host memory are for the ranks of one host, which see "
+                f"each other's processes; plan with {COMPOSED_NORM}, or start all ranks in one container",
+                field="impl",
+            )
+
+
+__all__ = ["HostMemory"]

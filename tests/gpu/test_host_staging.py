@@ -1,0 +1,63 @@
+"""Sums through host memory by copy engines, over as many GPUs as there are: right, alike on all ranks, or NaN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from commplan.runtime.ranks.spawning import run_ranks
+
+from ..wire_cases import FORMATS
+from . import staged_ranks
+
+pytestmark = [pytest.mark.slow, pytest.mark.two_gpus]
+
+
+def run(function: Any, *args: Any) -> list[Any]:
+    return run_ranks(function, torch.cuda.device_count(), *args, timeout_s=300)
+
+
+def test_every_format_is_as_close_to_float64_as_its_steps_and_alike_on_all_ranks() -> None:
+    for found in run(staged_ranks.sums):
+        assert len(found) == 3 * len(FORMATS)
+        for name, (excess, norm_error, same) in found.items():
+            assert excess <= 1.0, (name, excess)
+            assert norm_error <= 2.0, (name, norm_error)
+            assert same, name
+
+
+def test_calls_of_any_size_by_ranks_that_are_late_are_right() -> None:
+    assert run(staged_ranks.calls, 2000) == [0] * torch.cuda.device_count()
+
+
+def test_graphs_in_any_order_in_turn_with_calls_are_right() -> None:
+    assert run(staged_ranks.graphs, 500) == [0] * torch.cuda.device_count()
+
+
+def test_rows_may_be_written_just_before_and_overwritten_just_behind() -> None:
+    assert run(staged_ranks.after_other_kernels, 200) == [0] * torch.cuda.device_count()
+
+
+@pytest.mark.parametrize("how", ["eager", "graph"])
+def test_of_a_rank_that_is_too_late_no_number_is_wrong_and_all_ranks_say_so(how: str) -> None:
+    for verdicts, said in run(staged_ranks.late, how):
+        assert verdicts[:2] == ["right"] * 2
+        assert "wrong" not in verdicts
+        assert verdicts[3:] == ["spoiled"] * 3
+        assert "a peer has sent nothing" in said
+
+
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_of_a_rank_that_is_gone_all_others_say_so(pieces: int) -> None:
+    *found, _ = run(staged_ranks.gone, pieces)
+    for verdicts, said in found:
+        assert verdicts == ["right"] * 2 + ["spoiled"] * 2
+        assert "a peer has sent nothing" in said
+
+
+def test_what_has_not_come_is_nan_in_every_format() -> None:
+    for found in run(staged_ranks.not_come):
+        assert found == dict.fromkeys(found, True)
+        assert len(found) == len(FORMATS)
