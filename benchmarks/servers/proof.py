@@ -71,6 +71,8 @@ def _everywhere(op: str, impl: str) -> tuple[dict[str, Any], ...]:
 
 
 _INT8, _SUM, _NORM = "int8_all_reduce", "commplan_triton", "commplan_triton_norm"
+_SHARDS = {"op": "reduce_scatter", "impl": _NORM, "modes": ["prefill"]}
+_LATE = {"op": "latent_all_gather", "impl": _SUM, "modes": ["prefill"], "boundary": "attn_in", "layers": "1-3"}
 PLANS = {
     "server_kernels": Plan("all_reduce by the server's own kernels", "bitwise", of="server_kernels"),
     "own_sum": Plan("all_reduce by commplan's kernel", "bitwise", _everywhere("all_reduce", _SUM)),
@@ -87,6 +89,14 @@ PLANS = {
         _everywhere("all_reduce", _NORM),
         algorithm="pushed",
         families=("qwen3",),  # every layer is dense
+    ),
+    "shards": Plan(
+        "prefills of rows in shards: reduce-scatter, norm on the shard, gather",
+        "reordered",
+        ({**_SHARDS, "boundary": "attn_out"}, {**_SHARDS, "boundary": "mlp_out", "layers": "0-2"}),
+    ),
+    "late_gather": Plan(
+        "prefills of rows in shards up to the latents", "reordered", (_LATE,), families=("deepseek_v3",)
     ),
     "reading_ahead": Plan(
         "all_reduce with the norm inside, asking for the next weights",
