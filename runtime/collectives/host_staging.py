@@ -41,8 +41,9 @@ from torch import Tensor
 from ..backends.base import Pending
 from ..errors import BoundaryError, RefusedError
 from ..kernels.beside import Beside
+from ..kernels.peer_impls import COMPOSED_NORM
 from ..kernels.prepared import is_launching
-from ..kernels.staged.memory import HostMemory
+from ..kernels.staged.memory import HostMemory, exchange
 from ..kernels.staged.page import PIECES, WORDS
 from ..kernels.staged.plain import PlainFlags
 from ..ranks.groups import Group
@@ -50,6 +51,7 @@ from .carriers import Carrier
 
 _LINE = 64  # bytes; where a piece begins
 _MOST_BYTES = 2**31
+_TRIED = 4096  # bytes
 
 
 class Flags(Protocol):
@@ -102,11 +104,35 @@ class HostStaging(Carrier):
         """
         if group.size < 2:
             raise RefusedError("messages through host memory join two ranks at least", field="impl")
-        half_bytes = message_bytes + PIECES * _LINE
+        half_bytes = max(message_bytes, _TRIED) + PIECES * _LINE
         if half_bytes >= _MOST_BYTES:
             raise RefusedError("a message through host memory has less than 2 GiB", field="rows", value=message_bytes)
         memory = HostMemory.make(group, device, half_bytes)
-        return cls(group, device, memory, _flags(group, device, memory))
+        staging = cls(group, device, memory, _flags(group, device, memory))
+        staging._try()
+        return staging
+
+    def _try(self) -> None:
+        """A message by either half: all is compiled and loaded before a graph is captured, and known to work."""
+        size, rank = self._group.size, self._group.rank
+        numbers = torch.arange(1, size + 1, dtype=torch.int8, device=self._device)
+        sent = numbers[:, None].expand(size, _TRIED).contiguous()
+        received = []
+        for half in (0, 1):
+            got = torch.zeros_like(sent)
+            self.begin()
+            self.start_all_gather(got, sent[rank] - half, self._group).wait()
+            self.end()
+            received.append(got + half)
+        right = all(torch.equal(got, sent) for got in received) and not int(self._flags.error[0])
+        told = exchange(self._group, self._device, [int(right)])
+        if not all(each for (each,) in told):
+            self.close()
+            raise RefusedError(
+                f"rank {told.index([0])} does not receive through host memory what others send; "
+                f"plan with {COMPOSED_NORM}",
+                field="impl",
+            )
 
     @property
     def looks(self) -> int:

@@ -63,7 +63,7 @@ class HostMemory:
         token = [secrets.randbits(63) for _ in range(_TOKEN_WORDS)]
         descriptor, failure = _made(size, token)
         try:
-            told = _exchange(group, device, [os.getpid(), descriptor, *token, *failure])
+            told = exchange(group, device, [os.getpid(), descriptor, *token, *failure])
             _refuse_failures(told)
             maps, failure = [], _NONE
             for peer, (pid, number, *rest) in enumerate(told):
@@ -74,7 +74,7 @@ class HostMemory:
             memory = None if failure[0] else cls(maps, half_bytes)
             if memory is not None and device.type == "cuda":
                 failure = memory._lock()
-            told = _exchange(group, device, [*failure])
+            told = exchange(group, device, [*failure])
             if memory is not None and any(each[0] for each in told):
                 memory.close()
             _refuse_failures(told)
@@ -145,7 +145,7 @@ def _name(token: list[int]) -> str:
     return "commplan-" + "".join(f"{word:016x}" for word in token)
 
 
-def _exchange(group: Group, device: torch.device, mine: list[int]) -> list[list[int]]:
+def exchange(group: Group, device: torch.device, mine: list[int]) -> list[list[int]]:
     """Numbers of every rank."""
     device = torch.device("cpu") if dist.get_backend(group.handle) == "gloo" else device
     table = torch.zeros(group.size, len(mine), dtype=torch.int64, device=device)
@@ -167,4 +167,4 @@ def _refuse_failures(told: list[list[int]]) -> None:
             )
 
 
-__all__ = ["HostMemory"]
+__all__ = ["HostMemory", "exchange"]

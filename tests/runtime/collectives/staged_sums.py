@@ -273,6 +273,20 @@ def elsewhere(ranks: int, what: str) -> str:
     return ""
 
 
+def not_received(ranks: int) -> str:
+    """What is said where rank 0 reads other bytes than rank 1 has written."""
+    inner = HostStaging._copy
+    if group_of(ranks).rank == 0:
+        HostStaging._copy = staticmethod(lambda to, what: to.fill_(7))  # type: ignore[method-assign]
+    try:
+        HostStaging.make(group_of(ranks), CPU, 100)
+    except RefusedError as error:
+        return str(error)
+    finally:
+        HostStaging._copy = staticmethod(inner)  # type: ignore[method-assign]
+    return ""
+
+
 def refusals(ranks: int) -> list[str]:
     """What is said of two shots, of too many pieces, of rows that do not fit; and whether the next sum is right."""
     group, carrier = staging(ranks, 64 * (WIDTH + 16))

@@ -98,6 +98,11 @@ def test_ranks_that_share_no_memory_are_refused_alike_with_the_way_out(what: str
     assert second == first
 
 
+def test_it_is_refused_where_a_message_that_is_tried_does_not_come(world: Worlds) -> None:
+    for said in world(2).run(staged.not_received, 2):
+        assert "does not receive through host memory what others send; plan with composed_norm" in said
+
+
 def test_what_is_refused_and_that_the_next_sum_is_right(world: Worlds) -> None:
     for two_shot, pieces, rows, alone, large, next_sum in world(2).run(staged.refusals, 2):
         assert "messages are carried for gather alone" in two_shot
