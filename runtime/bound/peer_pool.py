@@ -1,68 +1,105 @@
-"""The Peers of an executor: one for each group and width, shared by all boundaries and ranges of its plan."""
+"""What ranks share for a plan's collectives of our own: Peers for each group and width, and what carries messages
+through the host's memory for each group. All boundaries and ranges of a plan use the same."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
 import torch
 
-from commplan.planner.strategy.file import GroupName
+from commplan.planner.strategy.file import GroupName, StrategyFile
 
 from ..backends import Backend
-from ..kernels.peer_impls import PeersKey, Room
+from ..collectives.host_staging import HostStaging
+from ..kernels.peer_impls import PeersKey, Room, messages_needed, peers_needed
 from ..kernels.peers import Peers
 from ..ranks.agreement import exchange_over, together
 from ..ranks.groups import Groups
 
 
-class PeerPool:
-    """Makes Peers when a plan asks for them, and keeps them: their number and size depend on no number of calls.
+class _Shared(Protocol):
+    def check(self) -> None: ...
 
-    A plan that needs less than what is there makes nothing. One that needs more room has those Peers made anew.
+    def close(self) -> None: ...
+
+
+_Key = TypeVar("_Key")
+_What = TypeVar("_What", bound=_Shared)
+_Size = TypeVar("_Size")
+
+
+class PeerPool:
+    """Makes them when a plan asks for them, and keeps them: their number and size depend on no number of calls.
+
+    A plan that needs less than what is there makes nothing. One that needs more room has those made anew.
     """
 
     def __init__(self, groups: Groups, backend: Backend) -> None:
         self._groups, self._backend = groups, backend
-        self._made: dict[PeersKey, tuple[Peers, Room]] = {}
+        self._peers: dict[PeersKey, tuple[Peers, Room]] = {}
+        self._carriers: dict[GroupName, tuple[HostStaging, int]] = {}
 
-    def make(self, needed: Mapping[PeersKey, Room], device: torch.device, dtype: torch.dtype) -> None:
-        """Have Peers with at least so much room. Every rank calls this for the same plan; all succeed or none.
+    def make(self, device: torch.device, dtype: torch.dtype, *plans: StrategyFile) -> None:
+        """Have all that some plans need. Every rank calls this for the same ones; all succeed or none.
 
-        Peers that are replaced are closed: whoever holds them must be bound anew.
+        What is replaced is closed: whoever holds it must be bound anew.
         """
-        missing = [k for k in sorted(needed) if k not in self._made or not self._made[k][1].holds(needed[k])]
-        if not missing:
+        room: dict[PeersKey, Room] = {}
+        for key, needed in peers_needed(*plans).items():
+            has = self._peers[key][1] if key in self._peers else Room()
+            if key not in self._peers or not has.holds(needed):
+                room[key] = needed.joined(has)
+        sizes = {
+            group: size
+            for group, size in messages_needed(*plans).items()
+            if group not in self._carriers or self._carriers[group][1] < size
+        }
+        peers, carriers = dict[PeersKey, tuple[Peers, Room]](), dict[GroupName, tuple[HostStaging, int]]()
+        if not room and not sizes:
             return
-        fresh: dict[PeersKey, tuple[Peers, Room]] = {}
         try:
             with together(exchange_over(self._groups.control)):
-                for group, width in missing:
-                    room = needed[group, width]
-                    if (group, width) in self._made:
-                        room = room.joined(self._made[group, width][1])
-                    peers = self._backend.peers(self._groups.of(group), device, dtype, width, room)
-                    fresh[group, width] = peers, room
+                for group, width in sorted(room):
+                    space = room[group, width]
+                    made = self._backend.peers(self._groups.of(group), device, dtype, width, space)
+                    peers[group, width] = made, space
+                for group in sorted(sizes):
+                    carriers[group] = HostStaging.make(self._groups.of(group), device, sizes[group]), sizes[group]
         except Exception:
-            _close(fresh)
+            _close(peers)
+            _close(carriers)
             raise
-        _close({key: self._made[key] for key in fresh if key in self._made})
-        self._made |= fresh
+        _replace(self._peers, peers)
+        _replace(self._carriers, carriers)
 
     def of(self, group: GroupName, width: int) -> Peers:
         """Those that `make` has made for a plan."""
-        return self._made[group, width][0]
+        return self._peers[group, width][0]
+
+    def carrier_of(self, group: GroupName) -> HostStaging:
+        """The one that `make` has made for a plan."""
+        return self._carriers[group][0]
 
     def check(self) -> None:
-        """Raises BoundaryError if a kernel has given up waiting for a rank."""
-        for peers, _ in self._made.values():
+        """Raises BoundaryError if one of them has given up waiting for a rank."""
+        for peers, _ in self._peers.values():
             peers.check()
+        for carrier, _ in self._carriers.values():
+            carrier.check()
 
     def close(self) -> None:
         """Give everything back."""
-        _close(self._made)
-        self._made = {}
+        _close(self._peers)
+        _close(self._carriers)
+        self._peers, self._carriers = {}, {}
 
 
-def _close(made: Mapping[PeersKey, tuple[Peers, Room]]) -> None:
-    for peers, _ in made.values():
-        peers.close()
+def _replace(made: dict[_Key, tuple[_What, _Size]], fresh: dict[_Key, tuple[_What, _Size]]) -> None:
+    _close({key: made[key] for key in fresh if key in made})
+    made |= fresh
+
+
+def _close(made: Mapping[_Key, tuple[_What, _Size]]) -> None:
+    for shared, _ in made.values():
+        shared.close()

@@ -10,7 +10,7 @@ from commplan.planner.strategy.file import FORWARD_MODES, IN_BOUNDARIES, Paralle
 from ..backends import Backend
 from ..collectives.wire_sums import WireSum
 from ..errors import RefusedError
-from ..kernels.peer_impls import COMPOSED_IMPLS, PEER_IMPLS
+from ..kernels.peer_impls import COMPOSED_IMPLS, PEER_IMPLS, STAGED_IMPLS
 from ..ranks.groups import Groups
 from .bound_ops import BoundIn, BoundOut, bind_in, bind_out
 from .counts import Count, Counters, Place, impl_of, wire_bytes_per_row
@@ -103,7 +103,7 @@ class Programs:
 
 @dataclass(frozen=True)
 class Binder:
-    """What the ops of a plan are bound to. `peers` holds what the plan needs of them, if it needs any."""
+    """What the ops of a plan are bound to. `peers` holds what ranks share for it, if it needs any."""
 
     strategy: StrategyFile
     groups: Groups
@@ -127,13 +127,17 @@ class Binder:
         return bind_out(place, self.groups, self.backend, count, peers, self._composed(place, width))
 
     def _composed(self, place: Place, width: int) -> WireSum | None:
-        """What performs an op that is composed around the library; None where another does."""
+        """What performs an op that is composed around whole messages; None where another does."""
         op = place.op
         if op.impl not in COMPOSED_IMPLS:
             return None
-        assert op.wire is not None and op.algorithm is not None
+        assert op.algorithm is not None
+        carrier = None
+        if op.impl in STAGED_IMPLS:
+            assert self.peers is not None
+            carrier = self.peers.carrier_of(group_name_at(place, self.groups.parallelism))
         group = group_at(place, self.groups)
-        return WireSum(self.backend, group, op.wire, width, op.algorithm, op.pieces or 1)
+        return WireSum(self.backend, group, op.wire, width, op.algorithm, op.pieces or 1, carrier)
 
 
 def build_programs(

@@ -25,7 +25,7 @@ from ..bound.peer_pool import PeerPool
 from ..bound.program import Program, build_programs
 from ..bound.sizes import sizes_of
 from ..errors import RefusedError
-from ..kernels.peer_impls import check_peer_limits, peers_needed
+from ..kernels.peer_impls import check_peer_limits
 from ..ranks.agreement import together
 from ..ranks.groups import Groups, make_groups, temporary_groups
 from ..ranks.rendezvous import meet
@@ -72,7 +72,7 @@ def measure_plans(
     groups = make_groups(first.parallelism, 300.0)
     timer = Timer(device, groups.control)
     peers = PeerPool(groups, backend)
-    peers.make(peers_needed(*plans), device, DTYPES[first.deployment.activations])
+    peers.make(device, DTYPES[first.deployment.activations], *plans)
     found = []
     with no_gradients():
         for case in cases:

@@ -29,6 +29,7 @@ from commplan.planner.strategy.file import (
 from commplan.planner.strategy.words import MlpKind, ScaleGroup
 
 from ..errors import RefusedError
+from .wire.layout import RowLayout
 
 EXECUTOR_NAME = "transformers"
 CAN = capabilities(EXECUTOR_NAME)
@@ -41,8 +42,12 @@ COMPOSED_IMPLS = tuple(name for name, impl in CAN.impls.items() if impl.is_compo
 """Sums by kernels of ours around whole messages, which need no peer-to-peer memory."""
 STAGED_IMPLS = tuple(name for name in COMPOSED_IMPLS if CAN.impls[name].is_through_host)
 """Those whose messages go through the host's memory, not by the library."""
+(STAGED,) = (name for name in STAGED_IMPLS if not CAN.impls[name].fuses_norm)
+(STAGED_NORM,) = (name for name in STAGED_IMPLS if CAN.impls[name].fuses_norm)
 (COMPOSED,) = (n for n in COMPOSED_IMPLS if n not in STAGED_IMPLS and not CAN.impls[n].fuses_norm)
 (COMPOSED_NORM,) = (n for n in COMPOSED_IMPLS if n not in STAGED_IMPLS and CAN.impls[n].fuses_norm)
+WAITING_IMPLS = (*PEER_IMPLS, *STAGED_IMPLS)
+"""Those that wait for their peers without a library, and give up."""
 OUR_IMPLS = (*PEER_IMPLS, *COMPOSED_IMPLS)
 """All that a plan may name beside the backend."""
 
@@ -181,6 +186,17 @@ def peers_needed(*files: StrategyFile) -> dict[PeersKey, Room]:
             room = room_of(use.op.name, use.op.algorithm, use.rows, file.parallelism.attn_dp)
             key = use.group, use.width
             needed[key] = room.joined(needed.get(key, Room()))
+    return needed
+
+
+def messages_needed(*files: StrategyFile) -> dict[GroupName, int]:
+    """Bytes of the largest message that a rank of each group sends through the host's memory under some plans."""
+    needed: dict[GroupName, int] = {}
+    for file in files:
+        for use in uses_of(file, STAGED_IMPLS):
+            wire = use.op.wire
+            row_bytes = 2 * use.width if wire is None else RowLayout.of(wire, use.width).row_bytes
+            needed[use.group] = max(use.rows * row_bytes, needed.get(use.group, 0))
     return needed
 
 

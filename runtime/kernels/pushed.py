@@ -147,7 +147,7 @@ class Pushed:
                 raise BoundaryError(
                     "rows were pushed in a graph and are summed outside of it", where="all_reduce, pushed"
                 )
-            # Whoever waits has sent all: small copies are made by multiprocessors, and programs that wait may fill those.
+            # Who waits has sent all: small copies may be made by multiprocessors, which programs that wait can fill.
             self._beside.join()
             starts[sent.half](x, *arrays)
 

@@ -80,7 +80,7 @@ def plan_launch(
     `ahead`: for a kernel that is told what to ask for, by programs behind those.
     """
     quantized, packed = layout is not None, layout is not None and layout.bits < 8
-    few = programs <= tuning.few and not packed  # what saves few rows time takes a minute to compile around packed words
+    few = programs <= tuning.few and not packed  # what saves few rows time compiles for a minute around packed words
     group = 0 if layout is None or layout.is_token else layout.columns
     one, (warps, parts) = row_bytes(width, layout), cut_of(width, few, quantized, tuning, group)
     threads = {"THREADS": 32 * warps} if "LAYOUT" in flags else {}

@@ -17,7 +17,7 @@ from ..bound.counts import Counters
 from ..bound.peer_pool import PeerPool
 from ..bound.program import Program, Programs, build_programs
 from ..errors import BoundaryError, RefusedError
-from ..kernels.peer_impls import PEER_IMPLS, check_peer_limits, peers_needed
+from ..kernels.peer_impls import WAITING_IMPLS, check_peer_limits
 from ..ranks.agreement import exchange_over, together
 from ..ranks.groups import Groups
 from .checkpoint_fit import check_runnable, check_same_weights
@@ -78,7 +78,7 @@ class Executor:
 
     def build(self) -> None:
         """Bind the plan's ops. Every rank calls this: collectives of our own meet their peers here."""
-        self._peers.make(peers_needed(self.strategy), self._weights.device, self._weights.dtype)
+        self._peers.make(self._weights.device, self._weights.dtype, self.strategy)
         element_bytes = self._weights.element_size()
         self._programs = Programs(
             build_programs(self.strategy, self.groups, self.backend, self.counters, element_bytes, self._peers)
@@ -102,7 +102,7 @@ class Executor:
             check_same_weights(self.strategy, strategy)
             self._check_strategy(strategy)
             values["plan"] = plan_hash(strategy)
-        self._peers.make(peers_needed(strategy), self._weights.device, self._weights.dtype)
+        self._peers.make(self._weights.device, self._weights.dtype, strategy)
         self.strategy, self.counters = strategy, Counters()
         self.forwards.clear()
         if self._graphs is not None:
@@ -185,10 +185,10 @@ class Executor:
             self._peers.check()
         except BoundaryError as error:
             before = (self._programs.of(*forward) for forward in reversed(self.forwards))
-            ran = next((program for program in before if program.boundaries_of(PEER_IMPLS)), self.program)
+            ran = next((program for program in before if program.boundaries_of(WAITING_IMPLS)), self.program)
             raise BoundaryError(
                 f"{error}; what forwards of {ran.mode}, {ran.first} to {ran.last} tokens, gave is not to be used",
-                where=" or ".join(ran.boundaries_of(PEER_IMPLS)),
+                where=" or ".join(ran.boundaries_of(WAITING_IMPLS)),
             ) from error
 
     # ---- one forward -----------------------------------------------------------------------------------------------

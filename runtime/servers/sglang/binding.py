@@ -19,7 +19,7 @@ from ...bound.peer_pool import PeerPool
 from ...bound.program import LayerProgram, Program, build_programs
 from ...bound.sizes import Sizes
 from ...errors import BoundaryError, RefusedError
-from ...kernels.peer_impls import check_peer_limits, peers_needed
+from ...kernels.peer_impls import check_peer_limits
 from ...ranks.groups import Group, Groups
 from .words import ONE_SHOT
 
@@ -39,7 +39,7 @@ class Binding:
         self._backend = _backend(file)
         self.peers = PeerPool(self._groups, self._backend)
         check_peer_limits(file, self._backend.name, self._backend.peer_limits)
-        self.peers.make(peers_needed(file), device, TORCH_DTYPES[file.deployment.activations])
+        self.peers.make(device, TORCH_DTYPES[file.deployment.activations], file)
 
     def programs(self, counters: Counters) -> dict[str, tuple[Program, ...]]:
         """Programs by mode, in the order of their ranges."""

@@ -11,7 +11,14 @@ import pytest
 
 from commplan.planner.strategy.file import Op, Parallelism, StrategyFile
 from commplan.runtime.errors import RefusedError
-from commplan.runtime.kernels.peer_impls import COMPOSED, COMPOSED_NORM, TRITON_NORM
+from commplan.runtime.kernels.peer_impls import (
+    COMPOSED,
+    COMPOSED_NORM,
+    STAGED,
+    STAGED_NORM,
+    TRITON_NORM,
+    messages_needed,
+)
 from commplan.runtime.transformers.checkpoint_fit import check_runnable
 
 from ..legal_plans import Plan, World, covering_plans, is_quantized
@@ -73,6 +80,29 @@ def test_formats_by_layer_boundary_mode_and_range_run_and_are_counted(checkpoint
     for wrong, impls, error in world(2).run(executed, str(folder), mixed(folder)):
         assert not wrong
         assert impls == {"gloo", COMPOSED, COMPOSED_NORM}
+        assert 1e-3 < error < 0.2
+
+
+def staged(folder: Path) -> StrategyFile:
+    """Through the host's memory, by layer, boundary and range, beside sums around the library."""
+
+    def by(op: Op, pieces: int | None = None, norm: bool = True) -> Op:
+        return replace(op, impl=STAGED_NORM if norm else STAGED, pieces=pieces)
+
+    plain = Op("all_reduce")
+    short = ranges_of([plain, *([NONE, plain, NONE, by(INT8)] * 2), NONE], 1, 4)
+    ops = [NONE, by(INT8, 2), NONE, plain, NONE, by(SPIKES, 4, norm=False), NONE, replace(INT8, impl=COMPOSED_NORM)]
+    long = ranges_of([plain, *ops, NONE], 5, 256)
+    return strategy_file(folder, TWO, {"prefill": [short, long], "decode": [short, long]})
+
+
+@pytest.mark.slow
+def test_messages_through_the_hosts_memory_are_sent_and_counted(checkpoint: Checkpoint, world: Worlds) -> None:
+    folder = checkpoint("qwen3")
+    assert messages_needed(staged(folder)).keys() == {"tp"}
+    for wrong, impls, error in world(2).run(executed, str(folder), staged(folder)):
+        assert not wrong
+        assert impls == {"gloo", COMPOSED_NORM, STAGED, STAGED_NORM}
         assert 1e-3 < error < 0.2
 
 
