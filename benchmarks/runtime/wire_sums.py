@@ -139,7 +139,7 @@ class Bench:
 
     def _formats(self) -> list[str]:
         """Those asked for, and rows as they are where copy engines carry them: by the library they are its own sum."""
-        return self._given["formats"] + [AS_THEY_ARE] * self._given["staged"]
+        return [*self._given["formats"], *([AS_THEY_ARE] if self._given["staged"] else [])]
 
     def _carriers(self, spelled: str) -> Iterator[tuple[str, HostStaging | None]]:
         """(algorithm, what carries its messages): the library, then copy engines, with room for the largest case."""
