@@ -1,4 +1,4 @@
-"""Quantised sums around NCCL beside NCCL with its norm, on as many GPUs as there are: right first, then timed.
+"""Sums around NCCL, in fewer bits, beside NCCL with its norm, on as many GPUs as there are: right first, then timed.
 
     python benchmarks/runtime/wire_sums.py [--hidden 5120 7168] [--tokens 1 64 1024 4096 16384] [--pieces 1 2 4]
         [--formats int8/token int4/128] [--ranks 2] [--algorithm gather] [--without-peer-access] [--eager]
@@ -9,7 +9,7 @@ reach each other's memory. Every sum is first held against float64, and its bits
 are of one call in a CUDA graph of several, the median of replays, and the slowest rank's; `--eager` times launches from
 Python as well, `--parts` what a gather is made of, each by itself. `--host-memory` has our own kernels of symmetric
 memory beside them, over pinned host memory, for up to 512 tokens; `--staged` the same sums, gathered, whose messages
-copy engines carry through host memory. The aims are those of a link of about 29 GB/s.
+copy engines carry through host memory, and that of rows as they are. The aims are those of a link of about 29 GB/s.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ EPS = 1e-6
 CALLS = 4  # of a graph
 HOST_MEMORY_ROWS = 512
 STAGED = "staged"
+AS_THEY_ARE = "rows as they are"
 # (format, ranks) to what is aimed at: times NCCL and norm, at 1024 tokens and from 4096 on.
 AIMS = {
     ("int8/token", 2): (1.5, 1.75),
@@ -62,16 +63,26 @@ class Timed(NamedTuple):
     eager_us: float | None
 
 
-def wire_of(spelled: str) -> Wire:
-    """A format and the columns of its scale, as in int4/128."""
+def wire_of(spelled: str) -> Wire | None:
+    """A format and the columns of its scale, as in int4/128; None of rows as they are."""
+    if spelled == AS_THEY_ARE:
+        return None
     name, _, group = spelled.partition("/")
     wire = KINDS["quantized_all_reduce"].format_of(name, group)  # type: ignore[arg-type]
     assert wire is not None
     return wire
 
 
+def row_bytes(spelled: str, width: int) -> int:
+    """Of a row as it travels."""
+    wire = wire_of(spelled)
+    return 2 * width if wire is None else RowLayout.of(wire, width).row_bytes
+
+
 def error_of(spelled: str, algorithm: str) -> float:
-    """The error that its record expects of a sum of normal rows."""
+    """The error that its record expects of a sum of normal rows; of rows as they are there is none but rounding."""
+    if spelled == AS_THEY_ARE:
+        return 0.0
     name, _, group = spelled.partition("/")
     return KINDS["quantized_all_reduce"].errors[name, group, algorithm].at(2)  # type: ignore[index]
 
@@ -101,7 +112,7 @@ class Bench:
         self._algorithm = given["algorithm"] or ("gather" if group.size == 2 else "two_shot")
 
     def all(self) -> Iterator[Timed]:
-        """NCCL with norm and without, then every format in every number of pieces."""
+        """NCCL with its norm, then every format in every number of pieces."""
         for hidden in self._given["hidden"]:
             norm = self._norm(hidden)
             for tokens in self._given["tokens"]:
@@ -109,11 +120,11 @@ class Bench:
                 yield self._timed(hidden, tokens, "NCCL + norm", 1, lambda: self._library(x, residual, norm))  # noqa: B023
                 if self._given["host_memory"] and tokens <= HOST_MEMORY_ROWS:
                     yield from self._in_host_memory(hidden, tokens, residual, norm)
-                for spelled in self._given["formats"]:
-                    if self._given["parts"] and tokens >= 1024:
+                for spelled in self._formats():
+                    if self._given["parts"] and tokens >= 1024 and spelled != AS_THEY_ARE:
                         yield from self._parts(hidden, tokens, spelled, x, residual, norm)
                     for pieces in self._given["pieces"] if tokens >= 1024 else (1,):
-                        for algorithm, carrier in self._carriers():
+                        for algorithm, carrier in self._carriers(spelled):
                             wire = wire_of(spelled)
                             summing = WireSum(self._backend, self._group, wire, hidden, algorithm, pieces, carrier)
                             self._check(summing, spelled, algorithm, x, residual, norm)
@@ -126,20 +137,26 @@ class Bench:
         if self._staging is not None:
             self._staging.check()
 
-    def _carriers(self) -> Iterator[tuple[str, HostStaging | None]]:
+    def _formats(self) -> list[str]:
+        """Those asked for, and rows as they are where copy engines carry them: by the library they are its own sum."""
+        return [*self._given["formats"], *([AS_THEY_ARE] if self._given["staged"] else [])]
+
+    def _carriers(self, spelled: str) -> Iterator[tuple[str, HostStaging | None]]:
         """(algorithm, what carries its messages): the library, then copy engines, with room for the largest case."""
-        yield self._algorithm, None
+        if spelled != AS_THEY_ARE:
+            yield self._algorithm, None
         if self._given["staged"]:
             if self._staging is None:
-                formats, widths = map(wire_of, self._given["formats"]), self._given["hidden"]
-                row_bytes = max(RowLayout.of(wire, width).row_bytes for wire in formats for width in widths)
+                most = max(row_bytes(name, width) for name in self._formats() for width in self._given["hidden"])
                 device = torch.device("cuda", torch.cuda.current_device())
-                self._staging = HostStaging.make(self._group, device, self._given["most"] * row_bytes)
+                self._staging = HostStaging.make(self._group, device, self._given["most"] * most)
             yield "gather", self._staging
 
     def _parts(self, hidden: int, tokens: int, spelled: str, x: Tensor, residual: Tensor, norm: Any) -> Iterator[Timed]:
         """The kernel before the library, its all-gather of the message, the kernel behind it."""
-        layout = RowLayout.of(wire_of(spelled), hidden)
+        wire = wire_of(spelled)
+        assert wire is not None
+        layout = RowLayout.of(wire, hidden)
         rows, out, total = self._backend.wire_rows(layout), torch.empty_like(x), torch.empty_like(x)
         got = x.new_empty(self._group.size, tokens, layout.row_bytes, dtype=torch.int8)
         mine = got[self._group.rank]
@@ -241,19 +258,19 @@ def lines(found: list[Timed], ranks: int) -> Iterator[str]:
     """A line for each case, with how many times NCCL and norm it is, and the aim where there is one."""
     base = {(t.hidden, t.tokens): t for t in found if t.name == "NCCL + norm"}
     best: dict[tuple[int, int, str], float] = {}
-    yield f"{'hidden':>6} {'tokens':>6} {'sum + norm':<22} {'pieces':>6} {'graph us':>10} {'times':>6} {'eager us':>10}"
+    yield f"{'hidden':>6} {'tokens':>6} {'sum + norm':<23} {'pieces':>6} {'graph us':>10} {'times':>6} {'eager us':>10}"
     for t in found:
         times = base[t.hidden, t.tokens].graph_us / t.graph_us
         best[t.hidden, t.tokens, t.name] = max(times, best.get((t.hidden, t.tokens, t.name), 0.0))
         eager = "" if t.eager_us is None else f"{t.eager_us:10.1f}"
-        yield f"{t.hidden:>6} {t.tokens:>6} {t.name:<22} {t.pieces:>6} {t.graph_us:10.1f} {times:6.2f} {eager:>10}"
+        yield f"{t.hidden:>6} {t.tokens:>6} {t.name:<23} {t.pieces:>6} {t.graph_us:10.1f} {times:6.2f} {eager:>10}"
     yield ""
     for (hidden, tokens, name), times in best.items():
         at_1024, from_4096 = AIMS.get((name.removesuffix(f" {STAGED}"), ranks), (None, None))
         aim = from_4096 if tokens >= 4096 else at_1024 if tokens == 1024 else None
         if aim is not None:
             verdict = "met" if times >= aim else "missed"
-            yield f"{hidden:>6} {tokens:>6} {name:<22} best {times:5.2f} x, aim {aim:.2f} x: {verdict}"
+            yield f"{hidden:>6} {tokens:>6} {name:<23} best {times:5.2f} x, aim {aim:.2f} x: {verdict}"
 
 
 def main() -> None:

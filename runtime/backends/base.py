@@ -21,6 +21,7 @@ from ..errors import RefusedError
 from ..kernels.peer_impls import PEER_IMPLS, PeerLimits, Room
 from ..kernels.wire.layout import RowLayout
 from ..kernels.wire.plain import WireRows
+from ..kernels.wire.row_sums import RowSums
 from ..ranks.groups import Group
 
 if TYPE_CHECKING:
@@ -134,6 +135,10 @@ class Backend:
     def wire_rows(self, layout: RowLayout) -> WireRows:
         """What makes records of rows and sums of records, for one layout: in plain torch where there are no kernels."""
         return WireRows(layout)
+
+    def row_sums(self, rank: int) -> RowSums:
+        """What sums rows that travel as they are, on a rank of its group; likewise."""
+        return RowSums(rank)
 
     def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[rows, width] to INT8 values and one fp32 scale per row [rows, 1]: scale = max|x| / 127, round to nearest.

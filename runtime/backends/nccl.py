@@ -11,6 +11,7 @@ from torch import Tensor
 from ..kernels.peer_impls import KERNEL_LIMITS, PeerLimits, Room
 from ..kernels.wire.layout import RowLayout
 from ..kernels.wire.plain import WireRows
+from ..kernels.wire.row_sums import RowSums
 from ..ranks.groups import Group
 from .base import Backend, plain_norm
 
@@ -53,6 +54,11 @@ class NcclBackend(Backend):
     def wire_rows(self, layout: RowLayout) -> WireRows:
         """Triton kernels, on AMD too; loaded where a plan has them."""
         found: WireRows = import_module("..kernels.wire.launch", __package__).WireKernels(layout)
+        return found
+
+    def row_sums(self, rank: int) -> RowSums:
+        """The same."""
+        found: RowSums = import_module("..kernels.wire.row_sum_launch", __package__).RowSumKernels(rank)
         return found
 
     def rms_norm(self, x: Tensor, norm: torch.nn.Module) -> Tensor:

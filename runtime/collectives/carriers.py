@@ -19,7 +19,8 @@ class Carrier(ABC):
     pieces: int | None = None
     """The most messages of a sum; None: any number."""
     gathers_in_place: bool
-    """May what a rank sends to an all-gather be its part of what it receives?"""
+    """May what a rank sends to an all-gather be its part of what it receives? Where it may, nobody promises that this
+    part is written when it is sent from elsewhere."""
 
     def begin(self) -> None:  # noqa: B027
         """A sum begins."""

@@ -1,7 +1,10 @@
-"""Quantised sums composed of a backend's library and kernels that write whole messages: values and scales in one.
+"""Sums composed of a backend's library and kernels that write whole messages: values and scales in one.
 
     gather     quantise | all-gather | sum, and what follows it
     two_shot   quantise | all-to-all | sum a shard and quantise it | all-gather | what follows the sum
+
+Rows that travel as they are, without a wire format, are gathered: they are sent from where they are, and a rank's own
+are summed from there.
 
 Rows may be cut into pieces, which are quantised, sent and summed side by side: the library works on a stream of its
 own. Every step is issued for all pieces before the next, so that a link never waits for a sum that it could overlap.
@@ -16,7 +19,7 @@ Shapes: T rows of the message, H width, N ranks, B bytes of a record, S records 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +30,8 @@ from ..backends import Backend
 from ..errors import RefusedError
 from ..kernels.custom_ops import normed_rows, register, rows
 from ..kernels.wire.layout import RowLayout
+from ..kernels.wire.plain import WireRows
+from ..kernels.wire.row_sums import GatheredRows, RowSums
 from ..ranks.groups import Group
 from .carriers import Carrier, Library
 
@@ -42,22 +47,23 @@ class Piece(NamedTuple):
         return x[self.first : self.first + self.rows]
 
 
-Finish = Callable[[Piece, Tensor], None]
-"""Do with (a piece, its records [copies, S, B]) what is left: their sum, and what follows it."""
+Finish = Callable[[Piece, Any], None]
+"""Do with (a piece, its records [copies, S, B] or GatheredRows) what is left: their sum, and what follows it."""
 
 
 class WireSum:
-    """A quantised sum over a group, for rows of one width.
+    """A sum over a group, for rows of one width.
 
-    `algorithm`: gather | two_shot; `pieces`: into how many the rows are cut, as far as they go; `carrier`: of the
-    messages, the library if None.
+    `wire`: the format in which they travel, as they are if None; `algorithm`: gather | two_shot, of rows as they are
+    gather alone; `pieces`: into how many the rows are cut, as far as they go; `carrier`: of the messages, the library
+    if None.
     """
 
     def __init__(
         self,
         backend: Backend,
         group: Group,
-        wire: Wire,
+        wire: Wire | None,
         width: int,
         algorithm: str,
         pieces: int = 1,
@@ -73,9 +79,16 @@ class WireSum:
             )
         if carrier.pieces is not None and pieces > carrier.pieces:
             raise RefusedError(f"up to {carrier.pieces} are carried", field="pieces", value=pieces)
-        self.layout = RowLayout.of(wire, width)
-        self._kernels = backend.wire_rows(self.layout)
-        self._way = {"gather": self._gather, "two_shot": self._two_shot}[algorithm]
+        self._sums: WireRows | RowSums
+        self._way: Callable[[Tensor, Finish], None]
+        if wire is None:
+            if algorithm != "gather":
+                raise RefusedError("rows as they are are gathered alone", field="algorithm", value=algorithm)
+            self._sums, self._way = backend.row_sums(group.rank), self._gather_rows
+        else:
+            self.layout = RowLayout.of(wire, width)
+            self._sums = self._kernels = backend.wire_rows(self.layout)
+            self._way = {"gather": self._gather, "two_shot": self._two_shot}[algorithm]
         self._multiple = group.size if algorithm == "two_shot" else 1
         self._handle = register(self)
 
@@ -110,7 +123,7 @@ class WireSum:
     def rows_now(self, op: str, x: Tensor) -> Tensor:  # noqa: ARG002
         """As `sum`."""
         out = torch.empty_like(x)
-        self._run(x, lambda piece, got: self._kernels.sum(got, piece.of(out)))
+        self._run(x, lambda piece, got: self._sums.sum(got, piece.of(out)))
         return out
 
     def normed_rows_now(
@@ -124,14 +137,14 @@ class WireSum:
     ) -> tuple[Tensor, Tensor]:
         out = torch.empty_like(x)
 
-        def finish(piece: Piece, got: Tensor) -> None:
+        def finish(piece: Piece, got: Any) -> None:
             before = None if residual is None else piece.of(residual)
-            self._kernels.sum_norm(got, before, weight, eps, piece.of(out), piece.of(total))
+            self._sums.sum_norm(got, before, weight, eps, piece.of(out), piece.of(total))
 
         self._run(x, finish)
         return out, total
 
-    # ---- the two algorithms -----------------------------------------------------------------------------------------
+    # ---- the algorithms ---------------------------------------------------------------------------------------------
 
     def pieces_of(self, tokens: int) -> list[Piece]:
         """Runs of rows as equal as can be, each but the last of whole shards."""
@@ -158,6 +171,18 @@ class WireSum:
         for piece, _, got, work in arriving:
             work.wait()
             finish(piece, got)
+
+    def _gather_rows(self, x: Tensor, finish: Finish) -> None:
+        """As `_gather`, of rows as they are."""
+        arriving = []
+        for piece in self.pieces_of(x.shape[0]):
+            mine = piece.of(x)
+            got = x.new_empty(self._group.size, *mine.shape)
+            work = self._carrier.start_all_gather(_bytes(got.flatten(0, 1)), _bytes(mine), self._group)
+            arriving.append((piece, GatheredRows(mine, got), work))
+        for piece, gathered, work in arriving:
+            work.wait()
+            finish(piece, gathered)
 
     def _two_shot(self, x: Tensor, finish: Finish) -> None:
         size, group = self._group.size, self._group
@@ -186,6 +211,11 @@ class WireSum:
 
     def _records(self, x: Tensor, ranks: int, records: int) -> Tensor:
         return x.new_empty(ranks, records, self.layout.row_bytes, dtype=torch.int8)
+
+
+def _bytes(rows: Tensor) -> Tensor:
+    """Rows as a message of bytes, where they are."""
+    return rows.view(torch.int8)
 
 
 __all__ = ["Piece", "WireSum"]

@@ -19,6 +19,11 @@ def run(function: Any, *args: Any) -> list[Any]:
     return run_ranks(function, torch.cuda.device_count(), *args, timeout_s=300)
 
 
+def reach_each_other() -> bool:
+    ranks = range(torch.cuda.device_count())
+    return all(torch.cuda.can_device_access_peer(a, b) for a in ranks for b in ranks if a != b)
+
+
 def test_every_format_is_as_close_to_float64_as_its_steps_and_alike_on_all_ranks() -> None:
     for found in run(staged_ranks.sums):
         assert len(found) == 3 * len(FORMATS)
@@ -28,16 +33,36 @@ def test_every_format_is_as_close_to_float64_as_its_steps_and_alike_on_all_ranks
             assert same, name
 
 
+def test_of_rows_as_they_are_the_sum_is_that_in_fp32_to_the_bit_and_alike_on_all_ranks() -> None:
+    for found in run(staged_ranks.rows_as_they_are):
+        assert len(found) == 2 * 4 * 4
+        for name, (exact, norm_error, same) in found.items():
+            assert exact, name
+            assert norm_error <= 2.0, (name, norm_error)
+            assert same, name
+
+
+@pytest.mark.skipif(not reach_each_other(), reason="our own kernels read the memory of peers")
+def test_of_rows_as_they_are_sums_are_those_of_our_own_kernel_in_one_shot() -> None:
+    for found in run(staged_ranks.beside_one_shot):
+        assert len(found) == 2 * 3
+        for name, (same, off) in found.items():
+            assert same, name
+            assert off <= 1.0, (name, off)  # sums of squares may add up in another order
+
+
 def test_calls_of_any_size_by_ranks_that_are_late_are_right() -> None:
     assert run(staged_ranks.calls, 2000) == [0] * torch.cuda.device_count()
 
 
-def test_graphs_in_any_order_in_turn_with_calls_are_right() -> None:
-    assert run(staged_ranks.graphs, 500) == [0] * torch.cuda.device_count()
+@pytest.mark.parametrize("wire", ["int8", None])
+def test_graphs_in_any_order_in_turn_with_calls_are_right(wire: str | None) -> None:
+    assert run(staged_ranks.graphs, 500, wire) == [0] * torch.cuda.device_count()
 
 
-def test_rows_may_be_written_just_before_and_overwritten_just_behind() -> None:
-    assert run(staged_ranks.after_other_kernels, 200) == [0] * torch.cuda.device_count()
+@pytest.mark.parametrize("wire", ["int8", None])
+def test_rows_may_be_written_just_before_and_overwritten_just_behind(wire: str | None) -> None:
+    assert run(staged_ranks.after_other_kernels, 200, wire) == [0] * torch.cuda.device_count()
 
 
 @pytest.mark.parametrize("how", ["eager", "graph"])
@@ -57,7 +82,7 @@ def test_of_a_rank_that_is_gone_all_others_say_so(pieces: int) -> None:
         assert "a peer has sent nothing" in said
 
 
-def test_what_has_not_come_is_nan_in_every_format() -> None:
+def test_what_has_not_come_is_nan_in_every_format_and_of_rows_as_they_are() -> None:
     for found in run(staged_ranks.not_come):
         assert found == dict.fromkeys(found, True)
-        assert len(found) == len(FORMATS)
+        assert len(found) == len(FORMATS) + 2

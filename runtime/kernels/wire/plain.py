@@ -47,8 +47,7 @@ class WireRows:
     ) -> None:
         """Records to (RMSNorm of sum + residual, sum + residual); `total` may be the residual's memory."""
         summed = self._sum_of_copies(got_NRB[:, : out_RH.shape[0]]).to(out_RH.dtype)
-        total_RH.copy_(summed if residual_RH is None else summed + residual_RH)
-        out_RH.copy_(rms_norm(total_RH, weight_H, eps))
+        store_normed(summed, residual_RH, weight_H, eps, out_RH, total_RH)
 
     def _sum_of_copies(self, got_NRB: Tensor) -> Tensor:
         summed = self._load(got_NRB[0])
@@ -135,6 +134,14 @@ class WireRows:
             whole = whole | (torch.stack([(top >> shift) & 3 for shift in (0, 2, 4, 6)], -1).flatten(1) << 4)
             bits = 6
         return ((whole << (32 - bits)) >> (32 - bits)).to(torch.float32)
+
+
+def store_normed(
+    summed_RH: Tensor, residual_RH: Tensor | None, weight_H: Tensor, eps: float, out_RH: Tensor, total_RH: Tensor
+) -> None:
+    """What follows a sum that has been rounded: its total with the residual, and the RMSNorm of that."""
+    total_RH.copy_(summed_RH if residual_RH is None else summed_RH + residual_RH)
+    out_RH.copy_(rms_norm(total_RH, weight_H, eps))
 
 
 def _bytes(low: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -13,6 +14,9 @@ from commplan.runtime.calibration.composed import composed_call
 from commplan.runtime.calibration.point_calls import Point
 from commplan.runtime.calibration.staged import HostCarriers, is_staged, message_bytes
 from commplan.runtime.ranks.groups import Group
+
+from ..world import RankWorld
+from .staged_measuring import measured_points
 
 MODULE = "commplan.runtime.collectives.host_staging"
 CPU = torch.device("cpu")
@@ -114,3 +118,16 @@ def test_a_sum_is_handed_what_carries_its_messages(monkeypatch: pytest.MonkeyPat
     assert found == ["sum", "sum_norm", "sum"]
     assert [named for _, named in seen] == [{"carrier": "carrier"}, {"carrier": "carrier"}, {}]
     assert all(args[1:] == (128, "gather", 4) for args, _ in seen)
+
+
+@pytest.mark.slow
+def test_ranks_of_a_host_measure_sums_of_records_and_of_rows_as_they_are(world: Callable[[int], RankWorld]) -> None:
+    points: list[list[Any]] = [
+        [impl, name, 2, "bf16", rows, 128, 0]
+        for impl in ("host_staged", "host_staged_norm")
+        for name in ("all_reduce.gather.4", INT6)
+        for rows in (1, 33)
+    ]
+    for samples in world(2).run(measured_points, points):
+        assert list(samples) == [" ".join(map(str, each)) for each in points]
+        assert all(len(times) >= 5 and min(times) > 0 for times in samples.values())
