@@ -90,8 +90,9 @@ def staged(folder: Path) -> StrategyFile:
         return replace(op, impl=STAGED_NORM if norm else STAGED, pieces=pieces)
 
     plain = Op("all_reduce")
-    short = ranges_of([plain, *([NONE, plain, NONE, by(INT8)] * 2), NONE], 1, 4)
-    ops = [NONE, by(INT8, 2), NONE, plain, NONE, by(SPIKES, 4, norm=False), NONE, replace(INT8, impl=COMPOSED_NORM)]
+    rows = Op("all_reduce", "gather")
+    short = ranges_of([plain, *([NONE, by(rows), NONE, by(INT8)] * 2), NONE], 1, 4)
+    ops = [NONE, by(INT8, 2), NONE, by(rows, 2, norm=False), NONE, by(SPIKES, 4, norm=False), NONE, replace(INT8, impl=COMPOSED_NORM)]
     long = ranges_of([plain, *ops, NONE], 5, 256)
     return strategy_file(folder, TWO, {"prefill": [short, long], "decode": [short, long]})
 
