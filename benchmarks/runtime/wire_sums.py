@@ -7,9 +7,9 @@
 `--without-peer-access` has NCCL go through host memory (NCCL_P2P_DISABLE=1): a stand-in for machines whose GPUs do not
 reach each other's memory. Every sum is first held against float64, and its bits against those of the other ranks. Times
 are of one call in a CUDA graph of several, the median of replays, and the slowest rank's; `--eager` times launches from
-Python as well, `--parts` what a gather is made of, each by itself. `--host-memory` has our own kernels of symmetric
-memory beside them, over pinned host memory, for up to 512 tokens; `--staged` the same sums, gathered, whose messages
-copy engines carry through host memory, and that of rows as they are. The aims are those of a link of about 29 GB/s.
+Python as well, `--parts` what a gather is made of, each by itself. `--host-memory` has the sum in one launch through
+pinned host memory beside them, for up to 512 tokens; `--staged` the same sums, gathered, whose messages copy engines
+carry through host memory, and that of rows as they are. The aims are those of a link of about 29 GB/s.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch import Tensor
 from commplan.planner.strategy.file import KINDS
 from commplan.planner.strategy.wire import Wire
 from commplan.runtime.backends import load_backend
+from commplan.runtime.collectives.host_one_shot import HostOneShot
 from commplan.runtime.collectives.host_staging import HostStaging
 from commplan.runtime.collectives.wire_sums import WireSum
 from commplan.runtime.kernels.wire.layout import RowLayout
@@ -42,6 +43,7 @@ CALLS = 4  # of a graph
 HOST_MEMORY_ROWS = 512
 STAGED = "staged"
 AS_THEY_ARE = "rows as they are"
+ONE_SHOT = "own, host memory"
 # (format, ranks) to what is aimed at: times NCCL and norm, at 1024 tokens and from 4096 on.
 AIMS = {
     ("int8/token", 2): (1.5, 1.75),
@@ -107,7 +109,7 @@ class Bench:
     def __init__(self, group: Group, given: dict[str, Any]) -> None:
         self._group, self._given = group, given
         self._backend = load_backend("nccl")
-        self._peers: dict[int, Any] = {}
+        self._one_shots: dict[int, HostOneShot] = {}
         self._staging: HostStaging | None = None
         self._algorithm = given["algorithm"] or ("gather" if group.size == 2 else "two_shot")
 
@@ -168,23 +170,22 @@ class Bench:
             yield self._timed(hidden, tokens, f"  {part}", 1, call)
 
     def _in_host_memory(self, hidden: int, tokens: int, residual: Tensor, norm: Any) -> Iterator[Timed]:
-        """Our own kernels where ranks share host memory, in the type of the rows and in INT8."""
-        if hidden not in self._peers:
-            from host_memory import peers_in_host_memory
-
-            self._peers[hidden] = peers_in_host_memory(self._group, hidden, HOST_MEMORY_ROWS)
-        peers, parts = self._peers[hidden], [self._rows(tokens, hidden, r) for r in range(self._group.size)]
+        """One kernel, whose rows land in memory that the ranks share."""
+        if hidden not in self._one_shots:
+            device = torch.device("cuda", torch.cuda.current_device())
+            made = HostOneShot.make(self._group, device, torch.bfloat16, hidden, HOST_MEMORY_ROWS)
+            self._one_shots[hidden] = made
+        summing, parts = self._one_shots[hidden], [self._rows(tokens, hidden, r) for r in range(self._group.size)]
         mine, wanted = parts[self._group.rank], torch.stack([part.double() for part in parts]).sum(0)
-        for name, call in (
-            ("own, host memory", lambda: peers.all_reduce_norm(mine, residual, norm.weight, EPS, "one_shot")),
-            ("own INT8, host", lambda: peers.int8_all_reduce_norm(mine, "gather", residual, norm.weight, EPS)),
-        ):
-            total = call()[1].double()
-            error = float((total - wanted - residual.double()).norm() / wanted.norm())
-            if not error < 0.02:
-                sys.exit(f"{name}: error {error}")
-            yield self._timed(hidden, tokens, name, 1, call)
-        peers.check()
+
+        def call() -> Any:
+            return summing.sum_norm(mine, residual, norm.weight, EPS)
+
+        error = float((call()[1].double() - wanted - residual.double()).norm() / wanted.norm())
+        if not error < 0.02:
+            sys.exit(f"{ONE_SHOT}: error {error}")
+        yield self._timed(hidden, tokens, ONE_SHOT, 1, call)
+        summing.check()
 
     def _norm(self, hidden: int) -> Any:
         norm: Any = torch.nn.Module()

@@ -100,7 +100,7 @@ def _cannot_perform(
 
 def _too_large(op: Op, plan: RangePlan, strategy: StrategyFile, executor: Executor) -> str | None:
     """Why an impl refuses the largest message of a range, or None."""
-    limit = executor.impls[op.impl].max_message_bytes if op.impl in executor.impls else None
+    limit = executor.impls[op.impl].most_bytes(op.algorithm) if op.impl in executor.impls else None
     if limit is None:
         return None
     row_bytes = strategy.model.hidden_size * DTYPE_BYTES[strategy.deployment.activations]

@@ -70,7 +70,8 @@ def points_of(setups: Iterable[Setup]) -> list[Point]:
                     most_rows[key] = max(most_rows.get(key, 1), rows)
                 if isinstance(term.work, Composed) and _is_planned(setup, term.work):
                     composed = _composed(setup, term.work, term.width)
-                    most_pieces[composed] = max(most_pieces.get(composed, 1), planner.costs.rows(term.rows, tokens))
+                    rows = _rows_taken(setup, term.work, term.width, planner.costs.rows(term.rows, tokens))
+                    most_pieces[composed] = max(most_pieces.get(composed, 1), rows)
                 for point in _of_term(setup, planner.costs, term, tokens, largest):
                     found[point] = None
         found |= dict.fromkeys(_of_gemms(setup))
@@ -176,12 +177,18 @@ def _is_planned(setup: Setup, work: Composed) -> bool:
     numerics, ranks = setup.deployment.numerics, setup.parallelism.group_size(work.group)
     apart = setup.model.residual_streams > 1 or setup.parallelism.pp > 1
     impl, by_pair = setup.impls[work.impl], "gather" if ranks == _PAIR else "two_shot"
-    as_it_is = not kind.is_quantized and numerics.loosest != "exact"
+    as_it_is = not kind.is_quantized and (numerics.loosest != "exact" or work.algorithm in kind.own_algorithms)
     return (
         (as_it_is or (numerics.loosest == "quantized" and wire is not None and wire.name in numerics.wire_formats))
         and (impl.is_through_host or work.algorithm == by_pair)
         and (apart or impl.fuses_norm)
     )
+
+
+def _rows_taken(setup: Setup, work: Composed, width: int, rows: int) -> int:
+    """Of the largest message, those that the impl takes by this algorithm."""
+    most = setup.impls[work.impl].most_bytes(work.algorithm)
+    return rows if most is None else max(1, min(rows, int(most // (width * work.bytes_per_element))))
 
 
 def _composed(setup: Setup, work: Composed, width: int) -> _OneKernel:
@@ -191,10 +198,11 @@ def _composed(setup: Setup, work: Composed, width: int) -> _OneKernel:
 
 def _composed_sums(most_rows: dict[_OneKernel, int]) -> Iterator[Point]:
     for (impl, name, size, dtype, width, columns), most in sorted(most_rows.items()):
-        pieces = parse_point(name, impl).pieces or 1
+        op = parse_point(name, impl)
+        pieces, align = op.pieces or 1, 1 if op.way.in_one_launch else size
         least = 1 if pieces == 1 else min(most // 2, pieces * _ROWS_OF_A_PIECE) or 1
         for rows in [count for count in _row_counts(most) if count >= least]:
-            yield (impl, name, size, dtype, -(-rows // size) * size, width, columns)
+            yield (impl, name, size, dtype, -(-rows // align) * align, width, columns)
 
 
 def _fine_row_counts(most: int) -> Iterator[int]:

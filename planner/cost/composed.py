@@ -69,7 +69,9 @@ def num_calls(work: Composed) -> int:
 
 
 def num_staged(work: Composed) -> int:
-    """Launches that carry the messages of a sum through the host's memory."""
+    """Launches that carry the messages of a sum through the host's memory; of one in one launch that is all."""
+    if KINDS[work.op].way(work.algorithm).in_one_launch:
+        return 1
     return work.pieces * STAGED_PIECE + STAGED_CALL
 
 
@@ -130,6 +132,18 @@ class ComposedCosts:
     def lacks_table(self, work: Composed, width: int) -> bool:
         """True for a sum that goes by its table alone, and there is none of it."""
         return self._impls[work.impl].needs_table and self._found(work, width) is None
+
+    def most_bytes(self, work: Composed, width: int) -> float | None:
+        """The largest message of activations that its impl takes so; None: any.
+
+        A sum in one launch is for few rows, and nothing is known of more than were measured: beyond its table the wire
+        would be waited for by programs that all look at host memory.
+        """
+        most = self._impls[work.impl].most_bytes(work.algorithm)
+        found = self._found(work, width)
+        if found is None or not KINDS[work.op].way(work.algorithm).in_one_launch:
+            return most
+        return min(found.curve.sizes[-1], found.curve.sizes[-1] if most is None else most)
 
     def sizes(self, work: Composed, width: int) -> tuple[float, ...]:
         """Sizes of the message of activations at which the price has a kink."""

@@ -92,15 +92,24 @@ class OpCosts:
         return self.collectives.peer_to_peer(work.op, elements * self.device.activation_bytes, mine)
 
     def message_bytes(self, terms: tuple[Term, ...], tokens: int) -> float:
-        """The largest buffer that goes through a collective of an op."""
+        """The largest buffer that goes through a collective of an op itself, or message of a composed sum."""
         return max(
             (
                 self.rows(t.rows, tokens) * t.width * t.work.bytes_per_element
                 for t in terms
-                if isinstance(t.work, Wire | OneKernel)
+                if isinstance(t.work, Wire | OneKernel | Composed) and t.category == "wire"
             ),
             default=0.0,
         )
+
+    def most_bytes(self, op: Op, terms: tuple[Term, ...]) -> float | None:
+        """The largest message that the impl of an op takes; None: any."""
+        if op.impl is None:
+            return None
+        for term in terms:
+            if isinstance(term.work, Composed):
+                return self.composed.most_bytes(term.work, term.width)
+        return self._impls[op.impl].max_message_bytes
 
     def lacks_table(self, terms: tuple[Term, ...]) -> bool:
         """True for an op by an impl that is used only where it was measured, and here it was not.
@@ -164,15 +173,16 @@ class OpCosts:
         if not isinstance(work, Wire | OneKernel | Composed) or term.rows == "logits":
             return set()
         sizes = self._table_sizes(work, term.width)
-        limits = set() if isinstance(work, Composed) else self.limits(term)
-        return limits | {round(size / self._bytes_a_token(term, work)) for size in sizes}
+        return self.limits(term) | {round(size / self._bytes_a_token(term, work)) for size in sizes}
 
     def limits(self, term: Term) -> set[int]:
         """The last token count whose message the impl of a term takes."""
         work = term.work
-        if not isinstance(work, Wire | OneKernel) or term.rows == "logits":
+        if not isinstance(work, Wire | OneKernel | Composed) or term.rows == "logits":
             return set()
-        most = self._impls[work.impl].max_message_bytes
+        most: float | None = self._impls[work.impl].max_message_bytes
+        if isinstance(work, Composed):
+            most = self.composed.most_bytes(work, term.width)
         return set() if most is None else {int(most / self._bytes_a_token(term, work))}
 
     def _bytes_a_token(self, term: Term, work: Wire | OneKernel | Composed) -> float:

@@ -198,14 +198,15 @@ class OpTerms:
         work = work._replace(wire=op.wire_name, scale_group=op.scale_group)
         return Term("wire", name, rows, width or self._hidden, work)
 
-    def _composed(self, op: Op, impl: str, group: GroupName, rows: RowRule) -> tuple[Term, Term]:
-        """Messages on their way, and what they do not hide of the kernels around them."""
+    def _composed(self, op: Op, impl: str, group: GroupName, rows: RowRule) -> list[Term]:
+        """Messages on their way, and what they do not hide of the kernels around them, if there are any."""
         assert op.algorithm is not None  # sums by whole messages say theirs
         who = (op.kind.table, impl, self._backend, self._dtype, group, self._element, op.algorithm)
         work = Composed(*who, op.wire_name, op.scale_group, op.pieces or 1)
         how = "through the host" if self._impls[impl].is_through_host else "by the library"
         wire = Term("wire", f"{op.name} {how}", rows, self._hidden, work)
-        return wire, Term("quantize", "kernels beside it", rows, self._hidden, Unhidden(work))
+        beside = Term("quantize", "kernels beside it", rows, self._hidden, Unhidden(work))
+        return [wire] if op.way.in_one_launch else [wire, beside]
 
     def _kernels(
         self, category: Category, kernels: Kernels, rows: RowRule, group_size: int = 1, width: int | None = None

@@ -93,7 +93,9 @@ class Table(Spec):
                 raise FieldError(field, f"is missing: a table of {self.op} says its {field}", kind="missing_key")
             if given is not None and self.op not in ops:
                 raise FieldError(field, f"{self.op} has none; it belongs to {' and '.join(ops)}", given)
-        if self.pieces is not None and self.algorithm not in KINDS.get(self.op, NONE.kind).composed_algorithms:
+        kind = KINDS.get(self.op, NONE.kind)
+        cut = self.algorithm in kind.composed_algorithms and not kind.way(self.algorithm).in_one_launch
+        if self.pieces is not None and not cut:
             raise FieldError("pieces", f"{self.op} has none; they are of sums by whole messages", self.pieces)
         self._says_its_format([name for name, kind in kinds.items() if kind.wires])
         if self.algorithm is not None and self.algorithm not in chosen[self.op]:

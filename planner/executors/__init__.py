@@ -176,6 +176,8 @@ class Executor(Spec):
                 value = getattr(impl, field)
                 if value is not None and value < 1:
                     raise FieldError(f"impls.{name}.{field}", "a positive whole number is expected", value)
+            for algorithm, most in (impl.max_message_bytes_of or {}).items():
+                _check_limit(name, impl, algorithm, most)
             if impl.ranks is not None and (not impl.ranks or min(impl.ranks) < 2):
                 raise FieldError(f"impls.{name}.ranks", "sizes of groups are expected, from 2", list(impl.ranks))
         self.host.check_calls(tuple(self.impls))
@@ -248,6 +250,15 @@ def _check_carrier(name: str, impl: Impl) -> None:
     if impl.is_through_host and not impl.needs_table:
         why = "hosts differ, and no formula knows them, so it needs its table: needs_table: true"
         raise FieldError(f"impls.{name}", why)
+
+
+def _check_limit(name: str, impl: Impl, algorithm: str, most: int) -> None:
+    """A limit of what an impl does by one of its algorithms."""
+    where = f"impls.{name}.max_message_bytes_of.{algorithm}"
+    if algorithm not in (impl.algorithms or _ALGORITHMS):
+        raise FieldError(where, one_of(sorted(impl.algorithms or _ALGORITHMS)), algorithm)
+    if most < 1:
+        raise FieldError(where, "a positive whole number is expected", most)
 
 
 def _check_formats(name: str, impl: Impl) -> None:

@@ -110,8 +110,8 @@ class Offers:
         if impl.is_composed:
             accepted = impl.algorithms or op.kind.composed_algorithms
             for algorithm in (a for a in op.kind.composed_algorithms if a in accepted and op.algorithm in (a, None)):
-                pieces = (None, *self._pieces(op, impl))
-                yield from (replace(op, algorithm=algorithm, pieces=number) for number in pieces)
+                by = replace(op, algorithm=algorithm)
+                yield from (replace(by, pieces=number) for number in (None, *self._pieces(by, impl)))
             return
         yield op
         yield from (replace(op, algorithm=a) for a in self._told(op, name, impl, restriction))
@@ -155,7 +155,9 @@ class Offers:
         Where the residual is gathered the wire is so much dearer that it is not asked, and under attention DP there are
         so many ways already that a search over all of them takes long. Beside kernels of ours that write to their peers
         a composed sum is a last resort, in one piece unless it was measured in more."""
-        if not impl.is_composed or op.residual is not None or self.setup.parallelism.attn_dp > 1:
+        if not impl.is_composed or op.way.in_one_launch:
+            return ()
+        if op.residual is not None or self.setup.parallelism.attn_dp > 1:
             return ()
         if self._writes_to_peers and not self._composed_is_measured and not impl.is_through_host:
             return ()

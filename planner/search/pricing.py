@@ -52,7 +52,7 @@ class _Facts(NamedTuple):
 
     terms: tuple[tuple[int, Term], ...]
     ties: int
-    largest: int | None
+    largest: float | None
 
 
 Weights = tuple[Edge, int, int]  # an edge, its weights on device and host
@@ -103,9 +103,9 @@ class Pricer:
     def _facts_of(self, edge: Edge) -> _Facts:
         found = self._facts.get(edge)
         if found is None:
-            numbers, impl = self._numbers, edge.op.impl
+            numbers = self._numbers
             terms = tuple((numbers.setdefault(term, len(numbers)), term) for term in edge.terms)
-            largest = None if impl is None or self._any_size else self._impls[impl].max_message_bytes
+            largest = None if self._any_size else self._costs.most_bytes(edge.op, edge.terms)
             ties = (edge.rank << _RANK_SHIFT) + edge.op.kind.runs
             found = self._facts[edge] = _Facts(terms, ties, largest)
         return found
@@ -175,7 +175,8 @@ class Pricer:
         """Why an op does not fit at a token count, or None where it does."""
         largest, message = self._facts_of(edge).largest, self._costs.message_bytes(edge.terms, tokens)
         if largest is not None and message > largest:
-            return f"{edge.op.impl} takes messages up to {_size(largest)}, and {tokens} tokens are {_size(message)}"
+            who = edge.op.impl if edge.op.algorithm is None else f"{edge.op.algorithm} of {edge.op.impl}"
+            return f"{who} takes messages up to {_size(largest)}, and {tokens} tokens are {_size(message)}"
         peak = self._peak_bytes(edge, tokens)
         if self._limit_bytes is not None and peak > self._limit_bytes:
             limit = f"{self._limit_bytes / 1e9:g} GB of limits.activation_memory_gb"

@@ -27,6 +27,7 @@ def parse_point(text: str, impl: str) -> Op:
         format_, pieces = parts[2:-1], parts[-1]
         group = as_word(format_[1], SCALE_GROUPS) if format_ else None
         known = not format_ or (group is not None and (format_[0], group, parts[1]) in kind.errors)
+        known &= pieces == "1" or not kind.way(parts[1]).in_one_launch
         if known and pieces.isdecimal() and 1 <= int(pieces) <= MAX_PIECES:
             wire = format_[0] if format_ else None
             cut = int(pieces) if int(pieces) > 1 else None

@@ -41,6 +41,7 @@ class Impl:
     `provider` is who makes an impl that is not commplan's own, nor a backend. An impl that a server runs by itself and
     that no plan may name there says why in `stock_only`: it prices what the server does without a plan.
 
+    max_message_bytes_of  limits by algorithm, of what an impl does so for short messages alone
     max_message_bytes_by  limits by compute capability, then by ranks (null: any size); elsewhere the impl never runs.
                           `Executor.on` settles them for a machine
     """
@@ -58,6 +59,7 @@ class Impl:
     ranks: tuple[int, ...] | None = None  # of that group: it has kernels for these numbers alone
     row_multiple: int = 1  # elements of a row are a multiple of this
     max_message_bytes: int | None = None  # larger messages it refuses
+    max_message_bytes_of: dict[str, int] | None = None
     max_message_bytes_by: dict[str, dict[int, int | None]] | None = None
     topologies: tuple[str, ...] | None = None  # works inside a node alone; for more than two ranks over these links
     peer_access: bool = False  # devices read each other's memory, so the link must let them
@@ -87,6 +89,10 @@ class Impl:
     def is_through_host(self) -> bool:
         """True where messages go through memory that the ranks of one host share."""
         return self.carrier == "host"
+
+    def most_bytes(self, algorithm: str | None) -> int | None:
+        """The largest message that it takes by an algorithm; None: any."""
+        return (self.max_message_bytes_of or {}).get(algorithm or "", self.max_message_bytes)
 
     def adds_in_order(self, op: Op) -> bool:
         """Does this impl add the partials of an op in the same order, whatever the number of rows?"""
@@ -348,8 +354,13 @@ def _plain(value: Any) -> Any:
 def _algorithm_refusal(name: str, impl: Impl, op: Op) -> str | None:
     """Why an impl does not perform an op by what it is told, or by nothing, or None."""
     if impl.is_composed and op.algorithm is None and op.kind.composed:
-        return f"{name} performs {op.name} by an algorithm that the op names: {' or '.join(op.kind.composed)}"
-    if op.algorithm in op.kind.composed and not impl.is_composed:
+        known = [each for each in op.kind.composed if each in (impl.algorithms or op.kind.composed)]
+        return f"{name} performs {op.name} by an algorithm that the op names: {' or '.join(known)}"
+    if impl.is_composed and op.algorithm in op.kind.composed:
+        if op.pieces is not None and op.way.in_one_launch:
+            return f"{op.algorithm} of {op.name} is one launch, which has no pieces"
+        return None
+    if op.algorithm in op.kind.composed and op.algorithm not in op.kind.own_algorithms:
         return f"{op.algorithm} of {op.name} is by kernels around whole messages, and {name} is another impl"
     if op.algorithm in op.kind.own_algorithms and not impl.is_own:
         return f"{op.algorithm} is an algorithm of commplan's own kernel of {op.name}, and {name} is another impl"

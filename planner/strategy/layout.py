@@ -134,8 +134,9 @@ class State(NamedTuple):
 def numerics_class(boundary: str, op: Op, p: Parallelism) -> Numerics:
     """exact, reordered or quantized. A fold, or a sum widened to all tp ranks, changes the order of additions;
     where rows are pushed the GEMM before runs in pieces, and may add in another order too; and so may kernels around
-    whole messages."""
-    moved = op.is_pushed or op.algorithm in op.kind.composed
+    whole messages. What our own kernel is told is of one class wherever its rows land."""
+    around = op.algorithm in op.kind.composed and op.algorithm not in op.kind.own_algorithms
+    moved = op.is_pushed or around
     if op.kind.numerics == "exact" and (op.residual == "fold" or moved or is_widened(boundary, op, p)):
         return "reordered"
     return op.kind.numerics

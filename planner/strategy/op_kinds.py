@@ -128,11 +128,13 @@ PUSHED_INNER = 4096
 """Inner columns of the GEMM behind which such a sum is measured. A shorter one hides less of it."""
 _OWN_SUMS = {**_OWN_PAIRS, "pushed": Way((Send(ALL_REDUCE),), peers="pushed")}
 
-# Or whole messages travel as they are, and a kernel of every rank sums them.
-_GATHERED_ROWS = {
+# Or whole messages travel as they are, and a kernel of every rank sums them. Few rows through the host's memory: by the
+# kernel in one shot, whose rows land there.
+_WHOLE_ROWS = {
     "gather": Way(
         (Send(ALL_GATHER, whole=True), Pass("sum", copies=True)), Workspace(values_per_rank=1), peers="message"
-    )
+    ),
+    "one_shot": _OWN_SUMS["one_shot"],
 }
 
 # The same of a pair, on the rows of a DP group.
@@ -182,7 +184,7 @@ _KINDS = (
         folds=True,
         widens=True,
         kernel=OwnKernel("all_reduce", argument="algorithm", ways=_OWN_SUMS, norm=True),
-        composed=_GATHERED_ROWS,
+        composed=_WHOLE_ROWS,
     ),
     OpKind(
         "reduce_scatter",

@@ -108,6 +108,11 @@ class Way:
         return all(send.rows == "message" for send in self.sends)
 
     @property
+    def in_one_launch(self) -> bool:
+        """Nothing stands beside what travels: by kernels of ours one launch does all of it, and pieces hide nothing."""
+        return not any(self.passes)
+
+    @property
     def exchanges(self) -> int:
         """How often ranks wait for each other in one kernel: parts travel side by side, a whole message once."""
         if self.peers in ("message", "pushed"):
@@ -162,7 +167,8 @@ class OpKind:
     widens     may sum a DP group's rows over all tp ranks, in a buffer of zeros
     latent     works on the latents of MLA in place of hidden rows
     kernel     commplan's own, where there is one
-    composed   by kernels around what carries whole messages, of an op that a library performs in one way: by algorithm
+    composed   by kernels around what carries whole messages, of an op that a library performs in one way: by algorithm,
+               which may be one of the kernel's too
     rounds     of a fused peer-to-peer kernel, where there is one
     """
 
@@ -272,7 +278,7 @@ class OpKind:
     @cached_property
     def known_algorithms(self) -> tuple[str, ...]:
         """Every algorithm that an op of this name may say."""
-        return self.algorithms or (*self.own_algorithms, *self.composed)
+        return self.algorithms or tuple(dict.fromkeys((*self.own_algorithms, *self.composed)))
 
     def way(self, algorithm: str | None) -> Way:
         """How it is performed: by an algorithm, or in the only way there is."""

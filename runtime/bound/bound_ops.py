@@ -16,11 +16,10 @@ from commplan.planner.strategy.file import DP_LOCAL, REPLICATED, Layout, sum_gro
 
 from ..backends import Backend
 from ..collectives.row_moves import add_rows
-from ..collectives.wire_sums import WireSum
 from ..kernels.peer_impls import fuses_norm
 from ..kernels.peers import Make, Peers
 from ..ranks.groups import Group, Groups
-from .composed_sums import composed_norm, composed_sum
+from .composed_sums import ComposedSum, composed_norm, composed_sum
 from .counts import Count, Place
 from .layouts import Call, as_it_is, group_at, slicer
 from .peer_sums import Normed, peer_norm, peer_sum, pusher
@@ -85,7 +84,7 @@ def bind_out(
     backend: Backend,
     count: Count,
     peers: Peers | None = None,
-    composed: WireSum | None = None,
+    composed: ComposedSum | None = None,
 ) -> BoundOut:
     """Bind an op of an `_out` boundary; `peers` or `composed` perform it where its impl is ours."""
     op, p = place.op, groups.parallelism

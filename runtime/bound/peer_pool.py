@@ -1,5 +1,6 @@
-"""What ranks share for a plan's collectives of our own: Peers for each group and width, and what carries messages
-through the host's memory for each group. All boundaries and ranges of a plan use the same."""
+"""What ranks share for a plan's collectives of our own: Peers for each group and width; what carries messages through
+the host's memory for each group, and sums a few rows there for each group and width. All boundaries and ranges of a
+plan use the same."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ import torch
 from commplan.planner.strategy.file import GroupName, StrategyFile
 
 from ..backends import Backend
+from ..collectives.host_one_shot import HostOneShot
 from ..collectives.host_staging import HostStaging
-from ..kernels.peer_impls import PeersKey, Room, messages_needed, peers_needed
+from ..kernels.peer_impls import PeersKey, Room, messages_needed, one_shots_needed, peers_needed
 from ..kernels.peers import Peers
 from ..ranks.agreement import exchange_over, together
 from ..ranks.groups import Groups
@@ -39,6 +41,7 @@ class PeerPool:
         self._groups, self._backend = groups, backend
         self._peers: dict[PeersKey, tuple[Peers, Room]] = {}
         self._carriers: dict[GroupName, tuple[HostStaging, int]] = {}
+        self._one_shots: dict[PeersKey, tuple[HostOneShot, int]] = {}
 
     def make(self, device: torch.device, dtype: torch.dtype, *plans: StrategyFile) -> None:
         """Have all that some plans need. Every rank calls this for the same ones; all succeed or none.
@@ -50,13 +53,11 @@ class PeerPool:
             has = self._peers[key][1] if key in self._peers else Room()
             if key not in self._peers or not has.holds(needed):
                 room[key] = needed.joined(has)
-        sizes = {
-            group: size
-            for group, size in messages_needed(*plans).items()
-            if group not in self._carriers or self._carriers[group][1] < size
-        }
+        sizes = _lacking(messages_needed(*plans), self._carriers)
+        rows = _lacking(one_shots_needed(*plans), self._one_shots)
         peers, carriers = dict[PeersKey, tuple[Peers, Room]](), dict[GroupName, tuple[HostStaging, int]]()
-        if not room and not sizes:
+        one_shots = dict[PeersKey, tuple[HostOneShot, int]]()
+        if not room and not sizes and not rows:
             return
         try:
             with together(exchange_over(self._groups.control)):
@@ -66,12 +67,17 @@ class PeerPool:
                     peers[group, width] = made, space
                 for group in sorted(sizes):
                     carriers[group] = HostStaging.make(self._groups.of(group), device, sizes[group]), sizes[group]
+                for key in sorted(rows):
+                    summing = HostOneShot.make(self._groups.of(key[0]), device, dtype, key[1], rows[key])
+                    one_shots[key] = summing, rows[key]
         except Exception:
             _close(peers)
             _close(carriers)
+            _close(one_shots)
             raise
         _replace(self._peers, peers)
         _replace(self._carriers, carriers)
+        _replace(self._one_shots, one_shots)
 
     def of(self, group: GroupName, width: int) -> Peers:
         """Those that `make` has made for a plan."""
@@ -81,18 +87,30 @@ class PeerPool:
         """The one that `make` has made for a plan."""
         return self._carriers[group][0]
 
+    def one_shot_of(self, group: GroupName, width: int) -> HostOneShot:
+        """The one that `make` has made for a plan."""
+        return self._one_shots[group, width][0]
+
     def check(self) -> None:
         """Raises BoundaryError if one of them has given up waiting for a rank."""
         for peers, _ in self._peers.values():
             peers.check()
         for carrier, _ in self._carriers.values():
             carrier.check()
+        for summing, _ in self._one_shots.values():
+            summing.check()
 
     def close(self) -> None:
         """Give everything back."""
         _close(self._peers)
         _close(self._carriers)
-        self._peers, self._carriers = {}, {}
+        _close(self._one_shots)
+        self._peers, self._carriers, self._one_shots = {}, {}, {}
+
+
+def _lacking(needed: Mapping[_Key, int], made: Mapping[_Key, tuple[_What, int]]) -> dict[_Key, int]:
+    """What has to be made, or made larger."""
+    return {key: size for key, size in needed.items() if key not in made or made[key][1] < size}
 
 
 def _replace(made: dict[_Key, tuple[_What, _Size]], fresh: dict[_Key, tuple[_What, _Size]]) -> None:

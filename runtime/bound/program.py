@@ -13,6 +13,7 @@ from ..errors import RefusedError
 from ..kernels.peer_impls import COMPOSED_IMPLS, PEER_IMPLS, STAGED_IMPLS
 from ..ranks.groups import Groups
 from .bound_ops import BoundIn, BoundOut, bind_in, bind_out
+from .composed_sums import ComposedSum
 from .counts import Count, Counters, Place, impl_of, wire_bytes_per_row
 from .layouts import group_at, group_name_at
 from .peer_pool import PeerPool
@@ -126,7 +127,7 @@ class Binder:
             return bind_in(place, self.groups, self.backend, count, peers)
         return bind_out(place, self.groups, self.backend, count, peers, self._composed(place, width))
 
-    def _composed(self, place: Place, width: int) -> WireSum | None:
+    def _composed(self, place: Place, width: int) -> ComposedSum | None:
         """What performs an op that is composed around whole messages; None where another does."""
         op = place.op
         if op.impl not in COMPOSED_IMPLS:
@@ -135,7 +136,10 @@ class Binder:
         carrier = None
         if op.impl in STAGED_IMPLS:
             assert self.peers is not None
-            carrier = self.peers.carrier_of(group_name_at(place, self.groups.parallelism))
+            name = group_name_at(place, self.groups.parallelism)
+            if op.way.in_one_launch:
+                return self.peers.one_shot_of(name, width)
+            carrier = self.peers.carrier_of(name)
         group = group_at(place, self.groups)
         return WireSum(self.backend, group, op.wire, width, op.algorithm, op.pieces or 1, carrier)
 

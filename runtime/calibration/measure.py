@@ -93,6 +93,7 @@ def measure_rank(
                 call = _call_of(point, own, rivals, carriers, backend, groups, device)
                 found = timer.samples(call, _SAMPLES, spaced=is_bare(point), without=own.besides(point))
                 own.check()
+                carriers.check()
                 samples[key_of(point)] += found
                 if report is not None:
                     report.done(number, index, len(wanted), point, found)

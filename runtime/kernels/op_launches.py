@@ -18,13 +18,29 @@ from .one_shot import one_shot_kernel
 from .peer_impls import KERNEL_GROUPS, KERNEL_WIRES
 from .read_ahead import NOTHING, Ahead
 from .reduce_scatter import reduce_scatter_kernel
-from .room import layout_of, one_shot_bytes
+from .room import layout_of, one_shot_bytes, row_bytes
 from .row_launch import Dependence, Launch, Tuning, in_pieces, plan_launch
 from .symmetric import Workspace
 from .two_shot import two_shot_kernel
 from .wire.layout import RowLayout
 
 _LOOKS = 1 << 26  # about half a microsecond each: half a minute
+
+
+class Site(NamedTuple):
+    """Where the rows of a group's kernels land, and what follows from it; as it stands, in symmetric memory.
+
+    name       what an error calls it
+    dependent  how kernels depend on the one before; None: as kernels/prepared.py has it
+    looks      how often a receiver looks for a row before it gives up
+    at_once    bytes of rows that all are looked at in no more time than one; of more, every look takes as much longer,
+               and there are fewer
+    """
+
+    name: str = "commplan_triton"
+    dependent: Dependence | None = None
+    looks: int = _LOOKS
+    at_once: int | None = None
 
 
 class Task(NamedTuple):
@@ -51,10 +67,12 @@ class OpLaunches:
     `looks`: how often a receiver looks for a row before it gives up; `tuning`: how rows lie in programs.
     """
 
-    def __init__(self, group: Group, plain: Workspace | None, small: Workspace | None, dependent: Dependence) -> None:
+    def __init__(
+        self, group: Group, plain: Workspace | None, small: Workspace | None, dependent: Dependence, site: Site
+    ) -> None:
         self._group, self._plain, self._small, self._dependent = group, plain, small, dependent
         self._size = group.size
-        self.looks = _LOOKS
+        self.looks, self._at_once = site.looks, site.at_once
         self.tuning = Tuning()
 
     def rows_out(self, op: str, rows: int) -> int:
@@ -133,7 +151,12 @@ class OpLaunches:
             raise RefusedError(
                 "takes a workspace that was not made: no room was asked for", field="rows", value=programs
             )
-        group: dict[str, Any] = {"looks": self.looks, "dependent": self._dependent, "tuning": self.tuning}
+        looks = self.looks
+        if self._at_once is not None:
+            looks = max(
+                1, looks * self._at_once // max(self._at_once, programs * row_bytes(width, flags.get("layout")))
+            )
+        group: dict[str, Any] = {"looks": looks, "dependent": self._dependent, "tuning": self.tuning}
         group |= {"RANK": self._group.rank, "WORLD": self._size}
         return plan_launch(kernel, space, programs, slots, numbers, width=width, **group, **flags)
 

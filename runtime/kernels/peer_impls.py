@@ -189,11 +189,24 @@ def peers_needed(*files: StrategyFile) -> dict[PeersKey, Room]:
     return needed
 
 
+def one_shots_needed(*files: StrategyFile) -> dict[PeersKey, int]:
+    """Rows of the largest message of each group and width that one kernel sums through the host's memory."""
+    needed: dict[PeersKey, int] = {}
+    for file in files:
+        for use in uses_of(file, STAGED_IMPLS):
+            if use.op.way.in_one_launch:
+                needed[use.group, use.width] = max(use.rows, needed.get((use.group, use.width), 0))
+    return needed
+
+
 def messages_needed(*files: StrategyFile) -> dict[GroupName, int]:
-    """Bytes of the largest message that a rank of each group sends through the host's memory under some plans."""
+    """Bytes of the largest message that copies carry for a rank of each group through the host's memory under some
+    plans."""
     needed: dict[GroupName, int] = {}
     for file in files:
         for use in uses_of(file, STAGED_IMPLS):
+            if use.op.way.in_one_launch:
+                continue
             wire = use.op.wire
             row_bytes = 2 * use.width if wire is None else RowLayout.of(wire, use.width).row_bytes
             needed[use.group] = max(use.rows * row_bytes, needed.get(use.group, 0))
@@ -220,6 +233,10 @@ def check_peer_ops(file: StrategyFile) -> None:
             raise _refusal(use, f"it has no {op.name}; it has {', '.join(CAN.ops_of(impl))}", file)
         if op.is_pushed and (why := _not_pushed_here(file, use)):
             raise _refusal(use, why, file)
+        most = CAN.impls[impl].most_bytes(op.algorithm)
+        if most is not None and 2 * use.width * (use.rows - file.parallelism.tp + 1) > most:  # rows that are padded
+            how = f"{op.algorithm} of {impl} takes up to {most // (2 * use.width)} rows of this width, not {use.rows}"
+            raise _refusal(use, how, file)
         if fuses_norm(impl) and use.boundary not in RESIDUAL_OUT:
             where = " and ".join(RESIDUAL_OUT)
             raise _refusal(use, f"it works at {where}, where a residual add and a norm follow", file)

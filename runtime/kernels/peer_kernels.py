@@ -15,7 +15,7 @@ from ..errors import BoundaryError, RefusedError
 from ..ranks.groups import Group
 from . import custom_ops
 from .fitting import check_normed, check_rows, check_where, spelled
-from .op_launches import OpLaunches, Task
+from .op_launches import OpLaunches, Site, Task
 from .peer_impls import KERNEL_LIMITS, Room
 from .peers import Make, Peers
 from .prepared import Start, dependence_on, prepare
@@ -37,7 +37,7 @@ class Ready(NamedTuple):
 
 
 class PeerKernels(Peers):
-    """Collectives of a group by Triton kernels over symmetric memory.
+    """Collectives of a group by Triton kernels over symmetric memory, or memory at another `site`.
 
     Results are the same bits on every rank, but for the sign of zeros. Calls of a group run on one stream, in the same
     order on all ranks; rows that are pushed travel on one beside it. Once a row has not come, every later result on
@@ -58,13 +58,15 @@ class PeerKernels(Peers):
         state: Tensor,
         error: Tensor,
         pushed: Pushed | None = None,
+        site: Site = Site(),  # noqa: B008
     ) -> None:
         self._group, self._plain, self._small = group, plain, small
         self._state, self._error = state, error
         self._device_index = state.get_device()
         self._pushed = pushed
-        self._dependent = dependence_on(state.device)
-        self._launches = OpLaunches(group, plain, small, self._dependent)
+        self._name = site.name
+        self._dependent = site.dependent or dependence_on(state.device)
+        self._launches = OpLaunches(group, plain, small, self._dependent, site)
         said = bytes_ahead()
         self._bytes_ahead = said if can_ask(state.device) else 0
         self._ahead: Tensor | None = None
@@ -126,7 +128,7 @@ class PeerKernels(Peers):
         """Raises BoundaryError if a kernel has given up waiting for a peer. Costs no synchronisation."""
         if int(self._error[0]):
             raise BoundaryError(
-                "a peer has sent nothing for half a minute: its process has ended or hangs", where="commplan_triton"
+                "a peer has sent nothing for half a minute: its process has ended or hangs", where=self._name
             )
 
     def close(self) -> None:

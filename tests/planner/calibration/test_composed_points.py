@@ -33,7 +33,7 @@ def test_every_sum_is_named_by_what_it_is_told():
 @pytest.mark.parametrize(
     "name",
     [
-        *("all_reduce.one_shot.1", "int8_all_reduce.gather", "int8_all_reduce.ring.1", "int8_all_reduce.gather.0"),
+        *("all_reduce.one_shot.2", "int8_all_reduce.gather", "int8_all_reduce.ring.1", "int8_all_reduce.gather.0"),
         *("int8_all_reduce.gather.int6.64.1", "quantized_all_reduce.gather.1", "quantized_all_reduce.gather.int6.48.1"),
         *("quantized_all_reduce.gather.int7.64.1", "int8_all_reduce.gather.65", "int8_all_reduce.gather.x", ""),
     ],

@@ -14,6 +14,7 @@ from commplan.planner.strategy.errors import InputError
 from ..cli.test_calibrate import calibrated
 
 STAGED, WITH_NORM = "host_staged", "host_staged_norm"
+FEW = "all_reduce.one_shot.1"
 PAIR = "qwen3-32b-h200-tp2"
 NO_PEER = ("hardware=h200-2-no-peer", "modes.prefill.tokens=[1,4096]")
 NOT_DIRECT = "hardware.links.intra_node.peer_access=false"
@@ -27,14 +28,15 @@ def staged(deployment: str, *overrides: str) -> list[Point]:
 def test_a_pair_kept_off_peer_access_measures_its_gather_in_every_listed_format_and_number_of_pieces():
     found = staged(PAIR, *NO_PEER)
     names = ("all_reduce.gather", "int8_all_reduce.gather", "quantized_all_reduce.gather.int8.64")
-    assert {p[:4] for p in found} == {(WITH_NORM, f"{n}.{k}", 2, "bf16") for n in names for k in (1, 2, 4, 8)}
+    wanted = {(WITH_NORM, f"{n}.{k}", 2, "bf16") for n in names for k in (1, 2, 4, 8)}
+    assert {p[:4] for p in found} == wanted | {(WITH_NORM, FEW, 2, "bf16")}
     six = staged(PAIR, *NO_PEER, "numerics.wire_formats=[int8,int6]")
     assert "quantized_all_reduce.gather.int6.64.8" in {name for _, name, *_ in six}
 
 
 def test_more_ranks_gather_too():
     found = staged("qwen3-32b-l40s-tp4", NOT_DIRECT)
-    assert {name.split(".")[1] for _, name, *_ in found} == {"gather"}
+    assert {name.split(".")[1] for _, name, *_ in found if name != FEW} == {"gather"}
     assert {size for _, _, size, *_ in found} == {4}
 
 
@@ -45,7 +47,19 @@ def test_of_a_model_of_several_streams_it_is_measured_without_the_norm():
 
 def test_where_nothing_may_be_quantised_rows_are_measured_as_they_are():
     found = staged(PAIR, *NO_PEER, "numerics.loosest=reordered")
-    assert {name for _, name, *_ in found} == {f"all_reduce.gather.{pieces}" for pieces in (1, 2, 4, 8)}
+    assert {name for _, name, *_ in found} == {FEW, *(f"all_reduce.gather.{pieces}" for pieces in (1, 2, 4, 8))}
+
+
+def test_few_rows_are_measured_in_one_launch_up_to_what_its_file_lets_it_have():
+    found = [rows for _, name, _, _, rows, *_ in staged(PAIR, *NO_PEER) if name == FEW]
+    assert found == [1, 4, 16, 64, 128, 256]  # 2.5 MiB of rows of 5120
+    decode = "modes.prefill.tokens=[1,32]", "modes.decode.tokens=[1,8]"
+    short = [rows for _, name, _, _, rows, *_ in staged(PAIR, NO_PEER[0], *decode) if name == FEW]
+    assert short == [1, 4, 16, 32]
+
+
+def test_where_no_sum_may_be_another_only_our_own_kernel_is_measured():
+    assert {name for _, name, *_ in staged(PAIR, *NO_PEER, "numerics.loosest=exact")} == {FEW}
 
 
 @pytest.mark.parametrize(
@@ -53,11 +67,10 @@ def test_where_nothing_may_be_quantised_rows_are_measured_as_they_are():
     [
         (PAIR, ()),
         ("qwen3-32b-l40s-tp4", ()),
-        (PAIR, (*NO_PEER, "numerics.loosest=exact")),
         ("deepseek-r1-2xh200nodes-tp16", (NOT_DIRECT,)),
         ("qwen3-32b-a2-tp2", ("executor=transformers",)),
     ],
-    ids=["NVLink", "peer access over PCIe", "no sum may be another", "two nodes", "Ascend"],
+    ids=["NVLink", "peer access over PCIe", "two nodes", "Ascend"],
 )
 def test_elsewhere_no_time_is_spent_on_it(deployment, overrides):
     assert staged(deployment, *overrides) == []

@@ -77,6 +77,16 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
             "belongs to an impl of kind composed",
         ),
         (
+            changed("impls", "host_staged", "max_message_bytes_of", to={"one_shot": 0}),
+            "impls.host_staged.max_message_bytes_of.one_shot",
+            "a positive whole number is expected",
+        ),
+        (
+            changed("impls", "host_staged", "max_message_bytes_of", to={"two_shot": 1}),
+            "impls.host_staged.max_message_bytes_of.two_shot",
+            "should be 'gather' or 'one_shot'",
+        ),
+        (
             changed("impls", "host_staged", "needs_table", to=False),
             "impls.host_staged",
             "hosts differ, and no formula knows them, so it needs its table: needs_table: true",

@@ -52,7 +52,7 @@ class Move:
         if self.name in ("none", "slice", "fused", "all_gather"):
             return EXACT
         widened = self.boundary == "attn_out" and self.before.hidden != ALL and self.group == "tp"  # type: ignore[union-attr]
-        plain = self.name == "all_reduce" and self.algorithm is None
+        plain = self.name == "all_reduce" and self.algorithm in (None, FEW)
         return EXACT if plain and self.residual != "fold" and not widened else REORDERED
 
     def text(self, world: World) -> str:
@@ -75,6 +75,7 @@ COMPOSED = "composed_norm"
 PIECES = (None, 2, 4, 8)
 STAGED = "host_staged_norm"
 STAGED_PIECES = (None, 4)  # that were measured
+FEW, FEW_ROWS = "one_shot", 512  # in one launch, up to as many rows as were measured
 FUSED_OPS = ("all_reduce_all_gather", "reduce_scatter_all_reduce")
 
 
@@ -155,6 +156,8 @@ class World:
                 for residual in ways:
                     for pieces in STAGED_PIECES if residual is None else (None,):
                         yield replace(move, residual=residual, pieces=pieces)
+                    if name == "all_reduce":
+                        yield replace(move, residual=residual, algorithm=FEW)
 
     def _composed(self, move: Move, short: bool) -> Iterator[Move]:
         """Per token, and by 64 columns where no residual is to be gathered; in pieces there too."""

@@ -22,7 +22,7 @@ from commplan.planner.descriptions.setup import Setup
 from commplan.planner.strategy.op_kinds import KINDS
 
 from ...quantised_ops import QUANTISED
-from .brute_force import ALL, COMPOSED, FUSED_OPS, GROUP, SHARD, STAGED, Move
+from .brute_force import ALL, COMPOSED, FEW, FUSED_OPS, GROUP, SHARD, STAGED, Move
 
 OWN = ("commplan_triton", "commplan_triton_norm", "flashinfer_fp8")
 SCALE_BYTES, INT8_BYTES = 4, 1
@@ -253,6 +253,9 @@ class Prices:
         width, pieces = self.model.hidden_size, move.pieces or 1
         table = self.wire.found(Measured(move.name, STAGED, self.dtype, n, move.algorithm, pieces=pieces), width)
         time, _ = table.curve.at(rows * width * self.element)  # type: ignore[union-attr]
+        if move.algorithm == FEW:
+            yield Bought(time, self.launch)
+            return
         kernels = 2 if move.name in QUANTISED else 1
         yield Bought(time, ((kernels + 4) * pieces + 2) * self.launch)
 

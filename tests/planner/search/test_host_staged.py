@@ -10,6 +10,7 @@ import pytest
 from commplan.planner.answers.from_file import plan_of
 from commplan.planner.answers.refusals import rejection
 from commplan.planner.answers.to_file import plan_setup
+from commplan.planner.answers.validation import _executor_problems
 from commplan.planner.cost.composed import num_staged
 from commplan.planner.cost.memory import MemoryCosts
 from commplan.planner.cost.terms import Composed
@@ -147,7 +148,7 @@ def test_without_the_norm_it_stands_where_the_one_with_it_cannot(folder):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"algorithm": "two_shot"}, f"{WITH_NORM} does not do algorithm two_shot; it does gather"),
+        ({"algorithm": "two_shot"}, f"{WITH_NORM} does not do algorithm two_shot; it does gather, one_shot"),
         ({"dtype": "fp32"}, f"{WITH_NORM} takes bf16 or fp16 activations, not fp32"),
         ({"ranks": 16}, f"{WITH_NORM} runs over up to 8 ranks, and this group has 16"),
         ({"backend": "rccl"}, f"{WITH_NORM} runs on nvidia, not where rccl is the backend"),
@@ -194,13 +195,15 @@ def test_a_rank_receives_and_holds_the_rows_of_all_others(folder):
 @pytest.mark.parametrize(
     ("given", "impl", "words"),
     [
-        (None, WITH_NORM, f"{WITH_NORM} performs all_reduce by an algorithm that the op names: gather"),
-        ("one_shot", WITH_NORM, f"{WITH_NORM} does not do algorithm one_shot; it does gather"),
+        (None, WITH_NORM, f"{WITH_NORM} performs all_reduce by an algorithm that the op names: gather or one_shot"),
+        ("two_shot", WITH_NORM, f"{WITH_NORM} does not do algorithm two_shot; it does gather, one_shot"),
+        ("one_shot", WITH_NORM, None),
+        ("one_shot", KERNELS, None),
         ("gather", KERNELS, f"gather of all_reduce is by kernels around whole messages, and {KERNELS} is another impl"),
         ("gather", STAGED, None),
     ],
 )
-def test_an_all_reduce_says_that_it_gathers_and_by_whom(folder, given, impl, words):
+def test_an_all_reduce_says_how_whole_messages_travel_and_by_whom(folder, given, impl, words):
     can = folder.setup(dense_model(), tp=2).executor.can
     assert can.impl_refusal("attn_out", Op("all_reduce", given, impl=impl), "nccl", "bf16", 2, 256) == words
 
@@ -210,6 +213,95 @@ def test_every_rank_adds_in_fp32_and_in_one_order(folder):
     four = tuple(t | {"group_size": 4} for t in (*LIBRARY, staged_table(1.0, ROWS), staged_table(1.0, ROWS, STAGED)))
     planner = planner_of(folder, replace(SLOW_LINK, tables=four), numerics=demands, tp=4, loosest="reordered")
     assert Op("all_reduce", "gather", impl=WITH_NORM) in {edge.op for edge in staged_edges(planner)}
+
+
+# ---- few rows in one launch ------------------------------------------------------------------------------------------
+
+FEW = "all_reduce.one_shot"
+MOST = 2621440 // (2 * HIDDEN_SIZE)
+"""Rows that the executors' files let it have."""
+
+
+def few_table(us: float, impl: str = WITH_NORM, rows: int = 64) -> Mapping:
+    return own_table(FEW, 2, {1: 1.0, rows: us}, impl)
+
+
+def long_prefill(folder: SetupFolder) -> SetupFolder:
+    """One whose prefill has more tokens than that."""
+    modes = folder.modes | {"prefill": {"tokens": [1, 2 * MOST], "sequence_tokens": 64}}
+    return SetupFolder(folder.folder, folder.executor, modes)
+
+
+def sums_of(planner: ModePlanner, tokens: int) -> set[Op]:
+    return {edge.op for layer in planner.best(tokens).layers for edge in layer if edge.op.kind.sums}
+
+
+def test_few_rows_are_summed_in_one_launch_and_more_than_were_measured_are_not(folder):
+    planner = planner_of(folder, machine(few_table(2.0), staged_table(400.0, ROWS)), loosest="reordered")
+    one_shot = Op("all_reduce", "one_shot", impl=WITH_NORM)
+    assert sums_of(planner, 1) == sums_of(planner, 64) == {one_shot}
+    assert one_shot not in sums_of(planner, 65)
+    assert {r.last for r in planner.ranges()} >= {64}
+    why = rejection(planner, (0, "attn_out"), one_shot, BEFORE)
+    assert why is None
+    (edge,) = {e for e in staged_edges(planner) if e.op == one_shot}
+    assert planner.pricer.unfit(edge, 64) is None
+    assert planner.pricer.unfit(edge, 65) == (
+        f"one_shot of {WITH_NORM} takes messages up to {64 * 2 * HIDDEN_SIZE / 1024:g} KiB, "
+        f"and 65 tokens are {65 * 2 * HIDDEN_SIZE / 1024:g} KiB"
+    )
+
+
+def test_no_table_has_it_beyond_what_its_file_says(folder):
+    planner = planner_of(long_prefill(folder), machine(few_table(2.0, rows=4 * MOST)), loosest="reordered")
+    assert {op.algorithm for op in sums_of(planner, MOST)} == {"one_shot"}
+    assert {op.algorithm for op in sums_of(planner, MOST + 1)} == {None}
+    assert MOST in {r.last for r in planner.ranges()}
+
+
+def test_a_table_of_gathers_is_no_table_of_it_and_no_pieces_are_offered(folder):
+    gathers = planner_of(folder, machine(staged_table(1.0, ROWS), staged_table(1.0, ROWS, pieces=4)))
+    assert {edge.op.algorithm for edge in staged_edges(gathers)} == {"gather"}
+    few = planner_of(folder, machine(few_table(1.0)))
+    assert {(edge.op.algorithm, edge.op.pieces) for edge in staged_edges(few)} == {("one_shot", None)}
+    cut = Op("all_reduce", "one_shot", impl=WITH_NORM, pieces=2)
+    why = few.setup.executor.can.impl_refusal("attn_out", cut, "nccl", "bf16", 2, 256)
+    assert why == "one_shot of all_reduce is one launch, which has no pieces"
+
+
+def test_it_is_refused_as_gathers_are_where_devices_reach_each_other(folder):
+    assert staged_edges(planner_of(folder, machine(few_table(1.0), peer_access=True))) == []
+    pin = {"pin": [{"op": "all_reduce", "boundary": "attn_out", "impl": WITH_NORM}]}
+    planner = planner_of(folder, machine(few_table(1.0), peer_access=True), numerics=pin)
+    assert {edge.op.algorithm for edge in staged_edges(planner)} == {"one_shot"}
+
+
+def test_it_is_of_the_class_of_our_kernel_and_adds_in_one_order(folder):
+    demands = {"accumulation": "fp32", "batch_invariant": True}
+    four = tuple(t | {"group_size": 4} for t in (*LIBRARY, few_table(1.0), few_table(1.0, STAGED)))
+    planner = planner_of(folder, replace(SLOW_LINK, tables=four), numerics=demands, tp=4, loosest="exact")
+    assert {(edge.op.algorithm, edge.numerics) for edge in staged_edges(planner)} == {("one_shot", "exact")}
+
+
+def test_its_host_launches_it_once_and_the_device_holds_nothing_for_it(folder):
+    setup = folder.setup(dense_model(), machine(few_table(1.0)), tp=2, composed=True)
+    op, planner = Op("all_reduce", "one_shot", impl=WITH_NORM), ModePlanner(setup, "prefill")
+    (wire,) = terms_of(setup, op)
+    assert planner.pricer.host.term_us(wire) == setup.executor.host.launch_us.value
+    assert planner.costs.estimate(wire, 8).wire_bytes == 8 * HIDDEN_SIZE * 2
+    assert MemoryCosts(setup).peak_bytes("attn_out", op, BEFORE, BEFORE, LayerShape(), 8) == 3 * 8 * HIDDEN_SIZE * 2
+
+
+def test_a_file_that_names_it_for_too_many_tokens_is_refused(folder, tmp_path):
+    planner = planner_of(long_prefill(folder), machine(few_table(2.0, rows=4 * MOST)), loosest="reordered")
+    path, text = tmp_path / "plan.yaml", dump(plan_setup(planner.setup))
+    path.write_text(text)
+    assert "one_shot" in text
+    assert _executor_problems(load(path), planner.setup.executor) == []
+    more = text.replace(f"tokens: [1, {MOST}]", f"tokens: [1, {MOST + 1}]")
+    path.write_text(more.replace(f"tokens: [{MOST + 1},", f"tokens: [{MOST + 2},"))
+    (first, *_) = _executor_problems(load(path), planner.setup.executor)
+    assert first.reason.endswith(f": {MOST} tokens, not {MOST + 1}")
 
 
 # ---- costs -----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from ..tiny_setups import (
     own_tables,
     table,
 )
-from .brute_force import STAGED, STAGED_PIECES, Move, World, listed
+from .brute_force import FEW, FEW_ROWS, STAGED, STAGED_PIECES, Move, World, listed
 from .brute_force_costs import Cost, Prices
 
 A2A = {"tp": 4, "ep": 4, "moe_backend": "all_to_all"}
@@ -44,6 +44,7 @@ THROUGH_HOST = tuple(
     for op, us in ((INT8_GATHER, 90.0), ("all_reduce.gather", 150.0))
     for pieces in STAGED_PIECES
 )
+IN_ONE_LAUNCH = own_table(f"all_reduce.{FEW}", 2, {1: 3.0, 64: 20.0, FEW_ROWS: 90.0}, STAGED)
 ANY_FORMAT = {"wire_formats": ["int8", "fp8_e4m3"], "ranks_may_differ": True}
 
 
@@ -92,7 +93,9 @@ CASES = {
         World(2, 1, executor="plan_only", fp8=True), dense_model(1), extra_tables=(FP8,), numerics=ANY_FORMAT
     ),
     "tp 2, composed": Case(World(2, 1, composed=True), dense_model(1)),
-    "tp 2, through the host": Case(World(2, 1, staged=True), dense_model(1), extra_tables=THROUGH_HOST),
+    "tp 2, through the host": Case(
+        World(2, 1, staged=True), dense_model(1), extra_tables=(*THROUGH_HOST, IN_ONE_LAUNCH)
+    ),
     "tp 4, composed": Case(World(4, 1, composed=True), dense_model(1)),
     "attention 2x2, composed": Case(World(4, 1, dp=2, composed=True), dense_model(1), {"tp": 4, "attn_dp": 2}),
     "tp 2, own kernels": Case(World(2, 1, own=True), dense_model(1), extra_tables=own_tables((2,))),
@@ -143,8 +146,14 @@ def cheapest(case: Case, planner: ModePlanner, tokens: int, keeps=lambda moves: 
     """The least cost over all listed plans that keep a rule, and the cost of each."""
     prices = Prices(planner.setup, planner.mode, tokens)
     world = replace(case.world, switched=planner.setup.hardware.links.intra_node.topology == "switch")
-    costs = {ops: prices.plan(moves) for ops, moves in listed(world).items() if keeps(moves)}
+    plans = {ops: moves for ops, moves in listed(world).items() if tokens <= FEW_ROWS or not any(map(is_few, moves))}
+    costs = {ops: prices.plan(moves) for ops, moves in plans.items() if keeps(moves)}
     return min(costs.values(), default=None), costs
+
+
+def is_few(move: Move) -> bool:
+    """A sum that takes few rows alone."""
+    return move.impl == STAGED and move.algorithm == FEW
 
 
 def check_against(case: Case, planner: ModePlanner, tokens: int, keeps=lambda moves: True) -> None:

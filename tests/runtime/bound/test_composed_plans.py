@@ -17,7 +17,9 @@ from commplan.runtime.kernels.peer_impls import (
     STAGED,
     STAGED_NORM,
     TRITON_NORM,
+    check_peer_ops,
     messages_needed,
+    one_shots_needed,
 )
 from commplan.runtime.transformers.checkpoint_fit import check_runnable
 
@@ -92,7 +94,8 @@ def staged(folder: Path) -> StrategyFile:
     plain = Op("all_reduce")
     rows = Op("all_reduce", "gather")
     short = ranges_of([plain, *([NONE, by(rows), NONE, by(INT8)] * 2), NONE], 1, 4)
-    ops = [NONE, by(INT8, 2), NONE, by(rows, 2, norm=False), NONE, by(SPIKES, 4, norm=False), NONE, replace(INT8, impl=COMPOSED_NORM)]
+    first, second = by(rows, 2, norm=False), by(SPIKES, 4, norm=False)
+    ops = [NONE, by(INT8, 2), NONE, first, NONE, second, NONE, replace(INT8, impl=COMPOSED_NORM)]
     long = ranges_of([plain, *ops, NONE], 5, 256)
     return strategy_file(folder, TWO, {"prefill": [short, long], "decode": [short, long]})
 
@@ -105,6 +108,58 @@ def test_messages_through_the_hosts_memory_are_sent_and_counted(checkpoint: Chec
         assert not wrong
         assert impls == {"gloo", COMPOSED_NORM, STAGED, STAGED_NORM}
         assert 1e-3 < error < 0.2
+
+
+def few_and_many(folder: Path) -> StrategyFile:
+    """Few rows by one kernel through the host's memory, with their norm and without; more by copies there."""
+    plain, one_shot = Op("all_reduce"), Op("all_reduce", "one_shot")
+    bare, normed = replace(one_shot, impl=STAGED), replace(one_shot, impl=STAGED_NORM)
+    few = ranges_of([bare, NONE, normed, NONE, normed, NONE, bare, NONE, normed, NONE], 1, 4)
+    many = ranges_of([plain, *([NONE, replace(INT8, impl=STAGED_NORM), NONE, plain] * 2), NONE], 5, 256)
+    return strategy_file(folder, TWO, {"prefill": [few, many], "decode": [few, many]})
+
+
+@pytest.mark.slow
+def test_few_rows_are_summed_by_one_kernel_there_and_counted(checkpoint: Checkpoint, world: Worlds) -> None:
+    folder = checkpoint("qwen3")
+    file = few_and_many(folder)
+    ((key, rows),) = one_shots_needed(file).items()
+    assert (key, rows) == (("tp", file.model.hidden_size), 4)
+    assert one_shots_needed(staged(folder)) == {}
+    assert messages_needed(file) == {"tp": 256 * (file.model.hidden_size + 16)}  # of the quantised ones alone
+    for wrong, impls, error in world(2).run(executed, str(folder), file):
+        assert not wrong
+        assert impls == {"gloo", STAGED, STAGED_NORM}
+        assert 1e-3 < error < 0.2
+
+
+@pytest.mark.slow
+def test_without_any_quantised_sum_the_logits_are_those_of_one_process(checkpoint: Checkpoint, world: Worlds) -> None:
+    folder = checkpoint("qwen3")
+    sums = replace(Op("all_reduce", "one_shot"), impl=STAGED_NORM)
+    plan = ranges_of([replace(sums, impl=STAGED), *([NONE, sums] * 4), NONE], 1, 64)
+    file = strategy_file(folder, TWO, {"prefill": [plan], "decode": [plan]})
+    for wrong, impls, error in world(2).run(executed, str(folder), file):
+        assert not wrong
+        assert impls == {STAGED, STAGED_NORM}
+        assert error < 1e-5
+    for done in world(2).run(compiled_counts, str(folder), Named("one shot", file)):
+        assert done.compiled_counts == done.eager_counts
+
+
+def test_more_rows_than_the_kernel_is_for_are_refused(checkpoint: Checkpoint) -> None:
+    folder = checkpoint("qwen3")
+    sums = replace(Op("all_reduce", "one_shot"), impl=STAGED_NORM)
+    plain = Op("all_reduce")
+
+    def file(last: int) -> StrategyFile:
+        plan = ranges_of([plain, *([NONE, sums] * 4), NONE], 1, last)
+        return strategy_file(folder, TWO, {"decode": [plan]})
+
+    most = 2621440 // (2 * file(1).model.hidden_size)
+    check_peer_ops(file(most))
+    with pytest.raises(RefusedError, match=f"one_shot of {STAGED_NORM} takes up to {most} rows of this width"):
+        check_peer_ops(file(most + 2))
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from .staged_measuring import measured_points
 MODULE = "commplan.runtime.collectives.host_staging"
 CPU = torch.device("cpu")
 GROUPS = {size: Group("tp", None, size, 0) for size in (2, 4)}
+FEW = "all_reduce.one_shot.1"
 INT8, INT6 = "int8_all_reduce.gather.1", "quantized_all_reduce.gather.int6.64.4"
 
 
@@ -89,6 +90,35 @@ def test_what_one_rank_cannot_make_no_rank_measures(staging: type[Staging]) -> N
     carriers = HostCarriers(points, GROUPS, CPU, lambda mine: [mine, "another rank's reason"])
     assert carriers.left_out == {"another rank's reason": 2}
     assert sorted(staging.closed) == [2, 4]
+
+
+def test_few_rows_in_one_launch_have_one_of_their_own_by_width_and_type(
+    staging: type[Staging], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, torch.dtype, int, int]] = []
+
+    class OneShot:
+        @classmethod
+        def make(cls, group: Group, device: torch.device, dtype: torch.dtype, width: int, rows: int) -> OneShot:
+            made.append((group.size, dtype, width, rows))
+            return cls()
+
+        def sum(self, x: torch.Tensor) -> tuple[int, ...]:
+            return tuple(x.shape)
+
+        def close(self) -> None:
+            made.clear()
+
+    monkeypatch.setattr("commplan.runtime.collectives.host_one_shot.HostOneShot", OneShot)
+    few = [point(FEW, rows, impl=impl) for rows in (1, 64, 16) for impl in ("host_staged", "host_staged_norm")]
+    carriers = HostCarriers([*few, point(INT8, 8)], GROUPS, CPU, alone)
+    assert made == [(2, torch.bfloat16, 128, 64)]
+    assert staging.made == [(2, 8 * 144)]
+    assert carriers.of(few[0]) is carriers.of(few[-1]) is not carriers.of(point(INT8, 8))
+    backend: Any = None
+    assert composed_call(few[2], backend, GROUPS, CPU, carriers.of(few[2]))() == (64, 128)
+    carriers.close()
+    assert not made and staging.closed == [2]
 
 
 def test_nothing_is_made_where_nothing_goes_that_way() -> None:

@@ -142,26 +142,29 @@ def fused_quantised(checkpoint: Path) -> StrategyFile:
 
 
 def composed_quantised(checkpoint: Path) -> StrategyFile:
-    """Every layer another format, around the library, with norms and without; the last FFN's in the final norm."""
+    """Every layer another format, around the library or through the host's memory, with norms and without; the last
+    FFN's in the final norm."""
 
-    def by(wire: str, algorithm: str, pieces: int | None = None, norm: bool = True) -> Op:
-        impl = "composed_norm" if norm else "composed"
+    def by(wire: str, algorithm: str, pieces: int | None = None, norm: bool = True, through: str = "composed") -> Op:
+        impl = f"{through}_norm" if norm else through
         return Op(
             "quantized_all_reduce", algorithm, impl=impl, wire_name=wire, scale_group="64", pieces=pieces
         )  # fmt: skip
 
     token = Op("int8_all_reduce", "gather", impl="composed_norm", pieces=2)
+    rows = Op("all_reduce", "gather", impl="host_staged", pieces=2)
     sums: Sums = [
         (token, by("int8", "two_shot")),
-        (by("int6", "gather", 3), PLAIN),
+        (by("int6", "gather", 3, through="host_staged"), rows),
         (PLAIN, by("fp8_e4m3", "gather", norm=False)),
-        (by("int4_spikes", "two_shot"), by("int8", "gather", 2)),
+        (by("int4_spikes", "two_shot"), by("int8", "gather", 2, through="host_staged")),
     ]
+    few = Op("all_reduce", "one_shot", impl="host_staged_norm")
     return plan(
         checkpoint,
         "quantized",
         prefill=[tokens(1, PREFILL_TOKENS, sums)],
-        decode=[tokens(1, DECODE_TOKENS, EVERYWHERE_PLAIN)],
+        decode=[tokens(1, DECODE_TOKENS, [(few, few)] * 4)],
     )
 
 
