@@ -75,9 +75,10 @@ class PlainOneShot:
         if not x.shape[0]:
             return torch.empty_like(x)
         got = x.new_empty(self._group.size, *x.shape)
+        mine = got[self._group.rank].copy_(x)
         self._staging.begin()
         try:
-            self._staging.start_all_gather(got.flatten(0, 1), x, self._group).wait()
+            self._staging.start_all_gather(got.flatten(0, 1), mine, self._group).wait()
         finally:
             self._staging.end()
         total = got[0].float()
