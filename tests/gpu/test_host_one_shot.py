@@ -1,21 +1,20 @@
-"""Sums by one kernel through host memory, over as many GPUs as there are: right, alike on all ranks, or NaN."""
+"""Sums by one kernel through host memory, over all GPUs or two ranks on one: right, alike on all ranks, or NaN."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-import torch
 
 from commplan.runtime.ranks.spawning import run_ranks
 
-from . import one_shot_ranks
+from . import machine, one_shot_ranks
 
-pytestmark = [pytest.mark.slow, pytest.mark.two_gpus]
+pytestmark = pytest.mark.slow
 
 
 def run(function: Any, *args: Any) -> list[Any]:
-    return run_ranks(function, torch.cuda.device_count(), *args, timeout_s=300)
+    return run_ranks(function, machine.ranks(), *args, timeout_s=300)
 
 
 def test_sums_are_as_close_to_float64_as_their_type_and_alike_on_all_ranks() -> None:
@@ -27,11 +26,11 @@ def test_sums_are_as_close_to_float64_as_their_type_and_alike_on_all_ranks() -> 
 
 
 def test_calls_of_any_size_by_ranks_that_are_late_are_right() -> None:
-    assert run(one_shot_ranks.calls, 3000) == [0] * torch.cuda.device_count()
+    assert run(one_shot_ranks.calls, 3000) == [0] * machine.ranks()
 
 
 def test_graphs_in_any_order_in_turn_with_calls_are_right() -> None:
-    assert run(one_shot_ranks.graphs, 1000) == [0] * torch.cuda.device_count()
+    assert run(one_shot_ranks.graphs, 1000) == [0] * machine.ranks()
 
 
 @pytest.mark.parametrize("how", ["eager", "graph"])

@@ -1,4 +1,4 @@
-"""Sums through host memory by copy engines, over as many GPUs as there are: right, alike on all ranks, or NaN."""
+"""Sums through host memory by copy engines, over all GPUs or two ranks on one: right, alike on all ranks, or NaN."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from commplan.runtime.ranks.spawning import run_ranks
 
 from ..wire_cases import FORMATS
-from . import staged_ranks
+from . import machine, staged_ranks
 
-pytestmark = [pytest.mark.slow, pytest.mark.two_gpus]
+pytestmark = pytest.mark.slow
 
 
 def run(function: Any, *args: Any) -> list[Any]:
-    return run_ranks(function, torch.cuda.device_count(), *args, timeout_s=300)
+    return run_ranks(function, machine.ranks(), *args, timeout_s=300)
 
 
 def reach_each_other() -> bool:
-    ranks = range(torch.cuda.device_count())
+    ranks = range(machine.gpus())
     return all(torch.cuda.can_device_access_peer(a, b) for a in ranks for b in ranks if a != b)
 
 
@@ -52,17 +52,17 @@ def test_of_rows_as_they_are_sums_are_those_of_our_own_kernel_in_one_shot() -> N
 
 
 def test_calls_of_any_size_by_ranks_that_are_late_are_right() -> None:
-    assert run(staged_ranks.calls, 2000) == [0] * torch.cuda.device_count()
+    assert run(staged_ranks.calls, 2000) == [0] * machine.ranks()
 
 
 @pytest.mark.parametrize("wire", ["int8", None])
 def test_graphs_in_any_order_in_turn_with_calls_are_right(wire: str | None) -> None:
-    assert run(staged_ranks.graphs, 500, wire) == [0] * torch.cuda.device_count()
+    assert run(staged_ranks.graphs, 500, wire) == [0] * machine.ranks()
 
 
 @pytest.mark.parametrize("wire", ["int8", None])
 def test_rows_may_be_written_just_before_and_overwritten_just_behind(wire: str | None) -> None:
-    assert run(staged_ranks.after_other_kernels, 200, wire) == [0] * torch.cuda.device_count()
+    assert run(staged_ranks.after_other_kernels, 200, wire) == [0] * machine.ranks()
 
 
 @pytest.mark.parametrize("how", ["eager", "graph"])
