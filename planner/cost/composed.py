@@ -28,9 +28,10 @@ from .terms import Composed
 CARRIER = "int8"
 """The type of the one message: bytes, whatever they mean."""
 STAGED_PIECE = 4
-"""What the host launches of a piece that goes through its memory: a copy there and one back, and a flag for each."""
+"""What the host launches of a piece that goes through its memory, beside a copy from each peer: the copy there, and
+tiny kernels that tell it, await the peers' and see that they came."""
 STAGED_CALL = 2
-"""And once a call: tiny kernels that count it, before and behind."""
+"""And once a call: tiny kernels that await what was read before, and say what is read now."""
 
 
 class Stage(NamedTuple):
@@ -68,11 +69,12 @@ def num_calls(work: Composed) -> int:
     return work.pieces * sum(isinstance(step, Send) for step in steps)
 
 
-def num_staged(work: Composed) -> int:
-    """Launches that carry the messages of a sum through the host's memory; of one in one launch that is all."""
+def num_staged(work: Composed, size: int) -> int:
+    """Launches that carry the messages of a sum over so many ranks through the host's memory; of one in one launch that
+    is all."""
     if KINDS[work.op].way(work.algorithm).in_one_launch:
         return 1
-    return work.pieces * STAGED_PIECE + STAGED_CALL
+    return work.pieces * (STAGED_PIECE + size - 1) + STAGED_CALL
 
 
 def num_launches(work: Composed, executor: Executor) -> int:

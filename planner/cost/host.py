@@ -28,7 +28,7 @@ class HostCosts:
         self.is_device = BACKENDS[setup.hardware.backend].device_type == "cpu"
         self._has_latents = model.is_mla or bool(model.compress_ratios)
         self._exchanges = setup.parallelism.moe_backend == ALL_TO_ALL and setup.parallelism.tp > 1
-        self._backend = setup.hardware.backend
+        self._backend, self._parallelism = setup.hardware.backend, setup.parallelism
         measured = [u.calibration for u in setup.calibrations if u.calibration.host is not None]
         self._measured = measured[0].host if measured else None
         self.launch_us = self._host.launch_us.value if self._measured is None else self._measured.launch_us
@@ -62,7 +62,7 @@ class HostCosts:
             return self.launch_us
         if isinstance(work, Composed):
             if self._impls[work.impl].is_through_host:
-                return self.call_us(work.impl) * num_staged(work)
+                return self.launch_us * num_staged(work, self._parallelism.group_size(work.group))
             return self.call_us(work.backend) * num_calls(work)
         if isinstance(work, Unhidden):
             return self.call_us(work.around.impl) * num_launches(work.around, self._executor)

@@ -236,7 +236,7 @@ class Capabilities:
             if BACKENDS[backend].vendor in impl.vendors:
                 return f"{name} is a backend itself, and the backend here is {backend}"
             return f"{name} runs on {' and '.join(impl.vendors)}, not where {backend} is the backend"
-        if why := _algorithm_refusal(name, impl, op):
+        if why := algorithm_refusal(name, impl, op):
             return why
         if why := _place_refusal(name, impl, boundary, op, group_size, shape):
             return why
@@ -351,7 +351,7 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _algorithm_refusal(name: str, impl: Impl, op: Op) -> str | None:
+def algorithm_refusal(name: str, impl: Impl, op: Op) -> str | None:
     """Why an impl does not perform an op by what it is told, or by nothing, or None."""
     if impl.is_composed and op.algorithm is None and op.kind.composed:
         known = [each for each in op.kind.composed if each in (impl.algorithms or op.kind.composed)]

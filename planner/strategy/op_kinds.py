@@ -119,7 +119,7 @@ def _shards(n: int, a: int, everything: float, mine: float) -> tuple[tuple[int, 
 # A kernel of commplan's own sums what all have sent, or a part of the rows first, and sends the sums. Neither changes
 # what comes out: the order of the sum is that of ranks.
 _OWN_PAIRS = {
-    "one_shot": Way((Send(ALL_REDUCE),), peers="message"),
+    "one_shot": Way((Send(ALL_REDUCE),), peers="message", in_one_launch=True),
     "two_shot": Way((Send(ALL_REDUCE),), peers="shards"),
 }
 # Or copy engines push the rows to all, in pieces, while the GEMM that makes them goes on; in pieces too, so that it may

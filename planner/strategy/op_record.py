@@ -95,22 +95,19 @@ class Way:
     peers      by one kernel, what a peer writes into its memory: its shards there and back, its whole message (pushed:
                by copies, behind the GEMM that makes it), or the rows of a DP group
     error      of a sum that loses information
+    in_one_launch  around whole messages: a kernel of ours does all of it, and pieces hide nothing
     """
 
     steps: tuple[Step, ...] = ()
     workspace: Workspace = Workspace()
     peers: Literal["shards", "message", "pushed", "dp_local"] = "shards"
     error: Error | None = None
+    in_one_launch: bool = False
 
     @property
     def keeps_rows(self) -> bool:
         """A library gives the rows of the message, whatever their number."""
         return all(send.rows == "message" for send in self.sends)
-
-    @property
-    def in_one_launch(self) -> bool:
-        """Nothing stands beside what travels: by kernels of ours one launch does all of it, and pieces hide nothing."""
-        return not any(self.passes)
 
     @property
     def exchanges(self) -> int:

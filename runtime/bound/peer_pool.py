@@ -5,7 +5,8 @@ plan use the same."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -59,15 +60,17 @@ class PeerPool:
         one_shots = dict[PeersKey, tuple[HostOneShot, int]]()
         if not room and not sizes and not rows:
             return
-        try:
-            with together(exchange_over(self._groups.control)):
-                for group, width in sorted(room):
-                    space = room[group, width]
+        try:  # all ranks agree after each: those of a group that was refused would wait for others in the next
+            for group, width in sorted(room):
+                space = room[group, width]
+                with self._together():
                     made = self._backend.peers(self._groups.of(group), device, dtype, width, space)
                     peers[group, width] = made, space
-                for group in sorted(sizes):
+            for group in sorted(sizes):
+                with self._together():
                     carriers[group] = HostStaging.make(self._groups.of(group), device, sizes[group]), sizes[group]
-                for key in sorted(rows):
+            for key in sorted(rows):
+                with self._together():
                     summing = HostOneShot.make(self._groups.of(key[0]), device, dtype, key[1], rows[key])
                     one_shots[key] = summing, rows[key]
         except Exception:
@@ -78,6 +81,9 @@ class PeerPool:
         _replace(self._peers, peers)
         _replace(self._carriers, carriers)
         _replace(self._one_shots, one_shots)
+
+    def _together(self) -> AbstractContextManager[Any]:
+        return together(exchange_over(self._groups.control))
 
     def of(self, group: GroupName, width: int) -> Peers:
         """Those that `make` has made for a plan."""

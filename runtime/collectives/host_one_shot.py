@@ -8,9 +8,9 @@ copies of the host, and summed by torch.
 
 Why it is right there too. Any aligned 4 bytes of a store arrive together over PCIe as well, and a row needs no more
 (kernels/rows.py). What emptied a slot comes before what is sent in the next call (kernels/symmetric.py), since kernels
-of a stream follow each other: when one begins, all that the one before has written can be seen by the whole system. So
-the kernels are launched plainly. Nobody has proved the same of `early`, where programs of the next call are there while
-this one still waits, and beside the way over PCIe a dependent launch saves little.
+of a stream follow each other: when one begins, all that the one before has written is taken to be seen by the whole
+system. So the kernels are launched plainly. Nobody has proved the same of `early`, where programs of the next call are
+there while this one still waits, and beside the way over PCIe a dependent launch saves little.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from ..errors import RefusedError
-from ..kernels.peer_impls import COMPOSED_NORM, Room
-from ..kernels.staged.memory import HostMemory, exchange
+from ..kernels.peer_impls import Room
+from ..kernels.staged.memory import OTHERWISE, HostMemory, exchange, giving_back
 from ..ranks.groups import Group
 from .plain_one_shot import PlainOneShot
 
@@ -90,8 +90,8 @@ class HostOneShot:
         if not all(each for (each,) in told):
             self.close()
             raise RefusedError(
-                f"rank {told.index([0])} does not receive through host memory what others send; "
-                f"plan with {COMPOSED_NORM}",
+                f"rank {told.index([0])} of its group does not receive through host memory what others send: "
+                f"{OTHERWISE}",
                 field="impl",
             )
 
@@ -143,14 +143,15 @@ def on_gpus(group: Group, device: torch.device, dtype: torch.dtype, width: int, 
     check(group, dtype, width)
     plain, _ = half_bytes(group.size, width, Room(one_shot_rows=max(rows, 1)))
     memory = HostMemory.make(group, device, plain)
-    memory.halves[group.rank].view(torch.int16).fill_(ABSENT_16)
-    exchange(group, device, [0])  # nobody sends before all are empty
-    peers = torch.tensor([halves.data_ptr() for halves in memory.halves], dtype=torch.int64, device=device)
-    state = torch.zeros(1, dtype=torch.int64, device=device)
-    error = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
-    site = Site(_NAME, "off", _LOOKS, _SEEN_AT_ONCE)
-    space = Workspace(memory.half_bytes, peers, memory)
-    return HostOneShot(PeerKernels(group, space, None, state, error, site=site), memory)
+    with giving_back(memory, group, device):  # nobody sends before all are empty
+        memory.halves[group.rank].view(torch.int16).fill_(ABSENT_16)
+        peers = torch.tensor([halves.data_ptr() for halves in memory.halves], dtype=torch.int64, device=device)
+        state = torch.zeros(1, dtype=torch.int64, device=device)
+        error = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
+        site = Site(_NAME, "off", _LOOKS, _SEEN_AT_ONCE)
+        space = Workspace(memory.half_bytes, peers, memory)
+        kernels = PeerKernels(group, space, None, state, error, site=site)
+    return HostOneShot(kernels, memory)
 
 
 __all__ = ["HostOneShot", "on_gpus"]

@@ -41,9 +41,7 @@ from torch import Tensor
 from ..backends.base import Pending
 from ..errors import BoundaryError, RefusedError
 from ..kernels.beside import Beside
-from ..kernels.peer_impls import COMPOSED_NORM
-from ..kernels.prepared import is_launching
-from ..kernels.staged.memory import HostMemory, exchange
+from ..kernels.staged.memory import OTHERWISE, HostMemory, exchange, giving_back
 from ..kernels.staged.page import PIECES, WORDS
 from ..kernels.staged.plain import PlainFlags
 from ..ranks.groups import Group
@@ -103,12 +101,16 @@ class HostStaging(Carrier):
         Raises RefusedError, the same on all ranks, where they do not share the memory of a host.
         """
         if group.size < 2:
-            raise RefusedError("messages through host memory join two ranks at least", field="impl")
+            raise RefusedError(f"messages through host memory join two ranks at least: {OTHERWISE}", field="impl")
         half_bytes = max(message_bytes, _TRIED) + PIECES * _LINE
         if half_bytes >= _MOST_BYTES:
-            raise RefusedError("a message through host memory has less than 2 GiB", field="rows", value=message_bytes)
+            way = f"plan for fewer tokens, or {OTHERWISE}"
+            raise RefusedError(
+                f"a message through host memory has less than 2 GiB: {way}", field="rows", value=message_bytes
+            )
         memory = HostMemory.make(group, device, half_bytes)
-        staging = cls(group, device, memory, _flags(group, device, memory))
+        with giving_back(memory, group, device):
+            staging = cls(group, device, memory, _flags(group, device, memory))
         staging._try()
         return staging
 
@@ -130,8 +132,8 @@ class HostStaging(Carrier):
         if not all(each for (each,) in told):
             self.close()
             raise RefusedError(
-                f"rank {told.index([0])} does not receive through host memory what others send; "
-                f"plan with {COMPOSED_NORM}",
+                f"rank {told.index([0])} of its group does not receive through host memory what others send: "
+                f"{OTHERWISE}",
                 field="impl",
             )
 
@@ -150,11 +152,12 @@ class HostStaging(Carrier):
     def begin(self) -> None:
         """A sum begins, in the other half."""
         assert self._half is None
-        self._half, self._next = self._next, 1 - self._next
+        half, self._next = self._next, 1 - self._next
         self._piece = self._used = 0
         self._up.follow()
         with self._up.here():
-            self._flags.await_read(self._half)
+            self._flags.await_read(half)
+        self._half = half
 
     def start_all_gather(self, got_MB: Tensor, mine_SB: Tensor, group: Group) -> Pending:  # noqa: ARG002
         """The next piece of the sum."""
@@ -164,7 +167,9 @@ class HostStaging(Carrier):
         first, last = self._used, self._used + mine.numel()
         if last > self._memory.half_bytes:
             raise RefusedError(
-                f"messages of {self._memory.half_bytes} bytes were asked for", field="rows", value=f"{last} bytes"
+                f"messages of {self._memory.half_bytes} bytes were asked for: send fewer rows at once",
+                field="rows",
+                value=f"{last} bytes",
             )
         self._piece, self._used = piece + 1, -(-last // _LINE) * _LINE
         self._up.follow()
@@ -194,8 +199,7 @@ class HostStaging(Carrier):
 
     @staticmethod
     def _copy(to: Tensor, what: Tensor) -> None:
-        if is_launching():
-            to.copy_(what, non_blocking=True)
+        to.copy_(what, non_blocking=True)
 
     # ---- as owners have it ------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from commplan.planner.strategy.executor_file import push_refusal
+from commplan.planner.strategy.executor_file import algorithm_refusal, push_refusal
 from commplan.planner.strategy.file import (
     DP_LOCAL,
     KINDS,
@@ -26,9 +26,11 @@ from commplan.planner.strategy.file import (
     is_finer,
     walk,
 )
+from commplan.planner.strategy.vendors import BACKENDS
 from commplan.planner.strategy.words import MlpKind, ScaleGroup
 
 from ..errors import RefusedError
+from .staged.page import PIECES
 from .wire.layout import RowLayout
 
 EXECUTOR_NAME = "transformers"
@@ -208,7 +210,8 @@ def messages_needed(*files: StrategyFile) -> dict[GroupName, int]:
             if use.op.way.in_one_launch:
                 continue
             wire = use.op.wire
-            row_bytes = 2 * use.width if wire is None else RowLayout.of(wire, use.width).row_bytes
+            as_it_is = use.width * (4 if file.deployment.activations == "fp32" else 2)
+            row_bytes = as_it_is if wire is None else RowLayout.of(wire, use.width).row_bytes
             needed[use.group] = max(use.rows * row_bytes, needed.get(use.group, 0))
     return needed
 
@@ -233,6 +236,12 @@ def check_peer_ops(file: StrategyFile) -> None:
             raise _refusal(use, f"it has no {op.name}; it has {', '.join(CAN.ops_of(impl))}", file)
         if op.is_pushed and (why := _not_pushed_here(file, use)):
             raise _refusal(use, why, file)
+        if lacks := CAN.impls[impl].lacks_format(op):
+            raise _refusal(use, f"it does not do {lacks}", file)
+        if why := algorithm_refusal(impl, CAN.impls[impl], op):
+            raise _refusal(use, why, file)
+        if impl in STAGED_IMPLS and (op.pieces or 1) > PIECES:
+            raise _refusal(use, f"its messages go in up to {PIECES} pieces, not in {op.pieces}", file)
         most = CAN.impls[impl].most_bytes(op.algorithm)
         if most is not None and 2 * use.width * (use.rows - file.parallelism.tp + 1) > most:  # rows that are padded
             how = f"{op.algorithm} of {impl} takes up to {most // (2 * use.width)} rows of this width, not {use.rows}"
@@ -257,11 +266,19 @@ def _not_pushed_here(file: StrategyFile, use: Use) -> str | None:
 
 def check_peer_limits(file: StrategyFile, backend: str, limits: PeerLimits | None) -> None:
     """Can the peers of a backend run a plan? `limits` None: it has no peers. Raises RefusedError."""
+    activations, p = file.deployment.activations, file.parallelism
     for use in peer_uses(file):
         if limits is None:
             raise _refusal(use, f"{backend} has no collectives of our own", file)
-        ranks = file.parallelism.group_size(use.group)
-        if (reason := limits.refuses(file.deployment.activations, ranks, use.width)) is not None:
+        if (reason := limits.refuses(activations, p.group_size(use.group), use.width)) is not None:
+            raise _refusal(use, reason, file)
+    for use in uses_of(file, STAGED_IMPLS):
+        if BACKENDS[backend].device_type == "cpu":
+            continue  # by plain torch, in any type
+        impl = CAN.impls[str(use.op.impl)]
+        if BACKENDS[backend].vendor not in impl.vendors:
+            raise _refusal(use, f"it runs on {' and '.join(impl.vendors)}, not where {backend} is the backend", file)
+        if (reason := limits_of(impl).refuses(activations, p.group_size(use.group), use.width)) is not None:
             raise _refusal(use, reason, file)
 
 

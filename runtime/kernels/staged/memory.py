@@ -13,6 +13,8 @@ import mmap
 import os
 import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -21,7 +23,6 @@ from torch import Tensor
 
 from ...errors import RefusedError
 from ...ranks.groups import Group
-from ..peer_impls import COMPOSED_NORM
 from . import page
 
 _PORTABLE, _MAPPED = 1, 2  # of cudaHostRegister
@@ -33,6 +34,15 @@ _FAILURES = {
     _READS: "reads in the memory of rank {peer} what that has not written",
     _LOCKS: "cannot lock the memory of rank {peer} for its GPU",
 }
+_SAME_HOST = "it is for ranks of one host that see each other's processes: start all of them in one container"
+_WAYS = {
+    _MAKES: "it takes {size} bytes of the host's memory for each rank: give it more, or plan for fewer tokens",
+    _FINDS: _SAME_HOST,
+    _READS: _SAME_HOST,
+    _LOCKS: "it takes {size} bytes of the host's memory for each rank: let processes lock more (ulimit -l)",
+}
+OTHERWISE = "leave `impl` out, so that the library sums"
+"""The way out that there always is."""
 
 Failure = tuple[int, int, int]
 """(what fails, with whose memory, the number of the system's or CUDA's error); zeros of none."""
@@ -64,7 +74,7 @@ class HostMemory:
         descriptor, failure = _made(size, token)
         try:
             told = exchange(group, device, [os.getpid(), descriptor, *token, *failure])
-            _refuse_failures(told)
+            _refuse_failures(told, size)
             maps, failure = [], _NONE
             for peer, (pid, number, *rest) in enumerate(told):
                 place = f"/proc/self/fd/{descriptor}" if peer == group.rank else f"/proc/{pid}/fd/{number}"
@@ -77,7 +87,7 @@ class HostMemory:
             told = exchange(group, device, [*failure])
             if memory is not None and any(each[0] for each in told):
                 memory.close()
-            _refuse_failures(told)
+            _refuse_failures(told, size)
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -89,6 +99,7 @@ class HostMemory:
         for peer, each in enumerate(self._whole):
             status = int(_cuda().cudaHostRegister(each.data_ptr(), each.numel(), _PORTABLE | _MAPPED))
             if status:
+                _forget_error()
                 return _LOCKS, peer, status
             self._registered.append(each.data_ptr())
         return _NONE
@@ -96,8 +107,30 @@ class HostMemory:
     def close(self) -> None:
         """Unlock it and let it go: what is mapped here stays until nobody has a view of it."""
         while self._registered:
-            _cuda().cudaHostUnregister(self._registered.pop())
+            if int(_cuda().cudaHostUnregister(self._registered.pop())):
+                _forget_error()
         self.pages, self.halves, self._whole = [], [], []
+
+
+@contextmanager
+def giving_back(memory: HostMemory, group: Group, device: torch.device) -> Iterator[None]:
+    """What is made of it in here is made on all ranks or on none, and then the memory is given back."""
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    failed = [rank for rank, (has,) in enumerate(exchange(group, device, [int(failure is not None)])) if has]
+    if failed:
+        memory.close()
+        why = f"rank {failed[0]} of its group cannot use host memory, and says why: {OTHERWISE}"
+        raise failure or RefusedError(why, field="impl")
+
+
+def _forget_error() -> None:
+    """CUDA keeps its last error for whoever asks next, and PyTorch asks behind each launch."""
+    with suppress(RuntimeError):
+        torch.zeros(1, device="cuda")
 
 
 def _cuda() -> Any:
@@ -111,7 +144,7 @@ def _made(size: int, token: list[int]) -> tuple[int, Failure]:
     descriptor = -1
     try:
         descriptor = os.memfd_create(_name(token), os.MFD_CLOEXEC)
-        os.posix_fallocate(descriptor, 0, size)  # near this process, and an error here instead of a signal later
+        os.posix_fallocate(descriptor, 0, size)  # near this process; where a limit says so, an error now
         os.pwrite(descriptor, _bytes(token), size - page.FROM_TOKEN)
     except OSError as error:
         if descriptor >= 0:
@@ -153,18 +186,15 @@ def exchange(group: Group, device: torch.device, mine: list[int]) -> list[list[i
     return [[int(number) for number in row] for row in table.tolist()]
 
 
-def _refuse_failures(told: list[list[int]]) -> None:
+def _refuse_failures(told: list[list[int]], size: int) -> None:
     """The first rank's failure, in the same words on all ranks. It stands at the end of what each has told."""
     for rank, numbers in enumerate(told):
         what, peer, number = numbers[-3:]
         if what:
             reason = _FAILURES[what].format(peer=peer)
             why = f"CUDA error {number}" if what == _LOCKS else os.strerror(number) if number else "another token"
-            raise RefusedError(
-                f"rank {rank} {reason} ({why}): messages through host memory are for the ranks of one host, which see "
-                f"each other's processes; plan with {COMPOSED_NORM}, or start all ranks in one container",
-                field="impl",
-            )
+            way = f"{_WAYS[what].format(size=size)}; or {OTHERWISE}"
+            raise RefusedError(f"rank {rank} of its group {reason} ({why}): {way}", field="impl")
 
 
-__all__ = ["HostMemory", "exchange"]
+__all__ = ["OTHERWISE", "HostMemory", "exchange", "giving_back"]

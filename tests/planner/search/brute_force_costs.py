@@ -249,7 +249,8 @@ class Prices:
         yield Bought(path - called, host[1] * self._call("composed"))
 
     def _staged(self, move: Move, rows: int, n: int) -> Iterator[Bought]:
-        """All by its table; a piece is a copy and a flag each way between its kernels; a call is counted twice."""
+        """All by its table. Between its kernels a piece is copied there, told, awaited, copied from each peer and
+        looked at; a call awaits what was read before, and says what is read now."""
         width, pieces = self.model.hidden_size, move.pieces or 1
         table = self.wire.found(Measured(move.name, STAGED, self.dtype, n, move.algorithm, pieces=pieces), width)
         time, _ = table.curve.at(rows * width * self.element)  # type: ignore[union-attr]
@@ -257,7 +258,7 @@ class Prices:
             yield Bought(time, self.launch)
             return
         kernels = 2 if move.name in QUANTISED else 1
-        yield Bought(time, ((kernels + 4) * pieces + 2) * self.launch)
+        yield Bought(time, ((kernels + 3 + n) * pieces + 2) * self.launch)
 
     def _fused(self, move: Move) -> Iterator[Bought]:
         summing = move.name == "all_reduce_all_gather"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from commplan.runtime.backends import load_backend
+from commplan.runtime.collectives import host_staging
 from commplan.runtime.collectives.host_staging import HostStaging
 from commplan.runtime.collectives.wire_sums import WireSum
 from commplan.runtime.errors import BoundaryError, RefusedError
@@ -53,6 +54,26 @@ def said_by(carrier: HostStaging) -> str:
         carrier.check()
     except BoundaryError as error:
         return str(error)
+    return ""
+
+
+def one_cannot(ranks: int) -> str:
+    """What each rank is told where the first one cannot make what looks at the flags."""
+    group = group_of(ranks)
+    real = host_staging._flags
+
+    def flags(*given: Any) -> Any:
+        if group.rank == 0:
+            raise OSError("no such launcher")
+        return real(*given)
+
+    host_staging._flags = flags
+    try:
+        HostStaging.make(group, CPU, 1 << 12)
+    except (OSError, RefusedError) as error:
+        return str(error)
+    finally:
+        host_staging._flags = real
     return ""
 
 

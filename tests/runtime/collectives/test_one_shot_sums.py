@@ -34,4 +34,4 @@ def test_peers_of_a_rank_that_hangs_give_it_up_and_no_wrong_number_leaves(world:
 def test_what_cannot_be_is_refused_on_all_ranks(world: Worlds) -> None:
     for many, other in world(2).run(one_shot.refusals, 2):
         assert "bytes were asked for" in many
-        assert "rank 0 does not receive through host memory what others send" in other
+        assert "rank 0 of its group does not receive through host memory what others send" in other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,13 @@ from commplan.runtime.errors import RefusedError
 from commplan.runtime.kernels.peer_impls import (
     KERNEL_LIMITS,
     PEER_IMPLS,
+    STAGED,
     TRITON,
     TRITON_NORM,
     PeerLimits,
     Room,
     check_peer_limits,
+    messages_needed,
     peers_needed,
 )
 from commplan.runtime.ranks.groups import Group
@@ -247,3 +250,46 @@ def test_wire_bytes_are_those_of_the_op_whoever_performs_it(
     file = file_of(checkpoint("qwen3"), whole(AR), Parallelism(4))
     place = Place(1, "mlp_out", replace(op, impl=impl), None, None, file.layer_shape(1))  # type: ignore[arg-type]
     assert wire_bytes_per_row(place, file, 64, 2) == per_row
+
+
+# ---- through the host's memory -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("op", "words"),
+    [
+        (Op("all_reduce", "two_shot", impl=STAGED), "it does not do algorithm two_shot; it does gather, one_shot"),
+        (Op("all_reduce", impl=STAGED), "performs all_reduce by an algorithm that the op names"),
+        (Op("all_reduce", "gather", impl=STAGED, pieces=16), "its messages go in up to 8 pieces, not in 16"),
+        (Op("all_reduce", "one_shot", impl=STAGED, pieces=2), "is one launch, which has no pieces"),
+        (Op("int8_all_reduce", "two_shot", impl=STAGED), "it does not do algorithm two_shot"),
+        (Op("all_reduce", "gather", impl=TRITON), "gather of all_reduce is by kernels around whole messages"),
+    ],
+)
+def test_what_no_impl_does_as_it_is_told_is_refused_before_anything_is_bound(
+    checkpoint: Checkpoint, op: Op, words: str
+) -> None:
+    layer = LayerOps(NONE, op, NONE, Op("all_reduce"))
+    plan = RangePlan(1, 8, Op("all_reduce"), (layer, layer), NONE)
+    file = strategy_file(checkpoint("qwen3"), Parallelism(2), {"prefill": [plan]}, activations="bf16")
+    with pytest.raises(RefusedError, match=re.escape(words)):
+        check_runnable(file)
+
+
+def test_types_and_machines_that_it_is_not_for_are_refused_and_messages_are_as_large_as_their_type(
+    checkpoint: Checkpoint,
+) -> None:
+    layer = LayerOps(NONE, Op("all_reduce", "gather", impl=STAGED), NONE, Op("all_reduce"))
+    plan = RangePlan(1, 8, Op("all_reduce"), (layer, layer), NONE)
+
+    def file(activations: str) -> StrategyFile:
+        return strategy_file(checkpoint("qwen3"), Parallelism(2), {"prefill": [plan]}, activations=activations)
+
+    check_peer_limits(file("bf16"), "nccl", KERNEL_LIMITS)
+    assert messages_needed(file("bf16")) == {"tp": 8 * 64 * 2}
+    assert messages_needed(file("fp32")) == {"tp": 8 * 64 * 4}
+    with pytest.raises(RefusedError, match="compute in bf16 and fp16, not in fp32"):
+        check_peer_limits(file("fp32"), "nccl", KERNEL_LIMITS)
+    check_peer_limits(file("fp32"), "gloo", None)
+    with pytest.raises(RefusedError, match="it runs on nvidia, not where rccl is the backend"):
+        check_peer_limits(file("bf16"), "rccl", KERNEL_LIMITS)
