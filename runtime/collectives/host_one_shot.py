@@ -20,9 +20,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..errors import RefusedError
 from ..kernels.peer_impls import Room
-from ..kernels.staged.memory import OTHERWISE, HostMemory, exchange, giving_back
+from ..kernels.staged.memory import HostMemory, giving_back, refuse_unless_received
 from ..ranks.groups import Group
 from .plain_one_shot import PlainOneShot
 
@@ -86,14 +85,7 @@ class HostOneShot:
         ranks = group.size * (group.size + 1) // 2
         found = [self.sum(ones * ((group.rank + 1) * value)) / value for value in (1, 2)]
         right = all(torch.equal(each, ones * ranks) for each in found)
-        told = exchange(group, ones.device, [int(right)])
-        if not all(each for (each,) in told):
-            self.close()
-            raise RefusedError(
-                f"rank {told.index([0])} of its group does not receive through host memory what others send: "
-                f"{OTHERWISE}",
-                field="impl",
-            )
+        refuse_unless_received(right, group, ones.device, self.close)
 
     @property
     def looks(self) -> int:

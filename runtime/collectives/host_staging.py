@@ -41,7 +41,7 @@ from torch import Tensor
 from ..backends.base import Pending
 from ..errors import BoundaryError, RefusedError
 from ..kernels.beside import Beside
-from ..kernels.staged.memory import OTHERWISE, HostMemory, exchange, giving_back
+from ..kernels.staged.memory import OTHERWISE, HostMemory, giving_back, refuse_unless_received
 from ..kernels.staged.page import PIECES, WORDS
 from ..kernels.staged.plain import PlainFlags
 from ..ranks.groups import Group
@@ -128,14 +128,7 @@ class HostStaging(Carrier):
             self.end()
             received.append(got + half)
         right = all(torch.equal(got, sent) for got in received) and not int(self._flags.error[0])
-        told = exchange(self._group, self._device, [int(right)])
-        if not all(each for (each,) in told):
-            self.close()
-            raise RefusedError(
-                f"rank {told.index([0])} of its group does not receive through host memory what others send: "
-                f"{OTHERWISE}",
-                field="impl",
-            )
+        refuse_unless_received(right, self._group, self._device, self.close)
 
     @property
     def looks(self) -> int:

@@ -9,7 +9,7 @@ import torch
 
 
 class Beside:
-    """A stream beside the one of now, which goes before others: what it runs is a warp at a time, and is waited for."""
+    """A stream beside the one of now, which goes before others: it has copies and little else, and is waited for."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream: torch.cuda.Stream | None = None

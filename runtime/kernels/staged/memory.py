@@ -13,7 +13,7 @@ import mmap
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -127,6 +127,17 @@ def giving_back(memory: HostMemory, group: Group, device: torch.device) -> Itera
         raise failure or RefusedError(why, field="impl")
 
 
+def refuse_unless_received(right: bool, group: Group, device: torch.device, close: Callable[[], None]) -> None:
+    """Of what was tried when it was made: if a rank has not got what the others sent, all close it and refuse alike."""
+    told = exchange(group, device, [int(right)])
+    if not all(each for (each,) in told):
+        close()
+        raise RefusedError(
+            f"rank {told.index([0])} of its group does not receive through host memory what others send: {OTHERWISE}",
+            field="impl",
+        )
+
+
 def _forget_error() -> None:
     """CUDA keeps its last error for whoever asks next, and PyTorch asks behind each launch."""
     with suppress(RuntimeError):
@@ -197,4 +208,4 @@ def _refuse_failures(told: list[list[int]], size: int) -> None:
             raise RefusedError(f"rank {rank} of its group {reason} ({why}): {way}", field="impl")
 
 
-__all__ = ["OTHERWISE", "HostMemory", "exchange", "giving_back"]
+__all__ = ["OTHERWISE", "HostMemory", "giving_back", "refuse_unless_received"]
