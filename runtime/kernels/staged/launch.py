@@ -14,8 +14,7 @@ from .kernels import arrived_kernel, await_piece_kernel, await_read_kernel, fini
 from .memory import HostMemory
 
 _LOOKS = 3 << 23  # over PCIe, more than a microsecond each: half a minute
-_SPOILING = 64  # programs
-_BLOCK = 4096
+_BLOCK = 1024  # bytes that a warp spoils at a time
 _MOST_READY = 4096  # sizes of pieces that are kept ready
 
 
@@ -58,9 +57,7 @@ class StagedKernels:
 
     def arrived(self, got_NB: Tensor, half: int, piece: int) -> None:
         """The copies from host memory have been made: what did not come is spoiled."""
-        size = got_NB.shape[1]
-        programs = min(_SPOILING, -(-size // _BLOCK))
-        self._start(arrived_kernel, (half, piece, size), got_NB, programs, 4, BLOCK=_BLOCK)
+        self._start(arrived_kernel, (half, piece, got_NB.shape[1]), got_NB, BLOCK=_BLOCK)
 
     def finish(self, half: int) -> None:
         """All of a use of a half has been read."""
@@ -71,14 +68,12 @@ class StagedKernels:
         kernel: Any,
         numbers: tuple[int, ...],
         x: Tensor | None = None,
-        programs: int = 1,
-        warps: int = 1,
         **flags: Any,
     ) -> None:
         key = (kernel, *numbers)
         start = self._ready.get(key)
         if start is None:
-            launch = Launch(kernel, 2, programs, numbers, {**self._constants, **flags}, {"num_warps": warps})
+            launch = Launch(kernel, 2, 1, numbers, {**self._constants, **flags}, {"num_warps": 1})
             if len(self._ready) >= _MOST_READY:
                 self._ready.clear()
             start = self._ready[key] = prepare(launch, self._group)

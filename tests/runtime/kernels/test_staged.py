@@ -90,6 +90,8 @@ def test_they_compile_for_a_hopper_gpu_once_for_all_halves_pieces_and_sizes(worl
             by_name.setdefault(source.name, set()).add(source.hash())
         code = {source.name: compiled_code(source) for source, _, _ in launches[:5]}
     assert len(launches) == 15
+    # Whoever looks at a flag reads it over the bus: one warp does, whatever the size.
+    assert {(given[:3], metadata.num_warps) for _, metadata, given in launches} == {((1, 1, 1), 1)}
     assert {name: len(hashes) for name, hashes in by_name.items()} == dict.fromkeys(by_name, 1)
     for name in ("tell_kernel", "finish_kernel"):
         stores = [line for line in code[name].splitlines() if "fence.acq_rel.sys" in line or "st.global" in line]
