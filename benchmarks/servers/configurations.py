@@ -45,7 +45,7 @@ CONFIGURATIONS = {
     "server_kernels": Configuration(
         "plan: all_reduce by the server's own kernels",
         {"numerics.loosest": "reordered", "numerics.forbid": [_NO_TWO_STEPS]},
-        without=lambda name, impl: name.startswith(("commplan_", "composed")),  # noqa: ARG005
+        without=lambda name, impl: name.startswith(("commplan_", "composed", "host_staged")),  # noqa: ARG005
     ),
     "reordered": Configuration("plan, nothing quantised", {"numerics.loosest": "reordered"}),
     "quantised": Configuration("plan, INT8 allowed", {"numerics.loosest": "quantized"}),

@@ -144,6 +144,15 @@ class CollectiveTables:
         alike = (k for k in self._tables if k.dtype in _STANDS_IN[wanted.dtype] and sought(k) == sought(wanted))
         return frozenset((k.algorithm, k.pieces) for k in alike)
 
+    def in_other_formats(self, wanted: Measured) -> frozenset[Measured]:
+        """What there are tables of that differs by its format, so by its op too, or in its number of pieces."""
+
+        def sought(key: Measured) -> Measured:
+            return key._replace(op="", wire=None, scale_group=None, pieces=1, dtype=wanted.dtype)
+
+        alike = (k for k in self._tables if k.dtype in _STANDS_IN[wanted.dtype] and sought(k) == sought(wanted))
+        return frozenset(k._replace(dtype=wanted.dtype) for k in alike)
+
     def nearest_size(self, wanted: Measured) -> int | None:
         """The number of ranks next to the wanted one for which there is a table."""
         for stand_in in _STANDS_IN[wanted.dtype]:

@@ -213,6 +213,10 @@ class CollectiveCosts:
         """The algorithms and numbers of pieces by which there are tables of a composed sum."""
         return self._tables.ways_of(wanted) | (self._lent.ways_of(wanted) if lent else frozenset())
 
+    def in_other_formats(self, wanted: Measured, lent: bool = True) -> frozenset[Measured]:
+        """What there are tables of that differs by its format, so by its op too, or in its number of pieces."""
+        return self._tables.in_other_formats(wanted) or (self._lent.in_other_formats(wanted) if lent else frozenset())
+
     def num_nodes(self, group: GroupName) -> int:
         """Nodes that a group spans."""
         return placement(group, self._parallelism, self._hardware).num_nodes

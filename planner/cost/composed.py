@@ -5,7 +5,9 @@ pieces, and the stages are issued one after another for all pieces: every piece 
 on. A stage of a piece starts when the stage before it has ended for that piece, and when its stream is free. So the
 calls hide the kernels but for the first piece's and the last one's, or the kernels hide the calls.
 
-Two streams are not assumed to slow each other down; a table of the machine knows better, and wins.
+Two streams are not assumed to slow each other down; a table of the machine knows better, and wins. Where the sum was
+measured in other formats alone, the stages are put right by the nearest of them: by what its table says of as many
+rows, over what its own stages say.
 
 What goes through the host's memory has its price from such a table alone, and never from another machine's. The stages
 then only say what a link would change that is varied.
@@ -13,6 +15,7 @@ then only say what a link would change that is varied.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -105,6 +108,8 @@ class ComposedCosts:
         calls, pieces = priced.calls, priced.pieces
         wire_bytes = pieces * sum(call.wire_bytes for call in calls)
         found = priced.found
+        if found is None and priced.like is not None:
+            return self._by_other_format(work, rows, width, priced.like, wire_bytes)
         if found is None:
             time, launch = (pieces * sum(getattr(call, part) for call in calls) for part in ("time_us", "launch_us"))
             provenance = weakest({call.provenance for call in calls})
@@ -120,7 +125,7 @@ class ComposedCosts:
     def unhidden(self, work: Composed, rows: int, width: int) -> Estimate:
         """What of its kernels the calls do not hide; nothing where a table has all of the sum."""
         priced = self._priced(work, rows, width)
-        if priced.found is not None:
+        if priced.found is not None or priced.like is not None:
             return Estimate(0.0, 0.0, 0.0, self._provenance, "inside the table of the sum")
         rest = max(0.0, priced.total_us - priced.calls_us)
         launch = min(priced.launch_us, rest)
@@ -152,7 +157,8 @@ class ComposedCosts:
         found = self._found(work, width)
         if found is not None:
             return found.curve.sizes
-        sizes: set[float] = set()
+        like = self._like(work, width)
+        sizes = set[float]() if like is None else set(self.sizes(like, width))
         for step in stages_of(KINDS[work.op].way(work.algorithm).steps):
             if isinstance(step, Send):
                 knots = self._collectives.table_sizes(step.by.name, work.backend, CARRIER, work.group)
@@ -182,7 +188,15 @@ class ComposedCosts:
             call = collectives.collective(name, work.backend, CARRIER, work.group, rows / pieces * bytes_a_row)
             calls.append(call)
             stages.append(Stage(True, call.total_us))
-        return _Priced(pipelined_us(stages, pieces), calls, pieces, recipe.launch_us, recipe.found)
+        return _Priced(pipelined_us(stages, pieces), calls, pieces, recipe.launch_us, recipe.found, recipe.like)
+
+    def _by_other_format(self, work: Composed, rows: int, width: int, like: Composed, wire_bytes: float) -> Estimate:
+        """All that a sum takes, by the table of another format: what the stages say of both is their ratio."""
+        known = self.calls(like, rows, width)
+        ours, theirs = (self._priced(each, rows, width).total_us for each in (work, like))
+        provenance = weakest({known.provenance, "formula"})
+        source = f"{known.source}, in {_words(like)}, and the formula's ratio of both"
+        return Estimate(known.total_us * ours / theirs, 0.0, wire_bytes, provenance, source)
 
     def _recipe(self, work: Composed, width: int) -> _Recipe:
         """The stages of a sum, by what a row costs in each."""
@@ -209,7 +223,8 @@ class ComposedCosts:
             stages.append(_StageOfRow(None, moved, self._launch_us * launches))
         in_shards = any(isinstance(step, Send) and step.rows == "padded" for step in steps)
         launch_us = sum(stage.launch_us for stage in stages)
-        return _Recipe(tuple(stages), size if in_shards else 1, launch_us, self._found(work, width))
+        found, like = self._found(work, width), self._like(work, width)
+        return _Recipe(tuple(stages), size if in_shards else 1, launch_us, found, like)
 
     def _row_bytes(self, work: Composed, width: int) -> float:
         """A row as it travels."""
@@ -228,9 +243,31 @@ class ComposedCosts:
     def _found(self, work: Composed, width: int) -> Found | None:
         return self._collectives.found(self._wanted(work), width, self._borrows(work))
 
+    def _like(self, work: Composed, width: int) -> Composed | None:
+        """What was measured of such a sum, in the nearest number of pieces and then the nearest format.
+
+        None where this one was measured, where nothing was, and of what goes by its own table alone.
+        """
+        if self._impls[work.impl].needs_table or self._found(work, width) is not None:
+            return None
+        own, others = self._row_bytes(work, width), list[tuple[float, float, str, Composed]]()
+        for key in self._collectives.in_other_formats(self._wanted(work), self._borrows(work)):
+            if KINDS[key.op].format_of(key.wire, key.scale_group) is not None:
+                other = work._replace(op=key.op, wire=key.wire, scale_group=key.scale_group, pieces=key.pieces)
+                apart = abs(math.log(self._row_bytes(other, width) / own))
+                others.append((abs(math.log(key.pieces / work.pieces)), apart, _words(other), other))
+        return min(others)[-1] if others else None
+
     def _borrows(self, work: Composed) -> bool:
         """What a message takes through the memory of one host says nothing of another one."""
         return not self._impls[work.impl].is_through_host
+
+
+def _words(work: Composed) -> str:
+    """The format of a sum."""
+    wire = KINDS[work.op].format_of(work.wire, work.scale_group)
+    assert wire is not None
+    return wire.words
 
 
 class _StageOfRow(NamedTuple):
@@ -242,22 +279,28 @@ class _StageOfRow(NamedTuple):
 
 
 class _Recipe(NamedTuple):
-    """Stages of a sum; no piece has fewer than `whole_rows`. `found`: the table of the whole sum, if there is one."""
+    """Stages of a sum; no piece has fewer than `whole_rows`.
+
+    found  the table of the whole sum, if there is one
+    like   without: the sum of the nearest format that has one
+    """
 
     stages: tuple[_StageOfRow, ...]
     whole_rows: int
     launch_us: float
     found: Found | None
+    like: Composed | None
 
 
 class _Priced(NamedTuple):
-    """What a sum takes, the library's calls of a piece one by one, the launches of a piece; the table of the sum."""
+    """What a sum takes, the library's calls of a piece one by one, the launches of a piece; the rest as in _Recipe."""
 
     total_us: float
     calls: list[Estimate]
     pieces: int
     launch_us: float
     found: Found | None
+    like: Composed | None
 
     @property
     def calls_us(self) -> float:
