@@ -58,6 +58,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_moe": ("Qwen3MoeForCausalLM", {"num_experts": 16, **_EXPERTS}),
     "deepseek_v3": ("DeepseekV3ForCausalLM", {**_EXPERTS, **_LATENT}),
 }
+ROUTED = {family for family, (_, fields) in FAMILIES.items() if "num_experts_per_tok" in fields}
+"""Families whose tokens go to experts of their own."""
 # Fields that SGLang reads and transformers 5 leaves out when it writes a config.json.
 _ADDED = {"deepseek_v3": {"moe_layer_freq": 1, "scoring_func": "sigmoid", "topk_method": "noaux_tc"}}
 

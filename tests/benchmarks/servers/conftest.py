@@ -13,6 +13,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "servers"
 MODULES = (
+    "answers",
     "checkpoints",
     "configurations",
     "kept",
