@@ -6,8 +6,8 @@ on. A stage of a piece starts when the stage before it has ended for that piece,
 calls hide the kernels but for the first piece's and the last one's, or the kernels hide the calls.
 
 Two streams are not assumed to slow each other down; a table of the machine knows better, and wins. Where the sum was
-measured in other formats alone, the stages are put right by the nearest of them: by what its table says of as many
-rows, over what its own stages say.
+measured in other formats alone, the nearest of them stands in: of what it takes beyond its fewest rows, the stages say
+how much another format takes.
 
 What goes through the host's memory has its price from such a table alone, and never from another machine's. The stages
 then only say what a link would change that is varied.
@@ -158,13 +158,20 @@ class ComposedCosts:
         if found is not None:
             return found.curve.sizes
         like = self._like(work, width)
-        sizes = set[float]() if like is None else set(self.sizes(like, width))
+        sizes = self._stage_sizes(work, width)
+        if like is not None:
+            sizes |= {*self.sizes(like, width), *self._stage_sizes(like, width)}
+        return tuple(sorted(sizes))
+
+    def _stage_sizes(self, work: Composed, width: int) -> set[float]:
+        """Those at which a call of the library has one."""
+        sizes = set[float]()
         for step in stages_of(KINDS[work.op].way(work.algorithm).steps):
             if isinstance(step, Send):
                 knots = self._collectives.table_sizes(step.by.name, work.backend, CARRIER, work.group)
                 each = self._row_bytes(work, width) / width * (self._size(work) if step.whole else 1)
                 sizes |= {knot / each * work.bytes_per_element * work.pieces for knot in knots}
-        return tuple(sorted(sizes))
+        return sizes
 
     # ---- parts ------------------------------------------------------------------------------------------------------
 
@@ -191,12 +198,22 @@ class ComposedCosts:
         return _Priced(pipelined_us(stages, pieces), calls, pieces, recipe.launch_us, recipe.found, recipe.like)
 
     def _by_other_format(self, work: Composed, rows: int, width: int, like: Composed, wire_bytes: float) -> Estimate:
-        """All that a sum takes, by the table of another format: what the stages say of both is their ratio."""
-        known = self.calls(like, rows, width)
-        ours, theirs = (self._priced(each, rows, width).total_us for each in (work, like))
-        provenance = weakest({known.provenance, "formula"})
+        """All that a sum takes, by the table of another format.
+
+        What its fewest rows take is no matter of bytes, so it is the same in every format; of the rest the stages say
+        the ratio.
+        """
+        found = self._found(like, width)
+        assert found is not None
+        fewest = math.ceil(found.curve.sizes[0] / (width * work.bytes_per_element))
+        rows = max(rows, fewest)
+        known, least = (self.calls(like, each, width) for each in (rows, fewest))
+        ours, theirs = (self._priced(each, rows, width) for each in (work, like))
+        grown = max(0.0, known.total_us - least.total_us) * ours.total_us / theirs.total_us
+        rests_on = {call.provenance for each in (ours, theirs) for call in each.calls}
         source = f"{known.source}, in {_words(like)}, and the formula's ratio of both"
-        return Estimate(known.total_us * ours / theirs, 0.0, wire_bytes, provenance, source)
+        provenance = weakest({known.provenance, "formula", *rests_on})
+        return Estimate(min(known.total_us, least.total_us) + grown, 0.0, wire_bytes, provenance, source)
 
     def _recipe(self, work: Composed, width: int) -> _Recipe:
         """The stages of a sum, by what a row costs in each."""
