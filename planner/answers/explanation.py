@@ -118,7 +118,7 @@ class Explainer:
                 seen.add(op)
                 alternatives.append(Option(op, op.impl, op.kind.numerics, False, reason, None, {}, "", None, None, {}))
         alternatives.sort(key=lambda o: (not o.legal, o.step_us is None, o.step_us or 0.0, str(o.op)))
-        prices = self._server.prices(self._tokens)
+        prices = self._server.prices(self._tokens, self._plan)
         steps = (prices.stock, *((prices.best_flag,) if prices.best_flag else ()))
         ops = [self._stock_op(step, boundary, layer) for step in steps]
         planner = self._planner

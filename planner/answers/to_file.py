@@ -70,7 +70,7 @@ def range_plan(planner: ModePlanner, chosen: PlannedRange, stock: StockPlanner |
     uniforms = [u for u in planner.uniforms(tokens) if u.step_us is not None]
     best = min(uniforms, key=lambda u: (u.step_us, u.strategy), default=None)
     stock = stock or StockPlanner(planner)
-    prices = stock.prices(tokens)
+    prices = stock.prices(tokens, plan)
     flag = prices.best_flag
     predicted = Predicted(
         tokens=tokens,

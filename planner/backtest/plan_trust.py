@@ -15,7 +15,7 @@ def trust_over_stock(
 
     fits  whether the devices have the memory, where known
     """
-    step = stock.default(tokens)
+    step = stock.default(tokens, plan)
     against = shares_of(stock.server, step.plan, tokens, step.step_us)
     return trust_of(planner, plan, tokens, over="the stock server", against=against, fits=fits)
 

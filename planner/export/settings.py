@@ -83,7 +83,7 @@ class _Mode:
         if setting.fused_tokens is not None:
             setting = replace(setting, fused_tokens=_EVERY if tokens <= setting.fused_tokens else 0)
         if (setting, tokens) not in self._us:
-            self._us[setting, tokens] = self.server(setting).default(tokens).step_us
+            self._us[setting, tokens] = self.server(setting).default(tokens, self.planned(tokens)).step_us
         return self._us[setting, tokens]
 
 

@@ -111,25 +111,28 @@ class StockPlanner:
 
     # ---- prices -----------------------------------------------------------------------------------------------------
 
-    def prices(self, tokens: int) -> StockPrices:
-        """Everything that a plan is held against at a token count."""
+    def prices(self, tokens: int, plan: Plan | None = None) -> StockPrices:
+        """Everything that a plan is held against at a token count. None, here and below: the one that a count gets that
+        shares no range."""
         own, library = self.planner, self.planner.library(tokens)
         return StockPrices(
-            self.default(tokens), self.best_flag(tokens), StockStep("", library, own.step_us(library, tokens))
+            self.default(tokens, plan),
+            self.best_flag(tokens, plan),
+            StockStep("", library, own.step_us(library, tokens)),
         )
 
-    def default(self, tokens: int) -> StockStep:
-        """The server without a flag; in a graph where it captures one by itself."""
+    def default(self, tokens: int, plan: Plan | None = None) -> StockStep:
+        """The server without a flag, held against a plan; in a graph where it captures one by itself."""
         rules = self._forwards
         forward = next(f for f in self.rules.forwards if rules.covers(f) and rules.takes_own(f, tokens))
-        step = self._step("", forward, tokens)
+        step = self._step("", forward, tokens, plan)
         if self._graphs is None or tokens > self._graphs[1]:
             return step
         return replace(step, step_us=self._graphs[0].step_us(step.plan, tokens))
 
-    def best_flag(self, tokens: int) -> StockStep | None:
+    def best_flag(self, tokens: int, plan: Plan | None = None) -> StockStep | None:
         """The flag with the shortest step, or None where none applies."""
-        return min(self._flagged(tokens), key=lambda step: (step.step_us, step.name), default=None)
+        return min(self._flagged(tokens, plan), key=lambda step: (step.step_us, step.name), default=None)
 
     def faster_rivals(self, plan: Plan, first: int, last: int) -> tuple[FasterRival, ...]:
         """Where in a range the server leads a plan, with a flag or by itself; flags first, the longest lead first.
@@ -155,7 +158,7 @@ class StockPlanner:
     def _leads(self, plan: Plan, tokens: int) -> dict[str, float]:
         """By how much each forward of the server leads a plan at a token count, by its flag."""
         step_us = self.planner.step_us(plan, tokens)
-        steps = (self.default(tokens), *self._flagged(tokens))
+        steps = (self.default(tokens, plan), *self._flagged(tokens, plan))
         return {step.name: 1 - step.step_us / step_us for step in steps if is_faster(step.step_us, step_us)}
 
     def _crossing(self, name: str, plan: Plan, ahead: int, behind: int) -> int:
@@ -165,10 +168,10 @@ class StockPlanner:
             ahead, behind = (middle, behind) if name in self._leads(plan, middle) else (ahead, middle)
         return ahead
 
-    def _flagged(self, tokens: int) -> list[StockStep]:
+    def _flagged(self, tokens: int, plan: Plan | None) -> list[StockStep]:
         """The step under each flag that numerics allow."""
         loosest = numerics_rank(self.setup.deployment.numerics.loosest)
-        steps = (self._step(flag.name, flag, tokens) for flag in self.flags)
+        steps = (self._step(flag.name, flag, tokens, plan) for flag in self.flags)
         return [step for step in steps if step.plan.numerics_rank <= loosest and self._is_allowed(step.plan)]
 
     def _is_allowed(self, plan: Plan) -> bool:
@@ -190,20 +193,22 @@ class StockPlanner:
         """False for a plan whose sums travel in a wire format that the deployment does not list."""
         return all(wire_refusal(edge.op, self.setup) is None for edge, _ in plan.counted)
 
-    def _step(self, name: str, forward: StockForward, tokens: int) -> StockStep:
+    def _step(self, name: str, forward: StockForward, tokens: int, held: Plan | None) -> StockStep:
         plan = self._forwards.plan(forward, tokens)
         step_us = self.server.step_us(plan, tokens) + forward.extra_gathers * self._gather_us(tokens)
-        return StockStep(name, plan, step_us - self._hidden_us(forward, plan, tokens) + self._wait_us(tokens))
+        return StockStep(name, plan, step_us - self._hidden_us(forward, plan, tokens) + self._wait_us(tokens, held))
 
-    def _wait_us(self, tokens: int) -> float:
-        """For an executor that stands for the server, what its own plan waits for its host.
+    def _wait_us(self, tokens: int, held: Plan | None) -> float:
+        """For an executor that stands for the server, what the plan that is held against it waits for its host.
 
         The server's Python is not the executor's: charged with the same wait, the two differ by communication alone.
         """
         if self.server is self.planner or not self._waits_alike or not self.planner.pricer.host.counts(tokens):
             return 0.0
+        if held is not None:
+            return self.planner.host_wait_us(held, tokens)
         if tokens not in self._waits:
-            self._waits[tokens] = self.planner.host_wait_us(self.planner.best(tokens), tokens)
+            self._waits[tokens] = self.planner.host_wait_us(self.planner.alone(tokens), tokens)
         return self._waits[tokens]
 
     def _gather_us(self, tokens: int) -> float:

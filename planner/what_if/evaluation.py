@@ -50,7 +50,7 @@ class Evaluation:
     @cached_property
     def held_against(self) -> StockPrices:
         """The stock server, the best of its flags, the library alone."""
-        return self.server.prices(self.tokens)
+        return self.server.prices(self.tokens, self.plans[PLAN].plan)
 
     @property
     def over_stock(self) -> float:
@@ -112,7 +112,7 @@ class Evaluator:
     def _evaluate(self, mode: str, tokens: int) -> Evaluation:
         check_tokens(tokens)
         planner = self.planner(mode)
-        best = planner.best(tokens)
+        plan = planner.alone(tokens)
         refused: dict[str, str] = {}
         named = {PLAIN: planner.plain(tokens)}
         own = [OWN] if has_own_kernels(self.setup) else []
@@ -123,7 +123,7 @@ class Evaluator:
                     named[name] = found
                 else:
                     refused[name] = found
-        named[PLAN] = best
+        named[PLAN] = plan
         self.structure.graphs[mode] |= planner._graphs
         priced = {name: Priced(name, plan, breakdown(planner, plan, tokens)) for name, plan in named.items()}
         return Evaluation(priced, refused, self.server(mode), tokens)

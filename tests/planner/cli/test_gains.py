@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import commplan
+
 from .commandline import answer, run
 
 R1 = "deepseek-r1-h20-tp8"
@@ -163,3 +165,15 @@ def test_with_mla_the_server_captures_no_longer_prefills_than_8192_tokens_and_a_
     asked = ("explain", R1, "--set=executor=sglang", "--mode=prefill", "--layer=5")
     launches = [answer(*asked, f"--tokens={tokens}")["launch"] for tokens in (8192, 8193)]
     assert launches == ["graph", "eager"]
+
+
+@pytest.mark.parametrize("tokens", [216, 220])
+def test_a_plan_of_the_servers_own_ops_gains_nothing_over_it(tokens: int) -> None:
+    """The cheapest plan alternates there, and is not taken: nor is what it waits for the host."""
+    plan = commplan.plan("qwen3-32b-l40s-tp4", set=[f"modes.prefill.tokens=[{tokens},{tokens}]"])
+    (held,) = plan.strategy.modes["prefill"]
+    ops = {str(op) for layer in held.layers for op in (layer.attn_out, layer.mlp_out)}
+    assert ops == {"all_reduce"} and held.predicted.host_wait_us > 0
+    assert held.predicted.stock_us == pytest.approx(held.predicted.step_us, rel=1e-9)
+    told = answer("what-if", "qwen3-32b-l40s-tp4", "--mode", "prefill", "--vary", f"tokens={tokens}", "--json")
+    assert told["points"][0]["stock_us"] == pytest.approx(held.predicted.stock_us, rel=1e-4)
