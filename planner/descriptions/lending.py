@@ -40,6 +40,10 @@ class Lender(Spec):
     share_by_ranks: dict[Annotated[int, Field(ge=2)], Positive] = Field(default_factory=dict)
     ranks: tuple[PositiveInt, ...]
 
+    def reached_by(self, ranks: int) -> float:
+        """GB/s that collectives over so many ranks reach there."""
+        return self.reached_gb_per_s * share_of(self.share_by_ranks, ranks)
+
 
 class Lenders(Spec):
     """The list of them, `configs/lending/lenders.yaml`."""
@@ -61,7 +65,7 @@ def lenders_of(
     groups = {parallelism.tp, parallelism.attn_tp, parallelism.attn_dp} - {1}
     nearest: dict[str, tuple[float, Lender]] = {}
     for lender in build(Lenders, read_mapping(path), path).lenders:
-        ratio = reached / _reached(lender, parallelism)
+        ratio = reached / lender.reached_by(parallelism.tp)
         distance = abs(math.log(ratio))
         alike = (lender.vendor, lender.topology) == (hardware.vendor, link.topology)
         if not alike or not lends(lender) or distance > math.log(_FARTHEST) or not groups & set(lender.ranks):
@@ -70,8 +74,4 @@ def lenders_of(
             nearest[lender.holds] = distance, lender
     for _, lender in nearest.values():
         if lender.calibration not in used:
-            yield lender, reached / _reached(lender, parallelism)
-
-
-def _reached(lender: Lender, parallelism: Parallelism) -> float:
-    return lender.reached_gb_per_s * share_of(lender.share_by_ranks, parallelism.tp)
+            yield lender, reached / lender.reached_by(parallelism.tp)

@@ -250,9 +250,9 @@ def lent_to(setup: Setup) -> Iterator[UsedCalibration]:
     for lender, scale in lenders_of(setup.hardware, setup.parallelism):
         path = find(lender.calibration, "calibrations", None, "calibration")
         calibration = build(Calibration, read_mapping(path), str(path))
-        why = (
-            f"the nearest {lender.topology} link with tables; collectives reach {lender.reached_gb_per_s:g} GB/s on it"
-        )
+        ranks = setup.parallelism.tp
+        reached = f"collectives over {ranks} ranks reach {lender.reached_by(ranks):.4g} GB/s on it"
+        why = f"the nearest {lender.topology} link with tables; {reached}"
         yield UsedCalibration(calibration, why if scale == 1 else f"{why}; its sizes times {scale:.3g}", scale)
 
 

@@ -12,7 +12,7 @@ from commplan.planner.cost.op_costs import OpCosts
 from commplan.planner.descriptions.base import build
 from commplan.planner.descriptions.hardware import Hardware
 from commplan.planner.descriptions.lending import Lender, Lenders, lenders_of
-from commplan.planner.descriptions.loader import find
+from commplan.planner.descriptions.loader import find, load_hardware, load_setup
 from commplan.planner.strategy.layout import Parallelism
 from commplan.planner.strategy.yaml_file import read_mapping
 
@@ -82,6 +82,18 @@ def test_a_pair_borrows_by_what_pairs_reach_where_the_tree_is_shared(folder) -> 
     ((lender, scale),) = lenders_of(folder.setup(dense_model(), pair, tp=2).hardware, Parallelism(tp=2))
     assert lender.calibration == "rtx-pro-6000"
     assert scale == pytest.approx(29 / (23.04 * 1.4))
+
+
+@pytest.mark.parametrize(("ranks", "reached", "scale"), [(2, 19.68, 0.82), (4, 23.5, 0.5), (8, 23.04, 0.5)])
+def test_a_borrowed_table_is_explained_by_what_a_group_of_this_size_reaches_there(ranks, reached, scale) -> None:
+    """Two L40S reach 19.7 GB/s; 4.8 is what four do."""
+    chosen = ("hardware=rtx-4090-8", "model=qwen3-8b", f"parallelism.tp={ranks}")
+    ((said, ratio),) = (
+        (used.transferred_because, used.scale) for used in load_setup("qwen3-32b-l40s-tp4", chosen).lent
+    )
+    assert f"; collectives over {ranks} ranks reach {reached:g} GB/s on it; its sizes times {scale:g}" in said
+    here = load_hardware("rtx-4090-8").links.intra_node
+    assert ratio * reached == pytest.approx(32 * here.efficiency_of(ranks), rel=0.001), "what they reach here"
 
 
 def test_what_is_borrowed_is_no_part_of_the_machines_fingerprint(folder) -> None:
