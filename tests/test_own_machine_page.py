@@ -68,7 +68,7 @@ def test_every_session_and_every_file_of_the_page_is_real() -> None:
 
 def test_the_page_shows_sessions_and_files() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert len(BLOCK.findall(text)) == 5
+    assert len(BLOCK.findall(text)) == 6
     assert "error: spoiled.yaml:5: " in text
 
 

@@ -48,6 +48,11 @@ class QuantityType(click.ParamType):  # type: ignore[type-arg, unused-ignore]  #
 )
 @click.option("--devices-per-node", type=RANKS, help="Devices that such links join.")
 @click.option(
+    "--peer-access/--no-peer-access",
+    default=None,
+    help="Whether devices of a node read each other's memory (default: over pcie no, else as the nearest preset).",
+)
+@click.option(
     "--fp8-tflops",
     type=QuantityType(ARITHMETIC, can_lack=True),
     metavar="TFLOP/s",
@@ -122,6 +127,7 @@ def _asked(given: dict[str, Any], ask: bool) -> DataSheet:
         devices_per_node=values["devices_per_node"],
         num_nodes=values.get("num_nodes") or 1,
         node_link_gb_per_s=figures.get("node_link_gb_per_s"),
+        peer_access=values.get("peer_access"),
         rates=rates,
         as_given=as_given,
         **source,
@@ -175,6 +181,13 @@ def _questions() -> list[Question]:
             "Bandwidth of a device's links, one direction, all together, GB/s",
             QuantityType(LINK_RATE),
         ),
+        Question(
+            "peer_access",
+            "Do the devices of a node read each other's memory (yes, no); Enter: no",
+            click.BOOL,
+            may_stay_open=True,
+            only_if=lambda values: values.get("link") == "pcie",
+        ),
         Question("num_nodes", "Nodes; Enter: 1", RANKS, may_stay_open=True),
         Question(
             "node_link_gb_per_s",
@@ -206,6 +219,9 @@ def _print(made: NewHardware, path: str) -> None:
     for field, assumed in made.assumed.items():
         times = "" if assumed.times_bf16 is None else f", {assumed.times_bf16:g} times bf16"
         value = scalar_text(assumed.value) if isinstance(assumed.value, bool) else f"{assumed.value:g}"
-        rows.append((field, value, f"{assumed.lent_by}{times}"))
+        rows.append((field, value, f"{assumed.lent_by or '-'}{times}"))
     table(["field", "value", "as on"], rows, "lrl")
+    for field, assumed in made.assumed.items():
+        if assumed.otherwise is not None:
+            echo(f"No preset lends {field}: give {assumed.otherwise}.")
     echo(f"Next: commplan init deployment MODEL --hardware {path}")

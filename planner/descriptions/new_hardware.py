@@ -1,14 +1,15 @@
 """A hardware file from what a data sheet gives; what it does not give is taken from the nearest preset, as `assumed`.
 
 Two presets lend: one whose devices are most like these, and one whose links are. Nearest is first who shares the
-vendor (for links: the kind of link), then whose figures differ by the smallest factors.
+vendor (for links: the kind of link), then whose figures differ by the smallest factors. Links of PCIe are lent by the
+preset of the same device, else by the one that stands for PCIe hosts (docs/decisions/pcie.md).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..strategy.vendors import BACKENDS
 from ..strategy.yaml_file import flow_text, parse_yaml, read_mapping, scalar_text
@@ -17,6 +18,11 @@ from .hardware import HARDWARE_SCHEMA, Compute, Hardware, Link, Topology
 from .loader import find, preset_names
 
 _FAR = 100.0  # further than any figures are apart
+_SAME = 1.08  # figures of one device are no further apart: GB and GiB differ by 1.074
+_PCIE = "rtx-pro-6000-8"  # stands for PCIe hosts, whatever their devices
+_NEAREST = "the nearest preset"
+_USUAL = "whose links stand for PCIe where the device has no preset"
+_REACH = "where devices read each other's memory"
 _RATES = ("fp8_tflops", "int8_tops", "fp32_tflops")
 
 
@@ -24,6 +30,7 @@ _RATES = ("fp8_tflops", "int8_tops", "fp32_tflops")
 class DataSheet:
     """What is known of a machine. Bandwidths are of one device, in one direction.
 
+    peer_access   devices of a node read each other's memory; None: not said
     rates         further dense rates by field of Compute; None for a type that the device does not compute in
     as_given      how a figure was typed, by field, where that was in another unit
     source        where the figures come from
@@ -39,6 +46,7 @@ class DataSheet:
     devices_per_node: int
     num_nodes: int = 1
     node_link_gb_per_s: float | None = None
+    peer_access: bool | None = None
     rates: dict[str, float | None] = field(default_factory=dict)
     as_given: dict[str, str] = field(default_factory=dict)
     source: str = "data sheet"
@@ -47,20 +55,22 @@ class DataSheet:
 
 @dataclass(frozen=True)
 class Lender:
-    """The presets whose figures stand in for what a data sheet does not give."""
+    """The presets whose figures stand in for what a data sheet does not give; `link_is` says why that of the link."""
 
     device: Hardware
     link: Hardware
     node_link: Hardware
+    link_is: str = _NEAREST
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """A value that no data sheet gave, and the preset that lent it."""
+    """A value that no data sheet gave, and the preset that lent it, or None; `otherwise` is what to say, and where."""
 
     value: float | bool
-    lent_by: str
+    lent_by: str | None
     times_bf16: float | None = None
+    otherwise: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,15 @@ def lender_of(sheet: DataSheet, like: str | None = None) -> Lender:
         """Of equals the one with about as many devices."""
         return min(of, key=lambda h: (distance(h), _apart(sheet.devices_per_node, h.devices_per_node), h.name))
 
-    return Lender(nearest(machines, device), nearest(machines, link), nearest(joined, device))
+    lender = Lender(nearest(machines, device), nearest(machines, link), nearest(joined, device))
+    named = like is not None and lender.link.links.intra_node.topology == "pcie"
+    if sheet.topology != "pcie" or named:
+        return lender
+    # PCIe hosts differ by more than their data sheets do: that of the L40S tables lends to L40S alone.
+    same = [hardware for hardware in everyone if _is_same(sheet, hardware)]
+    if same:
+        return replace(lender, link=nearest(same, device))
+    return replace(lender, link=_preset(_PCIE), link_is=_USUAL)
 
 
 def _preset(name: str) -> Hardware:
@@ -111,6 +129,19 @@ def _preset(name: str) -> Hardware:
 
 def _apart(one: float, other: float) -> float:
     return abs(math.log(one / other))
+
+
+def _is_same(sheet: DataSheet, hardware: Hardware) -> bool:
+    """True for a preset of the same device behind the same link."""
+    link = hardware.links.intra_node
+    figures = (
+        (sheet.bf16_tflops, hardware.compute.bf16_tflops),
+        (sheet.memory_gb_per_s, hardware.memory.bandwidth_gb_per_s),
+        (sheet.memory_gb, hardware.memory.capacity_gb),
+        (sheet.link_gb_per_s, link.bandwidth_gb_per_s),
+    )
+    alike = (hardware.vendor, link.topology) == (sheet.vendor, sheet.topology)
+    return alike and all(_apart(ours, theirs.value) <= math.log(_SAME) for ours, theirs in figures)
 
 
 def new_hardware(sheet: DataSheet, lender: Lender) -> NewHardware:
@@ -182,13 +213,9 @@ class _Writer:
         return lines
 
     def links(self, lender: Lender) -> list[str]:
-        sheet, link = self.sheet, lender.link.links.intra_node
-        lines = ["links:", *self._link("intra_node", sheet.topology, sheet.link_gb_per_s, "link_gb_per_s", lender.link)]
-        if link.topology == sheet.topology:
-            for name in ("peer_access", "multicast"):
-                if (said := getattr(link, name)) is not None:
-                    self.assumed[f"links.intra_node.{name}"] = Assumed(said, lender.link.name)
-                    lines.append(f"    {name}: {scalar_text(said)} # assumed: as on {lender.link.name}")
+        sheet, rate, why = self.sheet, self.sheet.link_gb_per_s, lender.link_is
+        lines = ["links:", *self._link("intra_node", sheet.topology, rate, "link_gb_per_s", lender.link, why)]
+        lines += [*self._peer_access(lender.link), *self._said("multicast", lender.link)]
         if sheet.node_link_gb_per_s is not None:
             other = lender.node_link.links.inter_node
             assert other is not None
@@ -196,24 +223,44 @@ class _Writer:
             lines += self._link("inter_node", other.topology, rate, "node_link_gb_per_s", lender.node_link)
         return lines
 
-    def _link(self, level: str, topology: str, rate: float, given_as: str, like: Hardware) -> list[str]:
+    def _peer_access(self, like: Hardware) -> list[str]:
+        """What the user says. Over PCIe it depends on driver and host, so no preset says it."""
+        if self.sheet.peer_access is not None:
+            return [f"    peer_access: {scalar_text(self.sheet.peer_access)} # given"]
+        if self.sheet.topology != "pcie":
+            return self._said("peer_access", like)
+        self.assumed["links.intra_node.peer_access"] = Assumed(False, None, otherwise=f"--peer-access {_REACH}")
+        return [f"    peer_access: false # assumed; true {_REACH} (`--peer-access` of the command)"]
+
+    def _said(self, name: str, like: Hardware) -> list[str]:
+        """A field of a link that says yes or no, as on a machine with such a link."""
+        link = like.links.intra_node
+        said: bool | None = getattr(link, name) if link.topology == self.sheet.topology else None
+        if said is None:
+            return []
+        self.assumed[f"links.intra_node.{name}"] = Assumed(said, like.name)
+        return [f"    {name}: {scalar_text(said)} # assumed: as on {like.name}"]
+
+    def _link(
+        self, level: str, topology: str, rate: float, given_as: str, like: Hardware, why: str = _NEAREST
+    ) -> list[str]:
         link: Link = getattr(like.links, level)
         return [
             f"  {level}:",
             f"    topology: {topology}",
             self._given("    ", "bandwidth_gb_per_s", rate, given_as),
             *(
-                self._lent("    ", f"links.{level}", name, getattr(link, name), like)
+                self._lent("    ", f"links.{level}", name, getattr(link, name), like, why)
                 for name in ("efficiency", "latency_us", "collective_overhead_us")
             ),
-            *self._shares(level, link, like),
+            *self._shares(level, link, like, why),
         ]
 
-    def _shares(self, level: str, link: Link, like: Hardware) -> list[str]:
+    def _shares(self, level: str, link: Link, like: Hardware, why: str) -> list[str]:
         """What groups of each size have of a shared tree, where the like machine says so."""
         shares = sorted((link.share_by_ranks or {}).items())
         lines = [
-            self._lent("      ", f"links.{level}.share_by_ranks", str(size), share, like) for size, share in shares
+            self._lent("      ", f"links.{level}.share_by_ranks", str(size), share, like, why) for size, share in shares
         ]
         return ["    share_by_ranks:", *lines] if lines else []
 
@@ -222,9 +269,9 @@ class _Writer:
         source = f"{self.sheet.source}: {typed}" if typed is not None else self.sheet.source
         return f"{indent}{name}: {_figure(value, 'datasheet', source)}"
 
-    def _lent(self, indent: str, path: str, name: str, theirs: Figure, like: Hardware) -> str:
+    def _lent(self, indent: str, path: str, name: str, theirs: Figure, like: Hardware, why: str = _NEAREST) -> str:
         self.assumed[f"{path}.{name}"] = Assumed(theirs.value, like.name)
-        return f"{indent}{name}: {_figure(theirs.value, 'assumed', f'as on {like.name}, the nearest preset')}"
+        return f"{indent}{name}: {_figure(theirs.value, 'assumed', f'as on {like.name}, {why}')}"
 
 
 def _figure(value: float, provenance: str, source: str) -> str:

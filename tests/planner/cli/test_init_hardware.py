@@ -90,6 +90,97 @@ def test_the_device_and_the_link_lend_from_the_presets_nearest_to_each() -> None
     assert lent == {"device": "h100-8", "link": "rtx-pro-6000-8"}
 
 
+# ---- over PCIe -------------------------------------------------------------------------------------------------------
+
+PCIE_BOXES = {
+    "rtx-4090-8": {"memory_gb": "24", "memory_gb_per_s": "1008", "bf16_tflops": "165", "link_gb_per_s": "32"},
+    "rtx-5090-8": {"memory_gb": "32", "memory_gb_per_s": "1792", "bf16_tflops": "209.5", "link_gb_per_s": "64"},
+    "l40s-8": {"memory_gb": "48", "memory_gb_per_s": "864", "bf16_tflops": "362", "link_gb_per_s": "31.5"},
+}
+ADA = {"memory_gb": "48", "memory_gb_per_s": "960", "bf16_tflops": "364", "link_gb_per_s": "32"}
+
+
+def pcie(**others: str) -> list[str]:
+    return options(link="pcie", devices_per_node="2", **others)
+
+
+@pytest.mark.parametrize("preset", PCIE_BOXES)
+def test_a_pcie_box_of_a_device_with_a_preset_has_the_links_of_that_preset(preset: str) -> None:
+    made = answer("init", "hardware", *pcie(**PCIE_BOXES[preset]))
+    assert made["lent_by"] == {"device": preset, "link": preset}
+    theirs, mine = (load_hardware(name).links.intra_node for name in (preset, "b9-8.yaml"))
+    assert [mine.efficiency_of(ranks) for ranks in (2, 4, 8)] == [theirs.efficiency_of(ranks) for ranks in (2, 4, 8)]
+    assert (mine.latency_us.value, mine.collective_overhead_us.value) == (
+        theirs.latency_us.value, theirs.collective_overhead_us.value
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("box", "device"),
+    [(ADA, "l40s-8"), (PCIE_BOXES["rtx-4090-8"] | {"link_gb_per_s": "16"}, "rtx-4090-8")],
+    ids=["a device much like an L40S", "the device of a preset behind another link"],
+)
+def test_any_other_pcie_box_has_the_shares_of_the_usual_host(box: dict[str, str], device: str) -> None:
+    """The nearest figures of PCIe 4 are those of the one host whose tables are the exception (docs/pcie.md)."""
+    assert answer("init", "hardware", *pcie(**box))["lent_by"] == {"device": device, "link": "rtx-pro-6000-8"}
+    usual, mine = (load_hardware(name).links.intra_node for name in ("rtx-pro-6000-8", "b9-8.yaml"))
+    assert [mine.efficiency_of(ranks) for ranks in (2, 4, 8)] == [usual.efficiency_of(ranks) for ranks in (2, 4, 8)]
+    assert mine.efficiency.source == "as on rtx-pro-6000-8, whose links stand for PCIe where the device has no preset"
+
+
+def test_a_preset_of_pcie_may_be_named_to_lend_and_one_of_nvlink_lends_no_links_to_it() -> None:
+    assert answer("init", "hardware", *pcie(**ADA), "--like", "l40s-8")["lent_by"]["link"] == "l40s-8"
+    made = answer("init", "hardware", *pcie(**ADA), "--like", "h100-8", "--force")
+    assert made["lent_by"] == {"device": "h100-8", "link": "rtx-pro-6000-8"}
+
+
+@pytest.mark.parametrize("like", [(), ("--like", "l40s-8"), ("--like", "rtx-pro-6000-8")])
+@pytest.mark.parametrize("rate", ["32", "64"])
+def test_nobody_but_the_user_says_that_devices_reach_each_other_over_pcie(like: tuple[str, ...], rate: str) -> None:
+    given = pcie(**PCIE_BOXES["l40s-8"] | {"link_gb_per_s": rate})
+    result = run("init", "hardware", *given, *like)
+    said = "No preset lends links.intra_node.peer_access: give --peer-access where devices read each other's memory."
+    assert said in result.out.splitlines()
+    line = "peer_access: false # assumed; true where devices read each other's memory (`--peer-access` of the command)"
+    assert f"    {line}" in Path("b9-8.yaml").read_text().splitlines()
+    made = answer("init", "hardware", *given, *like, "--force")
+    assert made["assumed"]["links.intra_node.peer_access"] == {
+        "value": False, "lent_by": None, "times_bf16": None,
+        "otherwise": "--peer-access where devices read each other's memory",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "reaches"), [("--peer-access", True), ("--no-peer-access", False)])
+@pytest.mark.parametrize("link", ["pcie", "switch"])
+def test_what_the_user_says_of_peer_access_is_taken_and_not_assumed(option: str, reaches: bool, link: str) -> None:
+    result = run("init", "hardware", *options(link=link), option)
+    assert (result.code, "peer_access" in result.out) == (0, False)
+    assert load_hardware("b9-8.yaml").links.intra_node.peer_access is reaches
+
+
+def test_links_of_nvlink_say_nothing_of_peer_access_and_have_it() -> None:
+    made = answer("init", "hardware", *options())
+    assert made["lent_by"]["link"] == "b200-8"
+    assert "peer_access" not in Path("b9-8.yaml").read_text()
+    assert load_hardware("b9-8.yaml").links.intra_node.has_peer_access
+
+
+def test_a_pair_of_4090_gets_no_kernel_that_reads_its_peers_and_all_reduces_as_its_preset() -> None:
+    answer("init", "hardware", *pcie(**PCIE_BOXES["rtx-4090-8"]))
+    place = ("qwen3-32b-l40s-tp4", "--set", "model=qwen3-8b", "--set", "parallelism.tp=2", "--set", "executor=sglang")
+    sums = []
+    for machine in ("b9-8.yaml", "rtx-4090-8"):
+        at = ("--mode", "prefill", "--tokens", 4096, "--boundary", "mlp_out", "--op", "all_reduce")
+        plan = answer("explain", *place, "--set", f"hardware={machine}", *at)
+        found = [plan["chosen"], *plan["alternatives"]]
+        assert not any("commplan_triton" in op for option in found for op in option["ops"].values())
+        sums.append(next(option["step_us"] for option in found if option["ops"] == {"mlp_out": "all_reduce"}))
+    assert sums[0] == pytest.approx(sums[1], rel=0.01)
+
+
+# ---- the rest --------------------------------------------------------------------------------------------------------
+
+
 def test_a_vendors_devices_are_nearer_than_anothers_with_the_same_figures() -> None:
     made = answer("init", "hardware", *options(vendor="ascend", link="full_mesh"))
     assert made["lent_by"]["device"].startswith("ascend") and made["hardware"]["backend"] == "hccl"
@@ -267,6 +358,16 @@ def test_on_a_terminal_it_asks_for_what_no_option_gives(folder: Path) -> None:
     assert "Name of the machine" not in shown
     made = load_hardware("b9-8.yaml")
     assert (made.memory.bandwidth_gb_per_s.value, made.compute.int8_tops) == (8000, None)
+
+
+def test_over_pcie_it_asks_whether_devices_reach_each_other(folder: Path) -> None:
+    code, shown = asked(lines("32", "perhaps", "yes", "", ""), "init", "hardware",
+                        *options(link="pcie", link_gb_per_s=None, fp8_tflops="none", int8_tops="none"),
+                        cwd=folder)  # fmt: skip
+    assert code == 0, shown
+    assert "Do the devices of a node read each other's memory (yes, no); Enter: no" in shown
+    assert shown.count("Error: ") == 1
+    assert load_hardware("b9-8.yaml").links.intra_node.peer_access is True
 
 
 def test_an_answer_that_is_none_is_asked_for_again(folder: Path) -> None:
