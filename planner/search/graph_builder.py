@@ -185,6 +185,16 @@ class GraphBuilder:
         found = self._edge(boundary, op, before, shape)
         return found if isinstance(found, Edge) else None
 
+    def in_place_of(self, edge: Edge, op: Op, mlp: MlpKind) -> Iterator[Edge]:
+        """An op instead of an edge, by every impl that the search may choose; whatever the deployment allows."""
+        for spelled in self.offers.by_impls(edge.boundary, op):
+            found = self._edge(edge.boundary, spelled, edge.before, edge.shape)
+            if not isinstance(found, Edge) or found.after != edge.after:
+                continue
+            offered = self.offers.is_offered(found.op, found.terms, ANY)
+            if offered and self._unable(edge.boundary, found.op, mlp) is None:
+                yield found
+
     def _edge(self, boundary: str, op: Op, before: State | None, shape: LayerShape) -> Edge | IllegalOpError:
         if shape.ends_stage and boundary != "mlp_out":
             shape = replace(shape, ends_stage=False)  # the same op there as in any layer

@@ -19,7 +19,7 @@ from ..strategy.op_kinds import PUSHED_INNER
 from ..strategy.ops import Op
 from ..strategy.vendors import BACKENDS
 from ..strategy.words import GroupName
-from .graph import Restriction
+from .graph import ANY, Restriction
 
 PIECES = (2, 4, 8)
 """Into which a composed sum may be cut, beside none: more would each be a library call for less than is hidden."""
@@ -60,6 +60,13 @@ class Offers:
             if key not in self._known:
                 self._known[key] = tuple(self._offered(boundary, strategy, lacks[strategy.name], restriction.of_impls))
             yield from self._known[key]
+
+    def by_impls(self, boundary: str, op: Op) -> Iterator[Op]:
+        """An op in any format by the impls that may perform it here, spelled as the search would; offered or not."""
+        alike = (s for s in strategies().values() if any(o.op.name == op.name for o in s.offers.get(boundary, ())))
+        for strategy in alike:
+            found = self._with_impls(boundary, Offer(op), strategy, ANY)
+            yield from (spelled for spelled, lacks in found if lacks is None)
 
     def _offered(
         self, boundary: str, strategy: Strategy, needs: str | None, restriction: Restriction

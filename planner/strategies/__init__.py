@@ -15,6 +15,7 @@ from functools import cache
 
 from ..strategy.layout import Parallelism
 from ..strategy.ops import Op
+from ..strategy.words import ScaleGroup
 
 PLAIN = "all_reduce"
 """The strategy that all others are held against: what a forward does that nobody planned."""
@@ -63,3 +64,11 @@ def strategies() -> dict[str, Strategy]:
     """All strategies of this folder by name, plain all-reduce first."""
     found = [importlib.import_module(f".{module.name}", __name__).STRATEGY for module in pkgutil.iter_modules(__path__)]
     return {s.name: s for s in sorted(found, key=lambda s: (s.name != PLAIN, s.name))}
+
+
+@cache
+def offered_formats() -> tuple[tuple[str, ScaleGroup], ...]:
+    """The wire formats in which some strategy offers a sum, with the columns of a scale; by whole rows first."""
+    ops = [offer.op for s in strategies().values() for given in s.offers.values() for offer in given]
+    found = {(op.wire.name, op.scale_group or "token") for op in ops if op.wire is not None}
+    return tuple(sorted(found, key=lambda each: (each[0], 0 if each[1] == "token" else int(each[1]))))

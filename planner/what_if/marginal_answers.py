@@ -120,7 +120,7 @@ class Asker:
         return Answer(question, text, _bought({"now": now, "one more": more, "all that gain": free}))
 
     def formats(self) -> Answer | None:
-        """How far each wire format would bring a step; None where the executor composes no sums."""
+        """How far each wire format would bring a step; None where the executor quantises no sum here."""
         planner = Evaluator(self.base).planner(self.mode)
         whole, least, found = reached(planner, self.tokens)
         if not found:
