@@ -54,7 +54,7 @@ def command(
     from .trust import print_trusts
 
     found = plan(deployment, set=overrides, require_fit=require_fit, on_note=None if as_json else options.print_note)
-    if not found.fits and not as_json:  # looked at before anything is written
+    if not as_json:  # looked at before anything is written
         _warn(found)
     if cross_check:
         _cross_check(found)
@@ -76,10 +76,14 @@ def command(
 
 
 def _warn(found: Plan) -> None:
-    """On standard error, where the devices have no memory for it (JSON holds it)."""
+    """On standard error, where the devices have no memory for it, or wire formats do nothing (JSON holds both)."""
     from ..fit.words import does_not_fit
+    from ..search.formats import warnings
 
-    options.print_warning(does_not_fit(found.setup, found.fit).message)
+    for warning in warnings(found.setup):
+        options.print_warning(warning)
+    if not found.fits:
+        options.print_warning(does_not_fit(found.setup, found.fit).message)
 
 
 def _cross_check(found: Plan) -> None:

@@ -11,6 +11,7 @@ from commplan.planner.answers.explanation import Explanation as Details
 from commplan.planner.answers.made_for import made_for
 from commplan.planner.answers.spelled import duration, span
 from commplan.planner.descriptions.setup import Setup
+from commplan.planner.search.formats import warnings
 from commplan.planner.search.graph import Plan as GraphPlan
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.strategy.errors import InputError, NoLegalPlanError, did_you_mean
@@ -103,7 +104,7 @@ class Place:
             plan, served, otherwise = asked.chosen(planner, count)
         except NoLegalPlanError as error:
             raise error.in_file(asked.setup.file) from None
-        notes = (*asked.setup.notes, *asked.notes, *otherwise)
+        notes = (*asked.setup.notes, *warnings(asked.setup), *asked.notes, *otherwise)
         return self.explained_of(asked.setup, planner, plan, count, served, bool(otherwise), notes)
 
     def explained_of(

@@ -186,8 +186,14 @@ class Plan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What reading the descriptions did that should be known, and where they are not what a file was made for."""
-        return () if self._prices is None else (*self._prices.setup.notes, *self._prices.notes)
+        """What reading the descriptions did that should be known, which of their formats do nothing, and where they are
+        not what a file was made for."""
+        if self._prices is None:
+            return ()
+        from commplan.planner.search.formats import warnings
+
+        setup = self._prices.setup
+        return (*setup.notes, *warnings(setup), *self._prices.notes)
 
     @cached_property
     def fit(self) -> Fit:

@@ -66,12 +66,15 @@ class WhatIf:
     def notes(self) -> tuple[str, ...]:
         """What should be known of the figures."""
         from commplan.planner.cost.collectives import NOTE
+        from commplan.planner.search.formats import warnings
         from commplan.planner.search.offers import has_own_kernels
 
         base = self.sweep.base
+        setups = {id(s): s for s in (p.found.server.planner.setup for p in self.points if p.found is not None)}
         return (
             *([f"a link is varied: {NOTE}, and marked `formula`"] if any(a.is_link for a in self.sweep.axes) else []),
             *base.notes,
+            *dict.fromkeys(warning for setup in setups.values() for warning in warnings(setup)),
             "no overlap of communication and compute is assumed, but in flags of a server that have it",
             *([OWN_NOTE] if has_own_kernels(base) else []),
         )

@@ -27,6 +27,7 @@ from ..strategy.op_kinds import KINDS
 from ..strategy.ops import Op, numerics_rank
 from ..strategy.words import MlpKind
 from .damage import ERROR_UNIT, Damage, damage_of
+from .formats import check_formats
 from .graph import (
     ANY,
     Boundary,
@@ -59,6 +60,8 @@ class GraphBuilder:
 
     def build(self, restriction: Restriction = ANY) -> ForwardGraph:
         """The graph of the mode under a restriction; raises NoLegalPlanError where nothing leads to the end."""
+        if restriction.policy:
+            check_formats(self.offers)
         model, p = self.setup.model, self.setup.parallelism
         chosen = self.offers.strategies(restriction)
         layer_graphs: dict[tuple[object, ...], LayerGraph] = {}

@@ -90,7 +90,10 @@ class Offers:
             return
         here = [each for each in capability.impls if executor.can.runs_beside(each, hardware.backend)]
         if here and all(executor.impls[each].lacks_format(offer.op) for each in here):
-            return  # a format that nobody sends on this machine is no option of it
+            if self._is_listed_in_vain(offer.op):
+                why = f"no impl of executor {executor.name} sends it on {hardware.name}"
+                yield Op(offer.op.name, wire_name=offer.op.wire_name), why
+            return  # a format that nobody sends on this machine is no option of it, unless somebody listed it
         usable = 0
         for name in here:
             impl = executor.impls[name]
@@ -111,6 +114,22 @@ class Offers:
         if usable == 0:
             kind = "fused peer-to-peer " if offer.peer_to_peer else ""
             yield bare, f"executor {executor.name} has no {kind}impl of {offer.op.name} for {hardware.name}"
+
+    def _is_listed_in_vain(self, op: Op) -> bool:
+        """True for a format that the deployment lists, and that no impl sends here by whatever columns of a scale."""
+        return op.wire_name in self.setup.deployment.numerics.wire_formats and op.wire_name not in self._sent
+
+    @cached_property
+    def _sent(self) -> frozenset[str]:
+        executor, backend = self.setup.executor, self.setup.hardware.backend
+        offered = (o.op for s in strategies().values() for given in s.offers.values() for o in given)
+        return frozenset(
+            op.wire.name
+            for op in offered
+            if op.wire is not None and op.name in executor.ops
+            for name in executor.ops[op.name].impls
+            if executor.can.runs_beside(name, backend) and not executor.impls[name].lacks_format(op)
+        )
 
     def _spelled(self, op: Op, name: str, impl: Impl, restriction: Restriction) -> Iterator[Op]:
         """An op as an impl may be told it: whole messages by their algorithm and in pieces, others as measured."""

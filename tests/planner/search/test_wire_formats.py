@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from commplan.planner.descriptions.loader import load_setup
+from commplan.planner.search.formats import warnings
 from commplan.planner.search.graph import ANY
 from commplan.planner.search.planning import ModePlanner
 from commplan.planner.search.stock import StockPlanner
@@ -59,6 +60,53 @@ def test_no_format_is_a_list_too_and_then_no_sum_is_quantised():
     empty = planner(*ON_AMD, "numerics.wire_formats=[]")
     assert not any(edge.op.kind.is_quantized for edge in empty.graph().edges)
     assert "lists none" in reasons(empty)["int8 quick_reduce"]
+    assert warnings(empty.setup) == [
+        "no sum may travel in fewer bits: numerics.wire_formats is empty, although numerics.loosest is quantized"
+    ]
+
+
+PCIE = ("hardware=l40s-8", "parallelism.tp=4")
+
+
+def test_formats_of_which_nothing_sends_any_here_are_refused_with_the_reason_and_with_those_that_are_sent():
+    with pytest.raises(NoLegalPlanError) as refused:
+        planner(*PCIE, "numerics.wire_formats=[int4]").best(4096)
+    error = refused.value
+    assert (error.field, error.value) == ("numerics.wire_formats", ["int4"])
+    assert "int4: no impl of executor transformers sends it on l40s-8" in error.message
+    assert "(int8, int6, fp8_e4m3, int4_spikes), or leave the field out" in error.message
+    a100 = ("executor=plan_only", "hardware=a100-8", "numerics.wire_formats=[fp8_e4m3]")
+    with pytest.raises(NoLegalPlanError, match=r"compute\.fp8_tflops of a100-8 says of none"):
+        planner(*a100).best(4096)
+
+
+@pytest.mark.parametrize("wire", ["int8", "int6", "fp8_e4m3", "int4_spikes"])
+def test_each_format_that_a_refusal_names_instead_is_sent(wire):
+    found = planner(*PCIE, f"numerics.wire_formats=[{wire}]")
+    assert any(edge.op.wire is not None and edge.op.wire.name == wire for edge in found.graph().edges)
+
+
+def test_one_that_nothing_sends_beside_one_that_is_sent_is_said_and_stands_among_the_refused_ops():
+    found = planner(*PCIE, "numerics.wire_formats=[int8, int4]")
+    why = "no impl of executor transformers sends it on l40s-8"
+    assert warnings(found.setup) == [f"no sum travels in int4, which numerics.wire_formats lists: {why}"]
+    assert reasons(found)["int4 None"] == why
+    silent = planner(*PCIE)
+    assert warnings(silent.setup) == [] and "int4 None" not in reasons(silent)
+
+
+def test_a_list_for_other_executors_does_not_stop_one_that_quantises_nothing():
+    found = planner("executor=vllm", "numerics.wire_formats=[int8, fp8_e4m3]")
+    assert found.best(4096)
+    told = warnings(found.setup)
+    assert [warning.partition(",")[0] for warning in told] == ["no sum travels in int8", "no sum travels in fp8_e4m3"]
+    assert all("vLLM 0.33 quantises no sum on NVIDIA" in warning for warning in told)
+
+
+def test_a_list_is_spoken_of_only_where_sums_may_be_quantised():
+    for given in ("numerics.loosest=reordered", "parallelism.tp=1"):
+        found = planner(*PCIE, "numerics.wire_formats=[int4]", given)
+        assert warnings(found.setup) == [] and found.best(64)
 
 
 def test_a_format_that_there_is_not_is_refused_by_its_place():
