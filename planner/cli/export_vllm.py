@@ -53,7 +53,7 @@ def command(deployment: str, strategy_file: str | None, overrides: tuple[str, ..
     try:
         told = best_setting(setup, None if strategy_file is None else (load(strategy_file), strategy_file))
     except NoLegalPlanError as error:
-        raise error.in_file(setup.file) from None
+        raise setup.in_its_file(error) from None
     entries = VllmSource(setup).entries()
     if as_json:
         _print_json(setup, told, entries)

@@ -82,7 +82,7 @@ def command(
         try:
             write_what_if(html_file, sweep, points, answers, notes)
         except NoLegalPlanError as error:
-            raise error.in_file(sweep.base.file) from None
+            raise sweep.base.in_its_file(error) from None
     if csv_file is not None:
         write_csv(points, csv_file)
     if as_json:

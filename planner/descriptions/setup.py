@@ -6,9 +6,10 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..executors import Executor
+from ..strategy.errors import CommplanError
 from ..strategy.executor_file import Impl
 from ..strategy.file.fingerprint import fields_fingerprint
 from ..strategy.layout import Parallelism
@@ -21,6 +22,9 @@ from .weight_types import WEIGHT_TYPES, WeightFormat
 
 if TYPE_CHECKING:
     from .sensitivity import Sensitivity
+
+
+E = TypeVar("E", bound=CommplanError)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ class Setup:
         """The same numbers as the deployment's, in the words of the layout algebra."""
         p = self.deployment.parallelism
         return Parallelism(p.tp, p.attn_dp, p.ep, p.moe_backend, p.pp)
+
+    def in_its_file(self, error: E) -> E:
+        """The same error with the deployment's file named, or `--set` where that gave the field."""
+        given = any(error.field == f or (error.field or "").startswith((f"{f}.", f"{f}[")) for f in self.overrides)
+        return error.in_file("--set" if given else self.file)
 
     @cached_property
     def impls(self) -> dict[str, Impl]:

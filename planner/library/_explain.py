@@ -103,7 +103,7 @@ class Place:
         try:
             plan, served, otherwise = asked.chosen(planner, count)
         except NoLegalPlanError as error:
-            raise error.in_file(asked.setup.file) from None
+            raise asked.setup.in_its_file(error) from None
         notes = (*asked.setup.notes, *warnings(asked.setup), *asked.notes, *otherwise)
         return self.explained_of(asked.setup, planner, plan, count, served, bool(otherwise), notes)
 

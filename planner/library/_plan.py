@@ -336,7 +336,7 @@ def plan(
     try:
         strategy = plan_setup(setup, chosen)
     except NoLegalPlanError as error:
-        raise error.in_file(setup.file) from None
+        raise setup.in_its_file(error) from None
     found = Plan(strategy, Prices(setup, strategy, setup.file, chosen))
     if require_fit and not found.fits:
         raise does_not_fit(setup, found.fit)

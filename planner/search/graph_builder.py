@@ -23,7 +23,6 @@ from ..strategy.layout import (
     numerics_class,
     with_group,
 )
-from ..strategy.op_kinds import KINDS
 from ..strategy.ops import Op, numerics_rank
 from ..strategy.words import MlpKind
 from .damage import ERROR_UNIT, Damage, damage_of
@@ -40,6 +39,7 @@ from .graph import (
 )
 from .offers import Offers, wire_refusal
 from .sum_rules import sum_refusal
+from .why_nothing import why_nothing
 
 
 @dataclass
@@ -83,25 +83,8 @@ class GraphBuilder:
         ends = tuple(dict.fromkeys(e.after for edges in last.values() for e in edges))
         head = self._boundary("head_in", ends, chosen, restriction, None, first, "dense")
         graph = ForwardGraph(self.setup, self.mode, embed, tuple(layers), head, self._damage)
-        check_connected(graph, restriction, partial(self._why_nothing, restriction))
+        check_connected(graph, restriction, partial(why_nothing, self, restriction))
         return graph
-
-    def _why_nothing(
-        self, restriction: Restriction, layer: int | None, boundary: str, states: set[State | None]
-    ) -> tuple[str | None, str]:
-        """(field, text): what keeps every offered op from a place. A pinned op's own reason comes first."""
-        reasons: dict[str, str] = {}
-        for state in sorted(states, key=str):
-            for rejection in self.rejections(boundary, layer, state, restriction.strategies):
-                known = reasons.get(rejection.op.name, "")
-                if not known or rejection.by_policy:  # a policy can be changed, a layout cannot
-                    reasons[rejection.op.name] = rejection.reason
-        for index, rule in enumerate(self.setup.deployment.numerics.pin):
-            if rule.covers(self.mode, boundary, layer):
-                why = reasons.get(rule.op, "no strategy offers it here")
-                return f"numerics.pin[{index}]", f"{rule.op}: {why}"
-        told = [f"{op}: {why}" for op, why in reasons.items() if KINDS[op].is_collective]
-        return None, "; ".join(told or [f"{op}: {why}" for op, why in reasons.items()])
 
     def rejections(
         self, boundary: str, layer: int | None, before: State | None, offering: tuple[str, ...] | None = None
@@ -130,6 +113,15 @@ class GraphBuilder:
                 # Two sums differ by their group alone, so each reason is that of the group it speaks of.
                 spelled = op if boundary in IN_BOUNDARIES else with_group(boundary, op, before, shape, p)
                 yield Rejection(spelled, why or policy or "", before, why is None)
+
+    def lacks_table_alone(self, boundary: str, layer: int | None, before: State | None, op: Op) -> bool:
+        """True for an op that may stand at a boundary but for a table of its impl: it has no rejection."""
+        if self._forbidden(boundary, op, layer, ANY):
+            return False
+        edge = self._edge(boundary, op, before, self.setup.model.layer_shape(layer or 0, self.setup.parallelism))
+        if not isinstance(edge, Edge) or self.offers.is_offered(edge.op, edge.terms, ANY):
+            return False
+        return self._policy_refusal(edge, layer, ANY) is None
 
     # ---- one boundary -----------------------------------------------------------------------------------------------
 

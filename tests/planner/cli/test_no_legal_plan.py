@@ -62,10 +62,52 @@ NO_PLAN: list[tuple[str, list[str], str, list[str]]] = [
 def test_no_plan_is_left(deployment: str, overrides: list[str], field: str, named: list[str]) -> None:
     error = refused("plan", deployment, *(f"--set={text}" for text in overrides), code=3)
     assert error["kind"] == "no_legal_plan"
-    assert error["file"].endswith(f"{deployment}.yaml")
+    given = any(field.partition("[")[0] == text.partition("=")[0] for text in overrides)
+    assert error["file"] == "--set" if given else error["file"].endswith(f"{deployment}.yaml")
     assert error["field"] == field
     for name in named:
         assert name in error["message"]
+
+
+STAGED = "{op: int8_all_reduce, impl: host_staged_norm, boundary: mlp_out}"
+STAGED_GROUPS = "{op: quantized_all_reduce, impl: host_staged_norm, boundary: mlp_out}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (
+            [f"numerics.pin=[{STAGED}]"],
+            "int8_all_reduce by host_staged_norm: host_staged_norm has no formula, and h200-2 no table of it: "
+            "run commplan calibrate",
+        ),
+        (
+            ["hardware=h200-2-no-peer", f"numerics.pin=[{STAGED_GROUPS}]", "numerics.wire_formats=[fp8_e4m3]"],
+            "quantized_all_reduce by host_staged_norm: no calibration of h200-2-no-peer has a table of it: "
+            "run commplan calibrate",
+        ),
+        (
+            ["hardware=h200-2-no-peer", f"numerics.pin=[{STAGED}]", "numerics.forbid=[{op: int8_all_reduce}]"],
+            "int8_all_reduce by host_staged_norm: forbidden by numerics.forbid[0]",
+        ),
+    ],
+)
+def test_a_pinned_impl_is_refused_by_its_own_reason(overrides: list[str], why: str) -> None:
+    quantized = "--set=numerics.loosest=quantized"
+    error = refused("plan", "qwen3-32b-h200-tp2", quantized, *(f"--set={text}" for text in overrides), code=3)
+    assert (error["file"], error["line"], error["field"]) == ("--set", None, "numerics.pin[0]")
+    assert why in error["message"]
+
+
+def test_a_pin_that_stands_in_a_file_is_named_by_its_line(tmp_path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "schema: commplan/deployment/v1\nname: mine\nmodel: qwen3-32b\nhardware: h200-2\nexecutor: transformers\n"
+        "parallelism: {tp: 2}\nmodes:\n  decode: {tokens: [1, 16], context_tokens: 64}\n"
+        f"numerics:\n  loosest: quantized\n  pin:\n  - {STAGED}\n"
+    )
+    error = refused("plan", file, "--set=modes.decode.tokens=[1, 8]", code=3)
+    assert (error["file"], error["line"], error["field"]) == (str(file), 12, "numerics.pin[0]")
 
 
 def test_explain_answers_the_same_as_plan_where_no_plan_is_left() -> None:
