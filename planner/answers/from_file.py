@@ -10,7 +10,7 @@ from ..search.planning import ModePlanner
 from ..search.swap import Place
 from ..strategy.errors import InputError
 from ..strategy.file import StrategyFile
-from ..strategy.file.legality import places
+from ..strategy.file.legality import field_of, places
 from ..strategy.layout import State
 from ..strategy.ops import Op
 from .made_for import refuse_other_model
@@ -45,7 +45,7 @@ def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str
             raise InputError(
                 _why_not(planner, (layer, boundary), op, state),
                 file=file,
-                field=boundary if layer is None else f"layers.{layer}.{boundary}",
+                field=field_of(f"modes.{planner.mode}[{strategy.modes[planner.mode].index(chosen)}]", layer, boundary),
                 value=str(op),
             )
         edges.append(edge)
@@ -55,6 +55,11 @@ def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str
 
 def _why_not(planner: ModePlanner, place: Place, op: Op, state: State | None) -> str:
     setup = planner.setup
+    layer, boundary = place
+    mlp = setup.model.mlp_kind(layer) if layer is not None else "dense"
+    can, p, architecture = setup.executor.can, setup.parallelism, setup.model.architecture
+    if why := can.refusal(boundary, op, planner.mode, mlp, p, architecture=architecture):
+        return why
     if why := rejection(planner, place, op, state):
         return why
     impl = setup.executor.impls.get(op.impl or "")

@@ -9,7 +9,7 @@ from ..descriptions.deployment import DTYPE_BYTES
 from ..executors import Executor, load_executor
 from ..strategy.errors import InputError
 from ..strategy.file import Problem, RangePlan, StrategyFile, problems, read
-from ..strategy.file.legality import walk
+from ..strategy.file.legality import field_of, walk
 from ..strategy.layout import IllegalOpError, State, group_of, with_group
 from ..strategy.lines_of_files import Lines
 from ..strategy.ops import Op
@@ -79,8 +79,8 @@ def _executor_problems(strategy: StrategyFile, executor: Executor) -> list[Probl
                     why = why or _cannot_perform(layer, boundary, op, before, strategy, executor)
                     why = why or _too_large(op, plan, strategy, executor)
                     if why is not None and why not in refused:
-                        place = boundary if layer is None else f"layers.{layer}.{boundary}"
-                        refused[why] = Problem(f"modes.{mode}[{index}].{place}", str(op), why)
+                        field = field_of(f"modes.{mode}[{index}]", layer, boundary)
+                        refused[why] = Problem(field, str(op), why)
             except IllegalOpError:
                 pass  # reported by `problems`
             found += refused.values()

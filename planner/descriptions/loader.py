@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..executors import load_executor
 from ..strategy.errors import CommplanError, InputError, did_you_mean
+from ..strategy.file.document import STRATEGY_SCHEMA
 from ..strategy.files import IS_A_FOLDER, why_no_file
 from ..strategy.lines_of_files import located
 from ..strategy.yaml_file import parse_yaml, read_mapping, refuse_control_characters
 from .base import build
 from .calibration import Calibration
 from .checks import check
-from .deployment import Deployment
+from .deployment import DEPLOYMENT_SCHEMA, Deployment
 from .given import SOURCE, given_tables, unused_imports, unused_tables, with_figures
 from .hardware import HARDWARE_SCHEMA, Hardware
 from .hub_cache import CONFIG, cached_config, is_hub_name, not_cached
@@ -77,10 +78,22 @@ def find(name: str, folder: str, beside: str | None, field: str) -> Path:
 def load_setup(deployment: str, overrides: tuple[str, ...] = ()) -> Setup:
     """Read a deployment (preset or path) and all it names; `overrides` are `field=value` texts, applied first."""
     path = find(deployment, "deployments", None, "deployment")
-    parts = _Parts(str(path), read_mapping(path))
+    data = read_mapping(path)
+    _refuse_strategy_file(data, str(path))
+    parts = _Parts(str(path), data)
     for text in overrides:
         parts.override(text)
     return parts.build()
+
+
+def _refuse_strategy_file(data: dict[str, Any], file: str) -> None:
+    schema, family = data.get("schema"), STRATEGY_SCHEMA.rpartition("/")[0]
+    if isinstance(schema, str) and schema.startswith(f"{family}/"):
+        why = (
+            f"should be '{DEPLOYMENT_SCHEMA}': this is a strategy file, what `plan` makes of a deployment; "
+            "`explain --strategy FILE` says what it does, `validate FILE` whether it is legal"
+        )
+        raise located(InputError(why, file=file, field="schema", value=schema))
 
 
 def setup_of(deployment: dict[str, Any], file: str) -> Setup:

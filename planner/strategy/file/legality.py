@@ -49,6 +49,11 @@ def places(plan: RangePlan) -> Iterator[tuple[int | None, str, Op]]:
     yield None, "head_in", plan.head_in
 
 
+def field_of(plan: str, layer: int | None, boundary: str) -> str:
+    """The field of an op, within that of its range."""
+    return f"{plan}.{boundary}" if layer is None else f"{plan}.layers.{layer}.{boundary}"
+
+
 def walk(strategy: StrategyFile, plan: RangePlan) -> Iterator[tuple[int | None, str, Op, State | None, State]]:
     """Layer, boundary, op and the states around it; raises IllegalOpError at the first op that does not connect."""
     state: State | None = None
@@ -61,7 +66,7 @@ def walk(strategy: StrategyFile, plan: RangePlan) -> Iterator[tuple[int | None, 
 def _walk(strategy: StrategyFile, field: str, plan: RangePlan) -> Iterator[Problem]:
     state: State | None = None
     for layer, boundary, op in places(plan):
-        where = f"{field}.{boundary}" if layer is None else f"{field}.layers.{layer}.{boundary}"
+        where = field_of(field, layer, boundary)
         yield from _local_problems(strategy, where, layer, boundary, op)
         try:
             state = apply(boundary, op, state, strategy.layer_shape(layer or 0), strategy.parallelism)

@@ -8,7 +8,7 @@ import pytest
 
 from commplan.planner.descriptions.loader import preset_names
 
-from .commandline import answer, run
+from .commandline import answer, refused, run
 
 R1 = "deepseek-r1-h20-tp8"
 LATE_GATHER = Path(__file__).parents[1] / "strategy" / "file" / "plans" / "late_gather.yaml"
@@ -107,3 +107,25 @@ def test_layers_with_the_same_problem_share_a_line(tmp_path: Path) -> None:
     assert any("layers.0-63.attn_out" in line or "layers.0-62.attn_out" in line for line in lines), lines
     assert len(lines) < 10
     assert len(run("validate", path, "--json").json["files"][0]["errors"]) > 64
+
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "qwen3-32b-l40s-tp4.yaml"
+
+
+def test_explain_names_an_op_that_does_not_fit_as_validate_does(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(GOLDEN.read_text().replace("impl: composed_norm", "impl: flashinfer_fp8", 1))
+    (told,) = errors(path)
+    first = next(n for n, line in enumerate(path.read_text().splitlines(), 1) if "flashinfer_fp8" in line)
+    error = refused("explain", "--strategy", path, "--mode", "prefill", "--tokens", 300)
+    assert (error["line"], error["field"]) == (told["line"], told["field"]) == (first, told["field"])
+    assert told["field"] == "modes.prefill[1].layers.0.attn_out"
+    assert error["message"] == told["reason"]
+
+
+@pytest.mark.parametrize("command", ["plan", "what-if", "calibrate"])
+def test_a_strategy_file_in_place_of_a_deployment_is_called_one(command: str, tmp_path: Path) -> None:
+    more = ("-o", tmp_path / "out.yaml") if command == "calibrate" else ()
+    error = refused(command, GOLDEN, *more)
+    assert (error["file"], error["line"], error["field"]) == (str(GOLDEN), 1, "schema")
+    assert "this is a strategy file" in error["message"] and "explain --strategy FILE" in error["message"]
