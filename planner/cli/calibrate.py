@@ -17,6 +17,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..calibration.needed_points import Point
+    from ..descriptions.hardware import Hardware
     from ..descriptions.setup import Setup
 
 _RUNTIME = "commplan.runtime.calibration"  # known by name alone: planning needs no torch
@@ -113,13 +114,18 @@ def command(
     if absent:
         impls = ", ".join(dict.fromkeys(kind for kind, *_ in absent))
         echo(f"{len(absent)} points of {impls} cannot run on this machine: no plan will have them here.")
-    _print_use(output)
+    _print_use(output, setup.hardware if only else None)
 
 
-def _print_use(output: str) -> None:
+def _print_use(output: str, beside: Hardware | None = None) -> None:
+    """Where the file is named: in that of a machine, or before the tables that one has."""
     from ..strategy.files import is_standard_output
+    from .tables_of_a_machine import set_before
 
     file = "FILE" if is_standard_output(output) else output
+    if beside is not None:
+        echo(f"Plan with it: commplan plan DEPLOYMENT --set {shlex.quote(set_before(file, beside))}")
+        return
     echo(f"Name it in a hardware file: calibrations: [{{file: {file}}}]")
 
 

@@ -74,13 +74,14 @@ def command(
     from ..calibration.result import dump
     from ..strategy.files import write_text_atomically
     from .output import print_json
+    from .tables_of_a_machine import set_before
 
     declared = Declared(op, dtype, group, nodes, in_place, excerpt, _renamed(impls))
     about = About(name or Path(output).stem, machine, source)
     there = _hardware(hardware) if hardware is not None else None
     found = import_files(files, declared, about, there)
     write_text_atomically(output, dump(found.calibration))
-    use = _use(output, there)
+    use = set_before(output, there)
     if as_json:
         print_json(_json(found, output, use))
     else:
@@ -109,14 +110,6 @@ def _hardware(name: str) -> Hardware:
 
     path = find(name, "hardware", None, "--hardware")
     return build(Hardware, read_mapping(path), str(path))
-
-
-def _use(output: str, hardware: Hardware | None) -> str:
-    """The override that puts the tables before those of the machine."""
-    from ..strategy.yaml_file import flow_text
-
-    others = [use.model_dump(exclude_none=True) for use in hardware.calibrations] if hardware is not None else []
-    return f"hardware.calibrations={flow_text([{'file': output}, *others])}"
 
 
 def _json(found: ImportedTables, output: str, use: str) -> dict[str, object]:

@@ -11,6 +11,8 @@ import yaml
 
 from commplan.planner.calibration.needed_points import RIVALS, Point
 from commplan.planner.cli import calibrate
+from commplan.planner.cli.tables_of_a_machine import set_before
+from commplan.planner.descriptions.loader import load_hardware
 
 from .commandline import run
 
@@ -71,6 +73,33 @@ def test_some_ops_alone_are_measured_for_a_table_beside_others(tmp_path: Path, m
     measured = {(t["op"], t["impl"], t.get("algorithm")) for t in found["tables"]}
     own = {("reduce_scatter", impl, None) for impl in ("nccl", "commplan_triton", "commplan_triton_norm")}
     assert measured == {("all_reduce", "commplan_triton_norm", "pushed"), *own}
+
+
+@pytest.mark.parametrize(("file", "named"), [("some.yaml", "{file}"), ("-", "FILE")])
+def test_a_table_beside_others_is_named_before_those_of_the_machine(
+    file: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(calibrate, "_measured", measured)
+    monkeypatch.setattr("commplan.runtime.bound.host.check_host", lambda backend, ranks: None)
+    given = ("calibrate", "qwen3-32b-h200-tp2", "--only", "reduce_scatter", "-o", file)
+    shown = run(*given)
+    (line,) = [text for text in (shown.out + shown.err).splitlines() if text.startswith("Plan with it: ")]
+    command = shlex.split(line.removeprefix("Plan with it: "))
+    assert command[:-1] == ["commplan", "plan", "DEPLOYMENT", "--set"]
+    uses = yaml.safe_load(command[-1].removeprefix("hardware.calibrations="))
+    there = load_hardware("h200-2").calibrations
+    assert len(there) > 1
+    assert uses == [{"file": named.format(file=file)}, *(use.model_dump(exclude_none=True) for use in there)]
+    if file != "-":
+        assert run("plan", "qwen3-32b-h200-tp2", "--brief", *command[-2:]).code == 0
+
+
+def test_a_table_that_is_there_already_is_not_named_twice(tmp_path: Path) -> None:
+    hardware = load_hardware("h200-2")
+    first = hardware.calibrations[-1].file
+    uses = yaml.safe_load(set_before(first, hardware).removeprefix("hardware.calibrations="))
+    assert [use["file"] for use in uses] == [first, *(use.file for use in hardware.calibrations[:-1])]
 
 
 def test_an_op_that_no_deployment_asks_about_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
