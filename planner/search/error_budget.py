@@ -3,15 +3,18 @@
 `within_budget` walks the lower hull of (error, weight) to the multiplier that narrows the Lagrangian gap (Handler and
 Zang 1980), and spends what the path found there leaves of the budget, step by step. If the gap that is left is wider
 than the caller allows, label-setting closes it: a label is dropped if another is no worse in both weight and error, or
-if its Lagrangian bound cannot beat the best path known. With no gap allowed the result is exact.
+if its Lagrangian bound cannot beat the best path known. Where most layers are alike, `alike` does that with far fewer
+labels. With no gap allowed the result is exact.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from operator import itemgetter
 from typing import NamedTuple
 
 from ..strategy.errors import NoLegalPlanError
+from .alike import AlikeLayers, Way, longest_run
 from .graph import ForwardGraph
 from .shortest_path import Entry, Step, Steps, cheapest_path
 
@@ -73,7 +76,7 @@ def within_budget(
     path, bound = hull.best, hull.bound
     assert path is not None
     if _total(path)[0] - bound > slack:
-        path = _gap_closed(stages, path, hull.multiplier, budget)
+        path = _gap_closed(stages, path, bound, hull.multiplier, budget)
         bound = _total(path)[0]
     return WithinBudget(path, bound, Near(hull.multiplier, least_weight))
 
@@ -154,18 +157,20 @@ def _spent(stages: list[Steps], path: list[Step], budget: int) -> list[Step] | N
     None if no exchange of single steps gets there.
     """
     entries: list[Entry] = [None, *(step.edges[-1].after for step in path)]
-    lighter, safer = [], []
-    for index, (steps, step) in enumerate(zip(stages, path, strict=True)):
-        for other in steps[entries[index]][entries[index + 1]]:
-            saved, more = step[0] - other[0], other[1] - step[1]
-            if saved > 0:
-                lighter.append((-saved / max(1, more), index, other))
-            elif more < 0:
-                safer.append((saved / more, index, other))
-    result = list(path)
     left = budget - _total(path)[1]
+    lighter: list[tuple[float, int, Step]] = []
+    safer: list[tuple[float, int, Step]] = []
+    known: dict[tuple[int, int], tuple[list[tuple[float, Step]], list[tuple[float, Step]]]] = {}
+    for index, (steps, step) in enumerate(zip(stages, path, strict=True)):
+        key = (id(steps), id(step))
+        if key not in known:
+            known[key] = _exchanges(steps[entries[index]][entries[index + 1]], step)
+        lighter += [(rate, index, other) for rate, other in known[key][0]]
+        if left < 0:
+            safer += [(rate, index, other) for rate, other in known[key][1]]
+    result = list(path)
     if left < 0:
-        safer.sort(key=itemgetter(0, 1))
+        safer.sort(key=itemgetter(0))  # and by the stage, in whose order they are
         for _, index, other in safer:
             if other[1] < result[index][1]:
                 left += result[index][1] - other[1]
@@ -174,7 +179,7 @@ def _spent(stages: list[Steps], path: list[Step], budget: int) -> list[Step] | N
                     break
         if left < 0:
             return None
-    lighter.sort(key=itemgetter(0, 1))
+    lighter.sort(key=itemgetter(0))
     for _, index, other in lighter:
         more = other[1] - result[index][1]
         if other[0] < result[index][0] and more <= left:
@@ -183,60 +188,157 @@ def _spent(stages: list[Steps], path: list[Step], budget: int) -> list[Step] | N
     return result
 
 
+def _exchanges(options: list[Step], step: Step) -> tuple[list[tuple[float, Step]], list[tuple[float, Step]]]:
+    """The options that are lighter than a step, and those that are safer, with what they change per error."""
+    lighter, safer = [], []
+    for other in options:
+        saved, more = step[0] - other[0], other[1] - step[1]
+        if saved > 0:
+            lighter.append((-saved / max(1, more), other))
+        elif more < 0:
+            safer.append((saved / more, other))
+    return lighter, safer
+
+
 # ---- the gap --------------------------------------------------------------------------------------------------------
 
 
-class _Label(NamedTuple):
-    """A partial path: its sums, and the label and step it came from."""
-
-    weight: int
-    error: int
-    came: tuple[_Label, Step] | None
+_Fronts = dict[Entry, list[int]]  # partial paths by the state they end in; sums as one integer, see `_Labels`
+_FIRST_CEILING = 3  # bits by which the first ceiling is nearer to the bound than the best path known is
+_CEILING_GROWTH = 2  # bits by which the next one is farther from it
 
 
-def _gap_closed(stages: list[Steps], best: list[Step], multiplier: Multiplier, budget: int) -> list[Step]:
-    """Label-setting between the Lagrangian bound and the best path known."""
-    q, p = multiplier
+def _gap_closed(
+    stages: list[Steps], best: list[Step], hull_bound: int, multiplier: Multiplier, budget: int
+) -> list[Step]:
+    """The path of least weight, then of least error: the best one known, or what a search below its weight finds.
+
+    Labels grow in number with the distance of the ceiling from the bound, and the optimum is often near the bound. So
+    the ceiling starts low and rises until a path below it is found.
+    """
+    weight = _total(best)[0]
     bounds = _completion_bounds(stages, multiplier)
-    ceiling = _total(best)[0] * q + budget * p
-    fronts: dict[Entry, list[_Label]] = {None: [_Label(0, 0, None)]}
-    for index, steps in enumerate(stages):
-        bound = bounds[index + 1]
-        after_fronts: dict[Entry, list[_Label]] = {}
+    run = longest_run(stages)
+    if run is not None:
+        labels = _Labels(stages[: run.first], bounds, multiplier, budget, weight)
+        return AlikeLayers(stages, run, labels.ways(), multiplier, budget, weight).path() or best
+    distance = (weight - hull_bound) >> _FIRST_CEILING
+    while True:
+        ceiling = min(weight, hull_bound + distance)
+        labels = _Labels(stages, bounds, multiplier, budget, ceiling)
+        least = labels.least()
+        if least is not None and (least < ceiling or least <= weight == ceiling):
+            return labels.best() or best
+        if ceiling == weight:
+            return best  # which spends all of the budget, or nothing is below it
+        if least is not None:
+            weight = min(
+                weight, least
+            )  # not shown to be the optimum: of what the ceiling and more weighs some is left out
+        distance = max(1, distance << _CEILING_GROWTH)
+
+
+class _Labels:
+    """Label-setting between the Lagrangian bound and a ceiling.
+
+    A label is a partial path, `weight << bits | error`: a step adds to both at once, and labels sort by weight. Which
+    steps led to it is found out for the best one alone.
+    """
+
+    def __init__(
+        self,
+        stages: list[Steps],
+        bounds: list[dict[Entry, tuple[int, int]]],
+        multiplier: Multiplier,
+        budget: int,
+        ceiling: int,
+    ) -> None:
+        self._stages, self._multiplier, self._budget = stages, multiplier, budget
+        most = max((s[1] for steps in stages for by in steps.values() for o in by.values() for s in o), default=0)
+        self._bits = (budget + most).bit_length()
+        self._most = ceiling * multiplier.per_weight + budget * multiplier.per_error
+        self._levels: list[_Fronts] = [{None: [0]}]
+        packed: dict[int, dict[Entry, dict[Entry, list[tuple[int, int]]]]] = {}
+        for steps, bound in zip(stages, bounds[1:], strict=False):
+            if id(steps) not in packed:
+                packed[id(steps)] = self._packed(steps)
+            self._levels.append(self._advanced(self._levels[-1], packed[id(steps)], bound))
+
+    def _packed(self, steps: Steps) -> dict[Entry, dict[Entry, list[tuple[int, int]]]]:
+        """The steps as labels, each with its combined cost."""
+        q, p = self._multiplier
+        return {
+            before: {after: [(s[0] << self._bits | s[1], s[0] * q + s[1] * p) for s in o] for after, o in by.items()}
+            for before, by in steps.items()
+        }
+
+    def _sums(self, label: int) -> tuple[int, int]:
+        return label >> self._bits, label & ((1 << self._bits) - 1)
+
+    def _advanced(
+        self,
+        fronts: _Fronts,
+        steps: dict[Entry, dict[Entry, list[tuple[int, int]]]],
+        bound: dict[Entry, tuple[int, int]],
+    ) -> _Fronts:
+        found: dict[Entry, set[int]] = {}
+        (q, p), bits, mask = self._multiplier, self._bits, (1 << self._bits) - 1
         for before, labels in fronts.items():
+            costs = [(label >> bits) * q + (label & mask) * p for label in labels]
+            order = sorted(range(len(labels)), key=costs.__getitem__)
+            by_cost, costs = [labels[i] for i in order], [costs[i] for i in order]
             for after, options in steps.get(before, {}).items():
-                if after not in bound:
-                    continue
-                combined, least_error = bound[after]
-                most_combined, most_error = ceiling - combined, budget - least_error
-                target = after_fronts.setdefault(after, [])
-                for label in labels:
-                    for step in options:
-                        error = label[1] + step[1]
-                        if error > most_error:
-                            continue
-                        weight = label[0] + step[0]
-                        if weight * q + error * p >= most_combined:
-                            continue
-                        target.append(_Label(weight, error, (label, step)))
-        fronts = {state: _pareto(labels) for state, labels in after_fronts.items()}
-    ends = [label for labels in fronts.values() for label in labels]
-    if not ends:
-        return best
-    path: list[Step] = []
-    last = min(ends, key=lambda end: (end.weight, end.error))
-    while last.came is not None:
-        last, step = last.came
-        path.append(step)
-    return path[::-1]
+                if after in bound:
+                    known = found.setdefault(after, set())
+                    most = self._most - bound[after][0]
+                    for step, cost in options:
+                        known.update([label + step for label in by_cost[: bisect_left(costs, most - cost)]])
+        return {state: self.undominated(labels, self._budget - bound[state][1]) for state, labels in found.items()}
+
+    def undominated(self, labels: set[int], most_error: int) -> list[int]:
+        """Those that keep an error, by rising weight and falling error."""
+        kept, mask, least = [], (1 << self._bits) - 1, most_error + 1
+        for label in sorted(labels):
+            error = label & mask
+            if error < least:
+                kept.append(label)
+                least = error
+        return kept
+
+    def least(self) -> int | None:
+        """The least weight at the end, or None if nothing got there."""
+        return min((label >> self._bits for labels in self._levels[-1].values() for label in labels), default=None)
+
+    def best(self) -> list[Step] | None:
+        """The path of least weight, then of least error."""
+        ends = [(label, state) for state, labels in self._levels[-1].items() for label in labels]
+        return self._path(*min(ends, key=itemgetter(0))) if ends else None
+
+    def ways(self) -> dict[Entry, list[Way]]:
+        """All paths that are left, by the state they end in."""
+        return {
+            state: [Way(*self._sums(label), tuple(self._path(label, state))) for label in labels]
+            for state, labels in self._levels[-1].items()
+        }
+
+    def _path(self, label: int, state: Entry) -> list[Step]:
+        """The steps to a label: of equal ones, from the last back, those from the first state, then the heaviest."""
+        path: list[Step] = []
+        for steps, fronts in zip(reversed(self._stages), reversed(self._levels[:-1]), strict=True):
+            state, label, step = next(
+                (before, label - own, step)
+                for before, labels in fronts.items()
+                for step in reversed(steps.get(before, {}).get(state, []))
+                if _holds(labels, label - (own := step[0] << self._bits | step[1]))
+            )
+            path.append(step)
+        return path[::-1]
 
 
-def _pareto(labels: list[_Label]) -> list[_Label]:
-    kept: list[_Label] = []
-    for label in sorted(labels, key=lambda item: (item.weight, item.error)):
-        if not kept or label.error < kept[-1].error:
-            kept.append(label)
-    return kept
+def _holds(labels: list[int], label: int) -> bool:
+    """True if a sorted list has a label."""
+    index = bisect_left(labels, label)
+    return index < len(labels) and labels[index] == label
 
 
 def _completion_bounds(stages: list[Steps], multiplier: Multiplier) -> list[dict[Entry, tuple[int, int]]]:
