@@ -168,7 +168,7 @@ class StockPlanner:
             ahead, behind = (middle, behind) if name in self._leads(plan, middle) else (ahead, middle)
         return ahead
 
-    def _flagged(self, tokens: int, plan: Plan | None) -> list[StockStep]:
+    def _flagged(self, tokens: int, plan: Plan | None = None) -> list[StockStep]:
         """The step under each flag that numerics allow."""
         loosest = numerics_rank(self.setup.deployment.numerics.loosest)
         steps = (self._step(flag.name, flag, tokens, plan) for flag in self.flags)
