@@ -324,11 +324,13 @@ def _cheapest_cycle(least: dict[tuple[Entry, Entry], int], states: int) -> int:
 
 
 def _order_of_states(stages: list[Steps], run: Run) -> list[Entry]:
-    """The states in the order in which they are reached."""
+    """The states in the order in which they are reached, those last that only earlier layers come to."""
     order: list[Entry] = [None]
+    known = list[Entry]()
     for steps in stages[: run.first + len(stages[run.first])]:
         order = list(dict.fromkeys(after for before in order for after in steps.get(before, ())))
-    return order
+        known += order
+    return list(dict.fromkeys([*order, *known]))
 
 
 def _arranged(counted: _Counted, end: Entry, order: list[Entry]) -> list[tuple[Entry, Entry, Step]]:
