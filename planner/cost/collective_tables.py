@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from ..descriptions.calibration import Table
 from ..descriptions.setup import UsedCalibration
@@ -137,21 +137,19 @@ class CollectiveTables:
 
     def ways_of(self, wanted: Measured) -> frozenset[tuple[str | None, int]]:
         """The algorithms and numbers of pieces by which there are tables of what is otherwise the same."""
-
-        def sought(key: Measured) -> Measured:
-            return key._replace(pieces=1, algorithm=None, dtype=wanted.dtype)
-
-        alike = (k for k in self._tables if k.dtype in _STANDS_IN[wanted.dtype] and sought(k) == sought(wanted))
-        return frozenset((k.algorithm, k.pieces) for k in alike)
+        return frozenset((k.algorithm, k.pieces) for k in self._alike(wanted, pieces=1, algorithm=None))
 
     def in_other_formats(self, wanted: Measured) -> frozenset[Measured]:
         """What there are tables of that differs by its format, so by its op too, or in its number of pieces."""
-
-        def sought(key: Measured) -> Measured:
-            return key._replace(op="", wire=None, scale_group=None, pieces=1, dtype=wanted.dtype)
-
-        alike = (k for k in self._tables if k.dtype in _STANDS_IN[wanted.dtype] and sought(k) == sought(wanted))
+        alike = self._alike(wanted, op="", wire=None, scale_group=None, pieces=1)
         return frozenset(k._replace(dtype=wanted.dtype) for k in alike)
+
+    def _alike(self, wanted: Measured, **any_of: Any) -> Iterator[Measured]:
+        """What there are tables of that is the same but for its type, which stands in, and some fields."""
+        sought = wanted._replace(**any_of)
+        for key in self._tables:
+            if key.dtype in _STANDS_IN[wanted.dtype] and key._replace(dtype=wanted.dtype, **any_of) == sought:
+                yield key
 
     def nearest_size(self, wanted: Measured) -> int | None:
         """The number of ranks next to the wanted one for which there is a table."""

@@ -23,6 +23,7 @@ from ..descriptions.setup import Setup
 from ..executors import Executor
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import Pass, Send, Step
+from ..strategy.wire import Wire
 from .collective_tables import Found, Measured
 from .collectives import CollectiveCosts, scaled_to_link
 from .estimate import Estimate, weakest
@@ -154,13 +155,12 @@ class ComposedCosts:
 
     def sizes(self, work: Composed, width: int) -> tuple[float, ...]:
         """Sizes of the message of activations at which the price has a kink."""
-        found = self._found(work, width)
-        if found is not None:
-            return found.curve.sizes
-        like = self._like(work, width)
+        recipe = self._recipe(work, width)
+        if recipe.found is not None:
+            return recipe.found.curve.sizes
         sizes = self._stage_sizes(work, width)
-        if like is not None:
-            sizes |= {*self.sizes(like, width), *self._stage_sizes(like, width)}
+        if recipe.like is not None:
+            sizes |= {*self.sizes(recipe.like, width), *self._stage_sizes(recipe.like, width)}
         return tuple(sorted(sizes))
 
     def _stage_sizes(self, work: Composed, width: int) -> set[float]:
@@ -203,15 +203,15 @@ class ComposedCosts:
         What its fewest rows take is no matter of bytes, so it is the same in every format; of the rest the stages say
         the ratio.
         """
-        found = self._found(like, width)
-        assert found is not None
+        found, wire = self._found(like, width), _format(like)
+        assert found is not None and wire is not None
         fewest = math.ceil(found.curve.sizes[0] / (width * work.bytes_per_element))
         rows = max(rows, fewest)
         known, least = (self.calls(like, each, width) for each in (rows, fewest))
         ours, theirs = (self._priced(each, rows, width) for each in (work, like))
         grown = max(0.0, known.total_us - least.total_us) * ours.total_us / theirs.total_us
         rests_on = {call.provenance for each in (ours, theirs) for call in each.calls}
-        source = f"{known.source}, in {_words(like)}, and the formula's ratio of both"
+        source = f"{known.source}, in {wire.words}, and the formula's ratio of both"
         provenance = weakest({known.provenance, "formula", *rests_on})
         return Estimate(min(known.total_us, least.total_us) + grown, 0.0, wire_bytes, provenance, source)
 
@@ -240,12 +240,13 @@ class ComposedCosts:
             stages.append(_StageOfRow(None, moved, self._launch_us * launches))
         in_shards = any(isinstance(step, Send) and step.rows == "padded" for step in steps)
         launch_us = sum(stage.launch_us for stage in stages)
-        found, like = self._found(work, width), self._like(work, width)
+        found = self._found(work, width)
+        like = self._like(work, width) if found is None else None
         return _Recipe(tuple(stages), size if in_shards else 1, launch_us, found, like)
 
     def _row_bytes(self, work: Composed, width: int) -> float:
         """A row as it travels."""
-        wire = KINDS[work.op].format_of(work.wire, work.scale_group)
+        wire = _format(work)
         return width * work.bytes_per_element if wire is None else wire.row_bytes(width)
 
     def _size(self, work: Composed) -> int:
@@ -261,18 +262,16 @@ class ComposedCosts:
         return self._collectives.found(self._wanted(work), width, self._borrows(work))
 
     def _like(self, work: Composed, width: int) -> Composed | None:
-        """What was measured of such a sum, in the nearest number of pieces and then the nearest format.
-
-        None where this one was measured, where nothing was, and of what goes by its own table alone.
-        """
-        if self._impls[work.impl].needs_table or self._found(work, width) is not None:
+        """Of a sum that was not measured: what was of such ones, in the nearest number of pieces and then the nearest
+        format. None where nothing was, and of what goes by its own table alone."""
+        if self._impls[work.impl].needs_table:
             return None
         own, others = self._row_bytes(work, width), list[tuple[float, float, str, Composed]]()
         for key in self._collectives.in_other_formats(self._wanted(work), self._borrows(work)):
-            if KINDS[key.op].format_of(key.wire, key.scale_group) is not None:
-                other = work._replace(op=key.op, wire=key.wire, scale_group=key.scale_group, pieces=key.pieces)
-                apart = abs(math.log(self._row_bytes(other, width) / own))
-                others.append((abs(math.log(key.pieces / work.pieces)), apart, _words(other), other))
+            other = work._replace(op=key.op, wire=key.wire, scale_group=key.scale_group, pieces=key.pieces)
+            if (wire := _format(other)) is not None:
+                apart = abs(math.log(wire.row_bytes(width) / own))
+                others.append((abs(math.log(key.pieces / work.pieces)), apart, wire.words, other))
         return min(others)[-1] if others else None
 
     def _borrows(self, work: Composed) -> bool:
@@ -280,11 +279,9 @@ class ComposedCosts:
         return not self._impls[work.impl].is_through_host
 
 
-def _words(work: Composed) -> str:
-    """The format of a sum."""
-    wire = KINDS[work.op].format_of(work.wire, work.scale_group)
-    assert wire is not None
-    return wire.words
+def _format(work: Composed) -> Wire | None:
+    """In which rows travel; None where they do as they are."""
+    return KINDS[work.op].format_of(work.wire, work.scale_group)
 
 
 class _StageOfRow(NamedTuple):

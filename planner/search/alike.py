@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 from .shortest_path import Entry, Step, Steps
 
@@ -37,15 +38,18 @@ class _Loop(NamedTuple):
 _Walk = tuple[int, int, int]  # a path without the two loops: weight, error, cost over that of as many cheapest cycles
 _Key = tuple[Entry, bool, bool]  # the state a walk is in, and whether it has seen that of each of the two loops
 _Walks = dict[_Key, list[_Walk]]
+_T = TypeVar("_T", bound=tuple[Any, ...])
 
 
 class _End(NamedTuple):
-    """A walk as it leaves the run: how many steps it has taken, and what follows."""
+    """A walk as it leaves the run: how many steps it has taken, what follows, and how many of the layers left take the
+    second loop."""
 
     taken: int
     key: _Key
     walk: _Walk
     suffix: Way
+    second: int
 
 
 _Counted = dict[tuple[Entry, Entry], list[Step]]  # the steps that a walk takes, by their two states
@@ -89,10 +93,20 @@ def kinds_of(stages: list[Steps]) -> list[int]:
 
 def front(ways: Iterable[Way]) -> list[Way]:
     """Those that no other is as good as in weight and error; the first of equals."""
-    kept: list[Way] = []
-    for way in sorted(ways, key=lambda each: each[:2]):
-        if not kept or way.error < kept[-1].error:
-            kept.append(way)
+    return _falling(sorted(ways, key=itemgetter(0, 1)))
+
+
+def undominated(walks: set[_Walk]) -> list[_Walk]:
+    """By rising weight and falling error."""
+    return _falling(sorted(walks))
+
+
+def _falling(ordered: list[_T]) -> list[_T]:
+    """Of partial paths by rising weight those that have less error than all before."""
+    kept: list[_T] = []
+    for each in ordered:
+        if not kept or each[1] < kept[-1][1]:
+            kept.append(each)
     return kept
 
 
@@ -137,12 +151,12 @@ class AlikeLayers:
             self._levels.append(walks)
             for key, labels in walks.items():
                 for suffix in self._suffixes.get(key[0], ()):
-                    for walk, sums in self._ended(labels, key, suffix, self._run.length - taken):
+                    for walk, sums, second in self._ended(labels, key, suffix, self._run.length - taken):
                         if self._better(sums, best):
                             best, ends = sums, []
                             self._ceiling = min(self._ceiling, sums[0])
                         if sums == best:
-                            ends.append(_End(taken, key, walk, suffix))
+                            ends.append(_End(taken, key, walk, suffix, second))
             if taken < self._run.length:
                 walks = self._advanced(walks)
             if not walks:
@@ -218,8 +232,11 @@ class AlikeLayers:
                         known.update([(w + weight, e + error, x + extra) for w, e, x in labels if x + extra < limit])
         return {key: kept for key, labels in found.items() if (kept := undominated(labels))}
 
-    def _ended(self, labels: list[_Walk], key: _Key, suffix: Way, left: int) -> Iterator[tuple[_Walk, tuple[int, int]]]:
-        """Walks that keep the budget with a suffix, where the layers left take loops, with their weight and error."""
+    def _ended(
+        self, labels: list[_Walk], key: _Key, suffix: Way, left: int
+    ) -> Iterator[tuple[_Walk, tuple[int, int], int]]:
+        """Walks that keep the budget with a suffix, where the layers left take loops, with their weight and error, and
+        how many take the second."""
         _, first, second = key
         if left and first and second:
             (_, lighter), (_, heavier) = self._loops
@@ -229,7 +246,7 @@ class AlikeLayers:
                 over = walk[1] + error
                 count = -(-over // less) if over > 0 else 0
                 if count <= left:
-                    yield walk, (walk[0] + weight + count * more, self._budget + over - count * less)
+                    yield walk, (walk[0] + weight + count * more, self._budget + over - count * less), count
         elif first or second or not left:
             weight, error = suffix.weight, suffix.error
             if left:
@@ -237,7 +254,7 @@ class AlikeLayers:
                 weight, error = weight + left * loop.weight, error + left * loop.error
             for walk in labels:  # by rising weight and falling error
                 if walk[1] + error <= self._budget:
-                    yield walk, (walk[0] + weight, walk[1] + error)
+                    yield walk, (walk[0] + weight, walk[1] + error), 0 if first else left
                     return
 
     def _better(self, sums: tuple[int, int], best: tuple[int, int] | None) -> bool:
@@ -249,15 +266,9 @@ class AlikeLayers:
 
     def _traced(self, end: _End) -> list[Step]:
         """The steps of a walk and its loops."""
-        taken, key, walk, suffix = end
+        taken, key, walk, suffix, second = end
         counted: _Counted = {}
-        left = self._run.length - taken
-        heavier = left if key[2] else 0
-        if key[1] and key[2] and left:
-            (_, light), (_, heavy) = self._loops
-            over = walk[1] + suffix.error + left * light.error - self._budget
-            heavier = max(0, -(-over // (light.error - heavy.error)))
-        for loop, count in zip(self._loops, (left - heavier, heavier), strict=False):
+        for loop, count in zip(self._loops, (self._run.length - taken - second, second), strict=False):
             counted.setdefault((loop.state, loop.state), []).extend([loop.step] * count)
         for level in range(taken - 1, -1, -1):
             key, walk, after, step = self._came(level, key, walk)
@@ -279,15 +290,6 @@ class AlikeLayers:
                 if label is not None and all(step is not loop.step for loop in self._loops):
                     return before, label, key[0], step
         raise AssertionError
-
-
-def undominated(walks: set[_Walk]) -> list[_Walk]:
-    """By rising weight and falling error."""
-    kept: list[_Walk] = []
-    for walk in sorted(walks):
-        if not kept or walk[1] < kept[-1][1]:
-            kept.append(walk)
-    return kept
 
 
 def _suffixes(stages: list[Steps]) -> dict[Entry, list[Way]]:

@@ -232,9 +232,8 @@ def _gap_closed(
         if ceiling == weight:
             return best  # which spends all of the budget, or nothing is below it
         if least is not None:
-            weight = min(
-                weight, least
-            )  # not shown to be the optimum: of what the ceiling and more weighs some is left out
+            # Not shown to be the optimum: of what weighs as much as the ceiling, or more, some is left out.
+            weight = min(weight, least)
         distance = max(1, distance << _CEILING_GROWTH)
 
 

@@ -11,7 +11,7 @@ from ..cost.terms import Term
 from ..descriptions.setup import Setup
 from ..executors import Impl
 from ..executors.launches import ONE_LAUNCH
-from ..strategies import PLAIN, Offer, Strategy, strategies
+from ..strategies import PLAIN, Offer, Strategy, offered_sums, strategies
 from ..strategy.errors import NoLegalPlanError
 from ..strategy.executor_file import RESIDUAL_OUT
 from ..strategy.layout import IllegalOpError, LayerShape
@@ -122,11 +122,10 @@ class Offers:
     @cached_property
     def _sent(self) -> frozenset[str]:
         executor, backend = self.setup.executor, self.setup.hardware.backend
-        offered = (o.op for s in strategies().values() for given in s.offers.values() for o in given)
         return frozenset(
-            op.wire.name
-            for op in offered
-            if op.wire is not None and op.name in executor.ops
+            wire.name
+            for op, wire in offered_sums()
+            if op.name in executor.ops
             for name in executor.ops[op.name].impls
             if executor.can.runs_beside(name, backend) and not executor.impls[name].lacks_format(op)
         )

@@ -125,7 +125,7 @@ class StockPlanner:
         """The server without a flag, held against a plan; in a graph where it captures one by itself."""
         rules = self._forwards
         forward = next(f for f in self.rules.forwards if rules.covers(f) and rules.takes_own(f, tokens))
-        step = self._step("", forward, tokens, plan)
+        step = self._step("", forward, tokens, self._wait_us(tokens, plan))
         if self._graphs is None or tokens > self._graphs[1]:
             return step
         return replace(step, step_us=self._graphs[0].step_us(step.plan, tokens))
@@ -171,7 +171,8 @@ class StockPlanner:
     def _flagged(self, tokens: int, plan: Plan | None = None) -> list[StockStep]:
         """The step under each flag that numerics allow."""
         loosest = numerics_rank(self.setup.deployment.numerics.loosest)
-        steps = (self._step(flag.name, flag, tokens, plan) for flag in self.flags)
+        wait_us = self._wait_us(tokens, plan) if self.flags else 0.0
+        steps = (self._step(flag.name, flag, tokens, wait_us) for flag in self.flags)
         return [step for step in steps if step.plan.numerics_rank <= loosest and self._is_allowed(step.plan)]
 
     def _is_allowed(self, plan: Plan) -> bool:
@@ -193,10 +194,10 @@ class StockPlanner:
         """False for a plan whose sums travel in a wire format that the deployment does not list."""
         return all(wire_refusal(edge.op, self.setup) is None for edge, _ in plan.counted)
 
-    def _step(self, name: str, forward: StockForward, tokens: int, held: Plan | None) -> StockStep:
+    def _step(self, name: str, forward: StockForward, tokens: int, wait_us: float) -> StockStep:
         plan = self._forwards.plan(forward, tokens)
         step_us = self.server.step_us(plan, tokens) + forward.extra_gathers * self._gather_us(tokens)
-        return StockStep(name, plan, step_us - self._hidden_us(forward, plan, tokens) + self._wait_us(tokens, held))
+        return StockStep(name, plan, step_us - self._hidden_us(forward, plan, tokens) + wait_us)
 
     def _wait_us(self, tokens: int, held: Plan | None) -> float:
         """For an executor that stands for the server, what the plan that is held against it waits for its host.

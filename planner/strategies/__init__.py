@@ -15,6 +15,7 @@ from functools import cache
 
 from ..strategy.layout import Parallelism
 from ..strategy.ops import Op
+from ..strategy.wire import Wire
 from ..strategy.words import ScaleGroup
 
 PLAIN = "all_reduce"
@@ -67,8 +68,14 @@ def strategies() -> dict[str, Strategy]:
 
 
 @cache
-def offered_formats() -> tuple[tuple[str, ScaleGroup], ...]:
-    """The wire formats in which some strategy offers a sum, with the columns of a scale; by whole rows first."""
+def offered_sums() -> tuple[tuple[Op, Wire], ...]:
+    """The sums in a wire format that some strategy offers somewhere."""
     ops = [offer.op for s in strategies().values() for given in s.offers.values() for offer in given]
-    found = {(op.wire.name, op.scale_group or "token") for op in ops if op.wire is not None}
+    return tuple((op, op.wire) for op in dict.fromkeys(ops) if op.wire is not None)
+
+
+@cache
+def offered_formats() -> tuple[tuple[str, ScaleGroup], ...]:
+    """Their formats, with the columns of a scale; by whole rows first."""
+    found = {(wire.name, op.scale_group or "token") for op, wire in offered_sums()}
     return tuple(sorted(found, key=lambda each: (each[0], 0 if each[1] == "token" else int(each[1]))))

@@ -16,6 +16,7 @@ from commplan.planner.cost.composed import Stage, num_calls, num_launches, pipel
 from commplan.planner.cost.memory import MemoryCosts
 from commplan.planner.cost.op_costs import OpCosts
 from commplan.planner.cost.terms import Composed, Term, Unhidden
+from commplan.planner.descriptions.hardware import Hardware
 from commplan.planner.descriptions.loader import load_setup
 from commplan.planner.descriptions.setup import Setup, UsedCalibration
 from commplan.planner.search.planning import ModePlanner
@@ -42,6 +43,14 @@ def us(setup: Setup, op: Op, tokens: int) -> float:
     costs = OpCosts(setup, "prefill")
     terms = costs.terms("attn_out", op, BEFORE, BEFORE, LayerShape())
     return sum(costs.estimate(term, tokens).total_us for term in terms)
+
+
+def slower(setup: Setup) -> Hardware:
+    """Its machine with half of the link."""
+    links = setup.hardware.links
+    rate = links.intra_node.bandwidth_gb_per_s.model_copy(update={"value": 50.0})
+    link = links.intra_node.model_copy(update={"bandwidth_gb_per_s": rate})
+    return setup.hardware.model_copy(update={"links": links.model_copy(update={"intra_node": link})})
 
 
 def _without_composed(used: UsedCalibration) -> UsedCalibration:
@@ -154,10 +163,7 @@ def test_where_pieces_were_measured_no_other_number_of_them_is_offered(folder):
 
 def test_a_table_is_scaled_to_another_link_by_what_the_stages_say_of_both(folder):
     setup = folder.setup(dense_model(), Machine(tables=(WHOLE,)), tp=2, composed=True)
-    links = setup.hardware.links
-    slower = links.intra_node.bandwidth_gb_per_s.model_copy(update={"value": 50.0})
-    link = links.intra_node.model_copy(update={"bandwidth_gb_per_s": slower})
-    hardware = setup.hardware.model_copy(update={"links": links.model_copy(update={"intra_node": link})})
+    hardware = slower(setup)
     varied = replace(setup, hardware=hardware, measured_on=setup.hardware)
     without = replace(setup, calibrations=())
     by_stages = us(replace(without, hardware=hardware), int8(pieces=2), 4096), us(without, int8(pieces=2), 4096)
@@ -192,10 +198,7 @@ def test_a_format_that_was_not_measured_goes_by_the_nearest_that_was_and_the_res
 
 def test_so_it_does_on_another_link(folder):
     setup = folder.setup(dense_model(), Machine(tables=(WHOLE,)), tp=2, composed=True)
-    links = setup.hardware.links
-    slower = links.intra_node.bandwidth_gb_per_s.model_copy(update={"value": 50.0})
-    link = links.intra_node.model_copy(update={"bandwidth_gb_per_s": slower})
-    hardware = setup.hardware.model_copy(update={"links": links.model_copy(update={"intra_node": link})})
+    hardware = slower(setup)
     varied, bare = replace(setup, hardware=hardware, measured_on=setup.hardware), replace(setup, calibrations=())
     bare = replace(bare, hardware=hardware)
     least, known = (us(varied, int8(pieces=2), rows) for rows in (1, 4096))
