@@ -1,16 +1,12 @@
 """Sums of a few rows by one kernel, through host memory: for GPUs of one host that do not reach each other's memory.
 
-The kernel and its workspace are those of symmetric memory (kernels/one_shot.py); only where rows land is another place,
-pinned memory that all ranks have mapped (kernels/staged/memory.py). A rank writes its rows into the segments of its
-peers, and looks in its own for theirs: one way to the host and one look from there, in one launch. Every look at a row
-crosses the bus, so it is for the few rows of a decode. Without a GPU the rows are gathered through the same memory by
-copies of the host, and summed by torch.
+A rank writes its rows into the segments of its peers, each with a flag behind it, and reads theirs in its own: one way
+to the host and two looks from there, in one launch (kernels/staged/one_shot.py). The memory is pinned, and all ranks
+have mapped it (kernels/staged/memory.py). It is for the few rows of a decode: what crosses the bus in one kernel takes
+its multiprocessors. Without a GPU the rows are gathered through the same memory by copies of the host, and summed by
+torch.
 
-Why it is right there too. Any aligned 4 bytes of a store arrive together over PCIe as well, and a row needs no more
-(kernels/rows.py). What emptied a slot comes before what is sent in the next call (kernels/symmetric.py), since kernels
-of a stream follow each other: when one begins, all that the one before has written is taken to be seen by the whole
-system. So the kernels are launched plainly. Nobody has proved the same of `early`, where programs of the next call are
-there while this one still waits, and beside the way over PCIe a dependent launch saves little.
+Kernels of a stream follow each other, plainly launched: what one has read was read before the next begins to write.
 """
 
 from __future__ import annotations
@@ -20,15 +16,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..kernels.peer_impls import Room
-from ..kernels.staged.memory import HostMemory, giving_back, refuse_unless_received
+from ..errors import RefusedError
+from ..kernels.staged.memory import OTHERWISE, HostMemory, giving_back, refuse_unless_received
 from ..ranks.groups import Group
 from .plain_one_shot import PlainOneShot
 
 _ALGORITHM = "one_shot"
 _NAME = "sums through host memory"
 _LOOKS = 1 << 24  # from 1 to 2 us each: half a minute
-_SEEN_AT_ONCE = 1 << 15  # bytes that cross the bus while a look goes there and back
 
 
 class Kernels(Protocol):
@@ -89,7 +84,7 @@ class HostOneShot:
 
     @property
     def looks(self) -> int:
-        """How often a rank looks for a row before it gives up; of more rows than one, for as long."""
+        """How often a rank looks for a row before it gives up."""
         return self.kernels.looks
 
     @looks.setter
@@ -129,18 +124,18 @@ def on_gpus(group: Group, device: torch.device, dtype: torch.dtype, width: int, 
     """By our kernels, whose workspace is in host memory. Every rank of the group must call this."""
     from ..kernels.op_launches import Site
     from ..kernels.peer_kernels import PeerKernels, check
-    from ..kernels.room import half_bytes
-    from ..kernels.symmetric import ABSENT_16, Workspace
+    from ..kernels.staged.one_shot import MOST_ROWS, record_bytes
+    from ..kernels.symmetric import Workspace
 
     check(group, dtype, width)
-    plain, _ = half_bytes(group.size, width, Room(one_shot_rows=max(rows, 1)))
-    memory = HostMemory.make(group, device, plain)
-    with giving_back(memory, group, device):  # nobody sends before all are empty
-        memory.halves[group.rank].view(torch.int16).fill_(ABSENT_16)
+    if rows > MOST_ROWS:
+        raise RefusedError(f"up to {MOST_ROWS} rows go in one launch: {OTHERWISE}", field="rows", value=rows)
+    memory = HostMemory.make(group, device, (group.size - 1) * max(rows, 1) * record_bytes(width))
+    with giving_back(memory, group, device):
         peers = torch.tensor([halves.data_ptr() for halves in memory.halves], dtype=torch.int64, device=device)
         state = torch.zeros(1, dtype=torch.int64, device=device)
         error = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
-        site = Site(_NAME, "off", _LOOKS, _SEEN_AT_ONCE)
+        site = Site(_NAME, "off", _LOOKS, host_width=width)
         space = Workspace(memory.half_bytes, peers, memory)
         kernels = PeerKernels(group, space, None, state, error, site=site)
     return HostOneShot(kernels, memory)

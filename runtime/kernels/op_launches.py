@@ -18,7 +18,7 @@ from .one_shot import one_shot_kernel
 from .peer_impls import KERNEL_GROUPS, KERNEL_WIRES
 from .read_ahead import NOTHING, Ahead
 from .reduce_scatter import reduce_scatter_kernel
-from .room import layout_of, one_shot_bytes, row_bytes
+from .room import layout_of, one_shot_bytes
 from .row_launch import Dependence, Launch, Tuning, in_pieces, plan_launch
 from .symmetric import Workspace
 from .two_shot import two_shot_kernel
@@ -30,17 +30,17 @@ _LOOKS = 1 << 26  # about half a microsecond each: half a minute
 class Site(NamedTuple):
     """Where the rows of a group's kernels land, and what follows from it; as it stands, in symmetric memory.
 
-    name       what an error calls it
-    dependent  how kernels depend on the one before; None: as kernels/prepared.py has it
-    looks      how often a receiver looks for a row before it gives up
-    at_once    bytes of rows that all are looked at in no more time than one; of more, every look takes as much longer,
-               and there are fewer
+    name        what an error calls it
+    dependent   how kernels depend on the one before; None: as kernels/prepared.py has it
+    looks       how often a receiver looks for a row before it gives up
+    host_width  in memory of the host, which has places for rows of this width: a sum in one shot tells its rows there
+                (staged/one_shot.py), and nothing else runs
     """
 
     name: str = "commplan_triton"
     dependent: Dependence | None = None
     looks: int = _LOOKS
-    at_once: int | None = None
+    host_width: int | None = None
 
 
 class Task(NamedTuple):
@@ -72,7 +72,7 @@ class OpLaunches:
     ) -> None:
         self._group, self._plain, self._small, self._dependent = group, plain, small, dependent
         self._size = group.size
-        self.looks, self._at_once = site.looks, site.at_once
+        self.looks, self._host_width = site.looks, site.host_width
         self.tuning = Tuning()
 
     def rows_out(self, op: str, rows: int) -> int:
@@ -90,12 +90,31 @@ class OpLaunches:
 
     def plan_sum(self, task: Task, algorithm: str) -> Launch:
         """The sum of rows as they are; where nobody says how, of a short message in one shot."""
+        if self._host_width is not None and algorithm == "one_shot":
+            return self._plan_told(task)
         short = 2 * task.rows * task.width <= one_shot_bytes(self._size)
         in_one_shot = _whole("all_reduce", algorithm) if algorithm else short
         if not task.norm:
             rows, width = in_pieces(task.rows, task.width, self.tuning)
             task = task._replace(rows=rows, width=width)
         return self._plan_sum(task, None, in_one_shot)
+
+    def _plan_told(self, task: Task) -> Launch:
+        """The sum in one shot, over host memory."""
+        from .staged.one_shot import MOST_ROWS, host_one_shot_kernel, record_bytes
+
+        assert self._plain is not None
+        if task.width != self._host_width:
+            raise RefusedError(f"is for rows of {self._host_width} elements", field="width", value=task.width)
+        record, others = record_bytes(task.width), self._size - 1
+        place = self._plain.half_bytes // others // record * record
+        most = min(MOST_ROWS, place // record)
+        if task.rows > most:
+            raise RefusedError(f"has places for {most} rows; it was made for fewer rows", field="rows", value=task.rows)
+        numbers = record, place
+        return self._plan(
+            host_one_shot_kernel, task.width, task.rows, others, numbers, counts_threads=True, **task.flags
+        )
 
     def plan_int8_sum(self, task: Task, algorithm: str) -> Launch:
         """The sum of rows in INT8."""
@@ -147,16 +166,13 @@ class OpLaunches:
         self, kernel: Any, width: int, programs: int, slots: int, numbers: tuple[int, ...], **flags: Any
     ) -> Launch:
         space = self._small if flags.get("layout") else self._plain
+        if self._host_width is not None and not flags.get("counts_threads"):
+            raise RefusedError("host memory is for sums of rows as they are, in one shot", field="op")
         if space is None:
             raise RefusedError(
                 "takes a workspace that was not made: no room was asked for", field="rows", value=programs
             )
-        looks = self.looks
-        if self._at_once is not None:
-            looks = max(
-                1, looks * self._at_once // max(self._at_once, programs * row_bytes(width, flags.get("layout")))
-            )
-        group: dict[str, Any] = {"looks": looks, "dependent": self._dependent, "tuning": self.tuning}
+        group: dict[str, Any] = {"looks": self.looks, "dependent": self._dependent, "tuning": self.tuning}
         group |= {"RANK": self._group.rank, "WORLD": self._size}
         return plan_launch(kernel, space, programs, slots, numbers, width=width, **group, **flags)
 

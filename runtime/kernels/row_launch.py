@@ -73,17 +73,19 @@ def plan_launch(
     ahead: Ahead | None = None,
     layout: RowLayout | None = None,
     eps: tuple[float, ...] = (),
+    counts_threads: bool = False,
     **flags: Any,
 ) -> Launch:
     """A kernel of one program a row. A half of the workspace is cut into `slots` of `programs` rows.
 
-    `ahead`: for a kernel that is told what to ask for, by programs behind those.
+    `ahead`: for a kernel that is told what to ask for, by programs behind those; `counts_threads`: for one that is told
+    how many threads a program has.
     """
     quantized, packed = layout is not None, layout is not None and layout.bits < 8
     few = programs <= tuning.few and not packed  # what saves few rows time compiles for a minute around packed words
     group = 0 if layout is None or layout.is_token else layout.columns
     one, (warps, parts) = row_bytes(width, layout), cut_of(width, few, quantized, tuning, group)
-    threads = {"THREADS": 32 * warps} if "LAYOUT" in flags else {}
+    threads = {"THREADS": 32 * warps} if counts_threads or "LAYOUT" in flags else {}
     besides = 0
     if ahead is not None:
         besides = flags["AHEAD"] = ahead.programs(32 * warps)

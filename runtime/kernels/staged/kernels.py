@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 
 from . import page
+from .fences import fence
 
-_EMULATED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 _PIECES = tl.constexpr(page.PIECES)
 _STRIDE = tl.constexpr(page.STRIDE)
 _READ_AT = tl.constexpr(page.READ_AT)
@@ -35,15 +35,6 @@ def _page(pages, rank):
 def _told(pages, rank, half, piece):
     """Pointer to the flag of a piece."""
     return _page(pages, rank) + (half * _PIECES + piece) * _STRIDE
-
-
-@triton.jit
-def _fence():
-    """What was stored before is seen before what is stored behind it, by whoever shares the memory."""
-    if not _EMULATED:
-        tl.inline_asm_elementwise(
-            "fence.acq_rel.sys; mov.u32 $0, 0;", "=r,r", [0], dtype=tl.int32, is_pure=False, pack=1
-        )
 
 
 @triton.jit
@@ -70,7 +61,7 @@ def _give_up(pages, words, error, RANK: tl.constexpr):
     tl.store(words + _GIVEN_UP_AT, 1)
     tl.store(error, 1)
     tl.store(_page(pages, RANK) + lines * _STRIDE, tl.full([_LINES], _GIVEN_UP, tl.int64), mask=lines < _FLAGS)
-    _fence()
+    fence()
 
 
 @triton.jit(do_not_specialize=["half", "looks"])
@@ -113,7 +104,7 @@ def tell_kernel(
 ):
     """Behind the copy of a piece to host memory: it is there. Grid: 1."""
     if not _lost(words):
-        _fence()
+        fence()
         tl.store(_told(pages, RANK, half, piece), tl.load(words + half) + 1)
 
 
@@ -189,6 +180,6 @@ def finish_kernel(
     """Behind all copies of a use of a half: it is read, and counted. Grid: 1."""
     uses = tl.load(words + half) + 1
     if not _lost(words):
-        _fence()
+        fence()
         tl.store(_page(pages, RANK) + _READ_AT + half * _STRIDE, uses)
     tl.store(words + half, uses)

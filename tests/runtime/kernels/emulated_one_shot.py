@@ -62,10 +62,8 @@ def sums(shapes: list[tuple[int, int, torch.dtype]]) -> list[tuple[float, bytes]
         worst = max(error(*pair) for pair in zip(outs, wanted, strict=True)) / torch.finfo(dtype).eps
         same = torch.equal(alone[1], outs[0]) and all(map(torch.equal, over, outs[1:])) and over[1] is old
         none = summing.sum(case.mine[:0]).shape == (0, width)
-        dist.barrier()
-        empty = all(bool((each.view(torch.int16) == -32768).all()) for each in summing._memory.halves)
         summing.check()
-        found.append((worst if same and none and empty else float("inf"), b"".join(map(_bits, outs))))
+        found.append((worst if same and none else float("inf"), b"".join(map(_bits, outs))))
     return found
 
 
@@ -79,7 +77,7 @@ def too_many(rows: int) -> str:
 
     _, summing = over_host_memory(1024, rows)
     try:
-        summing.sum_norm(torch.zeros(40 * rows, 1024, dtype=torch.bfloat16), None, torch.ones(1024).bfloat16(), EPS)
+        summing.sum_norm(torch.zeros(rows + 8, 1024, dtype=torch.bfloat16), None, torch.ones(1024).bfloat16(), EPS)
     except RefusedError as refused:
         return str(refused)
     return ""

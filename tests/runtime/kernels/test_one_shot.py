@@ -18,7 +18,7 @@ _BF16, _FP16 = torch.bfloat16, torch.float16
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_sums_are_as_close_to_float64_as_their_type_alike_on_all_ranks_and_leave_nothing(ranks: int) -> None:
+def test_sums_are_as_close_to_float64_as_their_type_and_alike_on_all_ranks(ranks: int) -> None:
     shapes = [(1, 80, _BF16), (4, 64, _FP16), (3, 1040, _BF16), (2, 1024, _BF16)]
     first, *others = run_ranks(emulated.sums, ranks, shapes, timeout_s=300)
     assert len(first) == len(shapes)
@@ -60,21 +60,65 @@ def test_whenever_a_rank_is_late_no_result_is_finite_and_wrong(ranks: int) -> No
     judge_wandering(run_ranks(emulated.at_random_times, ranks, 12, timeout_s=600))
 
 
-def test_of_more_rows_there_are_fewer_looks_since_each_takes_longer() -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 8])
+def test_it_compiles_for_a_hopper_gpu_tells_behind_a_fence_and_one_thread_looks(world: int) -> None:
+    from commplan.runtime.kernels.op_launches import Site
+    from commplan.runtime.kernels.peer_kernels import PeerKernels
+    from commplan.runtime.kernels.symmetric import Workspace
+    from commplan.runtime.ranks.groups import Group
+
+    from .compiled_launches import compiled_code, hopper
+
+    with hopper() as launches:
+        state, error = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int32)
+        space = Workspace(1 << 26, torch.zeros(world, dtype=torch.int64), None)
+        group = Group("tp", None, world, 1)
+        kernels = PeerKernels(group, space, None, state, error, site=Site("there", "off", 9, host_width=5120))
+        for rows in (1, 64, 256):
+            x = torch.empty(rows, 5120, dtype=torch.bfloat16, device="meta")
+            weight = torch.empty(5120, dtype=torch.bfloat16, device="meta")
+            kernels.all_reduce_norm(x, x, weight, 1e-6, "one_shot")
+        names = {source.name for source, _, _ in launches}
+        code = compiled_code(launches[0][0])
+    assert names == {"host_one_shot_kernel"}
+    assert [given[0] for _, _, given in launches] == [1, 64, 256]
+    lines = [line.strip() for line in code.splitlines()]
+
+    def places(what: str) -> list[int]:
+        return [number for number, line in enumerate(lines) if what in line]
+
+    rows_sent, met, fences = places("st.global"), places("bar.sync"), places("@first fence.acq_rel.sys")
+    flags, looks, rows_read = (
+        places("@first st.relaxed.sys"),
+        places("ld.volatile.global.b64"),
+        places("ld.volatile.global.v4"),
+    )
+    assert len(flags) == world - 1 and len(fences) == world
+    last_sent = max(n for n in rows_sent if n < flags[0])
+    assert any(last_sent < n < fences[0] for n in met), "all warps have written before one fences"
+    assert [fence < flag for fence, flag in zip(fences, flags, strict=False)] == [True] * (world - 1)
+    assert len(looks) == 2 and all(lines[n].startswith("@%p") for n in looks)  # not by all threads
+    assert max(looks) < fences[-1] and any(fences[-1] < n < rows_read[0] for n in met)
+    assert len(rows_read) >= world - 1
+    assert "griddepcontrol" not in code
+
+
+def test_what_host_memory_is_not_made_for_is_refused() -> None:
+    from commplan.runtime.errors import RefusedError
     from commplan.runtime.kernels.op_launches import OpLaunches, Site, Task
     from commplan.runtime.kernels.symmetric import Workspace
     from commplan.runtime.ranks.groups import Group
 
-    space = Workspace(1 << 26, torch.zeros(2, dtype=torch.int64), None)
-
-    def looks(site: Site, rows: int, norm: bool) -> int:
-        launches = OpLaunches(Group("tp", None, 2, 0), space, None, "off", site)
-        found: int = launches.of("all_reduce.one_shot", Task(rows, 5120, rows, norm))[0].numbers[-1]
-        return found
-
-    far = Site("there", "off", 1 << 24, 1 << 15)
-    for norm in (False, True):
-        by_rows = {rows: looks(far, rows, norm) for rows in (1, 3, 64, 256)}
-        assert by_rows == {1: 1 << 24, 3: 1 << 24, 64: (1 << 24) // 20, 256: (1 << 24) // 80}
-        assert {looks(Site(), rows, norm) for rows in by_rows} == {1 << 26}
-    assert looks(Site("there", "off", 1, 1 << 15), 256, True) == 1
+    space = Workspace(1 << 20, torch.zeros(2, dtype=torch.int64), None)
+    launches = OpLaunches(Group("tp", None, 2, 0), space, None, "off", Site("there", "off", 9, host_width=5120))
+    assert launches.of("all_reduce.one_shot", Task(101, 5120, 101))[0].programs == 101
+    for op, task, why in (
+        ("all_reduce.one_shot", Task(4, 1024, 4), "rows of 5120 elements"),
+        ("all_reduce.one_shot", Task(102, 5120, 102), "made for fewer rows"),
+        ("all_reduce.two_shot", Task(4, 5120, 4), "in one shot"),
+        ("reduce_scatter", Task(4, 5120, 2), "in one shot"),
+        ("all_gather", Task(4, 5120, 8), "in one shot"),
+    ):
+        with pytest.raises(RefusedError, match=why):
+            launches.of(op, task)
