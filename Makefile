@@ -140,8 +140,9 @@ test-gpu: ## our collectives and planned models on all NVIDIA GPUs, or the forme
 	$(PYTHON) -m pytest tests/gpu $(PYTEST_ARGS)
 
 sanitize-gpu: ## our collectives under compute-sanitizer, which must be on the PATH; minutes
-	compute-sanitizer --target-processes all --tool memcheck $(PYTHON) -m tests.gpu.sanitized
-	compute-sanitizer --target-processes all --tool synccheck $(PYTHON) -m tests.gpu.sanitized
+	for tool in memcheck synccheck racecheck; do \
+		compute-sanitizer --target-processes all --report-api-errors no --error-exitcode 1 --tool $$tool \
+			$(PYTHON) -m tests.gpu.sanitized || exit 1; done
 
 bench-gpu: ## our collectives beside their rivals', planned prefills beside plain ones; two NVIDIA GPUs or more
 	$(PYTHON) benchmarks/runtime/collectives.py

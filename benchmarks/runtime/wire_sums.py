@@ -75,6 +75,14 @@ def wire_of(spelled: str) -> Wire | None:
     return wire
 
 
+def known_format(spelled: str) -> str:
+    """A format on the command line: one of which its record knows the error."""
+    known = sorted({f"{name}/{group}" for name, group, _ in KINDS["quantized_all_reduce"].errors})
+    if spelled not in known:
+        raise argparse.ArgumentTypeError(f"{spelled!r} is none of {', '.join(known)}")
+    return spelled
+
+
 def row_bytes(spelled: str, width: int) -> int:
     """Of a row as it travels."""
     wire = wire_of(spelled)
@@ -279,7 +287,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[5120, 7168])
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 16, 64, 256, 1024, 4096, 16384])
     parser.add_argument("--pieces", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--formats", nargs="+", default=list(FORMATS))
+    parser.add_argument("--formats", nargs="+", type=known_format, default=list(FORMATS), metavar="FORMAT/COLUMNS")
     parser.add_argument("--ranks", type=int, default=torch.cuda.device_count())
     parser.add_argument("--algorithm", choices=("gather", "two_shot"), help="by default gather at two ranks")
     parser.add_argument("--without-peer-access", action="store_true")

@@ -144,8 +144,8 @@ class ComposedCosts:
     def most_bytes(self, work: Composed, width: int) -> float | None:
         """The largest message of activations that its impl takes so; None: any.
 
-        A sum in one launch is for few rows, and nothing is known of more than were measured: beyond its table the wire
-        would be waited for by programs that all look at host memory.
+        A sum in one launch is for few rows, and nothing is known of more than were measured: a price beyond its table
+        would be a line through what latency made.
         """
         most = self._impls[work.impl].most_bytes(work.algorithm)
         found = self._found(work, width)

@@ -28,6 +28,8 @@ from ..tiny_setups import HIDDEN_SIZE, Machine, dense_model, own_table, table
 
 BEFORE = State(REPLICATED, REPLICATED)
 LIBRARY = tuple(table(op, 2, {1024: 10.0, 1 << 30: 1e5}) for op in ("all_gather", "all_to_all", "all_reduce"))
+# Of the machine without peer access what was measured first: its library, and INT8 around it.
+BY_LIBRARY = "hardware.calibrations=[{file: h200-2-no-peer}]"
 times = st.floats(0.1, 100.0)
 
 
@@ -206,13 +208,16 @@ def test_so_it_does_on_another_link(folder):
     assert us(varied, grouped("int6"), 4096) == pytest.approx(least + (known - least) * ratio)
 
 
-@pytest.mark.parametrize(
-    ("rows", "wire", "measured"), [(1, "int6", 22.2), (1, "int4_spikes", 22.0), (64, "int6", 51.4)]
-)
-def test_few_rows_in_formats_that_were_not_measured_are_no_more_than_a_quarter_too_cheap(rows, wire, measured):
-    """Measured by wire_sums.py on two H200s kept off peer access (docs/pcie.md)."""
-    setup = load_setup("qwen3-32b-h200-tp2", ("hardware=h200-2-no-peer",))
-    assert 0.75 * measured < us(setup, grouped(wire, None), rows) < measured
+@pytest.mark.parametrize("wire", ["int6", "int4_spikes"])
+@pytest.mark.parametrize("pieces", [None, 2, 4, 8])
+def test_what_it_says_of_formats_by_those_that_were_measured_first_is_what_was_measured_later(wire, pieces):
+    """Two H200s kept off peer access: INT8 around NCCL, and from another run INT8, INT6 and INT4 with spikes."""
+    foretold, measured = (
+        load_setup("qwen3-32b-h200-tp2", ("hardware=h200-2-no-peer", *sets)) for sets in ([BY_LIBRARY], [])
+    )
+    for rows in (1, 16, 64, 256, 1024, 4096, 16384):
+        found, expected = (us(setup, grouped(wire, pieces), rows) for setup in (foretold, measured))
+        assert found == pytest.approx(expected, rel=0.18), rows  # INT6 of 64 rows: 39.5 for 46.6
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------
@@ -269,18 +274,17 @@ def test_the_gain_on_two_h200s_without_peer_access_is_what_was_measured_within_a
 MEASURED_SERVERS = Path(__file__).parents[3] / "docs" / "measured"
 # Servers under plans whose messages NCCL carried, then under plans that may have copies through the host's memory.
 BY_NCCL, STAGED = "sglang-slow-links-by-nccl.jsonl", "sglang-slow-links.jsonl"
-NO_COPIES = "hardware.calibrations=[{file: h200-2-no-peer}]"
 FORMATS = {"quantised": "[int8]", "six_bits": "[int8, int6]", "four_bits": "[int8, int4_spikes]"}
 
 
-def ttfts(file: str, tokens: int) -> dict[str, float]:
-    """Time to the first token by configuration, ms."""
+def ttfts(file: str, tokens: int) -> dict[str, list[float]]:
+    """Time to the first token by configuration, ms, of every start."""
     rows = [json.loads(line) for line in (MEASURED_SERVERS / file).read_text().splitlines()]
     found: dict[str, list[float]] = {}
     for row in rows:
         if row["what"] == "ttft" and row["tokens"] == tokens:
             found.setdefault(row["configuration"], []).append(statistics.median(row["ms"]))
-    return {name: statistics.median(each) for name, each in found.items()}
+    return found
 
 
 @pytest.mark.parametrize("tokens", [1024, 4096, 16384])
@@ -290,15 +294,15 @@ def ttfts(file: str, tokens: int) -> dict[str, float]:
 )
 def test_its_calibration_foretells_what_servers_under_a_plan_saved_on_them(tokens, file, configuration):
     sets = ["executor=sglang", "hardware=h200-2-no-peer", "model.num_hidden_layers=8"]
-    sets += [NO_COPIES] if file == BY_NCCL else []
+    sets += [BY_LIBRARY] if file == BY_NCCL else []
     loosest = "reordered" if configuration == "reordered" else "quantized"
     sets += [f"numerics.loosest={loosest}", f"numerics.wire_formats={FORMATS.get(configuration, '[int8]')}"]
     plan = commplan.plan("qwen3-32b-h200-tp2", set=[*sets, f"modes.prefill.tokens=[{tokens},{tokens}]"])
     predicted = plan.strategy.modes["prefill"][0].predicted
-    saved, ms = (predicted.stock_us - predicted.step_us) / 1e3, ttfts(file, tokens)
-    equal = ttfts(BY_NCCL, tokens)
-    scatter = abs(equal["unmodified"] - equal["again"])  # of two servers that are equal
-    print(
-        f"{file} {configuration} {tokens}: {saved:.2f} of {ms['unmodified'] - ms[configuration]:.2f}, +-{scatter:.2f}"
-    )
-    assert saved == pytest.approx(ms["unmodified"] - ms[configuration], abs=0.2 * saved + scatter)
+    starts = ttfts(file, tokens)
+    equal = [*starts["unmodified"], *starts.get("again", [])]
+    scatter = max(equal) - min(equal)  # of servers that are equal
+    saved, ms = (predicted.stock_us - predicted.step_us) / 1e3, {n: statistics.median(e) for n, e in starts.items()}
+    measured = ms["unmodified"] - ms[configuration]
+    print(f"{file} {configuration} {tokens}: {saved:.2f} of {measured:.2f}, +-{scatter:.2f}")
+    assert saved == pytest.approx(measured, abs=0.2 * saved + scatter)
