@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from importlib import import_module
@@ -11,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..strategy.command_line.terminal import echo, echo_lines, print_json, styled, use_colours
+from ..strategy.command_line.terminal import echo, print_json, styled, use_colours
 from ..strategy.errors import CommplanError, InputError, did_you_mean
 from ..strategy.files import STANDARD_OUTPUT, one_command
 
@@ -99,14 +98,16 @@ def main() -> None:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        if not as_json:
-            shown = io.StringIO()
-            error.show(shown)  # it quotes the command line
-            echo_lines(shown.getvalue().removesuffix("\n"), err=True)
-            sys.exit(error.exit_code)
-        _fail(error.format_message(), _usage(error), 2, as_json)
+        _fail(_in_a_line(error), _usage(error), 2, as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _in_a_line(error: click.ClickException) -> str:
+    """What click says of a command line, which it may do in several lines, and where help is."""
+    said = " ".join(error.format_message().split()).removesuffix(".")
+    context = getattr(error, "ctx", None)
+    return said if context is None else f"{said} ({context.command_path} --help)"
 
 
 def _usage(error: click.ClickException) -> dict[str, object]:

@@ -31,16 +31,18 @@ __all__ = [
 ]
 
 COLUMNS = ("vs stock", "vs its best flag", "vs library")
+NO_FLAG_HELPS = "none helps"
 
 
 def cells(predicted: Predicted) -> list[str]:
-    """The three gains of a range."""
+    """The three gains of a range; over a flag only where that helps the server."""
     from .output import times
 
     step, flag = predicted.step_us, predicted.best_stock_flag
+    over = "-" if flag is None else f"{times(flag[1], step)} {flag[0]}" if predicted.flag_helps else NO_FLAG_HELPS
     return [
         times(predicted.stock_us, step),
-        "-" if flag is None else f"{times(flag[1], step)} {flag[0]}",
+        over,
         times(predicted.library_us, step),
     ]
 
@@ -49,7 +51,7 @@ def price_cells(prices: StockPrices, step_us: float) -> list[str]:
     """The three gains of a step, without the flag's name."""
     from .output import times
 
-    rivals = (prices.stock, prices.best_flag, prices.library)
+    rivals = (prices.stock, prices.helping_flag, prices.library)
     return [times(None if rival is None else rival.step_us, step_us) for rival in rivals]
 
 
@@ -74,8 +76,10 @@ def sentence(prices: StockPrices, step_us: float, backend: str) -> str:
     """The three gains of a step in words."""
     from .output import times
 
-    flag = prices.best_flag
-    over = "no flag of it applies" if flag is None else f"{times(flag.step_us, step_us)} over {flag.name}"
+    flag = prices.helping_flag
+    over = f"no flag of it {'applies' if prices.best_flag is None else 'helps'}"
+    if flag is not None:
+        over = f"{times(flag.step_us, step_us)} over {flag.name}"
     stock, library = (times(step.step_us, step_us) for step in (prices.stock, prices.library))
     return f"{stock} over the stock server, {over}, {library} over plain all-reduce by {backend}"
 

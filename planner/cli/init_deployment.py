@@ -128,8 +128,17 @@ def _about_options(error: CommplanError, unwritten: str) -> CommplanError:
     for each in (error, *error.others):
         if each.file == unwritten:
             each.file, each.line = None, None
-            each.field = _OPTIONS.get(each.field or "", each.field)
+            each.field = option = _OPTIONS.get(each.field or "", each.field)
+            if option in _OPTIONS.values() and not _is_given(option):
+                each.message += f" (no {option} was given)"
     return error
+
+
+def _is_given(option: str) -> bool:
+    """True of what stands on the command line."""
+    context = click.get_current_context()
+    name = option.lstrip("-").replace("-", "_").lower()
+    return context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 def _name(made: NewDeployment) -> str:

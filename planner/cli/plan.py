@@ -163,25 +163,26 @@ def _print_notes(found: Plan) -> None:
     from .output import print_wrapped, span
 
     strategy, tolerance = found.strategy, found.setup.deployment.search.range_tolerance
+    planned = [(mode, plan, plan.predicted) for mode, ranges in strategy.modes.items() for plan in ranges]
+    beyond = [(mode, plan, known.worst_loss) for mode, plan, known in planned if known and known.worst_loss > tolerance]
     echo("Times and ratios are at the last token count of each range.")
     if _uniform_is_ahead(strategy, tolerance):
         why = f"one plan serves a whole range, and may lose {tolerance:.2%} (search.range_tolerance)"
-        echo(f"Where a uniform strategy is ahead: {why}.")
+        more = "; some lose more, as said below" if beyond else ""
+        print_wrapped(f"Where a uniform strategy is ahead: {why}{more}.", "  ")
     pushed = ", and where rows are pushed" if strategy.pushes_rows else ""
     echo(f"No overlap of communication is assumed, but in flags of a server that have it{pushed}.")
-    predicted = [r.predicted for ranges in strategy.modes.values() for r in ranges if r.predicted is not None]
-    if any(each.host_wait_us >= SHOWN_SHARE * each.step_us for each in predicted):
+    if any(known is not None and known.host_wait_us >= SHOWN_SHARE * known.step_us for _, _, known in planned):
         echo("A share for the host: so much of the step the device waits for eager launches.")
     for mode in sorted({mode for mode, rival in strategy.faster_rivals if rival.flag is None}):
         if _is_eager_beside_graphs(found, mode):
             why = f"The stock server replays graphs in {mode}, and the plan's kernels are launched one by one"
             way = f"Where they run from graphs too, say so: --set modes.{mode}.launch=graph"
             print_wrapped(f"{why}: that alone can make it slower in short forwards. {way}.", "  ")
-    for mode, plan in [(mode, plan) for mode, ranges in strategy.modes.items() for plan in ranges]:
-        if plan.predicted is not None and plan.predicted.worst_loss > tolerance:
-            where = f"{mode} {span(plan.first, plan.last)}"
-            why = " (numerics.batch_invariant)" if found.setup.deployment.numerics.batch_invariant else ""
-            echo(f"{where}: some counts lose up to {plan.predicted.worst_loss:.1%} against a plan of their own{why}.")
+    for mode, plan, loss in beyond:
+        where = f"{mode} {span(plan.first, plan.last)}"
+        why = " (numerics.batch_invariant)" if found.setup.deployment.numerics.batch_invariant else ""
+        echo(f"{where}: some counts lose up to {loss:.1%} against a plan of their own{why}.")
     _print_sums(found)
     print_wrapped(f"{line(found.fit)}.", "  ")
 

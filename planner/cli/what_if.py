@@ -206,7 +206,8 @@ def _print_points(points: Sequence[Point]) -> None:
             ]
         )
     table(columns, rows, "r" * (len(columns) - 1) + "l")
-    flags = dict.fromkeys(f.held_against.best_flag.name for f in legal if f.held_against.best_flag is not None)
+    helping = (found.held_against.helping_flag for found in legal)
+    flags = dict.fromkeys(flag.name for flag in helping if flag is not None)
     if flags:
         echo(f"  The stock server's best flag is {' or '.join(flags)}.")
     beyond = sum(found.plans["plan"].parts.extrapolated for found in legal)

@@ -286,9 +286,12 @@ def suspicions(sheet: DataSheet, lender: Lender) -> list[str]:
     link = near.links.intra_node
     theirs = link.bandwidth_gb_per_s.value
     if (near.vendor, link.topology) == (sheet.vendor, sheet.topology) and abs(sheet.link_gb_per_s / theirs - 2) < 0.05:
+        sums = "data sheets often add both directions; one direction is meant"
+        if sheet.topology == "pcie":
+            sums = f"right one generation of PCIe later, but {sums}"
         found.append(
             f"links of {sheet.link_gb_per_s:g} GB/s are twice those of {near.name}, whose devices are much like these: "
-            f"data sheets often add both directions; one direction is meant"
+            f"{sums}"
         )
     for name, ours, preset, larger in (
         ("memory bandwidth", sheet.memory_gb_per_s, near.memory.bandwidth_gb_per_s.value, "GB/s, not in TB/s"),

@@ -288,7 +288,7 @@ def _rows(ranges: tuple[Range, ...]) -> Iterator[tuple[object, ...]]:
             yield (*where, None, None, None, None, each.summary)
             continue
         step, flag = known.step_us, known.best_stock_flag
-        over_flag = None if flag is None else f"{times(flag[1], step)} {flag[0]}"
+        over_flag = f"{times(flag[1], step)} {flag[0]}" if flag is not None and known.flag_helps else None
         gains = (times(known.stock_us, step), over_flag, times(known.library_us, step))
         yield (*where, duration(step), *gains, each.summary)
 

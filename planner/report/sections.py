@@ -35,7 +35,7 @@ def headline(study: Study) -> str:
     if gain < 1.005:
         return f"{name}: the stock server is right by itself everywhere"
     step_us = found.plans[PLAN].parts.step_us
-    flag = prices.best_flag
+    flag = prices.helping_flag
     over = "" if flag is None else f", {flag.step_us / step_us:.2f}x over {flag.name}"
     return (
         f"{name}: the plan takes {1 - 1 / gain:.0%} off a {mode} step of {count:,} tokens, {gain:.2f}x over the stock "

@@ -151,7 +151,7 @@ def _table(points: Sequence[Point]) -> Table:
             rows.append([*given, *("" for _ in columns[len(given) : -1]), f"illegal: {point.reason}"])
             continue
         parts, prices = point.found.plans[PLAN].parts, point.found.held_against
-        flag = prices.best_flag
+        flag = prices.helping_flag
         rows.append(
             [
                 *given,

@@ -44,6 +44,12 @@ class StockPrices:
     best_flag: StockStep | None
     library: StockStep
 
+    @property
+    def helping_flag(self) -> StockStep | None:
+        """The best flag, where the server's step is no longer with it than without: else it is nobody's rival."""
+        flag = self.best_flag
+        return flag if flag is not None and flag.step_us <= self.stock.step_us else None
+
 
 def _with_host_of(server: Executor, own: Executor) -> Executor:
     """The server launched as the executor that stands for it: its own calls, all else by the other's figures."""

@@ -130,6 +130,12 @@ class Predicted:
     perplexity_rise: float | None = None  # relative, of all quantised sums; None: no effects on the loss are known
     perplexity_budget: float | None = None  # that it was planned under
 
+    @property
+    def flag_helps(self) -> bool:
+        """True where the best flag of the server makes its step shorter: no gain over another is one worth telling."""
+        flag = self.best_stock_flag
+        return flag is not None and self.stock_us is not None and flag[1] <= self.stock_us
+
 
 def is_faster(rival_us: float, step_us: float) -> bool:
     """True where a rival's step is shorter than a plan's by more than rounding hides: as `0.999x` or less."""

@@ -56,6 +56,18 @@ def test_a_plan_that_nothing_beats_says_nothing_of_rivals() -> None:
     assert "is faster than this plan" not in out
 
 
+def test_over_a_flag_that_hurts_the_server_no_gain_is_told() -> None:
+    """Without peer access its sequence parallelism takes longer than its all-reduce: 1.3x over that is no merit."""
+    sets = ("qwen3-32b-h200-tp2", "--set", "hardware=h200-2-no-peer", "--set", "executor=sglang")
+    for each in answer("plan", *sets)["modes"]["prefill"]:
+        assert each["best_stock_flag"]["step_us"] > each["stock_us"]
+    out = run("plan", *sets).out
+    assert "none helps" in out and "--enable-layernorm-sp" not in out
+    sweep = run("what-if", *sets, "--vary", "tokens=1024,4096").out
+    assert "The stock server's best flag" not in sweep
+    assert "no flag of it helps" in run("explain", *sets, "--tokens", "4096").out
+
+
 def test_plan_json_has_the_three_beside_all_reduce_us() -> None:
     modes = answer("plan", R1, *IN_SGLANG)["modes"]
     for mode, ranges in modes.items():

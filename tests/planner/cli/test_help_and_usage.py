@@ -55,7 +55,8 @@ WRONG = [
 def test_a_wrong_command_line(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert (result.code, result.out) == (2, "")
-    assert "error: " in result.err.lower()
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [w for w in WRONG if w[-1] != "-o"])

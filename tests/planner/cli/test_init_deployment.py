@@ -185,6 +185,13 @@ def test_what_cannot_be_is_told_by_its_option_and_nothing_is_written(
     assert not list(folder.iterdir())
 
 
+@pytest.mark.parametrize("given", [(), ("--weights", "fp8")])
+def test_an_option_that_was_not_given_is_named_as_such(given: tuple[str, ...]) -> None:
+    error = refused("init", "deployment", "deepseek-r1", "--hardware", "l40s-8", *given, code=3)
+    assert error["field"] == "--weights"
+    assert ("(no --weights was given)" in error["message"]) == (not given)
+
+
 def test_a_deployment_that_is_there_lends_no_line_to_a_fault_of_the_new_one() -> None:
     Path("deployment.yaml").write_text("parallelism:\n  tp: 3\n")
     error = refused("init", "deployment", "qwen3-8b", "--hardware", "h100-8", "--tp", "3")
