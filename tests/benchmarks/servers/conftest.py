@@ -16,6 +16,7 @@ MODULES = (
     "answers",
     "checkpoints",
     "configurations",
+    "foretold",
     "kept",
     "measuring",
     "profiling",

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import statistics
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import commplan
 from commplan.planner.cost.composed import Stage, num_calls, num_launches, pipelined_us
 from commplan.planner.cost.memory import MemoryCosts
 from commplan.planner.cost.op_costs import OpCosts
@@ -269,40 +265,3 @@ def test_the_gain_on_two_h200s_without_peer_access_is_what_was_measured_within_a
     predicted = QUANTISED_SUMS * (us(setup, Op("all_reduce"), tokens) - us(setup, op, tokens)) / 1e3
     measured = MEASURED[tokens][0] - MEASURED[tokens][column]
     assert predicted == pytest.approx(measured, rel=0.2)
-
-
-MEASURED_SERVERS = Path(__file__).parents[3] / "docs" / "measured"
-# Servers under plans whose messages NCCL carried, then under plans that may have copies through the host's memory.
-BY_NCCL, STAGED = "sglang-slow-links-by-nccl.jsonl", "sglang-slow-links.jsonl"
-FORMATS = {"quantised": "[int8]", "six_bits": "[int8, int6]", "four_bits": "[int8, int4_spikes]"}
-
-
-def ttfts(file: str, tokens: int) -> dict[str, list[float]]:
-    """Time to the first token by configuration, ms, of every start."""
-    rows = [json.loads(line) for line in (MEASURED_SERVERS / file).read_text().splitlines()]
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if row["what"] == "ttft" and row["tokens"] == tokens:
-            found.setdefault(row["configuration"], []).append(statistics.median(row["ms"]))
-    return found
-
-
-@pytest.mark.parametrize("tokens", [1024, 4096, 16384])
-@pytest.mark.parametrize(
-    ("file", "configuration"),
-    [*((BY_NCCL, name) for name in FORMATS), *((STAGED, name) for name in ("reordered", *FORMATS))],
-)
-def test_its_calibration_foretells_what_servers_under_a_plan_saved_on_them(tokens, file, configuration):
-    sets = ["executor=sglang", "hardware=h200-2-no-peer", "model.num_hidden_layers=8"]
-    sets += [BY_LIBRARY] if file == BY_NCCL else []
-    loosest = "reordered" if configuration == "reordered" else "quantized"
-    sets += [f"numerics.loosest={loosest}", f"numerics.wire_formats={FORMATS.get(configuration, '[int8]')}"]
-    plan = commplan.plan("qwen3-32b-h200-tp2", set=[*sets, f"modes.prefill.tokens=[{tokens},{tokens}]"])
-    predicted = plan.strategy.modes["prefill"][0].predicted
-    starts = ttfts(file, tokens)
-    equal = [*starts["unmodified"], *starts.get("again", [])]
-    scatter = max(equal) - min(equal)  # of servers that are equal
-    saved, ms = (predicted.stock_us - predicted.step_us) / 1e3, {n: statistics.median(e) for n, e in starts.items()}
-    measured = ms["unmodified"] - ms[configuration]
-    print(f"{file} {configuration} {tokens}: {saved:.2f} of {measured:.2f}, +-{scatter:.2f}")
-    assert saved == pytest.approx(measured, abs=0.2 * saved + scatter)
