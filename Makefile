@@ -127,7 +127,7 @@ $(RUNTIME): $(PLANNER)
 
 $(EVERYTHING): $(RUNTIME)
 	@echo "Installing what tests need"
-	$(PIP) --no-build-isolation --editable '.[runtime,report,test]'
+	$(PIP) --no-build-isolation --editable '.[runtime,test]'
 	@touch $@
 
 # ---- NVIDIA ----------------------------------------------------------------------------------------------------------

@@ -3,9 +3,9 @@
     python benchmarks/servers/foretold.py rows.jsonl more.jsonl [--set FIELD=VALUE] [--markdown]
 
 Plans are made again of the shapes and configurations of the rows (sglang.py), for one count of tokens each and with
-prefill from graphs, as these servers had it. Both gains are over the unmodified server, measured beside it in one group.
-A gain that lies within what equal servers were apart is in brackets: nothing can be said of it, nor of those whose
-equals were not measured. Needs no GPU.
+prefill from graphs, as these servers had it. Both gains are over the unmodified server, beside which the plan's was
+measured. A gain that lies within what equal servers were apart is in brackets: nothing can be said of it, nor of those
+whose equals were not measured. Needs no GPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from configurations import CONFIGURATIONS, overrides
-from kept import Key, Kept, Setting
+from kept import Kept, Key, Setting
 from shapes import SHAPES, write_model
 from tables import Comparison, table
 
@@ -96,7 +96,9 @@ def _in_all(gains: Sequence[Gain]) -> str:
     ratios = sorted(gain.foretold / gain.measured for gain in gains if gain.is_seen and gain.measured > 0)
     if not ratios:
         return "No gain is beyond the scatter."
-    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f} times as much was foretold, {statistics.median(ratios):.2f} at the median"
+    spread = (
+        f"{ratios[0]:.2f} to {ratios[-1]:.2f} times as much was foretold, {statistics.median(ratios):.2f} at the median"
+    )
     return f"Of {len(ratios)} gains beyond the scatter {spread}."
 
 

@@ -21,7 +21,6 @@ from ..strategy.ops import parse as parse_op
 from ..strategy.words import FORWARD_MODES
 from ..strategy.yaml_file import flow_text, read_mapping
 
-BACKTEST_SCHEMA = "commplan/backtest/v1"
 OPTIMUM = "optimum"
 Quantity = Literal[
     "collective_time",

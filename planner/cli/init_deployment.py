@@ -129,7 +129,7 @@ def _about_options(error: CommplanError, unwritten: str) -> CommplanError:
         if each.file == unwritten:
             each.file, each.line = None, None
             each.field = option = _OPTIONS.get(each.field or "", each.field)
-            if option in _OPTIONS.values() and not _is_given(option):
+            if option is not None and option in _OPTIONS.values() and not _is_given(option):
                 each.message += f" (no {option} was given)"
     return error
 

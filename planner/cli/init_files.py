@@ -11,16 +11,16 @@ from ..strategy.files import name_target
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 
 
-def file_name(text: str, option: str = "--name") -> str:
+def file_name(text: str) -> str:
     """A name that a file can have; raises InputError for another, and for a preset's, which would be found first."""
     from ..descriptions.loader import preset_names
 
     if _NAME.match(text) is None:
-        raise InputError("letters, digits and . _ + - are expected", kind="usage", field=option, value=text)
+        raise InputError("letters, digits and . _ + - are expected", kind="usage", field="--name", value=text)
     for folder in ("hardware", "deployments"):
         if text in preset_names(folder):
             reason = "is the name of a preset, and that would be found first; take another"
-            raise InputError(reason, kind="usage", field=option, value=text)
+            raise InputError(reason, kind="usage", field="--name", value=text)
     return text
 
 

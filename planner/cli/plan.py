@@ -76,10 +76,14 @@ def command(
 
 
 def _warn(found: Plan) -> None:
-    """On standard error, where the devices have no memory for it, or wire formats do nothing (JSON holds both)."""
+    """On standard error, where the devices have no memory for it, wire formats do nothing, or nobody has run what it
+    names (JSON holds all three)."""
+    from ..answers.unverified import unverified
     from ..fit.words import does_not_fit
     from ..search.formats import warnings
 
+    for note in unverified(found.strategy, found.setup.impls):
+        options.print_note(note)
     for warning in warnings(found.setup):
         options.print_warning(warning)
     if not found.fits:

@@ -6,9 +6,18 @@ import dataclasses
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from ..strategy.bounds import LARGEST, LARGEST_INT, SMALLEST
@@ -33,6 +42,21 @@ class Spec(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
     )
+
+
+class GrownSpec(Spec):
+    """A description with fields that came later: where one says what it says by default, it is not written.
+
+    So fingerprints of files that are older than the field stay what they were.
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {k: v for k, v in data.items() if k not in self.LATER or getattr(self, k) != fields[k].default}
 
 
 class Figure(Spec):

@@ -11,15 +11,15 @@ and negative numbers, and a missing op.
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..strategy.op_kinds import KINDS
 from ..strategy.op_record import OpKind
 from ..strategy.ops import MAX_PIECES, NONE
 from ..strategy.words import Provenance, ScaleGroup
-from .base import FieldError, Positive, PositiveInt, Spec, Text, one_of
+from .base import FieldError, GrownSpec, Positive, PositiveInt, Spec, Text, one_of
 
 CALIBRATION_SCHEMA = "commplan/calibration/v1"
 MessageBytes = Annotated[int, Field(gt=0, le=2**50, strict=True)]
@@ -35,7 +35,7 @@ def _measured() -> dict[str, OpKind | None]:
     return dict.fromkeys(COLLECTIVES) | own
 
 
-class Table(Spec):
+class Table(GrownSpec):
     """Latency by message size, of one op by one impl on one group.
 
     op         a collective of a library, or an op that is one kernel of commplan's
@@ -45,6 +45,8 @@ class Table(Spec):
     pieces     into which a composed impl cut the rows; one where it is not said
     width      elements per row, where the impl works on rows; a table without it fits any
     """
+
+    LATER: ClassVar = ("algorithm", "attn_dp", "wire", "scale_group", "pieces", "width")
 
     op: Annotated[Text, Field(json_schema_extra=lambda schema: schema.update(enum=list(_measured())))]
     algorithm: Text | None = None
@@ -115,13 +117,6 @@ class Table(Spec):
         if self.wire is not None and self.wire not in KINDS[self.op].wires:
             raise FieldError("wire", one_of(KINDS[self.op].wires), self.wire)
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
-        data: dict[str, Any] = write(self)
-        later = ("algorithm", "attn_dp", "wire", "scale_group", "pieces", "width")
-        return {k: v for k, v in data.items() if v is not None or k not in later}
-
 
 class KernelTable(Spec):
     """Latency by message size, of one step of an executor: kernels that pass over memory, launches included.
@@ -189,11 +184,13 @@ class ImportedFile(Spec):
     nodes: PositiveInt = 1
 
 
-class Calibration(Spec):
+class Calibration(GrownSpec):
     """All tables of one source.
 
     `ops` says which collectives the source covers (all four unless it says otherwise); a table of each must be there.
     """
+
+    LATER: ClassVar = ("host", "imported")
 
     schema_: Literal["commplan/calibration/v1"] = Field(alias="schema")
     name: Text
@@ -209,12 +206,6 @@ class Calibration(Spec):
     kernels: tuple[KernelTable, ...] = ()
     gemms: tuple[GemmTable, ...] = ()
     host: HostTable | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A section that came later is left out where it says nothing: fingerprints of older files stay."""
-        data: dict[str, Any] = write(self)
-        return {k: v for k, v in data.items() if k not in ("host", "imported") or v is not None}
 
     def span_refused(self, devices_per_node: int) -> str | None:
         """Why an imported run is of another link than this machine has for so many ranks; None where it is of the same.

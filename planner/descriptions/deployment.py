@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..strategy.bounds import MAX_LAYERS, MAX_TOKENS
 from ..strategy.errors import did_you_mean
@@ -15,7 +15,7 @@ from ..strategy.op_kinds import KINDS, WIRE_NAMES
 from ..strategy.wire_formats import INT8
 from ..strategy.words import FORWARD_MODES, LaunchState, ModelRole, MoeBackend
 from ..strategy.words import Numerics as NumericsClass
-from .base import Count, FieldError, Fraction, OneOf, Positive, PositiveInt, Spec, Text, raise_all
+from .base import Count, FieldError, Fraction, GrownSpec, OneOf, Positive, PositiveInt, Spec, Text, raise_all
 from .weight_types import WeightType
 
 if TYPE_CHECKING:
@@ -50,12 +50,14 @@ def elsewhere(key: object) -> str | None:
     return _ELSEWHERE.get(str(key).removesuffix("_size"))
 
 
-class ParallelismSpec(Spec):
+class ParallelismSpec(GrownSpec):
     """tp ranks; attn_dp splits them for attention, ep for the experts of a MoE; pp divides the layers over stages.
 
     A stage is tp ranks, so a deployment takes tp * pp devices. Experts over fewer than tp ranks (ep) are each split
     over tp / ep.
     """
+
+    LATER: ClassVar = ("pp",)
 
     tp: PositiveInt
     attn_dp: PositiveInt = 1
@@ -70,12 +72,6 @@ class ParallelismSpec(Spec):
             if why := elsewhere(key):
                 raise FieldError(key, why, data[key], kind="unknown_key")
         return data
-
-    @model_serializer(mode="wrap")
-    def _without_one_stage(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A field that came later is left out where it says nothing: fingerprints of older files stay."""
-        data: dict[str, Any] = write(self)
-        return {k: v for k, v in data.items() if k != "pp" or v > 1}
 
     @model_validator(mode="after")
     def _divides(self) -> ParallelismSpec:
@@ -100,7 +96,7 @@ class Dtypes(Spec):
     kv_cache: CacheType = "bf16"
 
 
-class ModeSpec(Spec):
+class ModeSpec(GrownSpec):
     """The work of one forward mode: its token counts, and what each token attends to.
 
     tokens           [min, max] rows of the hidden state in one forward over the whole tp group
@@ -114,6 +110,8 @@ class ModeSpec(Spec):
     measured_step_us  step times measured under plain all-reduce by the library, by token count, where the device and
                      not the host was the bound: they scale what is not communication
     """
+
+    LATER: ClassVar = ("launch", "graph_up_to", "measured_step_us")
 
     tokens: tuple[PositiveInt, PositiveInt]
     sequence_tokens: PositiveInt | None = None
@@ -145,12 +143,6 @@ class ModeSpec(Spec):
             raise FieldError("graph_up_to", "`launch` says it of all forwards; one of the two is expected")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
-        data: dict[str, Any] = write(self)
-        return {k: v for k, v in data.items() if v is not None or k not in _LATER}
-
 
 REQUIRED_BY_MODE: dict[str, tuple[str, ...]] = {
     "prefill": ("sequence_tokens",),
@@ -159,12 +151,11 @@ REQUIRED_BY_MODE: dict[str, tuple[str, ...]] = {
     "target_verify": ("context_tokens", "draft_tokens"),
     "draft_extend": ("context_tokens", "draft_tokens"),
 }
-_LATER = ("launch", "graph_up_to", "measured_step_us")
 _ALLOWED_BY_MODE = {
     mode: {
         *required,
         "tokens",
-        *_LATER,
+        *ModeSpec.LATER,
         *(("prefix_tokens",) if mode in ("prefill", "mixed") else ()),
     }
     for mode, required in REQUIRED_BY_MODE.items()
@@ -213,7 +204,7 @@ class OpRule(Spec):
         return layer is not None and layer in parse_layers(self.layers)
 
 
-class Numerics(Spec):
+class Numerics(GrownSpec):
     """How far from the plain all-reduce the plan may go.
 
     `error_budget` E bounds quantised choices: sum over quantised boundaries of (w_b * e_b)^2 <= E^2, with w_b = 1
@@ -229,6 +220,15 @@ class Numerics(Spec):
                       impls that add in the same order at every count
     """
 
+    LATER: ClassVar = (
+        "perplexity_budget",
+        "wire_formats",
+        "ranks_may_differ",
+        "outlier_ratio",
+        "accumulation",
+        "batch_invariant",
+    )
+
     loosest: NumericsClass = "reordered"
     error_budget: Positive | None = None
     perplexity_budget: Positive | None = None
@@ -240,20 +240,6 @@ class Numerics(Spec):
     batch_invariant: Annotated[bool, Field(strict=True)] = False
     pin: tuple[OpRule, ...] = ()
     forbid: tuple[OpRule, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
-        data: dict[str, Any] = write(self)
-        later = {
-            "perplexity_budget": None,
-            "wire_formats": (INT8.name,),
-            "ranks_may_differ": False,
-            "outlier_ratio": None,
-            "accumulation": "any",
-            "batch_invariant": False,
-        }
-        return {k: v for k, v in data.items() if k not in later or getattr(self, k) != later[k]}
 
 
 class Limits(Spec):

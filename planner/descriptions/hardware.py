@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import log
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
-    model_serializer,
 )
 
 from ..executors.limits import CAPABILITY
 from ..strategy.vendors import BACKENDS, VENDORS
-from .base import FieldError, Figure, FractionFigure, OneOf, PositiveInt, Spec, Text
+from .base import FieldError, Figure, FractionFigure, GrownSpec, OneOf, PositiveInt, Spec, Text
 
 Capability = Annotated[
     str, BeforeValidator(lambda value: f"{value}" if isinstance(value, float) else value), Field(pattern=CAPABILITY)
@@ -57,7 +55,7 @@ class Memory(Spec):
     kernel_overhead_us: Figure
 
 
-class Link(Spec):
+class Link(GrownSpec):
     """How the devices of one level (a node, or the nodes of a cluster) are joined.
 
     switch     every device reaches every other at its full bandwidth
@@ -74,6 +72,8 @@ class Link(Spec):
     peer_access             devices read and write each other's memory; left out: yes but for pcie and loopback
     multicast               the switch adds and multiplies (NVLS); left out: no
     """
+
+    LATER: ClassVar = ("share_by_ranks", "peer_access", "multicast")
 
     topology: Topology
     bandwidth_gb_per_s: Figure
@@ -93,12 +93,6 @@ class Link(Spec):
     def has_peer_access(self) -> bool:
         """What the field says, else what is usual for the topology."""
         return self.topology in ("switch", "full_mesh") if self.peer_access is None else self.peer_access
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Fields that came later are left out where they say nothing: fingerprints of older files stay."""
-        data: dict[str, Any] = write(self)
-        return {k: v for k, v in data.items() if v is not None or k not in _LATER}
 
     @property
     def figures(self) -> tuple[str | float, ...]:
@@ -120,9 +114,6 @@ def share_of(shares: Mapping[int, float], ranks: int) -> float:
     return float(at_low * (at_high / at_low) ** (log(ranks / low) / log(high / low)))
 
 
-_LATER = ("share_by_ranks", "peer_access", "multicast")
-
-
 class Links(Spec):
     """The levels of the machine."""
 
@@ -137,8 +128,10 @@ class CalibrationUse(Spec):
     transferred_because: Text | None = None
 
 
-class Hardware(Spec):
+class Hardware(GrownSpec):
     """One kind of machine, as a deployment names it."""
+
+    LATER: ClassVar = ("compute_capability",)
 
     schema_: Literal["commplan/hardware/v1"] = Field(alias="schema")
     name: Text
@@ -152,12 +145,6 @@ class Hardware(Spec):
     memory: Memory
     links: Links
     calibrations: tuple[CalibrationUse, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A field that came later is left out where it says nothing."""
-        data: dict[str, Any] = write(self)
-        return {k: v for k, v in data.items() if v is not None or k != "compute_capability"}
 
     @field_validator("links")
     @classmethod

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .sensitivity import Sensitivity
 
 _ENDINGS = (".yaml", ".yml", ".json")
-PRESET_FOLDERS = ("models", "hardware", "calibrations", "deployments")
 
 
 def preset_names(folder: str) -> tuple[str, ...]:

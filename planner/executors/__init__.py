@@ -36,8 +36,6 @@ from .stock import Sized, Stock
 
 _ALGORITHMS = frozenset(name for kind in KINDS.values() for name in kind.known_algorithms)
 
-EXECUTOR_SCHEMA = "commplan/executor/v1"
-
 
 class Traffic(Spec):
     """Bytes per element of: the `message` a rank puts in, every rank's copy (`gathered`), its N-th part (`shard`); and
@@ -143,7 +141,6 @@ class Executor(Spec):
     schema_: Literal["commplan/executor/v1"] = Field(alias="schema")
     name: Text
     description: Text
-    loadable: bool
     is_measurable: bool = False
     architectures: tuple[Text, ...] | None
     versions: tuple[Text, ...] | None = None
@@ -263,9 +260,6 @@ def _check_limit(name: str, impl: Impl, algorithm: str, most: int) -> None:
 
 def _check_formats(name: str, impl: Impl) -> None:
     """Wire formats and columns of a scale that there are."""
-    for size in impl.ranks or ():
-        if size < 2:
-            raise FieldError(f"impls.{name}.ranks", "whole numbers from 2 are expected", size)
     for field, given, accepted in (
         ("wires", impl.wires, WIRE_NAMES),
         ("scale_groups", impl.scale_groups, SCALE_GROUPS),

@@ -127,18 +127,15 @@ class Tables:
         return tables.find(Measured(ALL_REDUCE.name, impl, self._dtype, ranks), width)
 
 
-def compared(
-    found: Found, rivals: Sequence[Rival], more_us: Callable[[int], float] | None = None, most: float = float("inf")
-) -> list[Point]:
+def compared(found: Found, rivals: Sequence[Rival], more_us: Callable[[int], float] | None = None) -> list[Point]:
     """A kernel beside the best of its rivals, at every size that its table and one of theirs hold.
 
     more_us  what a rival takes beside its table: the norm that the kernel has inside
-    most     larger messages the kernel does not take at all
     """
     points = []
     for message in map(int, found.curve.sizes):
         known = [(table.curve.at(message)[0], name) for name, table, limit in rivals if _holds(table, message, limit)]
-        if known and message <= most:
+        if known:
             best, name = min(known)
             extra = more_us(message) if more_us is not None else 0.0
             points.append(Point(message, found.curve.at(message)[0], best + extra, name))

@@ -190,10 +190,11 @@ class Plan:
         not what a file was made for."""
         if self._prices is None:
             return ()
+        from commplan.planner.answers.unverified import unverified
         from commplan.planner.search.formats import warnings
 
         setup = self._prices.setup
-        return (*setup.notes, *warnings(setup), *self._prices.notes)
+        return (*setup.notes, *warnings(setup), *self._prices.notes, *unverified(self.strategy, setup.impls))
 
     @cached_property
     def fit(self) -> Fit:

@@ -9,6 +9,7 @@ from math import ceil, floor, log10
 from .svg import width_of
 
 _GAP = 10  # px between the labels of neighbouring ticks
+_FEW = 14  # values that each have a tick
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ def linear(title: str, low: float, high: float, label: Callable[[float, int], st
     return Axis(title, low, high, [(tick, label(tick, decimals)) for tick in ticks])
 
 
-def of_values(title: str, values: Sequence[float], is_log: bool, few: int = 14) -> Axis:
+def of_values(title: str, values: Sequence[float], is_log: bool) -> Axis:
     """An axis with a tick at each value where they are few, else at round ones."""
     low, high = min(values), max(values)
-    if not is_log and len(values) > few:
+    if not is_log and len(values) > _FEW:
         return linear(title, low, high, lambda value, decimals: f"{value:,.{decimals}f}")
     room = 1.0 if is_log else 0.02 * (high - low)
     ends = (low, high) if is_log else (low - room, high + room)
-    shown: Sequence[float] = values if len(values) <= few else [v for v in _powers(low, high) if low <= v <= high]
+    shown: Sequence[float] = values if len(values) <= _FEW else [v for v in _powers(low, high) if low <= v <= high]
     return Axis(title, *ends, [(value, f"{value:,.10g}") for value in sorted(shown)], is_log)
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
-from ..search.damage import ERROR_UNIT
-from ..search.graph import Plan
 from ..strategy.errors import CommplanError
 from ..strategy.ops import words_of
 from ..what_if.evaluation import NO_BUDGET, PLAN, Evaluation, Evaluator, Priced, Structure
@@ -28,7 +24,7 @@ def frontier_chart(study: Study, mode: str, tokens: int) -> Chart:
     series = [Series(_FRONTIER, [(error, step / 1000) for error, step, _ in points], stairs=True)]
     for name in names:
         key = Key(name, strategy_colour(name), marker="diamond" if name == PLAN else "circle")
-        series.append(Series(key, [(_error(plans[name].plan), plans[name].parts.step_us / 1000)]))
+        series.append(Series(key, [(plans[name].plan.error, plans[name].parts.step_us / 1000)]))
     most = max([0.01, *(error for each in series for error, _ in each.points)])
     steps = [step for each in series for _, step in each.points if step is not None]
     low, high = min(steps), max(steps)
@@ -67,8 +63,8 @@ def _table(
     for name in names:
         plan, parts = plans[name].plan, plans[name].parts
         wire = parts.provenance_of("communication")
-        count = f"{_quantised(plan)}"
-        rows.append([name, f"{_error(plan):.4f}", milliseconds(parts.step_us), count, parts.numerics, wire])
+        count = f"{plan.num_quantised}"
+        rows.append([name, f"{plan.error:.4f}", milliseconds(parts.step_us), count, parts.numerics, wire])
     columns = ["plan", "error", "step", counted, "numerics", "wire times from"]
     title = f"{mode.capitalize()} of {tokens:,} tokens: step and error"
     return Table(title, columns, rows, frozenset({0, 4, 5}))
@@ -122,16 +118,7 @@ def _within_class(study: Study, mode: str, tokens: int) -> tuple[float, float, i
 def _best(evaluator: Evaluator, mode: str, tokens: int) -> tuple[float, float, int]:
     planner = evaluator.planner(mode)
     plan = planner.best(tokens)
-    return _error(plan), planner.step_us(plan, tokens), _quantised(plan)
-
-
-def _quantised(plan: Plan) -> int:
-    """How many boundaries lose information."""
-    return sum(edge.op.kind.is_quantized for edge in plan.edges)
-
-
-def _error(plan: Plan) -> float:
-    return sqrt(sum(count * edge.squared_error for edge, count in plan.counted) / ERROR_UNIT)
+    return plan.error, planner.step_us(plan, tokens), plan.num_quantised
 
 
 def _finding(points: list[tuple[float, float, int]], tokens: int, mode: str, words: str) -> str:

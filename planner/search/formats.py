@@ -12,7 +12,7 @@ from ..cost.op_costs import OpCosts
 from ..descriptions.setup import Setup
 from ..strategies import strategies
 from ..strategy.errors import NoLegalPlanError
-from ..strategy.executor_file import RESIDUAL_OUT
+from ..strategy.impl_rules import RESIDUAL_OUT
 from ..strategy.layout import IllegalOpError, LayerShape
 from ..strategy.op_kinds import QUANTIZED_ALL_REDUCE
 from ..strategy.ops import Op

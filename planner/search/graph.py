@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import sqrt
 
 from ..cost.terms import Term
 from ..descriptions.setup import Setup
@@ -17,7 +18,7 @@ from ..strategy.errors import NoLegalPlanError
 from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
 from ..strategy.ops import Op
 from ..strategy.words import AttentionKind, MlpKind, Numerics
-from .damage import Classes, Damage, SquaredErrors
+from .damage import ERROR_UNIT, Classes, Damage, SquaredErrors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,6 +143,16 @@ class Plan:
         for layer, edges in enumerate(self.layers):
             found.setdefault(edges, []).append(layer)
         return tuple((edges, tuple(layers)) for edges, layers in found.items())
+
+    @property
+    def num_quantised(self) -> int:
+        """Boundaries whose op loses information."""
+        return sum(edge.op.kind.is_quantized for edge in self.edges)
+
+    @property
+    def error(self) -> float:
+        """The error that all quantised sums together leave, as an error budget counts it."""
+        return sqrt(sum(count * edge.squared_error for edge, count in self.counted) / ERROR_UNIT)
 
     @property
     def numerics_rank(self) -> int:

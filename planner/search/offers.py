@@ -13,7 +13,7 @@ from ..executors import Impl
 from ..executors.launches import ONE_LAUNCH
 from ..strategies import PLAIN, Offer, Strategy, offered_sums, strategies
 from ..strategy.errors import NoLegalPlanError
-from ..strategy.executor_file import RESIDUAL_OUT
+from ..strategy.impl_rules import RESIDUAL_OUT
 from ..strategy.layout import IllegalOpError, LayerShape
 from ..strategy.op_kinds import PUSHED_INNER
 from ..strategy.ops import Op

@@ -12,7 +12,7 @@ from ..cost.covering import covers
 from ..cost.terms import OneKernel, Wire
 from ..executors.stock import Stock, StockForward, StockSum
 from ..executors.where import Where
-from ..strategy.executor_file import RESIDUAL_OUT
+from ..strategy.impl_rules import RESIDUAL_OUT
 from ..strategy.layout import LAYER_BOUNDARIES, LayerShape, State
 from ..strategy.op_kinds import ALL_GATHER, ALL_REDUCE
 from ..strategy.ops import NONE, SLICE, Op

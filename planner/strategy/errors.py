@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Self, TypeVar
 
 MOST_ERRORS = 20  # of one file
+_MOST_SHOWN = 80  # characters of a value in a message
 _LONGEST = 1000  # characters of a value that are worth repeating
 
 
@@ -154,12 +155,12 @@ def nearest(word: object, accepted: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
-def _shorten(value: object, limit: int = 80) -> str:
+def _shorten(value: object) -> str:
     try:
         text = repr(value)
     except RecursionError:
         text = f"a deeply nested {type(value).__name__}"
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
 
 
 def one_line(text: str) -> str:

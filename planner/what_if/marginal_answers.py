@@ -97,7 +97,7 @@ class Asker:
             free = self._planned("numerics.loosest=quantized", *NO_BUDGET)
         except CommplanError:
             return None
-        have, most = _quantised(now[1]), _quantised(free[1])
+        have, most = now[1].num_quantised, free[1].num_quantised
         if most == 0:
             return Answer(question, f"nothing: at {self.tokens} tokens no plan gains from {words}", [])
         if have >= most:
@@ -107,7 +107,7 @@ class Asker:
         if allowed is not None:
             return self._twice(question, allowed, now, free)
         least = min(edge.squared_error for edge in free[1].edges if edge.squared_error > 0.0)
-        budget = hypot(_error(now[1]), sqrt(least / ERROR_UNIT)) * _MORE
+        budget = hypot(now[1].error, sqrt(least / ERROR_UNIT)) * _MORE
         try:
             more = self._planned("numerics.loosest=quantized", f"numerics.error_budget={budget!r}")
         except CommplanError:
@@ -150,8 +150,8 @@ class Asker:
             return None
         saved, whole = now[0] - more[0], now[0] - free[0]
         text = (
-            f"twice the rise of perplexity ({2 * allowed:.2%}) buys {_quantised(more[1]) - _quantised(now[1])}: "
-            f"{saved:,.1f} us a step ({saved / now[0]:.2%}); all {_quantised(free[1])} boundaries that gain: "
+            f"twice the rise of perplexity ({2 * allowed:.2%}) buys {more[1].num_quantised - now[1].num_quantised}: "
+            f"{saved:,.1f} us a step ({saved / now[0]:.2%}); all {free[1].num_quantised} boundaries that gain: "
             f"{whole:,.1f} us ({whole / now[0]:.2%})"
         )
         return Answer(question, text, _bought({"now": now, "twice": more, "all that gain": free}))
@@ -243,14 +243,6 @@ def _decisions(plan: Plan) -> tuple[Op, ...]:
 def _bought(found: dict[str, tuple[float, Plan]]) -> list[dict[str, object]]:
     """How many quantised boundaries each plan has, with its step and its error."""
     return [
-        {"int8_boundaries": _quantised(plan), "which": name, "step_us": step, "error": _error(plan)}
+        {"int8_boundaries": plan.num_quantised, "which": name, "step_us": step, "error": plan.error}
         for name, (step, plan) in found.items()
     ]
-
-
-def _quantised(plan: Plan) -> int:
-    return sum(edge.op.kind.is_quantized for layer in plan.layers for edge in layer)
-
-
-def _error(plan: Plan) -> float:
-    return sqrt(sum(count * edge.squared_error for edge, count in plan.counted) / ERROR_UNIT)

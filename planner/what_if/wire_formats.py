@@ -14,7 +14,7 @@ from ..answers.breakdown import breakdown
 from ..search.graph import Edge, Plan
 from ..search.planning import ModePlanner
 from ..strategies import offered_formats
-from ..strategy.executor_file import RESIDUAL_OUT
+from ..strategy.impl_rules import RESIDUAL_OUT
 from ..strategy.op_kinds import INT8_ALL_REDUCE, QUANTIZED_ALL_REDUCE
 from ..strategy.ops import Op
 from ..strategy.words import MlpKind, ScaleGroup

@@ -21,8 +21,8 @@ from .calls import give_up, look_again
 from .grouped import ABSENT_GROUP_SCALE, look_at_scales
 from .reductions import largest_of
 from .rows import await_one
-from .wire.decode import decode_row
-from .wire.encode import encode_row
+from .wire.decode import decode_row, part_pairs
+from .wire.encode import encode_row, join_pairs
 
 _ABSENT_WORD = tl.constexpr(-2139062144)  # 0x80808080
 _TURNED = tl.constexpr(0x8000)  # of 0x808080 leaves the code of -32 in the last column
@@ -32,22 +32,9 @@ _TURNED = tl.constexpr(0x8000)  # of 0x808080 leaves the code of -32 in the last
 
 
 @triton.jit
-def _join_pairs(x, BITS: tl.constexpr):
-    """[G, C] to [G, C / 2]: two neighbours in one, the first in the low bits."""
-    first, second = tl.split(tl.reshape(x, [x.shape[0], x.shape[1] // 2, 2]))
-    return first | (second << BITS)
-
-
-@triton.jit
-def _part_pairs(x, BITS: tl.constexpr, MASK: tl.constexpr):
-    """[G, C] to [G, 2 C]: what `_join_pairs` joined."""
-    return tl.reshape(tl.join(x & MASK, (x >> BITS) & MASK), [x.shape[0], x.shape[1] * 2])
-
-
-@triton.jit
 def _to_words(values, high, LAYOUT: tl.constexpr):
     """The words of a part, a tuple of planes, each [groups, words of a group]."""
-    low = _join_pairs(values.to(tl.int32) & 0xFF, 8)  # of four columns
+    low = join_pairs(values.to(tl.int32) & 0xFF, 8)  # of four columns
     if LAYOUT.wire == "int6":
         four = (low ^ _TURNED) | ((high.to(tl.int32) & 0xFF) << 16)
         even, odd = tl.split(tl.reshape(four, [four.shape[0], four.shape[1] // 4, 2, 2]))
@@ -55,7 +42,7 @@ def _to_words(values, high, LAYOUT: tl.constexpr):
         b, d = tl.split(odd)
         words = (a | ((d & 0xFF) << 24), b | (((d >> 8) & 0xFF) << 24), c | ((d >> 16) << 24))
     else:
-        words = (_join_pairs(low, 16),)
+        words = (join_pairs(low, 16),)
     return words
 
 
@@ -67,10 +54,10 @@ def _from_words(words, LAYOUT: tl.constexpr):
         even = tl.join(words[0] & 0xFFFFFF, words[2] & 0xFFFFFF)
         odd = tl.join(words[1] & 0xFFFFFF, d)
         four = tl.reshape(tl.join(even, odd), [d.shape[0], d.shape[1] * 4])
-        values = _part_pairs((four & 0xFFFF) ^ _TURNED, 8, 0xFF).to(tl.int8)
+        values = part_pairs((four & 0xFFFF) ^ _TURNED, 8, 0xFF).to(tl.int8)
         high = (four >> 16).to(tl.int8)
     else:
-        values = _part_pairs(_part_pairs(words[0], 16, 0xFFFF), 8, 0xFF).to(tl.int8)
+        values = part_pairs(part_pairs(words[0], 16, 0xFFFF), 8, 0xFF).to(tl.int8)
         high = values
     return values, high
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from commplan.planner.strategy.executor_file import algorithm_refusal, push_refusal
 from commplan.planner.strategy.file import (
     DP_LOCAL,
     KINDS,
@@ -26,6 +25,7 @@ from commplan.planner.strategy.file import (
     is_finer,
     walk,
 )
+from commplan.planner.strategy.impl_rules import algorithm_refusal, push_refusal
 from commplan.planner.strategy.vendors import BACKENDS
 from commplan.planner.strategy.words import MlpKind, ScaleGroup
 

@@ -261,7 +261,6 @@ EXECUTOR = Trial(
 schema: commplan/executor/v1
 name: otterserve
 description: a made-up server
-loadable: true
 versions: ["1.0"]
 architectures: [Qwen3ForCausalLM]
 impls:

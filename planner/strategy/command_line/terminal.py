@@ -118,10 +118,10 @@ def echo(*parts: Part, err: bool = False, whole: bool = False) -> None:
         write_line(" " * indent + rendered(line), err=err)
 
 
-def echo_lines(text: str, *, err: bool = False) -> None:
+def echo_lines(text: str) -> None:
     """A text that has lines of its own, as what a model has generated."""
     for line in text.split("\n"):
-        echo(line, err=err, whole=True)
+        echo(line, whole=True)
 
 
 def print_json(value: Any) -> None:

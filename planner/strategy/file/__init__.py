@@ -6,7 +6,8 @@ reading included; none of it imports pydantic, networkx or torch.
 """
 
 from ..errors import CommplanError, InputError, control_character, one_line
-from ..executor_file import RESIDUAL_OUT, Capabilities, Impl, capabilities
+from ..executor_file import Capabilities, Impl, capabilities
+from ..impl_rules import RESIDUAL_OUT
 from ..layout import (
     DP_LOCAL,
     IN_BOUNDARIES,

@@ -23,11 +23,11 @@ def decode_row(values, high, words, places, LAYOUT: tl.constexpr):
     elif LAYOUT.wire == "fp8_e4m3":
         whole = value_of_e4m3(bytes_)
     elif LAYOUT.wire == "int6":
-        low = _apart(bytes_ & 0xFF, 4, 0xF)
-        top = _apart(_apart(high.to(tl.int32) & 0xFF, 4, 0xF), 2, 3)
+        low = part_pairs(bytes_ & 0xFF, 4, 0xF)
+        top = part_pairs(part_pairs(high.to(tl.int32) & 0xFF, 4, 0xF), 2, 3)
         whole = (((low | (top << 4)) << 26) >> 26).to(tl.float32)
     else:
-        whole = ((_apart(bytes_ & 0xFF, 4, 0xF) << 28) >> 28).to(tl.float32)
+        whole = ((part_pairs(bytes_ & 0xFF, 4, 0xF) << 28) >> 28).to(tl.float32)
     row = whole * scale[:, None]
     if LAYOUT.keeps_spikes:
         row += _spikes(words, places, whole.shape[1])
@@ -42,8 +42,8 @@ def value_of_e4m3(bits):
 
 
 @triton.jit
-def _apart(x, BITS: tl.constexpr, MASK: tl.constexpr):
-    """[G, C / 2] to [G, C]: as encode.py puts two neighbours into one."""
+def part_pairs(x, BITS: tl.constexpr, MASK: tl.constexpr):
+    """[G, C / 2] to [G, C]: what `join_pairs` joined."""
     return tl.reshape(tl.join(x & MASK, (x >> BITS) & MASK), [x.shape[0], x.shape[1] * 2])
 
 

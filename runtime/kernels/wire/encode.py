@@ -46,10 +46,10 @@ def encode_row(x, LAYOUT: tl.constexpr):
             values = whole.to(tl.int8)
             high = values
         else:
-            values = _in_pairs(whole & 15, 4).to(tl.int8)
+            values = join_pairs(whole & 15, 4).to(tl.int8)
             high = values
             if LAYOUT.wire == "int6":
-                high = _in_pairs(_in_pairs((whole >> 4) & 3, 2), 4).to(tl.int8)
+                high = join_pairs(join_pairs((whole >> 4) & 3, 2), 4).to(tl.int8)
     if LAYOUT.is_token:
         words = scale
         places = words
@@ -95,7 +95,7 @@ def e4m3_of(x):
 
 
 @triton.jit
-def _in_pairs(x, BITS: tl.constexpr):
+def join_pairs(x, BITS: tl.constexpr):
     """[G, C] to [G, C / 2]: two neighbours in one, the first in the low bits."""
     first, second = tl.split(tl.reshape(x, [x.shape[0], x.shape[1] // 2, 2]))
     return first | (second << BITS)

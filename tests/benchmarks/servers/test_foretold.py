@@ -23,7 +23,9 @@ def test_without_peer_access_gains_are_foretold_to_a_fifth(bench: SimpleNamespac
         assert gain.foretold == pytest.approx(gain.measured, abs=0.2 * gain.foretold + (gain.scatter or 0.0)), gain
 
 
-def test_over_nvlink_gains_of_64_layers_are_seen_and_foretold_up_to_two_thirds_too_large(bench: SimpleNamespace) -> None:
+def test_over_nvlink_gains_of_64_layers_are_seen_and_foretold_up_to_two_thirds_too_large(
+    bench: SimpleNamespace,
+) -> None:
     found = bench.foretold.gains(MEASURED / "sglang-qwen3-32b.jsonl", least=2 * LONG)
     plans = [gain for gain in found if gain.setting.layers == 64 and gain.configuration != "server_kernels"]
     assert len(plans) == 8 and all(gain.is_seen for gain in plans)

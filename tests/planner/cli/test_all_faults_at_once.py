@@ -191,8 +191,8 @@ def test_a_field_stands_on_its_line_and_a_missing_one_where_it_belongs(field: st
 
 
 @pytest.mark.parametrize("text", ["a: [1", "a: {", "? [a]\n: b", "a: " + "[" * 500, "", "\ud800: 1"])
-def test_a_file_that_cannot_be_read_to_its_end_has_no_line_and_no_second_error(text: str) -> None:
-    Lines(text).of("b")
+def test_a_file_that_cannot_be_read_to_its_end_has_no_later_line_and_no_second_error(text: str) -> None:
+    assert Lines(text).of("b") in (None, 1)
 
 
 def test_a_fault_of_no_file_has_no_line(tmp_path: Path) -> None:

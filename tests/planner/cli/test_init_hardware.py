@@ -281,8 +281,10 @@ def test_a_name_that_no_file_should_have_is_refused(name: str, folder: Path) -> 
     ("changed", "said"),
     [
         ({"memory_gb": "80", "memory_gb_per_s": "3350", "bf16_tflops": "989"}, "add both directions"),
-        ({"memory_gb": "24", "memory_gb_per_s": "1008", "bf16_tflops": "165", "link": "pcie", "link_gb_per_s": "64"},
-         "right one generation of PCIe later"),
+        (
+            {"memory_gb": "24", "memory_gb_per_s": "1008", "bf16_tflops": "165", "link": "pcie", "link_gb_per_s": "64"},
+            "right one generation of PCIe later",
+        ),
         ({"memory_gb": "80", "memory_gb_per_s": "3350", "bf16_tflops": "1979"}, "with sparsity"),
         ({"memory_gb_per_s": "800"}, "are the two bandwidths exchanged"),
         ({"memory_gb_per_s": "7"}, "is it in GB/s, not in TB/s?"),

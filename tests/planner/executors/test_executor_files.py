@@ -119,7 +119,9 @@ def test_an_op_by_our_kernels_keeps_their_limits(dtype: str, ranks: int, width: 
 @pytest.mark.parametrize(("executor", "impl"), [("sglang", "custom_one_shot"), ("plan_only", "flashinfer_fused")])
 def test_kernels_of_servers_take_rows_in_words_of_16_bytes(executor: str, impl: str) -> None:
     op = Op("all_reduce", impl=impl)
-    found = [load_executor(executor).can.impl_refusal("attn_out", op, "nccl", "bf16", 8, width) for width in (5124, 5120)]
+    found = [
+        load_executor(executor).can.impl_refusal("attn_out", op, "nccl", "bf16", 8, width) for width in (5124, 5120)
+    ]
     assert found == [f"{impl} takes rows of a multiple of 8 elements, and these have 5124", None]
 
 

@@ -14,7 +14,6 @@ from commplan.planner.strategy.file import StrategyFile
 from commplan.runtime import Executor, load_model
 from commplan.runtime.backends import gloo
 from commplan.runtime.bound.counts import expected_calls
-from commplan.runtime.collectives.composed import ComposedPeers
 from commplan.runtime.errors import BoundaryError
 from commplan.runtime.kernels.peer_impls import PeerLimits, Room
 from commplan.runtime.kernels.peers import Peers
@@ -23,6 +22,7 @@ from commplan.runtime.ranks.groups import Group
 from ..cases import cases, split
 from ..parity import DECODE_STEPS, Named, forward, largest_error, mine, reference
 from ..prompts import requests
+from ..reference_peers import ReferencePeers
 from ..transformers.compiled import Compiled, compiled
 
 METHODS = (
@@ -44,10 +44,10 @@ class PeersOverGloo(gloo.GlooBackend):
     peer_limits = PeerLimits(("fp32", "bf16", "fp16"), 8, 1)
 
     def __init__(self) -> None:
-        self.made: list[ComposedPeers] = []
+        self.made: list[ReferencePeers] = []
 
     def peers(self, group: Group, device: torch.device, dtype: torch.dtype, width: int, room: Room) -> Peers:
-        self.made.append(ComposedPeers(self, group, width, room))
+        self.made.append(ReferencePeers(self, group, width, room))
         return self.made[-1]
 
 
@@ -79,7 +79,7 @@ def seen_methods(executor: Executor) -> Iterator[list[str]]:
     depth = [0]
 
     def spied(name: str, method: Any) -> Any:
-        def call(self: ComposedPeers, *args: Any, **kwargs: Any) -> Any:
+        def call(self: ReferencePeers, *args: Any, **kwargs: Any) -> Any:
             seen.extend([name] * (not depth[0]))
             depth[0] += 1
             try:
@@ -89,15 +89,15 @@ def seen_methods(executor: Executor) -> Iterator[list[str]]:
 
         return call
 
-    methods = {name: getattr(ComposedPeers, name) for name in METHODS}
+    methods = {name: getattr(ReferencePeers, name) for name in METHODS}
     for name, method in methods.items():
-        setattr(ComposedPeers, name, spied(name, method))
+        setattr(ReferencePeers, name, spied(name, method))
     executor.build()  # what is bound already holds the methods as they were
     try:
         yield seen
     finally:
         for name, method in methods.items():
-            setattr(ComposedPeers, name, method)
+            setattr(ReferencePeers, name, method)
         executor.build()
 
 
@@ -152,7 +152,7 @@ class Overwritten(NamedTuple):
 
 def overwritten(checkpoint: str, file: StrategyFile) -> Overwritten:
     told, done, seen = [], [], []
-    inner = ComposedPeers.all_reduce_norm
+    inner = ReferencePeers.all_reduce_norm
 
     def spied(self: Any, x: Any, **given: Any) -> Any:
         normed, total = inner(self, x, **given)
@@ -164,14 +164,14 @@ def overwritten(checkpoint: str, file: StrategyFile) -> Overwritten:
         found = [stream.hidden_RH, stream.residual_RH, *(g for g in given if isinstance(g, torch.Tensor))]
         seen.extend((tensor, tensor.clone()) for tensor in found if tensor is not None)
 
-    ComposedPeers.all_reduce_norm = spied  # type: ignore[method-assign]
+    ReferencePeers.all_reduce_norm = spied  # type: ignore[method-assign]
     try:
         with loaded(checkpoint, file) as executor:
             for layer in executor.model.model.layers:
                 layer.register_forward_hook(keep)
             forward(executor, "prefill", requests()[:2, :5])
     finally:
-        ComposedPeers.all_reduce_norm = inner  # type: ignore[method-assign]
+        ReferencePeers.all_reduce_norm = inner  # type: ignore[method-assign]
     return Overwritten(told, done, all(torch.equal(tensor, before) for tensor, before in seen) and bool(seen))
 
 

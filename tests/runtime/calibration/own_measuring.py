@@ -13,12 +13,12 @@ import torch
 from commplan.planner.strategy.file import Parallelism, StrategyFile
 from commplan.runtime.calibration.boundaries import Case, measure_plans
 from commplan.runtime.calibration.measure import measure_rank
-from commplan.runtime.collectives.composed import ComposedPeers
 from commplan.runtime.kernels.peer_impls import Room
 from commplan.runtime.ranks.groups import Groups, make_groups
 
 from ..bound.own_collectives import METHODS as CALLS
 from ..bound.own_collectives import PeersOverGloo, own_collectives
+from ..reference_peers import ReferencePeers
 
 METHODS = (*CALLS, "push")
 
@@ -35,22 +35,22 @@ class Measured(NamedTuple):
 def noted_methods() -> Iterator[set[str]]:
     """Names of the Peers' methods that run inside, inner ones too."""
     seen: set[str] = set()
-    methods = {name: getattr(ComposedPeers, name) for name in METHODS}
+    methods = {name: getattr(ReferencePeers, name) for name in METHODS}
 
     def noting(name: str) -> Any:
-        def call(self: ComposedPeers, *args: Any, **named: Any) -> Any:
+        def call(self: ReferencePeers, *args: Any, **named: Any) -> Any:
             seen.add(name)
             return methods[name](self, *args, **named)
 
         return call
 
     for name in METHODS:
-        setattr(ComposedPeers, name, noting(name))
+        setattr(ReferencePeers, name, noting(name))
     try:
         yield seen
     finally:
         for name, method in methods.items():
-            setattr(ComposedPeers, name, method)
+            setattr(ReferencePeers, name, method)
 
 
 def measured_points(points: list[list[Any]], with_peers: bool) -> Measured:
@@ -99,7 +99,7 @@ def results(ranks: int, rows: list[int], dtype: torch.dtype) -> list[Results]:
     found = []
     for count in rows:
         backend = _Counting()
-        peers = ComposedPeers(backend, group, 24, Room(*[-(-count // ranks) * ranks] * 4))
+        peers = ReferencePeers(backend, group, 24, Room(*[-(-count // ranks) * ranks] * 4))
         generator = torch.Generator().manual_seed(100 * count + group.rank)
         x = torch.randn(count, 24, generator=generator).to(dtype)
         same = torch.Generator().manual_seed(count)
@@ -113,7 +113,7 @@ def results(ranks: int, rows: list[int], dtype: torch.dtype) -> list[Results]:
 
 
 def _every_call(
-    peers: ComposedPeers,
+    peers: ReferencePeers,
     x: torch.Tensor,
     residual: torch.Tensor,
     shard: torch.Tensor,

@@ -1,6 +1,6 @@
 """Peers composed of a backend's library collectives and plain torch: the reference that our kernels are held against.
 
-It runs wherever the backend does, at the speed of many small kernels. No backend of this runtime offers it: a plan that
+It runs wherever the backend does, at the speed of many small kernels. No backend of the runtime offers it: a plan that
 names kernels gets kernels, or is refused.
 
 Shapes as in kernels/peers.py.
@@ -14,18 +14,17 @@ from torch import Tensor
 from commplan.planner.strategy.file import INT8_ALL_REDUCE
 from commplan.planner.strategy.wire_formats import WIRES
 from commplan.planner.strategy.words import ScaleGroup
+from commplan.runtime.backends import Backend
+from commplan.runtime.collectives.row_moves import pad_rows
+from commplan.runtime.collectives.steps import format_of, quantized
+from commplan.runtime.collectives.wire_sums import WireSum
+from commplan.runtime.kernels.peer_impls import Room, room_of
+from commplan.runtime.kernels.peers import Peers
+from commplan.runtime.kernels.rms_norm import rms_norm
+from commplan.runtime.ranks.groups import Group
 
-from ..backends import Backend
-from ..kernels.peer_impls import Room, room_of
-from ..kernels.peers import Peers
-from ..kernels.rms_norm import rms_norm
-from ..ranks.groups import Group
-from .row_moves import pad_rows
-from .steps import format_of, quantized
-from .wire_sums import WireSum
 
-
-class ComposedPeers(Peers):
+class ReferencePeers(Peers):
     """The contract of Peers, step by step."""
 
     def __init__(self, backend: Backend, group: Group, width: int, room: Room) -> None:
@@ -111,7 +110,7 @@ class ComposedPeers(Peers):
         self._take(x_SH, room_of("all_gather", None, x_SH.shape[0] * self.group.size, 1))
         return self._backend.all_gather(x_SH, self.group) if x_SH.shape[0] else torch.empty_like(x_SH)
 
-    def gather_sum(self, x_GH: Tensor, attn_tp: int, algorithm: str | None = None) -> Tensor:  # noqa: ARG002
+    def gather_sum(self, x_GH: Tensor, attn_tp: int, algorithm: str | None = None) -> Tensor:
         """As the contract says; every rank gathers all partials and sums those of each DP group."""
         rows = x_GH.shape[0]
         attn_dp = self.group.size // attn_tp
@@ -121,7 +120,7 @@ class ComposedPeers(Peers):
         everyone = self._backend.all_gather(x_GH, self.group).view(attn_dp, attn_tp, rows, self.width)
         return everyone.sum(1, dtype=torch.float32).to(x_GH.dtype).view(attn_dp * rows, self.width)
 
-    def scatter_sum(self, x_TH: Tensor, attn_tp: int, algorithm: str | None = None) -> Tensor:  # noqa: ARG002
+    def scatter_sum(self, x_TH: Tensor, attn_tp: int, algorithm: str | None = None) -> Tensor:
         """As the contract says; every rank has the whole sum and keeps the rows of its DP group."""
         attn_dp = self.group.size // attn_tp
         self._take(x_TH, room_of("reduce_scatter_all_reduce", None, x_TH.shape[0], attn_dp))
