@@ -13,7 +13,7 @@ from ..strategy.file import StrategyFile
 from ..strategy.file.legality import field_of, places
 from ..strategy.layout import State
 from ..strategy.ops import Op
-from .made_for import refuse_other_model
+from .made_for import contradictions, refuse_other_model
 from .refusals import rejection
 
 
@@ -21,6 +21,8 @@ def plan_of(planner: ModePlanner, strategy: StrategyFile, tokens: int, file: str
     """The plan that a file holds for a token count, and its range; InputError if it was made for something else."""
     setup = planner.setup
     refuse_other_model(strategy, setup, file)
+    for contradiction in contradictions(strategy, setup):
+        raise contradiction.in_file(file)
     if strategy.hardware.backend != setup.hardware.backend:
         raise InputError(
             f"made for another library than {setup.hardware.name} has, {setup.hardware.backend}",

@@ -7,7 +7,8 @@ words: a price of another machine may be asked for, and must not pass for the fi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 from ..descriptions.loader import load_setup, preset_names
@@ -17,10 +18,12 @@ from ..strategy.file import RangePlan, StrategyFile
 from ..strategy.file.document import STRATEGY_SCHEMA
 from ..strategy.files import read_text
 from ..strategy.yaml_file import flow_text, parse_yaml
+from .to_file import with_stamps
 
 SHARE = 0.0005
 """Of a step: less than this, and a prediction is the one that the file holds."""
 _PARTS = ("model", "hardware", "deployment")
+_SPLIT = ("tp", "attn_dp", "ep", "moe_backend", "pp")
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,21 @@ def made_for(
 def is_strategy_file(path: str) -> bool:
     """True where a strategy file stands in place of a deployment."""
     return Path(path).is_file() and read_text(path).startswith(f"schema: {STRATEGY_SCHEMA.rpartition('/')[0]}/")
+
+
+def contradictions(strategy: StrategyFile, setup: Setup) -> Iterator[InputError]:
+    """What the head of a file says otherwise than what its own fingerprints are of: it was edited by hand."""
+    fresh = with_stamps(setup, {})
+    kept = [part for part in _PARTS if getattr(strategy, part).fingerprint == setup.fingerprints[part]]
+    told = [(part, each.name) for part in kept for each in fields(getattr(fresh, part))]
+    names = [f"{part}.{name}" for part, name in told if name not in ("name", "role")]  # a copy may be called otherwise
+    if "deployment" in kept:
+        names += ["model.role", *(f"parallelism.{name}" for name in _SPLIT)]
+    for name in names:
+        said, is_so = (attrgetter(name)(each) for each in (strategy, fresh))
+        if said != is_so:
+            said, is_so = (sorted(each) if isinstance(each, frozenset) else each for each in (said, is_so))
+            yield InputError(f"what the file was made for has {is_so}: it was edited by hand", field=name, value=said)
 
 
 def refuse_other_model(strategy: StrategyFile, setup: Setup, file: str) -> None:

@@ -6,20 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..descriptions.deployment import DTYPE_BYTES
+from ..descriptions.loader import preset_names
 from ..executors import Executor, load_executor
-from ..strategy.errors import InputError
+from ..strategy.errors import CommplanError, InputError
 from ..strategy.file import Problem, RangePlan, StrategyFile, problems, read
 from ..strategy.file.legality import field_of, walk
 from ..strategy.layout import IllegalOpError, State, group_of, with_group
 from ..strategy.lines_of_files import Lines
 from ..strategy.ops import Op
 from ..strategy.words import MlpKind
-from .made_for import differences
+from .made_for import contradictions, differences, made_for
 
 
 def validate(path: str | Path) -> list[Problem]:
     """Everything wrong with a file, with its line; empty if it is legal."""
-    found = _problems(path)
+    return _on_lines(_problems(path), path)
+
+
+def _on_lines(found: list[Problem], path: str | Path) -> list[Problem]:
     lines = Lines.of_file(path) if found else None
     return [replace(problem, line=lines.of(problem.field)) for problem in found] if lines is not None else found
 
@@ -34,6 +38,18 @@ def _problems(path: str | Path) -> list[Problem]:
         return found + _executor_problems(strategy, load_executor(strategy.executor))
     except InputError as error:
         return [*found, _problem(error)]
+
+
+def contradicted(path: str, deployment: str | None = None) -> list[Problem]:
+    """What a legal file says otherwise than what it was made for; nothing where that is known by no preset's name."""
+    strategy = read(path)
+    if deployment is None and strategy.deployment.name not in preset_names("deployments"):
+        return []
+    try:
+        setup = made_for(strategy, path, deployment).setup
+    except CommplanError:
+        return []  # changed_since says so
+    return _on_lines([_problem(error) for error in contradictions(strategy, setup)], path)
 
 
 def changed_since(path: str, deployment: str | None = None) -> list[str]:

@@ -29,6 +29,7 @@ from ..descriptions.base import Figure, Spec
 from ..descriptions.deployment import DTYPE_BYTES
 from ..descriptions.hardware import Link
 from ..descriptions.setup import Setup
+from ..descriptions.weight_types import WEIGHT_TYPES
 from ..search.graph import Plan
 from ..search.planning import ModePlanner
 from ..strategy.words import Provenance
@@ -156,8 +157,17 @@ def _fields(name: str, kind: Kind, estimate: Estimate, setup: Setup) -> set[str]
     memory = _assumed_of(hardware.memory, "memory") - {"memory.capacity_gb"}
     if name == _PASSES:
         return memory
-    compute = _assumed_of(hardware.compute, "compute")
+    compute = _assumed_of(hardware.compute, "compute") - _unused_rates(setup)
     return memory | (compute if name == _COMPUTE else compute - {"compute.attention_efficiency"})
+
+
+def _unused_rates(setup: Setup) -> set[str]:
+    """Rates of types in which the model computes nothing."""
+    dtypes, compute = setup.deployment.dtypes, setup.hardware.compute
+    used = {WEIGHT_TYPES[dtypes.activations].rate, WEIGHT_TYPES[dtypes.weights].rate}
+    if setup.model.index_topk is not None:  # an indexer scores in the first of these that there is
+        used.add("fp8_tflops" if compute.fp8_tflops is not None else "int8_tops")
+    return {f"compute.{record.rate}" for record in WEIGHT_TYPES.values() if record.rate not in used}
 
 
 def _assumed_of(spec: Spec, path: str) -> set[str]:

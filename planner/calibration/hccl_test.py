@@ -17,6 +17,7 @@ from .outputs import (
     Declared,
     Point,
     Run,
+    check_declared_impls,
     check_rate,
     is_whole,
     known_op,
@@ -105,6 +106,7 @@ def _run(output: _Output, file: str, declared: Declared) -> Run:
     if command.get("o", "sum") != "sum":
         raise InputError("only sums are planned", file=file, field="-o", value=command["o"])
     _check_whole(output, file, declared)
+    check_declared_impls(declared, ["hccl"], file)
     impl = declared.impls.get("hccl", "hccl")
     validated = []
     for line, row in output.rows:

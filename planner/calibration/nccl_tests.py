@@ -19,6 +19,7 @@ from .outputs import (
     Declared,
     Point,
     Run,
+    check_declared_impls,
     check_factor,
     check_rate,
     is_whole,
@@ -219,6 +220,7 @@ def run_of(output: Output, file: str, declared: Declared) -> Run:
     if output.out_of_bounds is not None and not output.out_of_bounds.startswith("0 "):
         raise InputError("values were out of bounds: the sums are wrong", file=file, value=output.out_of_bounds)
     library = _LIBRARIES[output.tool]
+    check_declared_impls(declared, [library], file)
     impl = declared.impls.get(library, library)
     validated = []
     for row in output.rows:
@@ -227,6 +229,10 @@ def run_of(output: Output, file: str, declared: Declared) -> Run:
         if point is not None and way is not None:
             validated.append(way[3] != "N/A")
             run.points.append(point)
+    others = sorted({point.dtype for point in run.points} - {declared.dtype})
+    if declared.dtype is not None and others:
+        text = f"the output is of {', '.join(others)}"
+        raise InputError(text, file=file, field="--dtype", value=declared.dtype)
     run.validated = all(validated) if output.validation != 0 else False
     return run
 

@@ -12,7 +12,7 @@ import click
 
 from ..strategy.command_line.terminal import echo, print_json, styled, use_colours
 from ..strategy.errors import CommplanError, InputError, did_you_mean
-from ..strategy.files import STANDARD_OUTPUT, one_command
+from ..strategy.files import STANDARD_OUTPUT, one_command, unprintable
 
 # Subcommand -> module; the order is the order of --help. The runtime's are known here by name alone.
 _COMMANDS = {
@@ -101,6 +101,19 @@ def main() -> None:
         _fail(_in_a_line(error), _usage(error), 2, as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not _is_of_help(error):
+            raise
+        failed = unprintable(error)
+        _fail(str(failed), failed.as_json(), failed.exit_code, as_json)
+
+
+def _is_of_help(error: OSError) -> bool:
+    """True where click could not print, which it does by itself for --help and --version alone."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_globals.get("__name__") == "click.utils"
 
 
 def _in_a_line(error: click.ClickException) -> str:

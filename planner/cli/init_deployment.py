@@ -158,6 +158,7 @@ def _apart(text: str) -> str:
 
 def _print(made: NewDeployment, path: str, as_json: bool) -> None:
     from ..fit.words import gb
+    from ..strategy.files import is_standard_output, shown
     from .output import print_json
 
     setup, fit = made.sized.setup, made.sized.fit
@@ -174,11 +175,12 @@ def _print(made: NewDeployment, path: str, as_json: bool) -> None:
         return
     deployment = setup.deployment
     options.print_notes(setup)
-    echo(f"Written to {path}")
+    echo(f"Written to {shown(path)}")
     echo(f"  {setup.model.name} on {setup.hardware.name}, executor {setup.executor.name}")
     echo(f"  tp {setup.parallelism.tp}: {made.reasons['tp']}")
     echo(f"  weights {deployment.dtypes.weights}: {made.reasons['weights']}")
     echo(f"  a rank holds {gb(fit.weight_bytes)} GB of weights in {gb(fit.capacity)} GB")
     for mode, most in fit.most_tokens.items():
         echo(f"  {mode} ends at {most:,} tokens: {made.reasons[mode]}")
-    echo(f"Next: commplan plan {path} -o {os.path.splitext(path)[0]}.strategy.yaml")
+    if not is_standard_output(path):
+        echo(f"Next: commplan plan {path} -o {os.path.splitext(path)[0]}.strategy.yaml")

@@ -6,7 +6,7 @@ import os
 import re
 
 from ..strategy.errors import InputError
-from ..strategy.files import name_target
+from ..strategy.files import is_standard_output, name_target
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 
@@ -27,6 +27,8 @@ def file_name(text: str) -> str:
 def target(output: str | None, default: str, force: bool) -> str:
     """The file to write; raises InputError where there is one that nobody said to replace."""
     path = default if output is None else output
+    if is_standard_output(path):
+        return path
     if output is None:
         name_target(path, "--output")
     if os.path.lexists(path) and not force:

@@ -211,10 +211,11 @@ def _as_json(made: NewHardware, path: str, warnings: list[str]) -> dict[str, obj
 
 
 def _print(made: NewHardware, path: str) -> None:
+    from ..strategy.files import is_standard_output, shown
     from ..strategy.yaml_file import scalar_text
     from .output import table
 
-    echo(f"Written to {path}. Assumed, since no figure was given:")
+    echo(f"Written to {shown(path)}. Assumed, since no figure was given:")
     rows = []
     for field, assumed in made.assumed.items():
         times = "" if assumed.times_bf16 is None else f", {assumed.times_bf16:g} times bf16"
@@ -224,4 +225,5 @@ def _print(made: NewHardware, path: str) -> None:
     for field, assumed in made.assumed.items():
         if assumed.otherwise is not None:
             echo(f"No preset lends {field}: give {assumed.otherwise}.")
-    echo(f"Next: commplan init deployment MODEL --hardware {path}")
+    if not is_standard_output(path):
+        echo(f"Next: commplan init deployment MODEL --hardware {path}")

@@ -78,13 +78,14 @@ def command(
 def _warn(found: Plan) -> None:
     """On standard error, where the devices have no memory for it, wire formats do nothing, or nobody has run what it
     names (JSON holds all three)."""
-    from ..answers.unverified import unverified
     from ..fit.words import does_not_fit
     from ..search.formats import warnings
 
-    for note in unverified(found.strategy, found.setup.impls):
-        options.print_note(note)
-    for warning in warnings(found.setup):
+    warned = warnings(found.setup)
+    for note in found.notes:
+        if note not in found.setup.notes and note not in warned:  # those were said when they were read
+            options.print_note(note)
+    for warning in warned:
         options.print_warning(warning)
     if not found.fits:
         options.print_warning(does_not_fit(found.setup, found.fit).message)

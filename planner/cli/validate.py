@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 def command(files: tuple[str, ...], deployment: str | None, as_json: bool) -> None:
     """Prove that strategy FILES are legal for their model, parallelism, modes and executor.
 
-    What a file was made for and has changed since is said; it makes no file illegal.
+    What a file was made for and has changed since is said; it makes no file illegal. A head that says otherwise than
+    its own fingerprints does.
     """
     from commplan import validate
 
-    from ..answers.validation import changed_since
+    from ..answers.validation import changed_since, contradicted
     from .output import print_json
 
-    found = {file: list(validate(file).problems) for file in files}
+    found = {file: list(validate(file).problems) or contradicted(file, deployment) for file in files}
     changed = {file: [] if problems else changed_since(file, deployment) for file, problems in found.items()}
     if as_json:
         print_json(

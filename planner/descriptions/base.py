@@ -149,10 +149,16 @@ def _translated(spec: type[Spec], error: ValidationError, file: str) -> Iterator
     for detail in details:
         if detail in unknown or (detail["type"] == "missing" and _path(detail["loc"]) in meant):
             continue
+        if detail["type"] == "too_short" and any(_is_item(other["loc"], detail["loc"]) for other in details):
+            continue  # pydantic counts the items that are right
         for found in _errors_of(spec, detail, file):
             if found.field not in seen:  # each member of a union has something to say of one field
                 seen.add(found.field)
                 yield found
+
+
+def _is_item(location: tuple[int | str, ...], of: tuple[int | str, ...]) -> bool:
+    return len(location) > len(of) and location[: len(of)] == of
 
 
 def _of_another_kind(details: list[ErrorDetails]) -> ErrorDetails | None:

@@ -182,6 +182,8 @@ class OpRule(Spec):
     def _known(self) -> OpRule:
         if self.op not in KINDS:
             raise FieldError("op", f"no such op; {did_you_mean(self.op, KINDS)}", self.op)
+        if self.modes == ():
+            raise FieldError("modes", "names no mode, so the rule would say nothing: left out means all of them")
         for mode in self.modes or ():
             if mode not in FORWARD_MODES:
                 raise FieldError("modes", f"no such forward mode; {did_you_mean(mode, FORWARD_MODES)}", mode)

@@ -105,6 +105,7 @@ class _Parts:
 
     def __init__(self, file: str, deployment: dict[str, Any]) -> None:
         self.file = file
+        self._given = deployment  # as the file has it
         self.deployment = copy.deepcopy(deployment)
         self.deeper: dict[str, list[tuple[list[str], Any]]] = {"model": [], "hardware": []}
 
@@ -160,6 +161,17 @@ class _Parts:
         at_fault = [given for given in self.overridden if given not in files]
         if any(field == given or field.startswith((f"{given}.", f"{given}[")) for given in at_fault):
             error.file, error.field, error.line = "--set", field, None
+        elif not (prefix or self._holds(field)) and any(given.startswith(f"{field}.") for given in at_fault):
+            error.file, error.line = "--set", None  # a section that is there by what was set inside of it
+
+    def _holds(self, field: str) -> bool:
+        """True of what the file itself says something of."""
+        at: Any = self._given
+        for key in field.split("."):
+            if not isinstance(at, dict) or key not in at:
+                return False
+            at = at[key]
+        return True
 
     def _build(self) -> Setup:
         deployment = build(Deployment, self.deployment, self.file)

@@ -20,7 +20,7 @@ from .loader import find, preset_names
 _FAR = 100.0  # further than any figures are apart
 _SAME = 1.08  # figures of one device are no further apart: GB and GiB differ by 1.074
 _PCIE = "rtx-pro-6000-8"  # stands for PCIe hosts, whatever their devices
-_NEAREST = "the nearest preset"
+_NEAREST, _NAMED = "the nearest preset", "as --like says"
 _USUAL = "whose links stand for PCIe where the device has no preset"
 _REACH = "where devices read each other's memory"
 _RATES = ("fp8_tflops", "int8_tops", "fp32_tflops")
@@ -55,12 +55,13 @@ class DataSheet:
 
 @dataclass(frozen=True)
 class Lender:
-    """The presets whose figures stand in for what a data sheet does not give; `link_is` says why that of the link."""
+    """The presets whose figures stand in for what a data sheet does not give; `device_is` and `link_is` say why."""
 
     device: Hardware
     link: Hardware
     node_link: Hardware
     link_is: str = _NEAREST
+    device_is: str = _NEAREST
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def lender_of(sheet: DataSheet, like: str | None = None) -> Lender:
         """Of equals the one with about as many devices."""
         return min(of, key=lambda h: (distance(h), _apart(sheet.devices_per_node, h.devices_per_node), h.name))
 
-    lender = Lender(nearest(machines, device), nearest(machines, link), nearest(joined, device))
+    why = _NEAREST if like is None else _NAMED
+    lender = Lender(nearest(machines, device), nearest(machines, link), nearest(joined, device), why, why)
     named = like is not None and lender.link.links.intra_node.topology == "pcie"
     if sheet.topology != "pcie" or named:
         return lender
@@ -146,7 +148,7 @@ def _is_same(sheet: DataSheet, hardware: Hardware) -> bool:
 
 def new_hardware(sheet: DataSheet, lender: Lender) -> NewHardware:
     """The file that a data sheet makes. It was read back, so that every command takes it."""
-    writer = _Writer(sheet)
+    writer = _Writer(sheet, lender.device_is)
     text = "\n".join([*_head(sheet), *writer.compute(lender.device), *writer.memory(lender.device),
                       *writer.links(lender), ""])  # fmt: skip
     return NewHardware(text, build(Hardware, parse_yaml(text), sheet.name), lender, writer.assumed)
@@ -175,8 +177,8 @@ def _head(sheet: DataSheet) -> list[str]:
 class _Writer:
     """Lines of a file; notes which of its figures are assumed, and whose they are."""
 
-    def __init__(self, sheet: DataSheet) -> None:
-        self.sheet = sheet
+    def __init__(self, sheet: DataSheet, device_is: str) -> None:
+        self.sheet, self._device_is = sheet, device_is
         self.assumed: dict[str, Assumed] = {}
 
     def compute(self, like: Hardware) -> list[str]:
@@ -188,7 +190,7 @@ class _Writer:
             elif (lent := self._rate(name, like)) is not None:
                 lines.append(lent)
         for name in ("gemm_efficiency", "attention_efficiency", "gemm_tile_rows"):
-            lines.append(self._lent("  ", "compute", name, getattr(like.compute, name), like))
+            lines.append(self._lent("  ", "compute", name, getattr(like.compute, name), like, self._device_is))
         return lines
 
     def _rate(self, name: str, like: Hardware) -> str | None:
@@ -209,7 +211,7 @@ class _Writer:
             self._given("  ", "bandwidth_gb_per_s", self.sheet.memory_gb_per_s, "memory_gb_per_s"),
         ]
         for name in ("bandwidth_efficiency", "kernel_overhead_us"):
-            lines.append(self._lent("  ", "memory", name, getattr(like.memory, name), like))
+            lines.append(self._lent("  ", "memory", name, getattr(like.memory, name), like, self._device_is))
         return lines
 
     def links(self, lender: Lender) -> list[str]:
@@ -269,7 +271,7 @@ class _Writer:
         source = f"{self.sheet.source}: {typed}" if typed is not None else self.sheet.source
         return f"{indent}{name}: {_figure(value, 'datasheet', source)}"
 
-    def _lent(self, indent: str, path: str, name: str, theirs: Figure, like: Hardware, why: str = _NEAREST) -> str:
+    def _lent(self, indent: str, path: str, name: str, theirs: Figure, like: Hardware, why: str) -> str:
         self.assumed[f"{path}.{name}"] = Assumed(theirs.value, like.name)
         return f"{indent}{name}: {_figure(theirs.value, 'assumed', f'as on {like.name}, {why}')}"
 

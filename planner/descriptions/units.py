@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from ..strategy.errors import InputError
 
-_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(e[0-9]{1,2})?\s*([A-Za-z/]*)\Z")
+_NUMBER = re.compile(
+    r"([0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(e[0-9]{1,2})?\s*([A-Za-z/]*)\Z"
+)
+_BITS = re.compile(r"[KMGTP]i?b(it)?(/s|ps)?\Z")
 _DIGITS = 6  # of a converted figure: more than any data sheet has
 
 
@@ -26,11 +29,12 @@ class Quantity:
 
     def read(self, text: str, field: str | None = None) -> float:
         """The figure in `unit`; raises InputError for what is no figure, in no known unit, or of no device."""
-        match = _NUMBER.match(text.strip().replace(",", ""))
+        match = _NUMBER.match(text.strip())
         if match is None:
-            expected = f"a number is expected, in {self.unit} or with its unit ({', '.join(self.units)})"
+            units = ", ".join(self.units)
+            expected = f"a number is expected, in {self.unit} or with its unit ({units}), as in 3350, 3,350 or 3.35"
             raise InputError(expected, field=field, value=text)
-        value = float(match[1] + (match[2] or "")) * self._factor(match[3], text, field)
+        value = float(match[1].replace(",", "") + (match[2] or "")) * self._factor(match[3], text, field)
         value = float(f"{value:.{_DIGITS}g}")
         if not self.least <= value <= self.most:
             expected = f"{value:g} {self.unit} is no figure of a device; {self.least:g} to {self.most:,.0f} is accepted"
@@ -43,7 +47,7 @@ class Quantity:
         if unit in self.units:
             return self.units[unit]
         alike = [known for known in self.units if known.lower() == unit.lower()]
-        if len({self.units[known] for known in alike}) == 1:
+        if len({self.units[known] for known in alike}) == 1 and not _BITS.match(unit):
             return self.units[alike[0]]
         which = " or ".join(alike) if alike else ", ".join(self.units)
         raise InputError(f"which unit is meant? accepted: {which}", field=field, value=text)

@@ -116,7 +116,10 @@ def ways_out(setup: Setup, found: Fit) -> Iterator[str]:
     if found.misses == "kv_cache" and all(found.most_tokens.values()):
         yield " and ".join(f"end modes.{mode}.tokens at {most}" for mode, most in found.most_tokens.items())
     if found.misses == "activations":
-        yield "set limits.activation_memory_gb, or end modes.prefill.tokens earlier"
+        yield "end modes.prefill.tokens earlier"
+        room = int((found.capacity - found.weight_bytes) / 1e8) / 10
+        if room > 0 and setup.deployment.limits.activation_memory_gb is None:
+            yield f"limits.activation_memory_gb={room:g} asks for a plan that keeps to what there is"
     if (tp := _enough_ranks(setup, found)) is not None:
         yield f"parallelism.tp={tp}"
     if (pp := _enough_stages(setup, found)) is not None:

@@ -194,7 +194,8 @@ class Plan:
         from commplan.planner.search.formats import warnings
 
         setup = self._prices.setup
-        return (*setup.notes, *warnings(setup), *self._prices.notes, *unverified(self.strategy, setup.impls))
+        found = (*warnings(setup), *self._prices.notes, *unverified(self.strategy, setup.impls))
+        return (*setup.notes, *found, *self._prices.beyond_tables())
 
     @cached_property
     def fit(self) -> Fit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from commplan.planner.answers.beyond_tables import beyond_tables
 from commplan.planner.answers.from_file import plan_of
 from commplan.planner.answers.made_for import MadeFor, made_for, told_otherwise
 from commplan.planner.answers.to_file import Chosen
@@ -27,6 +28,18 @@ class Prices:
         self.setup, self.strategy, self.file = setup, strategy, file
         self._made = made
         self._chosen: Chosen = chosen if chosen is not None else {}
+
+    def beyond_tables(self) -> list[str]:
+        """A note, where at the last count of some range a time lies beyond the ends of its table."""
+        where: dict[str, list[str]] = {}
+        for mode, chosen in ((mode, chosen) for mode, ranges in self.strategy.modes.items() for chosen in ranges):
+            planner, plan, stock = self.of(mode, chosen.last)
+            own = set(beyond_tables(planner, plan, chosen.last))
+            theirs = set(beyond_tables(stock.server, stock.default(chosen.last).plan, chosen.last)) - own
+            for each in sorted(own) + [f"the stock server's {each}" for each in sorted(theirs)]:
+                where.setdefault(each, []).append(f"{mode} {chosen.first}-{chosen.last}")
+        told = "; ".join(f"{each} ({', '.join(ranges)})" for each, ranges in where.items())
+        return [f"beyond the ends of their tables, so no measurement: {told}"] if told else []
 
     def of(self, mode: str, tokens: int) -> tuple[ModePlanner, GraphPlan, StockPlanner]:
         """The planner of a mode, the plan of a token count, and the stock server's planner."""

@@ -38,7 +38,7 @@ class WhatIf:
 
     @property
     def tokens(self) -> int:
-        """The token count where tokens are not varied."""
+        """The token count where neither tokens nor modes are varied."""
         return self.sweep.tokens
 
     @cached_property
@@ -139,7 +139,7 @@ def what_if(
     texts = override_texts(set)
     base = read(deployment, texts)
     mode = mode_of(base, mode)
-    count = base.deployment.modes[mode].tokens[1] if tokens is None else count_of(tokens)
+    count = None if tokens is None else count_of(tokens)
     axes = () if vary is None else varied(vary)
     sweep = Sweep.of(name_of(deployment), texts, axes or (_tokens_axis(base, mode),), mode, count, base)
     points = sweep.points()

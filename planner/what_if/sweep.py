@@ -56,15 +56,21 @@ class Sweep:
     axes: tuple[Axis, ...]
     base: Setup
     mode: str
-    tokens: int
+    given_tokens: int | None = None  # of every mode; None: the mode's largest
     _evaluators: dict[tuple[str, ...], Evaluator | CommplanError] = field(default_factory=dict)
     _structures: dict[tuple[str, ...], Structure] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, deployment: str, overrides: tuple[str, ...], vary: tuple[Vary, ...], mode: str, tokens: int, base: Setup
+        cls,
+        deployment: str,
+        overrides: tuple[str, ...],
+        vary: tuple[Vary, ...],
+        mode: str,
+        tokens: int | None,
+        base: Setup,
     ) -> Sweep:
-        """A sweep; InputError for a field that does not exist."""
+        """A sweep; InputError for a field that does not exist. What is varied, and given too, is given for answers."""
         axes = read_axes(vary, tuple(base.deployment.modes), base.file)
         size = prod(len(axis.values) for axis in axes)
         if size > MOST_POINTS:
@@ -75,6 +81,15 @@ class Sweep:
     def size(self) -> int:
         """Number of points."""
         return prod(len(axis.values) for axis in self.axes)
+
+    @property
+    def tokens(self) -> int:
+        """The token count where neither tokens nor modes are varied."""
+        return self.tokens_of(self.mode)
+
+    def tokens_of(self, mode: str) -> int:
+        """The count at which a mode is asked where tokens are not varied."""
+        return self.base.deployment.modes[mode].tokens[1] if self.given_tokens is None else self.given_tokens
 
     @property
     def axis_of_tokens(self) -> Axis | None:
@@ -88,7 +103,8 @@ class Sweep:
 
     def point(self, values: dict[str, Any]) -> Point:
         """One combination of values by the axes' names."""
-        mode, tokens = values.get("mode", self.mode), values.get("tokens", self.tokens)
+        mode = values.get("mode", self.mode)
+        tokens = values.get("tokens", self.tokens_of(mode))
         found, reason = None, ""
         memory: dict[str, Fit] = {}
         try:

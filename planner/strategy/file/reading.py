@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..bounds import LARGEST_INT, MAX_LAYERS
+from ..bounds import LARGEST, LARGEST_INT, MAX_LAYERS, SMALLEST
 from ..errors import InputError, did_you_mean
 from ..files import read_text
 from ..layout import ALL_TO_ALL, LAYER_BOUNDARIES, Parallelism
@@ -231,15 +231,15 @@ def _predicted(data: Any, field: str) -> Predicted | None:
     has_stock = any(key in data for key in _STOCK)  # an older file has none of them
     return Predicted(
         tokens=_number(data, "tokens", field, 1),
-        step_us=_time(data, "step_us", field),
-        all_reduce_us=_time(data, "all_reduce_us", field),
+        step_us=_time(data, "step_us", field, least=SMALLEST),
+        all_reduce_us=_time(data, "all_reduce_us", field, least=SMALLEST),
         best_uniform=_rival(data, "best_uniform", "strategy", field),
         worst_loss=_time(data, "worst_loss", field),
         source=_text(data, "source", field),
-        stock_us=_time(data, "stock_us", field) if has_stock else None,
+        stock_us=_time(data, "stock_us", field, least=SMALLEST) if has_stock else None,
         stock_source=_text(data, "stock_source", field) if has_stock else None,
         best_stock_flag=_rival(data, "best_stock_flag", "name", field),
-        library_us=_time(data, "library_us", field) if has_stock else None,
+        library_us=_time(data, "library_us", field, least=SMALLEST) if has_stock else None,
         faster_rivals=_faster_rivals(data.get("faster_rivals", []), f"{field}.faster_rivals"),
         host_wait_us=_time(data, "host_wait_us", field) if "host_wait_us" in data else 0.0,
         perplexity_rise=_time(data, "perplexity_rise", field) if "perplexity_rise" in data else None,
@@ -269,7 +269,7 @@ def _rival(data: dict[str, Any], key: str, name: str, field: str) -> tuple[str, 
     if not isinstance(given, dict):
         raise InputError("a mapping is expected", field=where, value=given)
     _only(given, (name, "step_us"), where)
-    return _text(given, name, where), _time(given, "step_us", where)
+    return _text(given, name, where), _time(given, "step_us", where, least=SMALLEST)
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -329,8 +329,10 @@ def _number(data: dict[str, Any], key: str, field: str, least: int, most: int = 
     return value
 
 
-def _time(data: dict[str, Any], key: str, field: str) -> float:
+def _time(data: dict[str, Any], key: str, field: str, least: float = 0.0) -> float:
+    """A number of at least so much: zero, or of what others are divided by, more than that."""
     value = _required(data, key, field)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise InputError("a number that is not negative is expected", field=_join(field, key), value=value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= LARGEST:
+        kind = "positive number" if least else "number that is not negative"
+        raise InputError(f"a {kind} is expected", field=_join(field, key), value=value)
     return float(value)

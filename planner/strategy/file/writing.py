@@ -6,6 +6,7 @@ import hashlib
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 from ..files import write_text_atomically
@@ -21,11 +22,17 @@ def save(strategy: StrategyFile, path: str | Path) -> None:
 
 
 def plan_again(strategy: StrategyFile, executor: str) -> str:
-    """The command that plans the same deployment, overridden as it was, for another executor."""
+    """The command that plans the same deployment, overridden as it was, for another executor.
+
+    A file of the user's is not known here, only what it calls itself.
+    """
     given = {field: value for field, value in strategy.overrides.items() if field != "executor"}
     given["executor"] = executor
     texts = (f"--set {shlex.quote(f'{field}={flow_text(value)}')}" for field, value in given.items())
-    return f"commplan plan {strategy.deployment.name} {' '.join(texts)}"
+    name = strategy.deployment.name
+    if not (files("commplan.configs") / "deployments" / f"{name}.yaml").is_file():
+        return f"commplan plan DEPLOYMENT {' '.join(texts)} (DEPLOYMENT: the file of {name})"
+    return f"commplan plan {name} {' '.join(texts)}"
 
 
 def plan_hash(strategy: StrategyFile) -> str:

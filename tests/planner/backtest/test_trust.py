@@ -152,6 +152,10 @@ def test_an_assumed_figure_of_the_machine_is_named_and_a_data_sheets_is_not() ->
     assert "compute.fp8_tflops" not in assumed
     given = answer("plan", R1, "--set=hardware.compute.fp8_tflops=300")["modes"]["prefill"][-1]["trust"]["assumed"]
     assert "compute.fp8_tflops" in given
+    assert (
+        "compute.int8_tops"
+        not in answer("plan", R1, "--set=hardware.compute.int8_tops=300")["modes"]["prefill"][-1]["trust"]["assumed"]
+    ), "nothing is computed in INT8"
 
 
 def test_an_assumed_link_is_named_where_formulas_price_it_and_not_where_tables_do(

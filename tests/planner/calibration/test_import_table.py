@@ -284,6 +284,18 @@ def test_outputs_of_several_tools_in_one_file_are_refused(outputs):
     assert "several tools" in str(outputs.refused(nccl() + text_of("hccl_8.txt"))["message"])
 
 
+@pytest.mark.parametrize("text", [nccl(), text_of("hccl_8.txt")], ids=["nccl-tests", "hccl_test"])
+def test_an_impl_of_a_column_that_there_is_not_is_refused(outputs, text):
+    error = outputs.refused(text, "--impl", "custom=vllm_custom", "--machine", "x")
+    assert (error["field"], error["value"]) == ("--impl", "custom")
+
+
+def test_another_type_than_declared_is_refused(outputs):
+    error = outputs.refused(nccl(dtypes=("bfloat16",)), "--dtype", "int8")
+    assert (error["field"], error["value"]) == ("--dtype", "int8")
+    assert outputs.imported(nccl(dtypes=("bfloat16",)), "--dtype", "bf16").tables[0].dtype == "bf16"
+
+
 def test_another_op_than_declared_is_refused(outputs):
     assert outputs.refused(nccl("all_gather"), "--op", "all_reduce")["field"] == "--op"
     error = outputs.refused(

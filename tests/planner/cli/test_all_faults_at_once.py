@@ -195,6 +195,16 @@ def test_a_file_that_cannot_be_read_to_its_end_has_no_later_line_and_no_second_e
     assert Lines(text).of("b") in (None, 1)
 
 
+def test_a_fault_inside_of_a_list_is_not_one_of_its_length(tmp_path: Path) -> None:
+    row = (
+        "{op: all_reduce, impl: nccl, dtype: bf16, group_size: 2, message_bytes: [1024, 8192], latency_us: [10, .nan]}"
+    )
+    head = "schema: commplan/calibration/v1\nname: c\nmachine: m\nlibrary: l\nprovenance: measured\nsource: s\n"
+    (tmp_path / "c.yaml").write_text(f"{head}ops: [all_reduce]\ntables:\n- {row}\n")
+    error = refused("plan", "qwen3-32b-h200-tp2", "--set", f"hardware.calibrations=[{{file: {tmp_path / 'c.yaml'}}}]")
+    assert error["field"].startswith("tables[0].latency_us") and "others" not in error
+
+
 def test_a_fault_of_no_file_has_no_line(tmp_path: Path) -> None:
     assert located(InputError("no", file="--set", field="a")).line is None
     assert located(InputError("no", file=str(tmp_path), field="a")).line is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import pytest
 
@@ -49,6 +50,14 @@ def test_require_fit_refuses_and_writes_nothing(tmp_path, arguments, field, word
     assert (error["kind"], error["field"]) == ("does_not_fit", field)
     assert words in error["message"]
     assert output.read_text() == "old\n"
+
+
+def test_less_memory_for_activations_is_advised_once_and_with_what_there_is():
+    long = ("plan", "qwen3-32b-h200-tp2", "--require-fit", "--set", "modes.prefill.tokens=[1,4194304]")
+    message = refused(*long, code=3)["message"]
+    (limit,) = re.findall(r"limits\.activation_memory_gb=([\d.]+) asks for a plan", message)
+    assert 118 < float(limit) < 119  # 151.4 GB less 32.8 of weights
+    assert "activation_memory_gb" not in refused(*long, "--set", "limits.activation_memory_gb=1000", code=3)["message"]
 
 
 def test_require_fit_lets_pass_what_fits(tmp_path):

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from unittest.mock import patch
+
 import pytest
+
+from commplan.planner.cli import main
 
 from .commandline import ERROR_KEYS, run
 
@@ -23,6 +30,18 @@ def test_every_subcommand_explains_itself(command: str, option: str) -> None:
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith(f"Usage: commplan {command} ")
     assert "--json" in result.out
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("plan", "--help"), ("--version",)])
+def test_help_that_cannot_be_printed_is_one_line(arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full, redirect_stdout(full), redirect_stderr(io.StringIO()) as said:
+        with patch.object(sys, "argv", ["commplan", *arguments]), pytest.raises(SystemExit) as ended:
+            main()
+        full.close = lambda: None  # type: ignore[method-assign]
+    assert (ended.value.code, said.getvalue()) == (
+        2,
+        "error: standard output: cannot be written: No space left on device\n",
+    )
 
 
 def test_the_version_is_that_of_the_package() -> None:

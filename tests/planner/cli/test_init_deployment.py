@@ -192,6 +192,12 @@ def test_an_option_that_was_not_given_is_named_as_such(given: tuple[str, ...]) -
     assert ("(no --weights was given)" in error["message"]) == (not given)
 
 
+def test_a_deployment_on_standard_output_is_no_path_in_what_is_said() -> None:
+    result = run("init", "deployment", "qwen3-8b", "--hardware", "h100-8", "-o", "-")
+    assert (result.code, result.out.startswith("# Qwen3-8B on h100-8.")) == (0, True)
+    assert "Written to standard output" in result.err and "Next: " not in result.err
+
+
 def test_a_deployment_that_is_there_lends_no_line_to_a_fault_of_the_new_one() -> None:
     Path("deployment.yaml").write_text("parallelism:\n  tp: 3\n")
     error = refused("init", "deployment", "qwen3-8b", "--hardware", "h100-8", "--tp", "3")

@@ -134,6 +134,22 @@ def test_a_preset_of_pcie_may_be_named_to_lend_and_one_of_nvlink_lends_no_links_
     assert made["lent_by"] == {"device": "h100-8", "link": "rtx-pro-6000-8"}
 
 
+def test_a_lender_that_is_named_is_not_called_the_nearest() -> None:
+    answer("init", "hardware", *options(), "--like", "ascend-a3-16")
+    made = load_hardware("b9-8.yaml")
+    assert made.compute.gemm_efficiency.source == "as on ascend-a3-16, as --like says"
+    answer("init", "hardware", *options(), "--force")
+    assert load_hardware("b9-8.yaml").compute.gemm_efficiency.source.endswith(", the nearest preset")
+
+
+def test_a_file_on_standard_output_is_no_path_in_what_is_said(folder: Path) -> None:
+    Path("-").write_text("mine")
+    result = run("init", "hardware", *options(), "-o", "-")
+    assert (result.code, Path("-").read_text()) == (0, "mine")
+    assert result.out.startswith("# Made by `commplan init hardware`")
+    assert "Written to standard output." in result.err and "Next: " not in result.err
+
+
 @pytest.mark.parametrize("like", [(), ("--like", "l40s-8"), ("--like", "rtx-pro-6000-8")])
 @pytest.mark.parametrize("rate", ["32", "64"])
 def test_nobody_but_the_user_says_that_devices_reach_each_other_over_pcie(like: tuple[str, ...], rate: str) -> None:
@@ -219,6 +235,7 @@ def test_nodes_are_joined_by_a_link_of_their_own() -> None:
         ("memory_gb", "0.288 TB", 288),
         ("memory_gb_per_s", "8TB/s", 8000),
         ("memory_gb_per_s", "8,000 GB/s", 8000),
+        ("bf16_tflops", "2,500.5", 2500.5),
         ("bf16_tflops", "2.5PFLOPS", 2500),
         ("bf16_tflops", "2500 tflops", 2500),
         ("link_gb_per_s", "400Gb/s", 50),
@@ -241,6 +258,11 @@ def test_a_figure_may_have_a_unit_of_its_own(option: str, text: str, value: floa
         ("memory_gb", "-80", "a number is expected, in GB"),
         ("memory_gb", "nan", "a number is expected"),
         ("memory_gb", "80 GB/s", "which unit is meant? accepted: GB, GiB, TB, TiB"),
+        ("memory_gb", "640Gb", "which unit is meant? accepted: GB"),
+        ("memory_gb", "8,0", "a number is expected"),
+        ("memory_gb_per_s", "3,35TB/s", "a number is expected, in GB/s"),
+        ("bf16_tflops", "9,9,0", "a number is expected"),
+        ("bf16_tflops", ",,990", "a number is expected"),
         ("link_gb_per_s", "900 gb/s", "which unit is meant? accepted: GB/s or Gb/s"),
         ("link_gb_per_s", "fast", "a number is expected, in GB/s"),
         ("bf16_tflops", "none", "a number is expected"),

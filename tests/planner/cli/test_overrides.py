@@ -149,6 +149,19 @@ def test_a_link_between_nodes_leaves_the_tables_inside_a_node_alone() -> None:
     assert answer("plan", "deepseek-r1-2xh200nodes-tp16", f"--set={far}=20")["notes"] == []
 
 
+@pytest.mark.parametrize(("text", "field"), [("foo.bar=4", "foo"), ("modes.verify.tokens=[1,2]", "modes.verify")])
+def test_a_section_that_is_there_by_an_override_is_blamed_on_it(text: str, field: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text((PRESET.parents[1] / "deployments" / f"{SMALL}.yaml").read_text())
+    error = refused("plan", mine, "--set", text)
+    assert (error["file"], error["line"], error["field"]) == ("--set", None, field)
+
+
+def test_a_rule_for_no_mode_is_refused() -> None:
+    error = refused("plan", SMALL, "--set", "numerics.pin=[{op: all_reduce, boundary: mlp_out, modes: []}]")
+    assert error["field"] == "numerics.pin[0].modes"
+
+
 def test_a_later_override_wins() -> None:
     once = answer("plan", SMALL, "--set=parallelism.tp=1")
     assert answer("plan", SMALL, "--set=parallelism.tp=4", "--set=parallelism.tp=1") == once

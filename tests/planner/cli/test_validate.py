@@ -29,6 +29,26 @@ def errors(path: Path) -> list[dict[str, str]]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("was", "edited", "field"),
+    [
+        ("tp: 8,", "tp: 4,", "parallelism.tp"),
+        ("hidden_size: 7168", "hidden_size: 4096", "model.hidden_size"),
+        ("activations: bf16", "activations: fp16", "deployment.activations"),
+        ("role: target", "role: draft", "model.role"),
+    ],
+)
+def test_a_head_that_says_otherwise_than_its_fingerprints_is_illegal(
+    was: str, edited: str, field: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.yaml"
+    answer("plan", R1, "-o", path)
+    assert was in path.read_text()
+    path.write_text(path.read_text().replace(was, edited, 1))
+    assert [error["field"] for error in errors(path)] == [field]
+    assert refused("explain", R1, "--strategy", path)["field"] == field
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("deployment", preset_names("deployments"))
 def test_the_plan_of_every_preset_is_legal(deployment: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 
 import pytest
 
+from commplan.planner.descriptions.loader import load_setup
 from commplan.planner.what_if.evaluation import OWN
 from commplan.planner.what_if.fields import read_axes
 
@@ -68,6 +69,16 @@ def test_a_sweep_without_field_or_twice_the_same_is_refused():
     refused("what-if", SMALL, "--vary", "tokens=1..99999", "--vary", "tp=1,2")
     refused("what-if", SMALL, "--mode", "mixed")
     refused("what-if", SMALL, "--tokens", "0")
+
+
+def test_varied_modes_are_asked_at_the_largest_count_of_each():
+    found = answer("what-if", SMALL, "--vary", "mode=prefill,decode")
+    modes = load_setup(SMALL).deployment.modes
+    assert [(p["mode"], p["tokens"]) for p in found["points"]] == [
+        (m, modes[m].tokens[1]) for m in ("prefill", "decode")
+    ]
+    one = answer("what-if", SMALL, "--vary", "mode=prefill,decode", "--tokens", "3")
+    assert [p["tokens"] for p in one["points"]] == [3, 3]
 
 
 def test_the_points_are_the_product_of_the_values():

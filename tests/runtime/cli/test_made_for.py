@@ -35,6 +35,13 @@ def test_the_command_to_plan_again_keeps_what_was_overridden(plan: Path, in_sgla
     assert plan_again(load(in_sglang), "plan_only") == again("plan_only")
 
 
+def test_a_deployment_that_is_no_preset_is_not_named_as_one(plan: Path) -> None:
+    mine = plan.with_name("mine.yaml")
+    mine.write_text(plan.read_text().replace(f"deployment: {{name: {TINY}", "deployment: {name: my-own"))
+    said = plan_again(load(mine), "sglang")
+    assert said.startswith("commplan plan DEPLOYMENT --set ") and said.endswith("(DEPLOYMENT: the file of my-own)")
+
+
 @pytest.mark.parametrize("command", [("check",), ("run", "--tokens", "1")])
 def test_our_runtime_names_the_file_and_the_way_out(command: tuple[str, ...], in_sglang: Path, tmp_path: Path) -> None:
     name, *options = command

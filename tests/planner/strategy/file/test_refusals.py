@@ -83,6 +83,8 @@ NOT_WELL_FORMED = [
     ("head_in: all_gather", "head_in: {slice: {group: tp}}", f"{SECOND}.head_in.slice.group", "takes no parameters"),
     ("{tokens: 112,", "{tokens: 0,", f"{PREFILL}.predicted.tokens", "a whole number"),
     ("worst_loss: ", "worst_loss: -", f"{PREFILL}.predicted.worst_loss", "not negative"),
+    ("step_us: ", "step_us: 0 # ", None, ""),
+    ("all_reduce_us: ", "all_reduce_us: -", f"{PREFILL}.predicted.all_reduce_us", "a positive number"),
     ("worst_loss: ", "worst_loss: .nan # ", None, "not valid YAML"),
     (
         "best_uniform: {strategy",
