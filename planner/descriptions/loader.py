@@ -100,6 +100,10 @@ def setup_of(deployment: dict[str, Any], file: str) -> Setup:
     return _Parts(file, deployment).build()
 
 
+_NOT_OF_LENT = tuple(f"hardware.links.intra_node.{name}" for name in ("latency_us", "collective_overhead_us"))
+"""Figures of a link that say nothing of a table that is borrowed."""
+
+
 class _Parts:
     """Raw mappings of a deployment and the files it names, before validation, so that overrides can reach them."""
 
@@ -194,7 +198,11 @@ class _Parts:
         used = tuple(calibrations)
         setup = Setup(deployment, model, hardware, used, executor, self.file, sensitivity, tuple(notes), measured_on)
         check(setup)
-        return replace(setup, lent=tuple(lent_to(setup)), overrides=self.overridden)
+        lent = tuple(lent_to(setup))
+        unmoved = [field for field in self.overridden if field.startswith(_NOT_OF_LENT)] if lent else []
+        if unmoved:
+            notes.append(f"{', '.join(unmoved)}: of formulas alone; borrowed tables go by the bandwidth of a link")
+        return replace(setup, lent=lent, notes=tuple(notes), overrides=self.overridden)
 
     def _model(self, name: str) -> Model:
         path = find(name, "models", self.file, "model")

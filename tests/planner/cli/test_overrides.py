@@ -144,6 +144,18 @@ def test_a_link_a_little_slower_makes_no_step_shorter() -> None:
     assert all(a < b < 1.03 * a for a, b in zip(own, slower, strict=True))
 
 
+def test_a_latency_says_where_borrowed_tables_do_not_go_by_it(tmp_path: Path) -> None:
+    """Machines with tables of their own scale them; one that borrows has the bandwidth alone."""
+    deployment, override = "qwen3-32b-h200-tp2", ("--set", f"{LINK}.latency_us=9")
+    assert not any("borrowed tables" in note for note in answer("plan", deployment, *override)["notes"])
+    sheet = {"name": "b9-8", "vendor": "nvidia", "memory-gb": 192, "memory-gb-per-s": 8000, "bf16-tflops": 2250}
+    link = {"link": "switch", "link-gb-per-s": 900, "devices-per-node": 8}
+    given = [text for name, value in (sheet | link).items() for text in (f"--{name}", value)]
+    answer("init", "hardware", *given, "-o", tmp_path / "b9-8.yaml")
+    notes = answer("plan", deployment, "--set", f"hardware={tmp_path / 'b9-8.yaml'}", *override)["notes"]
+    assert any(f"{LINK}.latency_us: of formulas alone" in note for note in notes)
+
+
 def test_a_link_between_nodes_leaves_the_tables_inside_a_node_alone() -> None:
     far = "hardware.links.inter_node.bandwidth_gb_per_s"
     assert answer("plan", "deepseek-r1-2xh200nodes-tp16", f"--set={far}=20")["notes"] == []
