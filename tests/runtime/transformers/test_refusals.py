@@ -59,7 +59,7 @@ CHANGES: dict[str, tuple[Callable[[StrategyFile], StrategyFile], str, Any, tuple
         lambda f: replace(f, executor="sglang"),
         "executor",
         "sglang",
-        ("made for executor transformers", "commplan plan DEPLOYMENT --set executor=transformers (DEPLOYMENT: the file of tiny)"),
+        ("made for executor transformers", "commplan plan DEPLOYMENT --set executor=transformers"),
     ),
     "executor plan_only": (
         lambda f: replace(f, executor="plan_only"),
