@@ -30,7 +30,10 @@ class Prices:
         self._chosen: Chosen = chosen if chosen is not None else {}
 
     def beyond_tables(self) -> list[str]:
-        """A note, where at the last count of some range a time lies beyond the ends of its table."""
+        """A note, where at the last count of some range of a plan that was just made a time lies beyond the ends of its
+        table. A file may hold ranges that its deployment has no longer."""
+        if self._made is not None:
+            return []
         where: dict[str, list[str]] = {}
         for mode, chosen in ((mode, chosen) for mode, ranges in self.strategy.modes.items() for chosen in ranges):
             planner, plan, stock = self.of(mode, chosen.last)
