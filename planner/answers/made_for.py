@@ -111,16 +111,6 @@ def refuse_other_model(strategy: StrategyFile, setup: Setup, file: str) -> None:
         )
 
 
-def differences(strategy: StrategyFile, file: str, deployment: str | None = None) -> list[str]:
-    """What a file was made for and is another thing today; nothing where that is a deployment that nobody names."""
-    if deployment is None and strategy.deployment.name not in preset_names("deployments"):
-        return []
-    try:
-        return list(made_for(strategy, file, deployment).differs)
-    except CommplanError as error:
-        return [f"what it was made for cannot be read: {error}"]
-
-
 def told_otherwise(mode: str, chosen: RangePlan, tokens: int, step_us: float) -> str:
     """That a file predicts another step of a range than its ops take, without a full stop; empty where it does not."""
     told = chosen.predicted

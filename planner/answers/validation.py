@@ -15,7 +15,7 @@ from ..strategy.layout import IllegalOpError, State, group_of, with_group
 from ..strategy.lines_of_files import Lines
 from ..strategy.ops import Op
 from ..strategy.words import MlpKind
-from .made_for import contradictions, differences, made_for
+from .made_for import contradictions, made_for
 
 
 def validate(path: str | Path) -> list[Problem]:
@@ -40,21 +40,18 @@ def _problems(path: str | Path) -> list[Problem]:
         return [*found, _problem(error)]
 
 
-def contradicted(path: str, deployment: str | None = None) -> list[Problem]:
-    """What a legal file says otherwise than what it was made for; nothing where that is known by no preset's name."""
+def compared(path: str, deployment: str | None = None) -> tuple[list[Problem], list[str]]:
+    """A legal file beside what it was made for: what its head says otherwise than its own fingerprints, else what is
+    another thing today. Neither where that is a deployment that nobody names."""
     strategy = read(path)
     if deployment is None and strategy.deployment.name not in preset_names("deployments"):
-        return []
+        return [], []
     try:
-        setup = made_for(strategy, path, deployment).setup
-    except CommplanError:
-        return []  # changed_since says so
-    return _on_lines([_problem(error) for error in contradictions(strategy, setup)], path)
-
-
-def changed_since(path: str, deployment: str | None = None) -> list[str]:
-    """What a file was made for and is another thing today."""
-    return differences(read(path), path, deployment)
+        made = made_for(strategy, path, deployment)
+    except CommplanError as error:
+        return [], [f"what it was made for cannot be read: {error}"]
+    found = _on_lines([_problem(error) for error in contradictions(strategy, made.setup)], path)
+    return found, [] if found else list(made.differs)
 
 
 def _problem(error: InputError) -> Problem:

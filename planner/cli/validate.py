@@ -31,11 +31,14 @@ def command(files: tuple[str, ...], deployment: str | None, as_json: bool) -> No
     """
     from commplan import validate
 
-    from ..answers.validation import changed_since, contradicted
+    from ..answers.validation import compared
     from .output import print_json
 
-    found = {file: list(validate(file).problems) or contradicted(file, deployment) for file in files}
-    changed = {file: [] if problems else changed_since(file, deployment) for file, problems in found.items()}
+    found: dict[str, list[Problem]] = {}
+    changed: dict[str, list[str]] = {}
+    for file in files:
+        problems = list(validate(file).problems)
+        found[file], changed[file] = (problems, []) if problems else compared(file, deployment)
     if as_json:
         print_json(
             {

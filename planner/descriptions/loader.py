@@ -170,12 +170,9 @@ class _Parts:
 
     def _holds(self, field: str) -> bool:
         """True of what the file itself says something of."""
-        at: Any = self._given
-        for key in field.split("."):
-            if not isinstance(at, dict) or key not in at:
-                return False
-            at = at[key]
-        return True
+        *above, key = field.split(".")
+        section = _get(self._given, above)
+        return isinstance(section, dict) and key in section
 
     def _build(self) -> Setup:
         deployment = build(Deployment, self.deployment, self.file)

@@ -120,7 +120,7 @@ def lender_of(sheet: DataSheet, like: str | None = None) -> Lender:
     # PCIe hosts differ by more than their data sheets do: that of the L40S tables lends to L40S alone.
     same = [hardware for hardware in everyone if _is_same(sheet, hardware)]
     if same:
-        return replace(lender, link=nearest(same, device))
+        return replace(lender, link=nearest(same, device), link_is=_NEAREST)
     return replace(lender, link=_preset(_PCIE), link_is=_USUAL)
 
 

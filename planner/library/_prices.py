@@ -37,8 +37,8 @@ class Prices:
         where: dict[str, list[str]] = {}
         for mode, chosen in ((mode, chosen) for mode, ranges in self.strategy.modes.items() for chosen in ranges):
             planner, plan, stock = self.of(mode, chosen.last)
-            own = set(beyond_tables(planner, plan, chosen.last))
-            theirs = set(beyond_tables(stock.server, stock.default(chosen.last).plan, chosen.last)) - own
+            own = beyond_tables(planner, plan, chosen.last)
+            theirs = beyond_tables(stock.server, stock.default(chosen.last).plan, chosen.last) - own
             for each in sorted(own) + [f"the stock server's {each}" for each in sorted(theirs)]:
                 where.setdefault(each, []).append(f"{mode} {chosen.first}-{chosen.last}")
         told = "; ".join(f"{each} ({', '.join(ranges)})" for each, ranges in where.items())

@@ -142,6 +142,13 @@ def test_a_lender_that_is_named_is_not_called_the_nearest() -> None:
     assert load_hardware("b9-8.yaml").compute.gemm_efficiency.source.endswith(", the nearest preset")
 
 
+def test_a_link_that_another_lends_than_was_named_is_the_nearest() -> None:
+    answer("init", "hardware", *pcie(**PCIE_BOXES["rtx-4090-8"]), "--like", "h100-8")
+    made = load_hardware("b9-8.yaml")
+    assert made.compute.gemm_efficiency.source == "as on h100-8, as --like says"
+    assert made.links.intra_node.efficiency.source == "as on rtx-4090-8, the nearest preset"
+
+
 def test_a_file_on_standard_output_is_no_path_in_what_is_said(folder: Path) -> None:
     Path("-").write_text("mine")
     result = run("init", "hardware", *options(), "-o", "-")
